@@ -1,0 +1,176 @@
+//! One error type for the whole crate: a kind for code, the particulars for people.
+
+use crate::types::RegionId;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A boxed error of the caller's, as a listener returns it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// `Result` with the crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in the sense that code can act on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The index lies at or below the compaction point: ask for a snapshot.
+    Compacted,
+    /// The index lies beyond the last entry.
+    Unavailable,
+    /// The append would leave a hole between the last entry and its first.
+    Gap,
+    /// The append would lower the term from one entry to the next.
+    TermRegression,
+    /// A limit of [`limits`](crate::limits) is exceeded; the message names it.
+    TooLarge,
+    /// The call makes no sense as it stands; nothing was changed.
+    InvalidArgument,
+    /// A listener refused the rollback; nothing was written.
+    Refused,
+    /// The bound on bytes in flight is reached and the caller chose not to wait.
+    WouldBlock,
+    /// The file system is full, or a quota is.
+    NoSpace,
+    /// Bytes that were acknowledged are wrong or missing.
+    Damaged,
+    /// The operating system or the device reported an error.
+    Io,
+    /// An earlier I/O error stopped all writing; the message carries that first cause.
+    Poisoned,
+    /// The engine was closed.
+    Closed,
+    /// Another process, or another engine of this one, has the directory open.
+    Locked,
+    /// A newer format, an unknown flag, or something this platform cannot do.
+    Unsupported,
+}
+
+/// The error of every operation.
+///
+/// It is cheap to clone: one first I/O error is told to every waiter.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    region: Option<RegionId>,
+    path: Option<PathBuf>,
+    offset: Option<u64>,
+    source: Option<BoxError>,
+}
+
+impl Error {
+    /// What code can act on.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The region that the error is about, if it is about one.
+    pub fn region(&self) -> Option<RegionId> {
+        self.0.region
+    }
+
+    /// The file that the error is about, if it is about one.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// The offset in that file.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// Whether the same call may succeed later without anything else being repaired.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::WouldBlock | ErrorKind::NoSpace | ErrorKind::Refused | ErrorKind::Locked
+        )
+    }
+
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            region: None,
+            path: None,
+            offset: None,
+            source: None,
+        }))
+    }
+
+    /// An operating system's error of `doing` something with `path`; full disks get their own kind.
+    pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> Error {
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            _ => ErrorKind::Io,
+        };
+        let advice = match kind {
+            ErrorKind::NoSpace => "; free space or call purge(), then try again",
+            _ => "",
+        };
+        Error::new(kind, format!("{doing} failed: {source}{advice}")).at(path, None).caused_by(source)
+    }
+
+    pub(crate) fn damaged(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Damaged, message)
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::InvalidArgument, message)
+    }
+
+    pub(crate) fn in_region(self, region: RegionId) -> Error {
+        self.edit(|e| e.region = Some(region))
+    }
+
+    pub(crate) fn at(self, path: &Path, offset: Option<u64>) -> Error {
+        self.edit(|e| {
+            e.path = Some(path.to_path_buf());
+            e.offset = offset;
+        })
+    }
+
+    pub(crate) fn caused_by(self, source: impl Into<BoxError>) -> Error {
+        self.edit(|e| e.source = Some(source.into()))
+    }
+
+    /// The builders are called on an error that was just made, so nobody else holds it.
+    fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Error {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            change(inner);
+        }
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let e = &*self.0;
+        if let Some(region) = e.region {
+            write!(f, "region {region}: ")?;
+        }
+        f.write_str(&e.message)?;
+        match (&e.path, e.offset) {
+            (Some(path), Some(offset)) => write!(f, " ({}, offset {offset})", path.display()),
+            (Some(path), None) => write!(f, " ({})", path.display()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|e| e as _)
+    }
+}

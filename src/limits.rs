@@ -1,0 +1,29 @@
+//! Every limit that the writer enforces, and so that the reader may rely on, by name.
+
+/// The largest payload of one entry, in bytes (256 MiB).
+pub const ENTRY_BYTES_MAX: usize = 256 << 20;
+
+/// The largest batch, encoded, in bytes (1 GiB). A batch larger than a segment gets a segment of its own.
+pub const BATCH_BYTES_MAX: usize = 1 << 30;
+
+/// The largest description of a batch, in bytes (64 MiB): what names its regions, entries and key-values.
+pub const DESC_BYTES_MAX: usize = 64 << 20;
+
+/// The largest key of a region's key-values, in bytes.
+pub const KEY_BYTES_MAX: usize = 4 << 10;
+
+/// The largest value of a region's key-values and the largest hard state, in bytes (1 MiB).
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// The highest index of an entry. One less than `u64::MAX`, so that the index behind the last is a number.
+pub const INDEX_MAX: u64 = u64::MAX - 1;
+
+/// The smallest segment (64 KiB).
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+
+/// The largest segment (2 GiB): offsets are 32 bits wide.
+pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
+/// The most bytes of payload in one compressed block, unless one entry alone is larger: what a single read may
+/// have to decompress.
+pub const BLOCK_BYTES_MAX: usize = 16 << 10;

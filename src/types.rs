@@ -1,0 +1,192 @@
+//! The words of the field as types: region, position in the log, entry, durability.
+
+use bytes::Bytes;
+use std::fmt;
+
+/// One Raft group. Any `u64` is a legal id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RegionId(pub u64);
+
+impl fmt::Display for RegionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A position in the log, totally ordered over all regions.
+///
+/// It names a segment and an offset in it, so a position leads to its bytes without a table. What a write returns
+/// is the position just behind its batch: the batch is durable once [`durable_lsn`](crate::Engine::durable_lsn)
+/// has reached it. Positions are meaningful within one life of the engine; a restart may write accepted but
+/// unacknowledged batches anew, at later positions.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lsn(u64);
+
+impl Lsn {
+    /// Before every record.
+    pub const ZERO: Lsn = Lsn(0);
+
+    /// The position at `offset` of the log segment `segment`.
+    pub const fn new(segment: u32, offset: u32) -> Lsn {
+        Lsn((segment as u64) << 32 | offset as u64)
+    }
+
+    /// The segment that this position lies in.
+    pub const fn segment(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The offset in that segment's file.
+    pub const fn offset(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// As one number, as it stands on disk.
+    pub const fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// From the number that [`to_u64`](Lsn::to_u64) gave.
+    pub const fn from_u64(raw: u64) -> Lsn {
+        Lsn(raw)
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.segment(), self.offset())
+    }
+}
+
+impl fmt::Debug for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lsn({self})")
+    }
+}
+
+/// Names one entry of a region: its term and its index.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct EntryId {
+    /// The term of the leader that made the entry.
+    pub term: u64,
+    /// The entry's place in its region's log.
+    pub index: u64,
+}
+
+impl EntryId {
+    /// The entry at `index`, made in `term`.
+    pub const fn new(term: u64, index: u64) -> EntryId {
+        EntryId { term, index }
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (term {})", self.index, self.term)
+    }
+}
+
+/// An entry as it is given to [`append`](crate::RegionBatch::append).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryRef<'a> {
+    /// Term and index.
+    pub id: EntryId,
+    /// Opaque to the engine.
+    pub payload: &'a [u8],
+}
+
+impl<'a> From<&'a Entry> for EntryRef<'a> {
+    fn from(e: &'a Entry) -> Self {
+        EntryRef { id: e.id, payload: &e.payload }
+    }
+}
+
+impl<'a> From<(EntryId, &'a [u8])> for EntryRef<'a> {
+    fn from((id, payload): (EntryId, &'a [u8])) -> Self {
+        EntryRef { id, payload }
+    }
+}
+
+impl<'a> From<&EntryRef<'a>> for EntryRef<'a> {
+    fn from(e: &EntryRef<'a>) -> Self {
+        *e
+    }
+}
+
+/// An entry as it is read: its payload borrows the mapped segment when it is stored uncompressed, and keeps that
+/// segment's file from being reused for as long as it lives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Term and index.
+    pub id: EntryId,
+    /// The bytes as they were appended, verified against their checksum at this read.
+    pub payload: Bytes,
+}
+
+/// What a batch must have reached before its write is acknowledged. There is none lower than `Written`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Handed to the operating system: survives a kill of the process, not a power cut.
+    Written,
+    /// On the device (`fdatasync` returned): survives a power cut.
+    Synced,
+}
+
+/// Bounds one read of [`entries`](crate::Region::entries). A read returns at least one entry if there is any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadLimit {
+    pub(crate) bytes: u64,
+    pub(crate) entries: u64,
+    pub(crate) overhead: u64,
+}
+
+impl ReadLimit {
+    /// No bound: the whole range at once.
+    pub const NONE: ReadLimit = ReadLimit { bytes: u64::MAX, entries: u64::MAX, overhead: 0 };
+
+    /// At most `bytes` of payload.
+    pub const fn bytes(bytes: u64) -> ReadLimit {
+        ReadLimit { bytes, ..ReadLimit::NONE }
+    }
+
+    /// At most `entries` entries.
+    pub const fn entries(entries: u64) -> ReadLimit {
+        ReadLimit { entries, ..ReadLimit::NONE }
+    }
+
+    /// Count `bytes_per_entry` on top of each payload, as a library does that limits the encoded size of its messages.
+    pub const fn overhead(self, bytes_per_entry: u64) -> ReadLimit {
+        ReadLimit { overhead: bytes_per_entry, ..self }
+    }
+
+    /// Both bounds at once.
+    pub const fn and_entries(self, entries: u64) -> ReadLimit {
+        ReadLimit { entries, ..self }
+    }
+}
+
+/// A region's log, taken at one moment.
+///
+/// The live entries are `first..=last`; the log is empty when `last < first`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogState {
+    /// The last entry that was compacted away or that a reset put there; `None` while nothing was.
+    pub base: Option<EntryId>,
+    /// The index of the first live entry, or the one that the next append would take.
+    pub first: u64,
+    /// The index of the last live entry. When there is none: the base's index, or 0.
+    pub last: u64,
+    /// The term of `last`; 0 when neither an entry nor a base says.
+    pub last_term: u64,
+    /// The highest index such that it and all before it are known to be on the device.
+    pub durable: u64,
+}
+
+impl LogState {
+    /// Whether there is no live entry.
+    pub fn is_empty(&self) -> bool {
+        // Not `last < first`: an empty log without a base has first 1 and last 0, an entry at index 0 has both 0.
+        self.first > self.last
+    }
+}
