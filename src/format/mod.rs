@@ -1,10 +1,24 @@
 //! What the files contain: bytes to types and back, without any I/O.
 //!
-//! `docs/format.md` is the contract; this module is its only implementation.
+//! `docs/format.md` is the contract; this module is its only implementation, and a test holds the two together.
+//!
+//! ```text
+//!   0000000012.log     header block | record | record | record | zeros or an older life
+//!   0000000012.foot    header | footer header | deltas | installs | ranges | runs | locations
+//!   0000000007.ckpt    header | checkpoint header | chunk | chunk
+//! ```
+//!
+//! Invariants:
+//!
+//! - Every byte that means something is covered by a checksum, and every checksum of a file is seeded with the
+//!   file's [`Identity`](file_header::Identity): right bytes in the wrong file do not verify.
+//! - Decoding never panics, and never allocates more than a constant times the bytes it was given.
+//! - Encoding and decoding are inverse: what the writer can write, the reader accepts; and a value has one encoding.
+//!
+//! Deliberately absent: files, offsets in a page cache, and any notion of what is torn or damaged. This layer says
+//! only whether bytes are what they claim to be.
 
-pub mod batch;
-pub mod checkpoint;
-pub mod file_header;
-pub mod footer;
-pub mod names;
-pub mod record;
+pub(crate) mod batch;
+pub(crate) mod file_header;
+pub(crate) mod names;
+pub(crate) mod record;

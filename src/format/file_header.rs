@@ -1,0 +1,294 @@
+//! The first 128 bytes of every file: what it is, whose it is, and which life of the file this is.
+
+use crate::codec::checksum::crc32;
+use crate::codec::{Malformed, Reader};
+use std::fmt;
+
+/// Names one store, drawn at random when it is created: a file copied in from another store does not verify.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct StoreId(pub [u8; 16]);
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What a file is. The name says it too; the header is what counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum FileKind {
+    /// A segment of the log.
+    Log = 1,
+    /// A segment that the cleaner wrote: entries sorted by region, nothing else.
+    Cold = 2,
+    /// The index of a sealed segment.
+    Footer = 3,
+    /// The region table as of one point of the log.
+    Checkpoint = 4,
+}
+
+impl FileKind {
+    /// The kind with this number on disk.
+    pub(crate) fn from_u32(number: u32) -> Result<FileKind, Malformed> {
+        match number {
+            1 => Ok(FileKind::Log),
+            2 => Ok(FileKind::Cold),
+            3 => Ok(FileKind::Footer),
+            4 => Ok(FileKind::Checkpoint),
+            _ => Err(Malformed("the kind of file is unknown")),
+        }
+    }
+}
+
+/// Which file this is, and which of its lives: recycled files keep their bytes, and the salt, drawn at random for
+/// each life, keeps those apart from new ones.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Identity {
+    /// The store that the file belongs to.
+    pub(crate) store: StoreId,
+    /// Its number. A footer has that of its segment.
+    pub(crate) file: u32,
+    /// Random, new for each life.
+    pub(crate) salt: u64,
+}
+
+impl Identity {
+    /// What every checksum in the file starts from.
+    pub(crate) fn seed(&self) -> u32 {
+        crc32(crc32(crc32(0, &self.store.0), &self.file.to_le_bytes()), &self.salt.to_le_bytes())
+    }
+}
+
+/// The header of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FileHeader {
+    /// What the file is.
+    pub(crate) kind: FileKind,
+    /// Which file it is.
+    pub(crate) identity: Identity,
+    /// The length that the file is meant to have: a shorter one was cut behind our back.
+    pub(crate) len: u64,
+    /// The salt of the life before, 0 when there was none. It lets recovery tell a block of that life, which only
+    /// was not overwritten, from one that rotted.
+    pub(crate) previous_salt: u64,
+}
+
+/// Why a header was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HeaderError {
+    /// The bytes are no header.
+    Malformed(Malformed),
+    /// They are one, of a format that this release does not know. Nothing may be written to such a store.
+    NewerVersion(u32),
+    /// They are one, with flags that this release does not know. The same holds.
+    UnknownFlags(u64),
+}
+
+impl From<Malformed> for HeaderError {
+    fn from(e: Malformed) -> HeaderError {
+        HeaderError::Malformed(e)
+    }
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HeaderError::Malformed(e) => e.fmt(f),
+            HeaderError::NewerVersion(version) => {
+                write!(f, "the file has format version {version}; this release reads up to {FORMAT_VERSION}")
+            }
+            HeaderError::UnknownFlags(flags) => {
+                write!(f, "the file has flags {flags:#x}, which this release does not know")
+            }
+        }
+    }
+}
+
+impl std::error::Error for HeaderError {}
+
+impl FileHeader {
+    /// The header as it stands on disk.
+    pub(crate) fn encode(&self) -> [u8; FILE_HEADER_LEN] {
+        let mut out = Vec::with_capacity(FILE_HEADER_LEN);
+        out.extend_from_slice(&FILE_MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&(self.kind as u32).to_le_bytes());
+        out.extend_from_slice(&0u64.to_le_bytes());
+        out.extend_from_slice(&self.identity.store.0);
+        out.extend_from_slice(&self.identity.file.to_le_bytes());
+        out.extend_from_slice(&0u32.to_le_bytes());
+        out.extend_from_slice(&self.identity.salt.to_le_bytes());
+        out.extend_from_slice(&self.len.to_le_bytes());
+        out.extend_from_slice(&self.previous_salt.to_le_bytes());
+        seal(&out)
+    }
+
+    /// The first block of a segment. It holds the header twice, in different sectors: one rotten sector must not
+    /// take a whole segment with it.
+    pub(crate) fn encode_segment_block(&self) -> Vec<u8> {
+        let header = self.encode();
+        let mut block = Vec::with_capacity(SEGMENT_HEADER_LEN as usize);
+        block.extend_from_slice(&header);
+        block.resize(SECOND_COPY_AT, 0);
+        block.extend_from_slice(&header);
+        block.resize(SEGMENT_HEADER_LEN as usize, 0);
+        block
+    }
+
+    /// Reads a header from the start of `bytes`. Version and flags are believed only if the checksum is right, so
+    /// rot never looks like a newer release.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<FileHeader, HeaderError> {
+        let header: &[u8; FILE_HEADER_LEN] =
+            bytes.first_chunk().ok_or(Malformed("the file is too short for its header"))?;
+        let mut r = Reader::new(header);
+        if r.array()? != FILE_MAGIC {
+            return Err(Malformed("the file does not begin as ours do").into());
+        }
+        if *header != seal(header) {
+            return Err(Malformed("the checksum of the file's header is wrong").into());
+        }
+        match r.u32()? {
+            0 => return Err(Malformed("format version 0 does not exist").into()),
+            1..=FORMAT_VERSION => {}
+            newer => return Err(HeaderError::NewerVersion(newer)),
+        }
+        let kind = r.u32()?;
+        match r.u64()? {
+            0 => {}
+            flags => return Err(HeaderError::UnknownFlags(flags)),
+        }
+        let kind = FileKind::from_u32(kind)?;
+        let store = StoreId(r.array()?);
+        let file = r.u32()?;
+        let padding = r.u32()?;
+        let (salt, len, previous_salt) = (r.u64()?, r.u64()?, r.u64()?);
+        if padding != 0 || header.get(r.position()..CRC_AT).is_none_or(|rest| rest.iter().any(|b| *b != 0)) {
+            return Err(Malformed("reserved bytes of the file's header are not zero").into());
+        }
+        Ok(FileHeader { kind, identity: Identity { store, file, salt }, len, previous_salt })
+    }
+
+    /// Reads a segment's header from its first block: the first copy, or else the second. When neither is right the
+    /// more telling error is returned, so that a newer store with a rotten sector is still refused as newer.
+    pub(crate) fn decode_segment_block(block: &[u8]) -> Result<FileHeader, HeaderError> {
+        match FileHeader::decode(block) {
+            Err(HeaderError::Malformed(first)) => match block.get(SECOND_COPY_AT..).map(FileHeader::decode) {
+                None | Some(Err(HeaderError::Malformed(_))) => Err(first.into()),
+                Some(second) => second,
+            },
+            first => first,
+        }
+    }
+}
+
+/// The version that this release writes, and the newest that it reads.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// The length of a file header.
+pub(crate) const FILE_HEADER_LEN: usize = 128;
+
+/// Where a segment's records start: a page in, so that they are page-aligned for direct I/O.
+pub(crate) const SEGMENT_HEADER_LEN: u32 = 4096;
+
+/// The first bytes of every file.
+pub(crate) const FILE_MAGIC: [u8; 8] = *b"RAFTWOOD";
+
+const SECOND_COPY_AT: usize = SEGMENT_HEADER_LEN as usize / 2;
+const CRC_AT: usize = FILE_HEADER_LEN - 4;
+
+/// The fields, zeros up to the checksum, and the checksum. Its seed is 0: the identity is only known from here on.
+fn seal(fields: &[u8]) -> [u8; FILE_HEADER_LEN] {
+    let mut header = [0; FILE_HEADER_LEN];
+    let (body, sum) = header.split_at_mut(CRC_AT);
+    for (to, from) in body.iter_mut().zip(fields) {
+        *to = *from;
+    }
+    sum.copy_from_slice(&crc32(0, body).to_le_bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header() -> FileHeader {
+        let identity = Identity { store: StoreId(*b"0123456789abcdef"), file: 7, salt: 0x1122_3344 };
+        FileHeader { kind: FileKind::Log, identity, len: 64 << 20, previous_salt: 9 }
+    }
+
+    /// Changes four bytes and makes the checksum right again, as a newer release would have written them.
+    fn forged(at: usize, value: u32) -> [u8; FILE_HEADER_LEN] {
+        let mut bytes = header().encode();
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        seal(&bytes)
+    }
+
+    #[test]
+    fn every_flipped_bit_is_detected() {
+        let good = header().encode();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(FileHeader::decode(&bad), Err(HeaderError::Malformed(_))), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn one_rotten_sector_does_not_take_the_segment() {
+        let good = header().encode_segment_block();
+        assert_eq!(good.len(), SEGMENT_HEADER_LEN as usize);
+        for sector in 0..8 {
+            let mut bad = good.clone();
+            bad[sector * 512..(sector + 1) * 512].fill(0);
+            assert_eq!(FileHeader::decode_segment_block(&bad), Ok(header()), "sector {sector}");
+        }
+    }
+
+    #[test]
+    fn newer_version_is_told_from_rot() {
+        assert_eq!(FileHeader::decode(&forged(8, 2)), Err(HeaderError::NewerVersion(2)));
+        let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
+        block[SECOND_COPY_AT..][..FILE_HEADER_LEN].copy_from_slice(&forged(8, 2));
+        assert_eq!(FileHeader::decode_segment_block(&block), Err(HeaderError::NewerVersion(2)));
+    }
+
+    #[test]
+    fn unknown_flag_kind_or_reserved_byte_is_refused() {
+        assert_eq!(FileHeader::decode(&forged(16, 4)), Err(HeaderError::UnknownFlags(4)));
+        assert!(matches!(FileHeader::decode(&forged(12, 5)), Err(HeaderError::Malformed(_))));
+        assert!(matches!(FileHeader::decode(&forged(44, 1)), Err(HeaderError::Malformed(_))));
+        assert!(matches!(FileHeader::decode(&forged(120, 1)), Err(HeaderError::Malformed(_))));
+    }
+
+    #[test]
+    fn each_part_of_the_identity_changes_the_seed() {
+        let base = header().identity;
+        let others = [
+            Identity { file: 8, ..base },
+            Identity { salt: 0, ..base },
+            Identity { store: StoreId([0; 16]), ..base },
+        ];
+        assert!(others.iter().all(|other| other.seed() != base.seed()));
+    }
+
+    proptest! {
+        #[test]
+        fn every_header_round_trips(kind in 1u32..5, store: [u8; 16], file: u32, salt: u64, len: u64, previous_salt: u64) {
+            let identity = Identity { store: StoreId(store), file, salt };
+            let header = FileHeader { kind: FileKind::from_u32(kind).unwrap(), identity, len, previous_salt };
+            prop_assert_eq!(FileHeader::decode(&header.encode()), Ok(header));
+            prop_assert_eq!(FileHeader::decode_segment_block(&header.encode_segment_block()), Ok(header));
+        }
+
+        #[test]
+        fn random_bytes_never_panic(mut bytes: Vec<u8>, resealed: bool) {
+            if resealed {
+                bytes.splice(0..0, FILE_MAGIC);
+                bytes = seal(&bytes).to_vec();
+            }
+            let _ = FileHeader::decode(&bytes);
+            let _ = FileHeader::decode_segment_block(&bytes);
+        }
+    }
+}
