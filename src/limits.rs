@@ -27,3 +27,6 @@ pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 /// The most bytes of payload in one compressed block, unless one entry alone is larger: what a single read may
 /// have to decompress.
 pub const BLOCK_BYTES_MAX: usize = 16 << 10;
+
+/// The highest term. One less than `u64::MAX`, which stands for "unknown" inside the engine.
+pub const TERM_MAX: u64 = u64::MAX - 1;

@@ -1,0 +1,168 @@
+//! The gate of the log: checks a batch, gives it its place, and makes it readable.
+
+use super::pipeline::{Accept, Committer, Encoded, OnFull, Pipeline};
+use super::ticket::Pending;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::{Op, locate};
+use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
+use crate::index::{Doomed, RegionCell, plan};
+use crate::segment::InFlight;
+use crate::segment::scan::FIRST_RECORD;
+use crate::types::{Lsn, RegionId};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+impl Committer {
+    /// Accepts a batch: from here on it is readable, ordered, and on its way. A refusal leaves no trace.
+    pub(super) fn accept(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Arc<Pending>> {
+        let len = encoded.record_len();
+        let mut approved: Vec<Doomed> = Vec::new();
+        let mut p = self.lock();
+        loop {
+            self.gate.check()?;
+            if p.closed {
+                return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
+            }
+            if p.in_flight_bytes > 0 && p.in_flight_bytes + len as usize > self.in_flight_max {
+                p = self.wait_for_room(p, how.on_full)?;
+                continue;
+            }
+            if !p.active.fits(p.offset, len) {
+                p = self.rotate(p, len)?;
+                continue;
+            }
+            if how.checked {
+                let planned = plan(&self.table, &encoded.batch)?;
+                if let Some(ask) = how.before_rollback
+                    && !planned.doomed.is_empty()
+                    && planned.doomed != approved
+                {
+                    drop(p);
+                    ask(&planned.doomed)?;
+                    approved = planned.doomed;
+                    p = self.lock();
+                    continue;
+                }
+            }
+            return self.place(p, encoded, how, len);
+        }
+    }
+
+    fn wait_for_room<'a>(
+        &'a self,
+        p: MutexGuard<'a, Pipeline>,
+        on_full: OnFull,
+    ) -> Result<MutexGuard<'a, Pipeline>> {
+        if on_full == OnFull::Fail {
+            return Err(Error::new(
+                ErrorKind::WouldBlock,
+                format!(
+                    "{} bytes are in flight and the bound is {} (in_flight_bytes_max); try again when tickets complete",
+                    p.in_flight_bytes, self.in_flight_max
+                ),
+            ));
+        }
+        if self.manual {
+            drop(p);
+            self.drain();
+            return Ok(self.lock());
+        }
+        Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared if need be.
+    fn rotate<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>, len: u64) -> Result<MutexGuard<'a, Pipeline>> {
+        if p.ready.front().is_some_and(|s| s.fits(FIRST_RECORD, len))
+            && let Some(next) = p.ready.pop_front()
+        {
+            let full = std::mem::replace(&mut p.active, next);
+            let end = std::mem::replace(&mut p.offset, FIRST_RECORD);
+            self.hooks.segment_full(full, end);
+            self.hooks.segment_wanted();
+            return Ok(p);
+        }
+        let need = (u64::from(FIRST_RECORD) + len).next_multiple_of(4096);
+        let want = self.factory.next_len(p.active.len).max(need);
+        if self.manual {
+            let next_len = want;
+            p.wanted_len = want;
+            drop(p);
+            let made = self.factory.prepare(next_len)?;
+            self.put_ready(Ok(made));
+            return Ok(self.lock());
+        }
+        if let Some(error) = p.prepare_error.take() {
+            return Err(error);
+        }
+        p.wanted_len = p.wanted_len.max(want);
+        self.hooks.segment_wanted();
+        Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn place(
+        &self,
+        mut p: MutexGuard<'_, Pipeline>,
+        encoded: &Encoded,
+        how: &Accept<'_>,
+        len: u64,
+    ) -> Result<Arc<Pending>> {
+        let segment = p.active.clone();
+        let offset = p.offset;
+        let end = Lsn::new(segment.id, offset + len as u32);
+        let desc_len = encoded.desc.len() as u32;
+        let mut locs = Vec::with_capacity(encoded.batch.entries.len());
+        let payload_at = offset + RECORD_HEADER_LEN + desc_len;
+        locate(&encoded.batch.entries, &encoded.blocks, payload_at, |loc| locs.push(loc))
+            .map_err(|e| Error::invalid(format!("the batch makes no sense: {e}")))?;
+        if encoded.kind == RecordKind::Batch {
+            segment.push_in_flight(InFlight { start: offset, desc_len, payload: encoded.payload.clone() });
+            let mut cell: Option<Arc<RegionCell>> = None;
+            for step in encoded.batch.steps() {
+                let cell = match &mut cell {
+                    Some(c) if c.id == step.region => c,
+                    slot => slot.insert(self.table.get_or_create(RegionId(step.region.0))),
+                };
+                let mut state = cell.write();
+                match step.op {
+                    Op::Append { first, entries, .. } => {
+                        let own = &locs[step.entries_at..step.entries_at + *entries as usize];
+                        state.append(*first, step.runs, own, &segment);
+                    }
+                    Op::TruncateFrom(index) => state.truncate_from(*index),
+                    Op::CompactThrough(id) => state.compact_through(*id),
+                    Op::Reset(base) => state.reset(*base),
+                    Op::SetHardState(value) => state.set_hard_state(value),
+                    Op::Put { key, value } => state.put(key, value),
+                    Op::Delete { key } => state.delete(key),
+                    Op::Destroy => state.destroy(),
+                }
+                state.touched = end;
+            }
+            self.counters.batches.fetch_add(1, Ordering::Relaxed);
+            self.counters.entries.fetch_add(locs.len() as u64, Ordering::Relaxed);
+            self.counters.record_bytes.fetch_add(len, Ordering::Relaxed);
+            let payload: u64 = encoded.batch.entries.iter().map(|e| u64::from(e.len)).sum();
+            self.counters.payload_bytes.fetch_add(payload, Ordering::Relaxed);
+        }
+        let pending = Arc::new(Pending::new(
+            encoded.kind,
+            segment,
+            offset,
+            end,
+            encoded.desc.clone(),
+            encoded.desc_crc,
+            encoded.payload.clone(),
+            how.durability,
+            len as usize,
+        ));
+        p.queue.push_back(pending.clone());
+        p.in_flight_bytes += len as usize;
+        p.offset = end.offset();
+        self.set_accepted(end);
+        // Ask for the next segment well before this one is full.
+        if p.ready.is_empty() && u64::from(p.offset) > p.active.len / 8 {
+            self.hooks.segment_wanted();
+        }
+        Ok(pending)
+    }
+}

@@ -1,0 +1,639 @@
+//! The stages a batch goes through, and who works on them.
+
+use super::gate::Gate;
+use super::ticket::{Pending, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::{Batch, Block};
+use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
+use crate::index::{Doomed, Table};
+use crate::segment::pool::SegmentFactory;
+use crate::segment::scan::FIRST_RECORD;
+use crate::segment::{SYNC_SLOTS, Segment};
+use crate::types::{Durability, Lsn, RegionId};
+use crate::vfs::io::write_all_at;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The most bytes that one write stage takes on: beyond it the sync that follows would keep others waiting.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// Written bytes that no sync was asked for are synced anyway beyond this many: they would have to be made durable
+/// anew by the next open.
+const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
+
+/// A write ends on a whole page, so that the kernel never has to read the rest of it first.
+const PAGE: u64 = 4096;
+static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
+
+/// A batch as it goes to the log, but for its header, which needs the position.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoded {
+    pub(crate) kind: RecordKind,
+    /// Empty unless the record is a batch.
+    pub(crate) batch: Batch,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) desc: Bytes,
+    pub(crate) desc_crc: u32,
+    pub(crate) payload: Bytes,
+}
+
+impl Encoded {
+    /// Bytes of the record.
+    pub(crate) fn record_len(&self) -> u64 {
+        record_len(self.desc.len() as u32, self.payload.len() as u32)
+    }
+}
+
+/// What to do while the bound on bytes in flight is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OnFull {
+    Wait,
+    Fail,
+}
+
+/// How a batch is to be accepted.
+pub(crate) struct Accept<'a> {
+    pub(crate) durability: Durability,
+    pub(crate) on_full: OnFull,
+    /// Whether the operations are checked against the regions. Recovery replays what was checked once.
+    pub(crate) checked: bool,
+    /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
+    pub(crate) before_rollback: Option<&'a dyn Fn(&[Doomed]) -> Result<()>>,
+}
+
+/// What the pipeline tells the engine around it.
+pub(crate) trait Hooks: Send + Sync {
+    /// The log has moved on from `segment`, whose records end at `end`.
+    fn segment_full(&self, segment: Arc<Segment>, end: u32);
+    /// A segment should be prepared soon.
+    fn segment_wanted(&self);
+    /// Writing has stopped for good.
+    fn poisoned(&self, cause: &Error);
+}
+
+/// One fdatasync under way.
+struct Sync {
+    target: Lsn,
+    slot: usize,
+    ok: bool,
+    started: Instant,
+}
+
+/// Everything that the pipeline's lock guards.
+pub(super) struct Pipeline {
+    pub(super) active: Arc<Segment>,
+    /// Where the next record goes in `active`.
+    pub(super) offset: u32,
+    /// Prepared segments, in the order of their numbers.
+    pub(super) ready: VecDeque<Arc<Segment>>,
+    /// A segment of at least this length is waited for; 0 if none is.
+    pub(super) wanted_len: u64,
+    /// Why the last attempt to prepare one failed.
+    pub(super) prepare_error: Option<Error>,
+    /// Accepted, not yet written.
+    pub(super) queue: VecDeque<Arc<Pending>>,
+    /// Written, waiting for a sync.
+    awaiting: VecDeque<Arc<Pending>>,
+    /// Somebody is in the write stage.
+    writing: bool,
+    /// Shape of the last written record.
+    chain: Shape,
+    /// Everything before is in the operating system's hands.
+    written: Lsn,
+    /// Segments written to since the last sync began, oldest first.
+    dirty: Vec<Arc<Segment>>,
+    unsynced_bytes: u64,
+    /// Syncs under way, in the order in which they began.
+    syncs: VecDeque<Sync>,
+    /// Target of the sync that began last.
+    sync_target: Lsn,
+    /// Tickets to complete, in order, and whether somebody is at it.
+    completions: VecDeque<(Arc<Pending>, Result<Lsn>)>,
+    completing: bool,
+    pub(super) in_flight_bytes: usize,
+    pub(super) closed: bool,
+    /// The watermark that the last record carries.
+    noted: Lsn,
+}
+
+/// Counters of the pipeline.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) batches: AtomicU64,
+    pub(crate) entries: AtomicU64,
+    pub(crate) record_bytes: AtomicU64,
+    pub(crate) payload_bytes: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) written_bytes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+}
+
+/// Accepts batches and sees them through.
+pub(crate) struct Committer {
+    pub(super) table: Arc<Table>,
+    pub(super) factory: Arc<SegmentFactory>,
+    pub(super) hooks: Arc<dyn Hooks>,
+    pub(super) pipeline: Mutex<Pipeline>,
+    /// Bytes in flight fell, a segment became ready, or writing stopped.
+    pub(super) room: Condvar,
+    /// There may be work that no waiting thread will do.
+    work: Condvar,
+    pub(super) gate: Gate,
+    durable: AtomicU64,
+    accepted: AtomicU64,
+    pub(super) in_flight_max: usize,
+    /// No threads of the engine: whoever waits does everything.
+    pub(super) manual: bool,
+    pub(crate) counters: Counters,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        table: Arc<Table>,
+        factory: Arc<SegmentFactory>,
+        hooks: Arc<dyn Hooks>,
+        active: Arc<Segment>,
+        chain: Shape,
+        in_flight_max: usize,
+        manual: bool,
+    ) -> Committer {
+        let start = Lsn::new(active.id, FIRST_RECORD);
+        let pipeline = Pipeline {
+            active,
+            offset: FIRST_RECORD,
+            ready: VecDeque::new(),
+            wanted_len: 0,
+            prepare_error: None,
+            queue: VecDeque::new(),
+            awaiting: VecDeque::new(),
+            writing: false,
+            chain,
+            written: start,
+            dirty: Vec::new(),
+            unsynced_bytes: 0,
+            syncs: VecDeque::new(),
+            sync_target: start,
+            completions: VecDeque::new(),
+            completing: false,
+            in_flight_bytes: 0,
+            closed: false,
+            noted: Lsn::ZERO,
+        };
+        Committer {
+            table,
+            factory,
+            hooks,
+            pipeline: Mutex::new(pipeline),
+            room: Condvar::new(),
+            work: Condvar::new(),
+            gate: Gate::default(),
+            durable: AtomicU64::new(start.to_u64()),
+            accepted: AtomicU64::new(start.to_u64()),
+            in_flight_max,
+            manual,
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Pipeline> {
+        self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything before is on the device. Before the first sync of this life: the start of its first segment.
+    pub(crate) fn durable(&self) -> Lsn {
+        Lsn::from_u64(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Where the next batch will go, or later.
+    pub(crate) fn accepted(&self) -> Lsn {
+        Lsn::from_u64(self.accepted.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_accepted(&self, lsn: Lsn) {
+        self.accepted.store(lsn.to_u64(), Ordering::Release);
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The active segment and where its next record goes.
+    pub(crate) fn active(&self) -> (Arc<Segment>, u32) {
+        let p = self.lock();
+        (p.active.clone(), p.offset)
+    }
+
+    /// Accepts a batch and waits until it is as durable as asked.
+    pub(crate) fn write(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Lsn> {
+        let pending = self.accept(encoded, how)?;
+        self.drive(&pending)
+    }
+
+    /// Accepts a batch; the ticket tells the rest.
+    pub(crate) fn submit(self: &Arc<Self>, encoded: &Encoded, how: &Accept<'_>) -> Result<Ticket> {
+        let pending = self.accept(encoded, how)?;
+        if !self.manual {
+            self.work.notify_one();
+        }
+        Ok(Ticket::new(pending, self.clone()))
+    }
+
+    /// Works until `mine` is complete, or sleeps while others do.
+    pub(super) fn drive(&self, mine: &Pending) -> Result<Lsn> {
+        let mut p = self.lock();
+        loop {
+            if let Some(result) = mine.result() {
+                // Whoever was woken to work and leaves passes the work on.
+                self.hand_off(&p);
+                return result;
+            }
+            p = match self.step(p) {
+                Ok(p) => p,
+                Err(p) => {
+                    let enlisted = mine.enlist();
+                    drop(p);
+                    if enlisted {
+                        self.sleep_for(mine);
+                        if let Some(result) = mine.result()
+                            && !mine.was_promoted()
+                        {
+                            return result;
+                        }
+                    }
+                    self.lock()
+                }
+            };
+        }
+    }
+
+    /// Does all the work there is.
+    pub(crate) fn drain(&self) {
+        let mut p = self.lock();
+        while let Ok(next) = self.step(p) {
+            p = next;
+        }
+    }
+
+    fn sleep_for(&self, mine: &Pending) {
+        while mine.result().is_none() && !mine.was_promoted() {
+            std::thread::park();
+        }
+    }
+
+    /// Without threads of the engine a ticket is driven by whoever looks at it.
+    pub(super) fn drive_if_manual(&self, mine: &Pending) {
+        if self.manual {
+            let _ = self.drive(mine);
+        }
+    }
+
+    /// Does one stage's worth of work, if there is any that nobody is at. `Err` gives the lock back with nothing done.
+    fn step<'a>(&'a self, p: MutexGuard<'a, Pipeline>) -> Result<MutexGuard<'a, Pipeline>, MutexGuard<'a, Pipeline>> {
+        if self.gate.is_shut() {
+            let idle = p.queue.is_empty() && p.awaiting.is_empty();
+            return if idle { Err(p) } else { Ok(self.fail_all(p)) };
+        }
+        if p.can_write() {
+            return Ok(self.write_stage(p));
+        }
+        if p.can_sync() {
+            return Ok(self.sync_stage(p));
+        }
+        Err(p)
+    }
+
+    /// The thread that works for tickets nobody waits for. Returns when the engine closes.
+    pub(crate) fn run(&self) {
+        let mut p = self.lock();
+        loop {
+            p = match self.step(p) {
+                Ok(p) => p,
+                Err(p) if p.closed && p.queue.is_empty() && p.awaiting.is_empty() => return,
+                Err(p) => self.work.wait(p).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// If there is work that nobody is at, wakes somebody for it.
+    fn hand_off(&self, p: &Pipeline) {
+        if !(p.can_write() || p.can_sync()) {
+            return;
+        }
+        let woken = p.awaiting.iter().take(4).chain(p.queue.iter().take(4)).any(|pending| pending.promote());
+        if !woken {
+            self.work.notify_one();
+        }
+    }
+
+    // ---- write stage -------------------------------------------------------------------------------------------
+
+    fn write_stage<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
+        p.writing = true;
+        let mut bytes = 0;
+        let mut group = Vec::with_capacity(p.queue.len());
+        while let Some(next) = p.queue.front() {
+            bytes += next.bytes;
+            if !group.is_empty() && bytes > GROUP_BYTES_MAX {
+                break;
+            }
+            group.extend(p.queue.pop_front());
+        }
+        let mut chain = p.chain;
+        drop(p);
+
+        let watermark = self.durable();
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.write_group(&group, &mut chain, watermark)))
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
+
+        let mut p = self.lock();
+        p.writing = false;
+        if let Err(cause) = outcome {
+            group.into_iter().rev().for_each(|pending| p.queue.push_front(pending));
+            return self.poison(p, cause);
+        }
+        p.chain = chain;
+        p.noted = watermark;
+        for pending in group {
+            p.written = pending.end;
+            p.unsynced_bytes += pending.bytes as u64;
+            if p.dirty.last().is_none_or(|s| s.id != pending.segment.id) {
+                p.dirty.push(pending.segment.clone());
+            }
+            match pending.durability {
+                Durability::Synced => p.awaiting.push_back(pending),
+                Durability::Written => {
+                    p.in_flight_bytes -= pending.bytes;
+                    let end = pending.end;
+                    p.completions.push_back((pending, Ok(end)));
+                }
+            }
+        }
+        self.run_completions(p)
+    }
+
+    /// Chains the headers and writes the group, one call for each segment it touches.
+    fn write_group(&self, group: &[Arc<Pending>], chain: &mut Shape, watermark: Lsn) -> Result<()> {
+        let headers: Vec<[u8; RECORD_HEADER_LEN as usize]> = group
+            .iter()
+            .map(|r| {
+                let header = RecordHeader {
+                    kind: r.kind,
+                    position: Lsn::new(r.segment.id, r.offset),
+                    desc_len: r.desc.len() as u32,
+                    payload_len: r.payload.len() as u32,
+                    desc_crc: r.desc_crc,
+                    watermark,
+                    previous: *chain,
+                };
+                let (bytes, shape) = header.encode(r.segment.seed);
+                *chain = shape;
+                bytes
+            })
+            .collect();
+        let mut slices: Vec<&[u8]> = Vec::with_capacity(group.len() * 4 + 1);
+        let mut at = 0;
+        while at < group.len() {
+            let segment = &group[at].segment;
+            let start = u64::from(group[at].offset);
+            let mut end = start;
+            slices.clear();
+            while at < group.len() && group[at].segment.id == segment.id {
+                let r = &group[at];
+                let used = u64::from(RECORD_HEADER_LEN) + r.desc.len() as u64 + r.payload.len() as u64;
+                let len = record_len(r.desc.len() as u32, r.payload.len() as u32);
+                slices.extend([&headers[at][..], &r.desc[..], &r.payload[..], &ZEROS[..(len - used) as usize]]);
+                end += len;
+                at += 1;
+            }
+            let padded = end.next_multiple_of(PAGE).min(segment.len);
+            slices.push(&ZEROS[..(padded - end) as usize]);
+            write_all_at(&*segment.file, &slices, start)
+                .map_err(|e| Error::io("writing to the log", &segment.path, e))?;
+            segment.advance_written(end as u32);
+            segment.record_bytes.fetch_add(end - start, Ordering::Relaxed);
+            self.counters.writes.fetch_add(1, Ordering::Relaxed);
+            self.counters.written_bytes.fetch_add(padded - start, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    // ---- sync stage --------------------------------------------------------------------------------------------
+
+    fn sync_stage<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
+        let target = p.written;
+        let slot = (0..SYNC_SLOTS).find(|s| p.syncs.iter().all(|y| y.slot != *s)).unwrap_or(0);
+        let segments = std::mem::take(&mut p.dirty);
+        p.syncs.push_back(Sync { target, slot, ok: false, started: Instant::now() });
+        p.sync_target = target;
+        p.unsynced_bytes = 0;
+        drop(p);
+
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            segments.iter().try_for_each(|s| {
+                self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+                s.sync_handle(slot).sync_data().map_err(|e| Error::io("syncing the log", &s.path, e))
+            })
+        }))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
+
+        let mut p = self.lock();
+        if let Err(cause) = outcome {
+            return self.poison(p, cause);
+        }
+        if self.gate.is_shut() {
+            // It may be durable, but nothing is acknowledged after the first error.
+            return self.fail_all(p);
+        }
+        for sync in &mut p.syncs {
+            sync.ok |= sync.slot == slot;
+        }
+        let mut durable = None;
+        while p.syncs.front().is_some_and(|s| s.ok) {
+            durable = p.syncs.pop_front().map(|s| s.target);
+        }
+        if let Some(durable) = durable {
+            self.durable.store(durable.to_u64(), Ordering::Release);
+            while p.awaiting.front().is_some_and(|b| b.end <= durable) {
+                if let Some(pending) = p.awaiting.pop_front() {
+                    p.in_flight_bytes -= pending.bytes;
+                    let end = pending.end;
+                    p.completions.push_back((pending, Ok(end)));
+                }
+            }
+        }
+        // The disk should not idle while tickets are completed.
+        self.hand_off(&p);
+        self.run_completions(p)
+    }
+
+    // ---- completion --------------------------------------------------------------------------------------------
+
+    /// Completes what is due, in order, one thread at a time and without the lock.
+    fn run_completions<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
+        self.room.notify_all();
+        if p.completing {
+            return p;
+        }
+        p.completing = true;
+        while !p.completions.is_empty() {
+            let due = std::mem::take(&mut p.completions);
+            drop(p);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                for (pending, result) in due {
+                    pending.complete(result);
+                }
+            }));
+            p = self.lock();
+            if outcome.is_err() {
+                let cause = Error::new(ErrorKind::Io, "a completion callback panicked");
+                p = self.trip(p, cause);
+            }
+        }
+        p.completing = false;
+        p
+    }
+
+    fn poison<'a>(&'a self, p: MutexGuard<'a, Pipeline>, cause: Error) -> MutexGuard<'a, Pipeline> {
+        let p = self.trip(p, cause);
+        self.fail_all(p)
+    }
+
+    fn trip<'a>(&'a self, p: MutexGuard<'a, Pipeline>, cause: Error) -> MutexGuard<'a, Pipeline> {
+        if !self.gate.trip(cause.clone()) {
+            return p;
+        }
+        drop(p);
+        self.hooks.poisoned(&cause);
+        self.lock()
+    }
+
+    /// Everything that was not acknowledged fails with the first cause.
+    fn fail_all<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
+        let failed: Vec<_> = {
+            let p = &mut *p;
+            p.awaiting.drain(..).chain(p.queue.drain(..)).collect()
+        };
+        for pending in failed {
+            p.in_flight_bytes -= pending.bytes;
+            let refused = self.gate.check().err();
+            let error = refused.unwrap_or_else(|| Error::new(ErrorKind::Closed, "the engine is closed"));
+            p.completions.push_back((pending, Err(error)));
+        }
+        self.work.notify_all();
+        self.run_completions(p)
+    }
+
+    // ---- what the rest of the engine asks ----------------------------------------------------------------------
+
+    /// Makes everything accepted so far durable.
+    pub(crate) fn sync(&self) -> Result<Lsn> {
+        let accepted = self.accepted();
+        if self.durable() >= accepted {
+            self.gate.check()?;
+            return Ok(self.durable());
+        }
+        self.write(&watermark_record(), &Accept::internal(Durability::Synced))
+    }
+
+    /// Notes the watermark in the log if the last record does not carry it; costs no sync.
+    pub(crate) fn note_watermark(&self) -> Result<()> {
+        let p = self.lock();
+        let idle = p.queue.is_empty() && p.awaiting.is_empty() && p.syncs.is_empty() && !p.writing;
+        let stale = p.noted < self.durable() && p.written == self.durable();
+        drop(p);
+        if idle && stale {
+            self.write(&watermark_record(), &Accept::internal(Durability::Written))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a destroyed region whose last operation lies before `segment`. Under the pipeline's lock, so that no
+    /// writer is about to bring it back.
+    pub(crate) fn forget_region(&self, id: RegionId, segment: u32) {
+        let _p = self.lock();
+        self.table.forget(id, |s| !s.exists && s.touched.segment() < segment);
+    }
+
+    /// How long the oldest sync has been running.
+    pub(crate) fn sync_running_for(&self) -> Option<Duration> {
+        self.lock().syncs.front().map(|s| s.started.elapsed())
+    }
+
+    /// Refuses further batches and wakes everybody who waits for room.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.room.notify_all();
+        self.work.notify_all();
+    }
+
+    /// How many segments are prepared, and how long a next one has to be if one is waited for.
+    pub(crate) fn ready(&self) -> (usize, u64) {
+        let p = self.lock();
+        (p.ready.len(), p.wanted_len)
+    }
+
+    /// Hands over a prepared segment. One that is larger than usual replaces those that are too small.
+    pub(crate) fn put_ready(&self, prepared: Result<Arc<Segment>>) {
+        let mut p = self.lock();
+        let mut unused = Vec::new();
+        match prepared {
+            Ok(segment) => {
+                if p.wanted_len > 0 && segment.len >= p.wanted_len {
+                    let wanted = p.wanted_len;
+                    let (keep, small) = p.ready.drain(..).partition(|s| s.len >= wanted);
+                    p.ready = keep;
+                    unused = small;
+                    p.wanted_len = 0;
+                }
+                p.ready.push_back(segment);
+                p.prepare_error = None;
+            }
+            Err(e) => p.prepare_error = Some(e),
+        }
+        drop(p);
+        for segment in &unused {
+            self.retire(segment);
+        }
+        self.room.notify_all();
+    }
+
+    /// The file of `segment` may be used again once nobody holds it.
+    pub(crate) fn retire(&self, segment: &Segment) {
+        let factory: Arc<dyn crate::segment::Retire> = self.factory.clone();
+        segment.retire_to(Arc::downgrade(&factory));
+    }
+}
+
+impl Accept<'_> {
+    /// For the engine's own records.
+    pub(crate) fn internal(durability: Durability) -> Accept<'static> {
+        Accept { durability, on_full: OnFull::Wait, checked: false, before_rollback: None }
+    }
+}
+
+impl Pipeline {
+    fn can_write(&self) -> bool {
+        !self.writing && !self.queue.is_empty()
+    }
+
+    fn can_sync(&self) -> bool {
+        let asked = self.awaiting.back().is_some_and(|b| b.end > self.sync_target);
+        (asked || self.unsynced_bytes > UNSYNCED_BYTES_MAX) && self.syncs.len() < SYNC_SLOTS
+    }
+}
+
+/// A record without content: it carries the durable watermark.
+fn watermark_record() -> Encoded {
+    Encoded {
+        kind: RecordKind::Watermark,
+        batch: Batch::default(),
+        blocks: Vec::new(),
+        desc: Bytes::new(),
+        desc_crc: crate::codec::checksum::crc32(0, &[]),
+        payload: Bytes::new(),
+    }
+}

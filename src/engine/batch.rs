@@ -1,0 +1,455 @@
+//! Building a batch.
+
+use crate::codec::checksum::{crc32, entry_checksum};
+use crate::codec::compress::compress;
+use crate::commit::Encoded;
+use crate::engine::options::Compression;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::{Batch, Block, EntryMeta, Op, Section, TermRun};
+use crate::format::record::RecordKind;
+use crate::index::{Table, compaction_term};
+use crate::limits::{
+    BATCH_BYTES_MAX, BLOCK_BYTES_MAX, DESC_BYTES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, KEY_BYTES_MAX, TERM_MAX,
+    VALUE_BYTES_MAX,
+};
+use crate::types::{EntryId, EntryRef, RegionId};
+use bytes::Bytes;
+use std::fmt;
+use std::sync::Arc;
+
+/// The atomic unit of writing, over any regions: after a crash all of it is there or none of it.
+///
+/// Operations apply in the order in which they were added, also within one region. Building checks what can be checked
+/// without the region's state; [`Engine::write`](crate::Engine::write) checks the rest before anything is written.
+/// The bytes of an entry are copied and checksummed when they are handed over.
+///
+/// A batch without operations is accepted and writes nothing.
+#[derive(Clone)]
+pub struct WriteBatch {
+    table: Arc<Table>,
+    batch: Batch,
+    payload: Vec<u8>,
+    /// Bytes of keys and values: bounds the description.
+    inline_bytes: usize,
+}
+
+impl fmt::Debug for WriteBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteBatch")
+            .field("operations", &self.batch.ops.len())
+            .field("entries", &self.batch.entries.len())
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl WriteBatch {
+    pub(crate) fn new(table: Arc<Table>) -> WriteBatch {
+        WriteBatch { table, batch: Batch::default(), payload: Vec::new(), inline_bytes: 0 }
+    }
+
+    /// Adds operations on one region.
+    pub fn region(&mut self, id: RegionId) -> RegionBatch<'_> {
+        RegionBatch { batch: self, region: id }
+    }
+
+    /// Whether no operation was added.
+    pub fn is_empty(&self) -> bool {
+        self.batch.ops.is_empty()
+    }
+
+    /// How many entries the batch appends.
+    pub fn entry_count(&self) -> usize {
+        self.batch.entries.len()
+    }
+
+    /// Bytes that the batch would take in the log, uncompressed; a close upper bound.
+    pub fn encoded_len(&self) -> usize {
+        64 + 8 + self.payload.len() + self.desc_len_max()
+    }
+
+    /// Removes all operations and keeps the memory.
+    pub fn clear(&mut self) {
+        self.batch.sections.clear();
+        self.batch.ops.clear();
+        self.batch.runs.clear();
+        self.batch.entries.clear();
+        self.payload.clear();
+        self.inline_bytes = 0;
+    }
+
+    fn desc_len_max(&self) -> usize {
+        let b = &self.batch;
+        20 + b.sections.len() * 15 + b.ops.len() * 31 + b.runs.len() * 15 + b.entries.len() * 9 + self.inline_bytes
+    }
+
+    /// To the form in which it goes to the log, without copying what goes there uncompressed.
+    pub(crate) fn encode(mut self, compression: Compression) -> (Encoded, Remains) {
+        let mut blocks = Vec::new();
+        let mut compressed = None;
+        if let Compression::Lz4 { min_batch_bytes } = compression
+            && self.payload.len() >= min_batch_bytes.max(1)
+        {
+            compressed = compress_blocks(&self.batch.entries, &self.payload, &mut blocks);
+        }
+        let mut desc = Vec::with_capacity(self.desc_len_max());
+        self.batch.encode_desc(&blocks, &mut desc);
+        let desc_crc = crc32(0, &desc);
+        let (payload, raw) = match compressed {
+            Some(payload) => (payload, Some(std::mem::take(&mut self.payload))),
+            None => (std::mem::take(&mut self.payload), None),
+        };
+        let encoded = Encoded {
+            kind: RecordKind::Batch,
+            batch: self.batch,
+            blocks,
+            desc: Bytes::from(desc),
+            desc_crc,
+            payload: Bytes::from(payload),
+        };
+        (encoded, Remains { table: self.table, raw, inline_bytes: self.inline_bytes })
+    }
+}
+
+/// What is left of a batch that was encoded: enough to make it anew when it is refused.
+pub(crate) struct Remains {
+    table: Arc<Table>,
+    raw: Option<Vec<u8>>,
+    inline_bytes: usize,
+}
+
+impl Remains {
+    /// The batch as it was.
+    pub(crate) fn restore(self, encoded: Encoded) -> WriteBatch {
+        let payload = self.raw.unwrap_or_else(|| Vec::from(encoded.payload));
+        WriteBatch { table: self.table, batch: encoded.batch, payload, inline_bytes: self.inline_bytes }
+    }
+}
+
+/// Cuts the payloads into blocks at entry boundaries and compresses each that shrinks; `None` if none does.
+fn compress_blocks(entries: &[EntryMeta], payload: &[u8], blocks: &mut Vec<Block>) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(payload.len());
+    let mut worth_it = false;
+    let mut start = 0;
+    let mut end = 0;
+    let mut flush = |start: usize, end: usize, out: &mut Vec<u8>| {
+        let raw = &payload[start..end];
+        let raw_len = raw.len() as u32;
+        let head = out.len();
+        out.extend_from_slice(&[0; 8]);
+        match compress(raw, out) {
+            Some(stored) => {
+                out[head..head + 4].copy_from_slice(&raw_len.to_le_bytes());
+                out[head + 4..head + 8].copy_from_slice(&(stored as u32).to_le_bytes());
+                blocks.push(Block { raw_len, stored_len: stored as u32 + 8, lz4: true });
+                worth_it = true;
+            }
+            None => {
+                out.truncate(head);
+                out.extend_from_slice(raw);
+                blocks.push(Block { raw_len, stored_len: raw_len, lz4: false });
+            }
+        }
+    };
+    for entry in entries {
+        let len = entry.len as usize;
+        if end > start && end - start + len > BLOCK_BYTES_MAX {
+            flush(start, end, &mut out);
+            start = end;
+        }
+        end += len;
+    }
+    if end > start {
+        flush(start, end, &mut out);
+    }
+    if worth_it {
+        return Some(out);
+    }
+    blocks.clear();
+    None
+}
+
+/// The operations on one region, added to a [`WriteBatch`].
+#[derive(Debug)]
+pub struct RegionBatch<'a> {
+    batch: &'a mut WriteBatch,
+    region: RegionId,
+}
+
+impl RegionBatch<'_> {
+    /// Appends entries with consecutive indexes and terms that never fall.
+    ///
+    /// The first may stand at an index that exists already: the entries from there on are discarded then (after the
+    /// listeners' [`before_rollback`](crate::EventListener::before_rollback)). It may not leave a gap behind the last
+    /// entry, nor lie at or below the compaction point; a region without either takes any first index, 0 included.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when indexes are not consecutive, `TermRegression` when a term falls, `TooLarge` beyond
+    /// [`ENTRY_BYTES_MAX`] or [`BATCH_BYTES_MAX`]. The batch is then as it was before the call.
+    pub fn append<'e, I>(&mut self, entries: I) -> Result<&mut Self>
+    where
+        I: IntoIterator,
+        I::Item: Into<EntryRef<'e>>,
+    {
+        let undo = self.mark();
+        let mut previous: Option<u64> = None;
+        for entry in entries {
+            let entry: EntryRef<'e> = entry.into();
+            let pushed = match previous.replace(entry.id.index) {
+                Some(p) if p.checked_add(1) != Some(entry.id.index) => Err(Error::invalid(format!(
+                    "append refused: entry {} follows entry {p}; indexes of one call must be consecutive",
+                    entry.id.index
+                ))
+                .in_region(self.region)),
+                _ => self.push(entry.id, entry.payload.len(), |out| out.extend_from_slice(entry.payload)),
+            };
+            if let Err(e) = pushed {
+                self.rewind(undo);
+                return Err(e);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Appends one entry whose bytes `fill` adds to the batch's own buffer: encodes in place, without a second copy.
+    ///
+    /// `fill` must only append; what it returns with a shorter buffer is refused as `InvalidArgument`.
+    pub fn append_with(&mut self, id: EntryId, fill: impl FnOnce(&mut Vec<u8>)) -> Result<&mut Self> {
+        let undo = self.mark();
+        if let Err(e) = self.push(id, 0, fill) {
+            self.rewind(undo);
+            return Err(e);
+        }
+        Ok(self)
+    }
+
+    /// Discards the entries from `first_discarded` on; 0 discards all. The compaction point and the metadata stay.
+    pub fn truncate_from(&mut self, first_discarded: u64) -> &mut Self {
+        self.op(Op::TruncateFrom(first_discarded));
+        self
+    }
+
+    /// Drops the entries up to and including `last_removed`, which a snapshot covers. The term of the last removed
+    /// entry stays answerable for ever. At or below the present compaction point it does nothing.
+    ///
+    /// # Errors
+    /// `Unavailable` beyond the last entry: a snapshot that lies ahead of the log is a [`reset`](Self::reset).
+    pub fn compact_through(&mut self, last_removed: u64) -> Result<&mut Self> {
+        let b = &*self.batch;
+        if let Some(id) = compaction_term(&b.table, &b.batch, self.region, last_removed)? {
+            self.op(Op::CompactThrough(id));
+        }
+        Ok(self)
+    }
+
+    /// Empties the log and lets it start behind `base`, which may lie beyond the last entry: a snapshot was installed,
+    /// or entries were applied before they were persisted. The metadata stays.
+    ///
+    /// # Errors
+    /// `TooLarge` when the base's index or term is beyond [`INDEX_MAX`] or [`TERM_MAX`].
+    pub fn reset(&mut self, base: EntryId) -> Result<&mut Self> {
+        check_id(self.region, base)?;
+        self.op(Op::Reset(base));
+        Ok(self)
+    }
+
+    /// Replaces the hard state: term, vote and what else the consensus library wants back after a restart.
+    ///
+    /// # Errors
+    /// `TooLarge` beyond [`VALUE_BYTES_MAX`].
+    pub fn set_hard_state(&mut self, state: &[u8]) -> Result<&mut Self> {
+        self.check_inline(0, state.len())?;
+        self.op(Op::SetHardState(Bytes::copy_from_slice(state)));
+        Ok(self)
+    }
+
+    /// Sets a key of the region's metadata.
+    ///
+    /// # Errors
+    /// `TooLarge` beyond [`KEY_BYTES_MAX`] or [`VALUE_BYTES_MAX`].
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<&mut Self> {
+        self.check_inline(key.len(), value.len())?;
+        self.op(Op::Put { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) });
+        Ok(self)
+    }
+
+    /// Removes a key of the region's metadata; fine if it is not there.
+    ///
+    /// # Errors
+    /// `TooLarge` beyond [`KEY_BYTES_MAX`].
+    pub fn delete(&mut self, key: &[u8]) -> Result<&mut Self> {
+        self.check_inline(key.len(), 0)?;
+        self.op(Op::Delete { key: Bytes::copy_from_slice(key) });
+        Ok(self)
+    }
+
+    /// Forgets the region: entries, compaction point, hard state and metadata. Later operations, in this batch too,
+    /// start it anew.
+    pub fn destroy(&mut self) -> &mut Self {
+        self.op(Op::Destroy);
+        self
+    }
+
+    // ---- inside ------------------------------------------------------------------------------------------------
+
+    fn op(&mut self, op: Op) {
+        let b = &mut self.batch.batch;
+        match b.sections.last_mut() {
+            Some(s) if s.region == self.region => s.ops += 1,
+            _ => b.sections.push(Section { region: self.region, ops: 1 }),
+        }
+        b.ops.push(op);
+    }
+
+    /// The append that `id` may join: the batch's last operation, if it is one of this region.
+    fn open_append(&mut self) -> Option<(u64, u32)> {
+        let b = &self.batch.batch;
+        match (b.sections.last(), b.ops.last()) {
+            (Some(s), Some(Op::Append { first, entries, .. })) if s.region == self.region => Some((*first, *entries)),
+            _ => None,
+        }
+    }
+
+    fn push(&mut self, id: EntryId, len_hint: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        check_id(self.region, id)?;
+        let region = self.region;
+        let open = self.open_append();
+        let start = self.batch.payload.len();
+        if len_hint > ENTRY_BYTES_MAX {
+            return Err(too_large(region, "entry", len_hint, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
+        }
+        fill(&mut self.batch.payload);
+        let Some(payload) = self.batch.payload.get(start..) else {
+            return Err(Error::invalid("the closure of append_with shortened the batch's buffer").in_region(region));
+        };
+        let len = payload.len();
+        if len > ENTRY_BYTES_MAX {
+            return Err(too_large(region, "entry", len, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
+        }
+        let crc = entry_checksum(region, id, payload);
+        let b = &mut self.batch.batch;
+        let joins = open.is_some_and(|(first, n)| first + u64::from(n) == id.index);
+        if joins {
+            let last_term = b.runs.last().map_or(0, |r| r.term);
+            if id.term < last_term {
+                return Err(Error::new(
+                    ErrorKind::TermRegression,
+                    format!(
+                        "append of entry {} with term {} refused: entry {} before it has term {last_term}, and terms never fall",
+                        id.index,
+                        id.term,
+                        id.index - 1
+                    ),
+                )
+                .in_region(region));
+            }
+            let new_run = id.term != last_term;
+            match b.runs.last_mut() {
+                Some(run) if !new_run => run.entries += 1,
+                _ => b.runs.push(TermRun { term: id.term, entries: 1 }),
+            }
+            if let Some(Op::Append { entries, runs, .. }) = b.ops.last_mut() {
+                *entries += 1;
+                *runs += u32::from(new_run);
+            }
+        } else {
+            self.op(Op::Append { first: id.index, entries: 1, runs: 1 });
+            self.batch.batch.runs.push(TermRun { term: id.term, entries: 1 });
+        }
+        self.batch.batch.entries.push(EntryMeta { len: len as u32, crc });
+        self.check_size()
+    }
+
+    fn check_inline(&mut self, key: usize, value: usize) -> Result<()> {
+        if key > KEY_BYTES_MAX {
+            return Err(too_large(self.region, "key", key, "KEY_BYTES_MAX", KEY_BYTES_MAX));
+        }
+        if value > VALUE_BYTES_MAX {
+            return Err(too_large(self.region, "value", value, "VALUE_BYTES_MAX", VALUE_BYTES_MAX));
+        }
+        self.batch.inline_bytes += key + value + 12;
+        let checked = self.check_size();
+        if checked.is_err() {
+            self.batch.inline_bytes -= key + value + 12;
+        }
+        checked
+    }
+
+    fn check_size(&self) -> Result<()> {
+        let desc = self.batch.desc_len_max();
+        if desc > DESC_BYTES_MAX {
+            return Err(too_large(self.region, "batch description", desc, "DESC_BYTES_MAX", DESC_BYTES_MAX));
+        }
+        let len = self.batch.encoded_len();
+        if len > BATCH_BYTES_MAX {
+            return Err(too_large(self.region, "batch", len, "BATCH_BYTES_MAX", BATCH_BYTES_MAX));
+        }
+        Ok(())
+    }
+
+    fn mark(&self) -> Mark {
+        let b = &self.batch.batch;
+        Mark {
+            sections: b.sections.len(),
+            section_ops: b.sections.last().map_or(0, |s| s.ops),
+            ops: b.ops.len(),
+            last_op: b.ops.last().cloned(),
+            runs: b.runs.len(),
+            last_run: b.runs.last().copied(),
+            entries: b.entries.len(),
+            payload: self.batch.payload.len(),
+        }
+    }
+
+    fn rewind(&mut self, m: Mark) {
+        let b = &mut self.batch.batch;
+        b.sections.truncate(m.sections);
+        if let Some(s) = b.sections.last_mut() {
+            s.ops = m.section_ops;
+        }
+        b.ops.truncate(m.ops);
+        if let (Some(op), Some(last)) = (b.ops.last_mut(), m.last_op) {
+            *op = last;
+        }
+        b.runs.truncate(m.runs);
+        if let (Some(run), Some(last)) = (b.runs.last_mut(), m.last_run) {
+            *run = last;
+        }
+        b.entries.truncate(m.entries);
+        self.batch.payload.truncate(m.payload);
+    }
+}
+
+/// Where a batch stood before a call, to go back to when the call is refused.
+struct Mark {
+    sections: usize,
+    section_ops: u32,
+    ops: usize,
+    last_op: Option<Op>,
+    runs: usize,
+    last_run: Option<TermRun>,
+    entries: usize,
+    payload: usize,
+}
+
+fn check_id(region: RegionId, id: EntryId) -> Result<()> {
+    if id.index > INDEX_MAX {
+        return Err(Error::new(
+            ErrorKind::TooLarge,
+            format!("index {} refused: the highest is INDEX_MAX, {INDEX_MAX}", id.index),
+        )
+        .in_region(region));
+    }
+    if id.term > TERM_MAX {
+        return Err(Error::new(
+            ErrorKind::TooLarge,
+            format!("term {} refused: the highest is TERM_MAX, {TERM_MAX}", id.term),
+        )
+        .in_region(region));
+    }
+    Ok(())
+}
+
+fn too_large(region: RegionId, what: &str, len: usize, name: &str, max: usize) -> Error {
+    Error::new(ErrorKind::TooLarge, format!("{what} of {len} bytes refused: {name} is {max}")).in_region(region)
+}

@@ -1,0 +1,120 @@
+//! What an engine tells the program around it.
+
+use crate::engine::Engine;
+use crate::error::{BoxError, Error, Result};
+use crate::types::{Entry, RegionId};
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Something that happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A full segment got its footer.
+    SegmentSealed {
+        /// The segment.
+        segment: u32,
+        /// Entries that its footer lists.
+        entries: u64,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Replay would start at this segment.
+        start_segment: u32,
+        /// Its length in bytes.
+        bytes: u64,
+        /// Regions in it.
+        regions: u64,
+    },
+    /// A purge ended.
+    Purged {
+        /// Segments whose files were given back.
+        segments: u64,
+        /// Bytes that the cleaner moved.
+        moved_bytes: u64,
+    },
+    /// A sync has been running for long.
+    SyncStalled {
+        /// For how long, when this was noticed.
+        elapsed: Duration,
+    },
+    /// Bytes that were acknowledged are wrong.
+    Damage {
+        /// Names the region, range, file and offset as far as they are known.
+        error: &'a Error,
+    },
+    /// Work in the background failed; it will be tried again.
+    BackgroundError {
+        /// What failed and why.
+        error: &'a Error,
+    },
+    /// All writing has stopped.
+    Poisoned {
+        /// The first cause.
+        error: &'a Error,
+    },
+    /// The directory holds something that is not of this store; it was left alone.
+    ForeignFile {
+        /// Where.
+        path: &'a Path,
+    },
+}
+
+/// Hears of events, and may refuse a rollback.
+///
+/// All methods are called without any lock of the engine held, on whichever thread the event happened.
+pub trait EventListener: Send + Sync {
+    /// Something happened. Must be quick: it may be called on the path of a write.
+    fn on_event(&self, event: &Event<'_>) {
+        let _ = event;
+    }
+
+    /// A batch is about to discard entries of a region: an append at an index that exists, or a truncation.
+    ///
+    /// It is called before anything of the batch is accepted. An error refuses the whole batch: nothing is written
+    /// and nothing lost. A retry of the batch calls again, and so does a change of the region between this call and
+    /// the acceptance, so it must be idempotent. The idea is Tarantool's `on_replication_split_brain_rollback`.
+    fn before_rollback(&self, rollback: &Rollback<'_>) -> Result<(), BoxError> {
+        let _ = rollback;
+        Ok(())
+    }
+}
+
+/// Entries that are about to be discarded.
+pub struct Rollback<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) region: RegionId,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl fmt::Debug for Rollback<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rollback(region {}, {}..={})", self.region, self.first, self.last)
+    }
+}
+
+impl Rollback<'_> {
+    /// The region that loses entries.
+    pub fn region(&self) -> RegionId {
+        self.region
+    }
+
+    /// The first index to be discarded.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The last index to be discarded.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The doomed entries in order. One that cannot be read is an error in its place.
+    pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
+        let region = self.engine.region(self.region);
+        (self.first..=self.last).map(move |index| region.entry(index))
+    }
+}
+

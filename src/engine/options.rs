@@ -1,0 +1,304 @@
+//! How an engine is opened.
+
+use crate::engine::listener::EventListener;
+use crate::engine::reader::Reader;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::vfs::{OsVfs, Vfs};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Whether payloads are compressed on their way to the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Store payloads as they come. Reads copy nothing. The default: on a disk that takes more than about half a
+    /// gigabyte a second, compressing costs more time than it saves.
+    #[default]
+    None,
+    /// LZ4, in blocks of at most 16 KiB, for batches with at least this many payload bytes, and each block only if
+    /// it shrinks by an eighth. Costs about 2 microseconds a KiB in the writing thread; a read decompresses one block.
+    Lz4 {
+        /// Batches with fewer payload bytes are stored as they come.
+        min_batch_bytes: usize,
+    },
+}
+
+/// The pool of files that are written with zeros before they are used.
+///
+/// An append that overwrites blocks the file already has needs no metadata to be journaled with its sync; on a
+/// journaling file system that makes small synced appends about three times as fast.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pool {
+    pub(crate) files_max: usize,
+    pub(crate) prewrite: bool,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool { files_max: 3, prewrite: true }
+    }
+}
+
+impl Pool {
+    /// How many files may lie ready, the next segment included. More absorbs longer bursts; costs disk space.
+    /// Default 3; at least 1.
+    pub fn files_max(mut self, files: usize) -> Pool {
+        self.files_max = files.max(1);
+        self
+    }
+
+    /// Whether new files are filled with zeros (in the background). Switch it off on copy-on-write file systems, where
+    /// an overwrite allocates anyway, and in tests. Default true.
+    pub fn prewrite(mut self, yes: bool) -> Pool {
+        self.prewrite = yes;
+        self
+    }
+}
+
+/// When space is given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Purge {
+    pub(crate) background: bool,
+    pub(crate) garbage_percent_max: u8,
+    pub(crate) rate_bytes: u64,
+}
+
+impl Default for Purge {
+    fn default() -> Self {
+        Purge { background: true, garbage_percent_max: 50, rate_bytes: 256 << 20 }
+    }
+}
+
+impl Purge {
+    /// Whether a thread of the engine purges as segments fill. Without it, call
+    /// [`Engine::purge`](crate::Engine::purge). Default true.
+    pub fn background(mut self, yes: bool) -> Purge {
+        self.background = yes;
+        self
+    }
+
+    /// The share of the sealed segments' bytes that may be garbage before the cleaner moves what lives in the worst
+    /// of them. Lower saves disk and writes more. Default 50, between 10 and 95.
+    pub fn garbage_percent_max(mut self, percent: u8) -> Purge {
+        self.garbage_percent_max = percent.clamp(10, 95);
+        self
+    }
+
+    /// How many bytes a second the cleaner may move. Default 256 MiB.
+    pub fn rate_bytes(mut self, bytes_per_second: u64) -> Purge {
+        self.rate_bytes = bytes_per_second.max(1 << 20);
+        self
+    }
+}
+
+/// How sealed and active segments are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum ReadMode {
+    /// Through a shared read-only mapping: nothing is copied. A device error while a page is faulted in, or a file
+    /// that somebody shortens behind the engine's back, is a signal (SIGBUS) to the process.
+    #[default]
+    Map,
+    /// With positional reads into buffers: about a microsecond more an entry; a device error is an error of that read.
+    Pread,
+}
+
+/// Who does what is not on the path of a write: preparing segments, sealing, checkpoints, purge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Background {
+    /// Threads of the engine.
+    #[default]
+    Threads,
+    /// Nobody, until [`Engine::tick`](crate::Engine::tick) is called. For tests that must be deterministic, and for
+    /// programs that bring their own threads.
+    Manual,
+}
+
+/// What open does with a last commit group that is whole in its headers and wrong in its bytes, when nothing proves
+/// whether it was ever acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum TailPolicy {
+    /// Believe a tear only on evidence (a sector that is still zero or of the file's older life, or the file ends
+    /// inside); otherwise open refuses and names the bytes. The default.
+    #[default]
+    Prove,
+    /// Take it for torn: what was never acknowledged may be dropped. Only after you decided so for this store.
+    AssumeTorn,
+}
+
+/// Options of an engine, in the manner of `std::fs::OpenOptions`.
+///
+/// ```no_run
+/// # fn main() -> raftwood::Result<()> {
+/// let engine = raftwood::Options::new().segment_bytes(128 << 20).open("data")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Options {
+    pub(crate) segment_bytes: u64,
+    pub(crate) compression: Compression,
+    pub(crate) pool: Pool,
+    pub(crate) purge: Purge,
+    pub(crate) read_mode: ReadMode,
+    pub(crate) tail_policy: TailPolicy,
+    pub(crate) background: Background,
+    pub(crate) in_flight_bytes_max: usize,
+    pub(crate) stall_after: std::time::Duration,
+    pub(crate) salts: crate::segment::pool::SaltSource,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) listeners: Vec<Arc<dyn EventListener>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("compression", &self.compression)
+            .field("pool", &self.pool)
+            .field("purge", &self.purge)
+            .field("read_mode", &self.read_mode)
+            .field("tail_policy", &self.tail_policy)
+            .field("background", &self.background)
+            .field("in_flight_bytes_max", &self.in_flight_bytes_max)
+            .field("vfs", &self.vfs)
+            .field("listeners", &self.listeners.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options::new()
+    }
+}
+
+impl Options {
+    /// The defaults, as each method documents them.
+    pub fn new() -> Options {
+        Options {
+            segment_bytes: 64 << 20,
+            compression: Compression::None,
+            pool: Pool::default(),
+            purge: Purge::default(),
+            read_mode: ReadMode::Map,
+            tail_policy: TailPolicy::Prove,
+            background: Background::Threads,
+            in_flight_bytes_max: 64 << 20,
+            stall_after: std::time::Duration::from_millis(500),
+            salts: crate::segment::pool::SaltSource::random(),
+            vfs: Arc::new(OsVfs::default()),
+            listeners: Vec::new(),
+        }
+    }
+
+    /// Opens the engine in `dir`, which is made if it does not exist, and recovers what is there.
+    ///
+    /// # Errors
+    /// `Locked` if another engine has it open; `Damaged` if acknowledged bytes are wrong that cannot be tied to
+    /// regions; `Unsupported` for a newer format; `NoSpace`, `Io` from the operating system. Nothing that was
+    /// acknowledged is changed or removed by a failed open.
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Engine> {
+        self.check()?;
+        Engine::open_with(dir.as_ref(), self.clone())
+    }
+
+    /// Opens `dir` for inspection: takes no lock, writes nothing, and may stand beside a running engine, in which
+    /// case it shows what was on disk at about this moment.
+    pub fn open_read_only(&self, dir: impl AsRef<Path>) -> Result<Reader> {
+        self.check()?;
+        Reader::open_with(dir.as_ref(), self.clone())
+    }
+
+    /// The size of a segment file in bytes, a multiple of 4096 between 64 KiB and 2 GiB. Larger segments mean fewer
+    /// files and rotations, a longer unsealed tail to scan at open, and space given back in larger steps. A store may
+    /// be reopened with another size. Default 64 MiB.
+    pub fn segment_bytes(mut self, bytes: u64) -> Options {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// See [`Compression`]. Default `None`.
+    pub fn compression(mut self, compression: Compression) -> Options {
+        self.compression = compression;
+        self
+    }
+
+    /// See [`Pool`].
+    pub fn pool(mut self, pool: Pool) -> Options {
+        self.pool = pool;
+        self
+    }
+
+    /// See [`Purge`].
+    pub fn purge(mut self, purge: Purge) -> Options {
+        self.purge = purge;
+        self
+    }
+
+    /// See [`ReadMode`]. Default `Map`.
+    pub fn read_mode(mut self, mode: ReadMode) -> Options {
+        self.read_mode = mode;
+        self
+    }
+
+    /// See [`TailPolicy`]. Default `Prove`.
+    pub fn tail_policy(mut self, policy: TailPolicy) -> Options {
+        self.tail_policy = policy;
+        self
+    }
+
+    /// See [`Background`]. Default `Threads`.
+    pub fn background(mut self, background: Background) -> Options {
+        self.background = background;
+        self
+    }
+
+    /// How many bytes may be accepted and not yet complete. A writer beyond it waits, or is told `WouldBlock` by
+    /// [`Engine::try_submit`](crate::Engine::try_submit). One batch may always be in flight, whatever its size.
+    /// Bounds the memory of queued batches. Default 64 MiB.
+    pub fn in_flight_bytes_max(mut self, bytes: usize) -> Options {
+        self.in_flight_bytes_max = bytes.max(1);
+        self
+    }
+
+    /// How long one sync may take before listeners hear of a stall. Default 500 ms.
+    pub fn stall_after(mut self, after: std::time::Duration) -> Options {
+        self.stall_after = after;
+        self
+    }
+
+    /// The file system; by default the operating system's.
+    pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Options {
+        self.vfs = vfs;
+        self
+    }
+
+    /// Where the random salts of new files come from: only for simulated runs that must be repeatable. A source that
+    /// repeats itself over restarts breaks the engine's defence against stale bytes.
+    #[doc(hidden)]
+    pub fn salt_source(mut self, next: Arc<dyn Fn() -> u64 + Send + Sync>) -> Options {
+        self.salts = crate::segment::pool::SaltSource(next);
+        self
+    }
+
+    /// Adds a listener. Listeners are called in the order in which they were added.
+    pub fn listener(mut self, listener: Arc<dyn EventListener>) -> Options {
+        self.listeners.push(listener);
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        let s = self.segment_bytes;
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&s) || !s.is_multiple_of(4096) {
+            return Err(Error::invalid(format!(
+                "segment_bytes is {s}: it must be a multiple of 4096 between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
+            )));
+        }
+        Ok(())
+    }
+}

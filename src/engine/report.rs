@@ -1,0 +1,173 @@
+//! What the engine reports of itself.
+
+use crate::error::Error;
+use crate::types::{Lsn, RegionId};
+use std::time::Duration;
+
+/// What open found and did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// Whether the directory was empty.
+    pub created: bool,
+    /// Regions in the store.
+    pub regions: u64,
+    /// Segments of the store, cold ones included.
+    pub segments: u64,
+    /// Sequence number of the checkpoint that served.
+    pub checkpoint: u32,
+    /// Newer checkpoints that could not be believed.
+    pub bad_checkpoints: u64,
+    /// Segments whose footers were replayed on top of the checkpoint.
+    pub replayed_segments: u64,
+    /// Segments that had no usable footer and were read record by record.
+    pub scanned_segments: u64,
+    /// Bytes read for that.
+    pub scanned_bytes: u64,
+    /// Batches in the unsealed tail.
+    pub tail_batches: u64,
+    /// Accepted batches behind the watermark that were made durable anew.
+    pub rewritten_batches: u64,
+    /// Bytes behind the last whole batch that were never acknowledged and were dropped.
+    pub torn_bytes: u64,
+    /// Damage that was found; see [`ErrorKind::Damaged`](crate::ErrorKind::Damaged).
+    pub damage: Vec<Error>,
+    /// Names in the directory that are not of this store; left alone.
+    pub foreign: Vec<String>,
+    /// Leftovers of interrupted work that were removed.
+    pub removed: Vec<String>,
+    /// Time per phase.
+    pub times: OpenTimes,
+}
+
+/// How long the phases of open took.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenTimes {
+    /// Reading the checkpoint.
+    pub checkpoint: Duration,
+    /// Opening and mapping segments and footers, and building footers that were missing.
+    pub segments: Duration,
+    /// Applying what came after the checkpoint.
+    pub replay: Duration,
+    /// Making the tail durable anew and preparing the active segment.
+    pub tail: Duration,
+    /// All of it.
+    pub total: Duration,
+}
+
+/// What a purge did.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct PurgeReport {
+    /// Segments whose files were given back, to the pool or the file system.
+    pub segments_freed: u64,
+    /// Segments whose live entries were moved elsewhere.
+    pub segments_cleaned: u64,
+    /// Payload bytes that were moved.
+    pub moved_bytes: u64,
+}
+
+/// A region that keeps old segments alive; compacting it would give space back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Pin {
+    /// The region.
+    pub region: RegionId,
+    /// The oldest segment that holds an entry of it.
+    pub oldest_segment: u32,
+    /// Its first live index.
+    pub first: u64,
+    /// Its last live index.
+    pub last: u64,
+    /// Its live payload bytes; an estimate for trimmed ranges.
+    pub bytes: u64,
+}
+
+/// One region in figures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct RegionStats {
+    /// Live entries.
+    pub entries: u64,
+    /// Their payload bytes; an estimate for trimmed ranges.
+    pub bytes: u64,
+    /// Segments that hold some of them.
+    pub segments: u64,
+    /// Bytes on the heap for this region.
+    pub heap_bytes: u64,
+}
+
+/// The engine in figures. Counters count since open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Regions that exist.
+    pub regions: u64,
+    /// Segments, the active one included; cold ones too; prepared and free files not.
+    pub segments: u64,
+    /// Bytes of all files in the directory as the engine knows them, the pool included.
+    pub disk_bytes: u64,
+    /// Of these, bytes of prepared and free files.
+    pub pool_bytes: u64,
+    /// Live entries.
+    pub live_entries: u64,
+    /// Payload bytes of live entries; an estimate for trimmed ranges.
+    pub live_bytes: u64,
+    /// Bytes on the heap for the index.
+    pub index_bytes: u64,
+    /// Everything before is accepted.
+    pub accepted: Lsn,
+    /// Everything before is on the device.
+    pub durable: Lsn,
+    /// Batches accepted.
+    pub batches: u64,
+    /// Entries accepted.
+    pub entries: u64,
+    /// Bytes of these batches in the log, with headers.
+    pub batch_bytes: u64,
+    /// Payload bytes of these batches, uncompressed.
+    pub payload_bytes: u64,
+    /// Write calls to the log.
+    pub writes: u64,
+    /// Bytes written to the log, padding included.
+    pub written_bytes: u64,
+    /// Sync calls on the log.
+    pub syncs: u64,
+    /// Bytes written to fill new files with zeros.
+    pub filled_bytes: u64,
+    /// Payload bytes that the cleaner moved.
+    pub cleaned_bytes: u64,
+    /// Bytes of footers and checkpoints written.
+    pub upkeep_bytes: u64,
+}
+
+/// Whether a region's log is all there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Health {
+    /// As far as was looked.
+    Healthy,
+    /// Acknowledged bytes are wrong or missing.
+    Damaged {
+        /// Inclusive ranges of indexes that cannot be read.
+        ranges: Vec<(u64, u64)>,
+        /// The hard state may be older than what was acknowledged: the region must not vote.
+        hard_state_lost: bool,
+    },
+}
+
+/// What may be said to a peer that asks for an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Lookup {
+    /// It is here and its bytes match.
+    Have,
+    /// It was acknowledged here and is damaged.
+    HaveDamaged,
+    /// It was certainly never acknowledged here, or was discarded.
+    DontHave,
+    /// It may have been here: compacted, or the region is damaged.
+    Unknown,
+}
+

@@ -1,0 +1,27 @@
+//! Where every entry is: the region table and what hangs off it.
+//!
+//! ```text
+//!  Table -> shard -> RegionCell -> RegionState { base, key-values, extents }
+//!                                      extent: first..=last  -> segment, and where in it:
+//!                                         unsealed: MemIndex, 16 bytes an entry on the heap
+//!                                         sealed:   the segment's footer, mapped, nothing per entry on the heap
+//! ```
+//!
+//! Invariants
+//!
+//! - A region's extents are ascending and contiguous, and none is empty.
+//! - Logical changes happen under the commit lock (one writer at a time) and the region's own lock; sealing and
+//!   cleaning change only *where* an entry is, under the region's lock alone.
+//! - A reader holds a region's lock just long enough to copy locations out. The segment it goes on to read is kept by
+//!   reference count.
+//! - Whether an entry exists is decided by the extents alone. A footer may list entries that are long dead.
+
+mod extent;
+mod plan;
+mod region;
+mod table;
+
+pub(crate) use extent::{Extent, MemIndex};
+pub(crate) use plan::{Doomed, compaction_term, plan};
+pub(crate) use region::{RegionState, TermAt};
+pub(crate) use table::{RegionCell, Table};

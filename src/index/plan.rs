@@ -1,0 +1,267 @@
+//! Decides whether a batch may be accepted, before anything of it is.
+//!
+//! The operations of a batch apply in order, also within one region, so each region that the batch touches is followed
+//! through the batch in a small shadow of its log. What would break a log is refused here, with both indexes named.
+
+use super::region::TermAt;
+use super::table::{RegionCell, Table};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::{Batch, Op, Step};
+use crate::types::{EntryId, Lsn, RegionId};
+use std::sync::Arc;
+
+/// Entries that a batch is about to discard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Doomed {
+    pub(crate) region: RegionId,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// Position of the region's latest batch: tells whether these are still the entries that a listener was shown.
+    pub(crate) touched: Lsn,
+}
+
+/// What acceptance needs to know.
+#[derive(Default)]
+pub(crate) struct Planned {
+    /// Entries that stand now and will not afterwards because an append or truncation discards them.
+    pub(crate) doomed: Vec<Doomed>,
+}
+
+/// A region's log as it would be after the operations so far.
+struct Shadow {
+    region: RegionId,
+    cell: Option<Arc<RegionCell>>,
+    touched: Lsn,
+    base: Option<EntryId>,
+    /// First and last live index.
+    live: Option<(u64, u64)>,
+    /// Entries of the real log below this index still count; those from here on were discarded in this batch.
+    real_end: u64,
+    /// First index and term of runs that this batch appended and not discarded.
+    own: Vec<(u64, u64)>,
+}
+
+/// Follows `batch` through the table as it stands. The caller holds the commit lock.
+pub(crate) fn plan(table: &Table, batch: &Batch) -> Result<Planned> {
+    let mut planned = Planned::default();
+    let mut shadows: Vec<Shadow> = Vec::with_capacity(batch.sections.len());
+    for step in batch.steps() {
+        // Sections of one region mostly follow each other; a batch seldom returns to a region.
+        let at = match shadows.iter().rposition(|s| s.region == step.region) {
+            Some(at) => at,
+            None => {
+                shadows.push(Shadow::of(table, step.region));
+                shadows.len() - 1
+            }
+        };
+        let shadow = &mut shadows[at];
+        shadow.follow(&step, &mut planned)?;
+    }
+    Ok(planned)
+}
+
+impl Shadow {
+    fn of(table: &Table, region: RegionId) -> Shadow {
+        let cell = table.get(region);
+        let (touched, base, live) = match &cell {
+            None => (Lsn::ZERO, None, None),
+            Some(cell) => {
+                let s = cell.read();
+                (s.touched, s.base, s.first().zip(s.last()))
+            }
+        };
+        let real_end = live.map_or(0, |l| l.1 + 1);
+        Shadow { region, cell, touched, base, live, real_end, own: Vec::new() }
+    }
+
+    fn follow(&mut self, step: &Step<'_>, planned: &mut Planned) -> Result<()> {
+        match step.op {
+            Op::Append { first, entries, .. } => {
+                let runs = step.runs.iter().map(|r| (r.term, r.entries));
+                self.append(*first, u64::from(*entries), runs, planned)?;
+            }
+            Op::TruncateFrom(index) => self.truncate(*index, planned),
+            Op::CompactThrough(id) => self.compact(*id)?,
+            Op::Reset(base) => self.reset(Some(*base)),
+            Op::Destroy => self.reset(None),
+            Op::SetHardState(_) | Op::Put { .. } | Op::Delete { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn term(&self, index: u64) -> Result<Option<u64>> {
+        if self.own.first().is_some_and(|r| r.0 <= index) {
+            let at = self.own.partition_point(|r| r.0 <= index);
+            return Ok(Some(self.own[at - 1].1));
+        }
+        if let Some(base) = self.base.filter(|b| b.index == index) {
+            return Ok(Some(base.term));
+        }
+        match &self.cell {
+            Some(cell) if index < self.real_end => match cell.read().term(self.region, index)? {
+                TermAt::Term(term) => Ok(Some(term)),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    fn append(
+        &mut self,
+        first: u64,
+        entries: u64,
+        mut runs: impl Iterator<Item = (u64, u32)> + Clone,
+        planned: &mut Planned,
+    ) -> Result<()> {
+        if entries == 0 {
+            return Ok(());
+        }
+        let refuse = |kind, text: String| Err(Error::new(kind, text).in_region(self.region));
+        if let Some(base) = self.base
+            && first <= base.index
+        {
+            return refuse(
+                ErrorKind::Compacted,
+                format!(
+                    "append at {first} refused: the log is compacted through {}; append from {} on",
+                    base.index,
+                    base.index + 1
+                ),
+            );
+        }
+        let next = self.live.map(|l| l.1 + 1).or(self.base.map(|b| b.index + 1));
+        if let Some(next) = next
+            && first > next
+        {
+            return refuse(
+                ErrorKind::Gap,
+                format!(
+                    "append at {first} refused: it would leave a gap, the next index is {next}; \
+                     to start behind a snapshot use reset()"
+                ),
+            );
+        }
+        let before = match (first.checked_sub(1), self.live) {
+            (Some(i), Some((live_first, _))) if i >= live_first => self.term(i)?,
+            (Some(i), _) if self.base.is_some_and(|b| b.index == i) => self.term(i)?,
+            _ => None,
+        };
+        if let (Some(before), Some((term, _))) = (before, runs.clone().next())
+            && term < before
+        {
+            return refuse(
+                ErrorKind::TermRegression,
+                format!(
+                    "append of entry {first} with term {term} refused: entry {} has term {before}, and terms never fall",
+                    first - 1
+                ),
+            );
+        }
+        self.truncate(first, planned);
+        let mut index = first;
+        for (term, n) in &mut runs {
+            if self.own.last().is_none_or(|r| r.1 != term) {
+                self.own.push((index, term));
+            }
+            index += u64::from(n);
+        }
+        let last = first + (entries - 1);
+        self.live = Some((self.live.map_or(first, |l| l.0), last));
+        Ok(())
+    }
+
+    fn truncate(&mut self, index: u64, planned: &mut Planned) {
+        let Some((first, last)) = self.live.filter(|l| index <= l.1) else { return };
+        let from = index.max(first);
+        if from < self.real_end {
+            planned.doomed.push(Doomed {
+                region: self.region,
+                first: from,
+                last: self.real_end - 1,
+                touched: self.touched,
+            });
+            self.real_end = from;
+        }
+        self.own.retain(|r| r.0 < from);
+        self.live = (from > first).then(|| (first, from - 1));
+        debug_assert!(from <= last);
+    }
+
+    fn compact(&mut self, id: EntryId) -> Result<()> {
+        if self.base.is_some_and(|b| id.index <= b.index) {
+            return Ok(());
+        }
+        let refuse = |kind, text: String| Err(Error::new(kind, text).in_region(self.region));
+        let last = match self.live {
+            Some((first, _)) if id.index < first => {
+                return refuse(
+                    ErrorKind::InvalidArgument,
+                    format!(
+                        "compact_through({}) refused: the log starts at {first} now; build the batch again",
+                        id.index
+                    ),
+                );
+            }
+            Some((_, last)) => Some(last),
+            None => self.base.map(|b| b.index),
+        };
+        if last.is_none_or(|last| id.index > last) {
+            let last = last.map_or("there is none".to_string(), |l| format!("the last is {l}"));
+            return refuse(
+                ErrorKind::Unavailable,
+                format!("compact_through({}) refused: {last}; to go beyond the log use reset()", id.index),
+            );
+        }
+        match self.term(id.index)? {
+            Some(term) if term == id.term => {}
+            term => {
+                return refuse(
+                    ErrorKind::InvalidArgument,
+                    format!(
+                        "compact_through({}) refused: the batch was built when the entry had term {}, now it has {term:?}; \
+                         build it again",
+                        id.index, id.term
+                    ),
+                );
+            }
+        }
+        self.live = self.live.filter(|l| id.index < l.1).map(|l| (id.index + 1, l.1));
+        self.base = Some(id);
+        Ok(())
+    }
+
+    fn reset(&mut self, base: Option<EntryId>) {
+        *self = Shadow {
+            region: self.region,
+            cell: None,
+            touched: self.touched,
+            base,
+            live: None,
+            real_end: 0,
+            own: Vec::new(),
+        };
+    }
+}
+
+/// The term of `index` in `region` as it would be after the operations of `batch`, for a compaction that joins it.
+///
+/// `Ok(None)` when the index is compacted already, or lies before the first entry: nothing to do.
+pub(crate) fn compaction_term(
+    table: &Table,
+    batch: &Batch,
+    region: RegionId,
+    index: u64,
+) -> Result<Option<EntryId>> {
+    let mut shadow = Shadow::of(table, region);
+    let mut ignored = Planned::default();
+    for step in batch.steps().filter(|s| s.region == region) {
+        shadow.follow(&step, &mut ignored)?;
+    }
+    let below = shadow.base.is_some_and(|b| index <= b.index) || shadow.live.is_some_and(|l| index < l.0);
+    if below {
+        return Ok(None);
+    }
+    let id = EntryId::new(shadow.term(index)?.unwrap_or(0), index);
+    shadow.compact(id)?;
+    Ok(Some(id))
+}

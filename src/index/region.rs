@@ -1,0 +1,344 @@
+//! The state of one region, and the operations on it.
+//!
+//! Live writes apply operations one by one; recovery applies the net effect of a segment ([`RegionDelta`]). Both end
+//! in the same few primitives here, so they cannot drift apart.
+
+use super::extent::Extent;
+use crate::error::Result;
+use crate::format::batch::{Loc, TermRun};
+use crate::format::checkpoint::{ExtentRecord, RegionRecord};
+use crate::format::footer::RegionDelta;
+use crate::segment::Segment;
+use crate::types::{EntryId, LogState, Lsn, RegionId};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Everything known of one region.
+#[derive(Debug, Default)]
+pub(crate) struct RegionState {
+    /// False before the first operation and after a destroy.
+    pub(crate) exists: bool,
+    /// The last compacted entry, or the base of a reset.
+    pub(crate) base: Option<EntryId>,
+    /// Ascending, contiguous, none empty.
+    pub(crate) extents: Vec<Extent>,
+    pub(crate) hard_state: Option<Bytes>,
+    pub(crate) kv: Option<Box<BTreeMap<Bytes, Bytes>>>,
+    /// Position behind the latest batch in the region.
+    pub(crate) touched: Lsn,
+    /// What is known to be damaged; almost always nothing.
+    pub(crate) damage: Option<Box<Damage>>,
+}
+
+/// Known damage of one region.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Damage {
+    /// Inclusive, ascending.
+    pub(crate) ranges: Vec<(u64, u64)>,
+    /// Term and vote may be older than what was acknowledged.
+    pub(crate) hard_state_lost: bool,
+}
+
+/// What can be said of the term at an index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TermAt {
+    Term(u64),
+    Compacted,
+    Unavailable,
+}
+
+impl RegionState {
+    /// The first live index, if there is an entry.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.extents.first().map(|e| e.first)
+    }
+
+    /// The last live index, if there is an entry.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.extents.last().map(|e| e.last)
+    }
+
+    /// The log as it stands. `durable` is the position known to be on the device.
+    pub(crate) fn log_state(&self, region: RegionId, durable: Lsn) -> LogState {
+        let base_index = self.base.map_or(0, |b| b.index);
+        let (first, last, last_term) = match (self.extents.first(), self.extents.last()) {
+            (Some(a), Some(z)) => (a.first, z.last, z.term(region, z.last).unwrap_or(0)),
+            _ => (base_index + 1, base_index, self.base.map_or(0, |b| b.term)),
+        };
+        LogState { base: self.base, first, last, last_term, durable: self.durable_index(durable).unwrap_or(base_index) }
+    }
+
+    /// The last entry of those whose batches lie below `durable`.
+    fn durable_index(&self, durable: Lsn) -> Option<u64> {
+        for extent in self.extents.iter().rev() {
+            let id = extent.segment.id;
+            if extent.mem.is_none() || id < durable.segment() {
+                return Some(extent.last);
+            }
+            if id == durable.segment()
+                && let Some(last) = extent.last_below(durable.offset())
+            {
+                return Some(last);
+            }
+        }
+        None
+    }
+
+    /// The extent that holds `index`.
+    pub(crate) fn extent(&self, index: u64) -> Option<&Extent> {
+        let at = self.extents.partition_point(|e| e.last < index);
+        self.extents.get(at).filter(|e| e.first <= index)
+    }
+
+    /// The term at `index`, without touching any payload. The compaction point answers for ever.
+    pub(crate) fn term(&self, region: RegionId, index: u64) -> Result<TermAt> {
+        if let Some(extent) = self.extent(index) {
+            return extent.term(region, index).map(TermAt::Term);
+        }
+        Ok(match (self.base, self.first()) {
+            (Some(base), _) if base.index == index => TermAt::Term(base.term),
+            (Some(base), _) if index < base.index => TermAt::Compacted,
+            // Before the first entry of a log that starts at 1 or has not started: the index Raft calls 0.
+            (None, None | Some(1)) if index == 0 => TermAt::Term(0),
+            (None, Some(first)) if index < first => TermAt::Compacted,
+            _ => TermAt::Unavailable,
+        })
+    }
+
+    // ---- primitives --------------------------------------------------------------------------------------------
+
+    /// Appends entries of an unsealed segment; what stands at their indexes and behind goes.
+    pub(crate) fn append(&mut self, first: u64, runs: &[TermRun], locs: &[Loc], segment: &Arc<Segment>) {
+        self.exists = true;
+        if locs.is_empty() {
+            return;
+        }
+        self.truncate_from(first);
+        match self.extents.last_mut() {
+            Some(e) if e.mem.is_some() && e.segment.id == segment.id && e.last + 1 == first => e.push(runs, locs),
+            _ => self.extents.push(Extent::unsealed(first, runs, locs, segment)),
+        }
+    }
+
+    /// Discards the entries from `index` on.
+    pub(crate) fn truncate_from(&mut self, index: u64) {
+        self.exists = true;
+        while let Some(mut e) = self.extents.pop() {
+            if e.last < index {
+                self.extents.push(e);
+                break;
+            }
+            if e.first < index {
+                e.cut_from(index);
+                self.extents.push(e);
+                break;
+            }
+            e.release();
+        }
+        self.trim_damage(|from, to| (from < index).then(|| (from, to.min(index.saturating_sub(1)))));
+    }
+
+    /// Drops the entries through `id`, which becomes the base. Never moves the base backwards.
+    pub(crate) fn compact_through(&mut self, id: EntryId) {
+        self.exists = true;
+        if self.base.is_some_and(|b| b.index >= id.index) {
+            return;
+        }
+        let gone = self.extents.partition_point(|e| e.last <= id.index);
+        self.extents.drain(..gone).for_each(|mut e| e.release());
+        if let Some(e) = self.extents.first_mut().filter(|e| e.first <= id.index) {
+            e.cut_through(id.index);
+        }
+        self.base = Some(id);
+        self.trim_damage(|from, to| (to > id.index).then(|| (from.max(id.index + 1), to)));
+    }
+
+    /// Empties the log behind `base`.
+    pub(crate) fn reset(&mut self, base: EntryId) {
+        self.clear_log();
+        self.exists = true;
+        self.base = Some(base);
+    }
+
+    fn clear_log(&mut self) {
+        self.extents.drain(..).for_each(|mut e| e.release());
+        self.trim_damage(|_, _| None);
+    }
+
+    pub(crate) fn set_hard_state(&mut self, value: &Bytes) {
+        self.exists = true;
+        self.hard_state = Some(value.clone());
+        if let Some(damage) = &mut self.damage {
+            damage.hard_state_lost = false;
+        }
+        self.trim_damage(|from, to| Some((from, to)));
+    }
+
+    pub(crate) fn put(&mut self, key: &Bytes, value: &Bytes) {
+        self.exists = true;
+        self.kv.get_or_insert_default().insert(key.clone(), value.clone());
+    }
+
+    pub(crate) fn delete(&mut self, key: &Bytes) {
+        self.exists = true;
+        if let Some(kv) = &mut self.kv {
+            kv.remove(key);
+            if kv.is_empty() {
+                self.kv = None;
+            }
+        }
+    }
+
+    /// Forgets everything. The value stays as a tombstone until a checkpoint no longer needs it.
+    pub(crate) fn destroy(&mut self) {
+        self.clear_log();
+        *self = RegionState { touched: self.touched, ..RegionState::default() };
+    }
+
+    fn trim_damage(&mut self, keep: impl Fn(u64, u64) -> Option<(u64, u64)>) {
+        if let Some(damage) = &mut self.damage {
+            damage.ranges = damage.ranges.iter().filter_map(|&(a, b)| keep(a, b)).collect();
+            if damage.ranges.is_empty() && !damage.hard_state_lost {
+                self.damage = None;
+            }
+        }
+    }
+
+    // ---- recovery ----------------------------------------------------------------------------------------------
+
+    /// Applies the net effect of one sealed segment. Applying it to a state taken inside the segment is fine.
+    pub(crate) fn apply_delta(&mut self, delta: &RegionDelta, segment: &Arc<Segment>) {
+        if delta.wiped {
+            self.destroy();
+        }
+        if let Some(base) = delta.reset {
+            self.reset(base);
+        }
+        if let Some(index) = delta.truncate_from {
+            self.truncate_from(index);
+        }
+        if let Some(range) = &delta.range {
+            self.truncate_from(range.first);
+            let record = ExtentRecord {
+                segment: segment.id,
+                first: range.first,
+                count: u64::from(range.count),
+                first_term: range.first_term,
+                last_term: range.last_term,
+                bytes: range.bytes,
+            };
+            self.extents.push(Extent::sealed(&record, segment));
+        }
+        if let Some(id) = delta.compact {
+            self.compact_through(id);
+        }
+        if let Some(value) = &delta.hard_state {
+            self.set_hard_state(value);
+        }
+        for (key, value) in &delta.kv {
+            match value {
+                Some(value) => self.put(key, value),
+                None => self.delete(key),
+            }
+        }
+        self.exists = delta.exists;
+    }
+
+    /// As a checkpoint keeps it.
+    pub(crate) fn record(&self, region: RegionId) -> RegionRecord {
+        let kv = self.kv.as_deref();
+        RegionRecord {
+            region,
+            as_of: self.touched.segment(),
+            exists: self.exists,
+            base: self.base,
+            hard_state: self.hard_state.clone(),
+            kv: kv.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            extents: self.extents.iter().map(Extent::record).collect(),
+            damage: self.damage.as_ref().map_or_else(Vec::new, |d| d.ranges.clone()),
+            hard_state_lost: self.damage.as_ref().is_some_and(|d| d.hard_state_lost),
+        }
+    }
+
+    // ---- where things are --------------------------------------------------------------------------------------
+
+    /// `segment` has its footer now: what it holds of this region needs no heap any more.
+    pub(crate) fn use_footer(&mut self, segment: u32) {
+        for extent in self.extents.iter_mut().rev() {
+            if extent.segment.id == segment {
+                extent.mem = None;
+            }
+        }
+    }
+
+    /// Entries `first..=last` were copied to `cold`: those that still lie in one of `sources` are read from there now.
+    /// What was rolled back, compacted or written anew in the meantime is not touched.
+    pub(crate) fn relocate(
+        &mut self,
+        first: u64,
+        last: u64,
+        bytes: u64,
+        sources: &[u32],
+        cold: &Arc<Segment>,
+    ) {
+        let copied = u128::from(last - first) + 1;
+        let mut next: Vec<Extent> = Vec::with_capacity(self.extents.len() + 1);
+        for mut e in std::mem::take(&mut self.extents) {
+            let (a, b) = (e.first.max(first), e.last.min(last));
+            if a > b || !sources.contains(&e.segment.id) {
+                next.push(e);
+                continue;
+            }
+            if e.first < a {
+                let mut before = e.clone();
+                before.segment.add_live(before.count(), before.bytes);
+                before.cut_from(a);
+                next.push(before);
+            }
+            let mut moved = e.clone();
+            moved.segment.add_live(moved.count(), moved.bytes);
+            if moved.last > b {
+                moved.cut_from(b + 1);
+            }
+            if moved.first < a {
+                moved.cut_through(a - 1);
+            }
+            moved.release();
+            moved.segment = cold.clone();
+            moved.mem = None;
+            moved.bytes = (u128::from(bytes) * u128::from(moved.count()) / copied) as u64;
+            cold.add_live(moved.count(), moved.bytes);
+            next.push(moved);
+            if e.last > b {
+                let mut after = e.clone();
+                after.segment.add_live(after.count(), after.bytes);
+                after.cut_through(b);
+                next.push(after);
+            }
+            e.release();
+        }
+        // Neighbours in the same cold segment become one extent again.
+        for e in next {
+            match self.extents.last_mut() {
+                Some(p) if p.segment.id == e.segment.id && p.mem.is_none() && e.mem.is_none() => {
+                    p.last = e.last;
+                    p.last_term = e.last_term;
+                    p.bytes += e.bytes;
+                }
+                _ => self.extents.push(e),
+            }
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let kv = self.kv.as_deref().map_or(0, |kv| {
+            kv.iter().map(|(k, v)| k.len() + v.len() + 2 * size_of::<Bytes>()).sum::<usize>()
+        });
+        self.extents.capacity() * size_of::<Extent>()
+            + self.extents.iter().map(Extent::heap_bytes).sum::<usize>()
+            + self.hard_state.as_ref().map_or(0, Bytes::len)
+            + kv
+    }
+}

@@ -1,0 +1,135 @@
+//! Writes the region table as of one point of the log, while writes go on.
+//!
+//! Each region is captured under its own lock at some moment after the start position was taken, with the segment of
+//! its latest batch. Replay applies, to each region, the segments from there on; applying a segment to a state that was
+//! taken inside it is harmless. Before the file gets its name the log is synced beyond everything captured, so a
+//! checkpoint never knows of anything that a crash could undo.
+
+use crate::engine::listener::Event;
+use crate::error::{Error, Result};
+use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, SegmentRecord};
+use crate::format::file_header::Identity;
+use crate::format::names::FileName;
+use crate::store::{CheckpointInfo, Store, lock};
+use crate::vfs::OpenMode;
+use crate::vfs::io::write_all_at;
+use std::sync::atomic::Ordering;
+
+/// A checkpoint is due when the log has grown by this many times its size, or by a segment if that is more.
+const GROWTH_MIN: u64 = 4;
+
+/// Writes a checkpoint if enough was logged since the last.
+pub(crate) fn checkpoint_if_due(store: &Store) -> Result<()> {
+    let due = {
+        let kept = lock(&store.checkpoints);
+        let grown = store.log_bytes() - kept.kept.back().map_or(0, |c| c.log_bytes.min(store.log_bytes()));
+        let size = kept.kept.back().map_or(0, |c| c.bytes);
+        grown >= store.options.segment_bytes.max(size * GROWTH_MIN)
+    };
+    if due && !store.committer.gate().is_shut() {
+        checkpoint(store)?;
+    }
+    Ok(())
+}
+
+/// Writes a checkpoint now. The caller holds the upkeep lock.
+pub(crate) fn checkpoint(store: &Store) -> Result<()> {
+    let log_bytes = store.log_bytes();
+    let (active, _) = store.committer.active();
+    let accepted = store.committer.accepted();
+    // Full segments without a footer are replayed too: recovery builds it. So the start is simply where writing is.
+    let start_segment = active.id.min(accepted.segment());
+    let sequence = lock(&store.checkpoints).next_sequence;
+
+    let mut segments: Vec<SegmentRecord> = store
+        .shared
+        .segments()
+        .iter()
+        .map(|s| SegmentRecord { id: s.id, kind: s.kind, salt: s.identity.salt, sealed_end: s.sealed_end() })
+        .collect();
+    if !segments.iter().any(|s| s.id == active.id) {
+        segments.push(SegmentRecord {
+            id: active.id,
+            kind: active.kind,
+            salt: active.identity.salt,
+            sealed_end: 0,
+        });
+    }
+    let identity = Identity { store: store.id, file: sequence, salt: store.options.salts.next() };
+    let mut header = CheckpointHeader {
+        identity,
+        start_segment,
+        synced: accepted,
+        next_file: store.factory.next_file(),
+        regions: 0,
+        segments,
+    };
+
+    let mut writer = CheckpointWriter::new(&header);
+    let mut regions = 0;
+    let mut forgotten = Vec::new();
+    for cell in store.table.cells() {
+        let state = cell.read();
+        if !state.exists {
+            // A tombstone keeps older operations from being replayed onto nothing. This checkpoint's replay starts
+            // behind its last operation: it has done its duty.
+            if state.touched.segment() < start_segment {
+                forgotten.push(cell.id);
+                continue;
+            }
+        }
+        writer.region(&state.record(cell.id));
+        regions += 1;
+    }
+    header.regions = regions;
+    store.committer.sync()?;
+    header.synced = store.committer.durable();
+    let bytes = writer.finish(&header);
+    write(store, sequence, &bytes)?;
+
+    let mut kept = lock(&store.checkpoints);
+    kept.next_sequence = sequence + 1;
+    kept.kept.push_back(CheckpointInfo {
+        sequence,
+        start_segment,
+        accepted,
+        bytes: bytes.len() as u64,
+        log_bytes,
+    });
+    while kept.kept.len() > 2 {
+        if let Some(old) = kept.kept.pop_front() {
+            let path = store.dir.join(FileName::Checkpoint(old.sequence).to_string());
+            match store.options.vfs.remove(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("removing an old checkpoint", &path, e));
+                }
+                _ => {}
+            }
+        }
+    }
+    drop(kept);
+    for id in forgotten {
+        store.committer.forget_region(id, start_segment);
+    }
+    store.upkeep_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    store.shared.tell(&Event::Checkpoint { start_segment, bytes: bytes.len() as u64, regions });
+    Ok(())
+}
+
+fn write(store: &Store, sequence: u32, bytes: &[u8]) -> Result<()> {
+    let vfs = &*store.options.vfs;
+    let temp = store.dir.join("checkpoint.tmp");
+    let path = store.dir.join(FileName::Checkpoint(sequence).to_string());
+    match vfs.remove(&temp) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("removing a stale file", &temp, e));
+        }
+        _ => {}
+    }
+    let file =
+        vfs.open(&temp, OpenMode::CreateNew).map_err(|e| Error::io("creating a checkpoint", &temp, e))?;
+    write_all_at(&*file, &[bytes], 0).map_err(|e| Error::io("writing a checkpoint", &temp, e))?;
+    file.sync_all().map_err(|e| Error::io("syncing a checkpoint", &temp, e))?;
+    vfs.rename(&temp, &path).map_err(|e| Error::io("naming a checkpoint", &path, e))?;
+    vfs.sync_dir(&store.dir).map_err(|e| Error::io("syncing the directory", &store.dir, e))
+}

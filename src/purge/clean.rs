@@ -1,0 +1,306 @@
+//! Moves what lives in mostly dead segments elsewhere, so that their files can go.
+
+use crate::codec::checksum::{crc32, entry_checksum};
+use crate::commit::{Accept, Encoded};
+use crate::engine::report::PurgeReport;
+use crate::error::{Error, Result};
+use crate::format::batch::{Batch, EntryMeta, Install, Op, Section, TermRun};
+use crate::format::footer::{Footer, FooterBuilder, Tail};
+use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
+use crate::index::Extent;
+use crate::segment::pool::ColdFile;
+use crate::segment::scan::FIRST_RECORD;
+use crate::segment::{Segment, load_footer, write_footer};
+use crate::store::Store;
+use crate::types::{Durability, EntryId, Lsn, RegionId};
+use crate::vfs::io::write_all_at;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Records of a cold segment are cut at about this many bytes.
+const RECORD_BYTES: usize = 1 << 20;
+
+/// A segment is not worth moving while more than this share of it lives, in percent.
+const LIVE_PERCENT_MAX: u64 = 80;
+
+/// Whether the sealed segments hold more garbage than they should.
+pub(crate) fn needed(store: &Store) -> bool {
+    let (total, live) = weigh(store);
+    let allowed = live * 100 / u64::from(100 - store.options.purge.garbage_percent_max);
+    total > allowed + 2 * store.options.segment_bytes && !victims(store).is_empty()
+}
+
+/// Bytes of the sealed segments that are not dead, and what lives in them.
+fn weigh(store: &Store) -> (u64, u64) {
+    let sealed = store.shared.segments();
+    sealed
+        .iter()
+        .filter(|s| s.footer().is_some() && s.live_entries() > 0)
+        .fold((0, 0), |(total, live), s| (total + s.len, live + s.live_bytes()))
+}
+
+/// Segments worth cleaning, best first, for about one segment's worth of live bytes.
+///
+/// The order is by benefit for cost, as in a log-structured file system: what is old and mostly garbage first; what is
+/// young will lose more by itself.
+fn victims(store: &Store) -> Vec<Arc<Segment>> {
+    let (active, _) = store.committer.active();
+    let mut worth: Vec<(f64, Arc<Segment>)> = store
+        .shared
+        .segments()
+        .into_iter()
+        .filter(|s| s.footer().is_some() && s.live_entries() > 0)
+        .filter(|s| s.live_bytes() * 100 <= s.len * LIVE_PERCENT_MAX)
+        .map(|s| {
+            let live = s.live_bytes() as f64 / s.len as f64;
+            let age = f64::from(active.id.saturating_sub(s.id)) + 1.0;
+            ((1.0 - live) * age / (1.0 + live), s)
+        })
+        .collect();
+    worth.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut budget = store.options.segment_bytes;
+    worth
+        .into_iter()
+        .map_while(|(_, s)| {
+            let take = budget > 0;
+            budget = budget.saturating_sub(s.live_bytes().max(1));
+            take.then_some(s)
+        })
+        .collect()
+}
+
+/// A piece of a region that still lies in a victim.
+struct Piece {
+    region: RegionId,
+    extent: Extent,
+}
+
+/// Moves what lives in the best victims into one cold segment. False when there was nothing to move.
+pub(crate) fn clean(store: &Store, report: &mut PurgeReport) -> Result<bool> {
+    let victims = victims(store);
+    let mut pieces = collect(store, &victims)?;
+    if pieces.is_empty() {
+        return Ok(false);
+    }
+    pieces.sort_by_key(|p| (p.region, p.extent.first));
+    let bound = pieces.iter().fold(u64::from(FIRST_RECORD) + (2 << 20), |sum, p| {
+        // A description takes at most 9 bytes an entry and some for the section; estimates of trimmed extents may
+        // be off, so the file may turn out larger than reserved: it then grows.
+        sum + p.extent.bytes + p.extent.count() * 9 + 128
+    });
+    let cold = store.factory.create_cold(bound)?;
+    match fill(store, &cold, &pieces, &victims) {
+        Ok((segment, moved)) => {
+            report.moved_bytes += moved;
+            report.segments_cleaned += victims.len() as u64;
+            store.cleaned_bytes.fetch_add(moved, Ordering::Relaxed);
+            drop(pieces);
+            install(store, &segment, &victims)?;
+            Ok(true)
+        }
+        Err(e) => {
+            store.factory.drop_cold(&cold);
+            Err(e)
+        }
+    }
+}
+
+fn collect(store: &Store, victims: &[Arc<Segment>]) -> Result<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    for victim in victims {
+        let Some(footer) = victim.footer() else { continue };
+        let mut last = None;
+        for i in 0..footer.range_count() {
+            let Some(region) = footer.range(i).map(|r| r.region()) else { continue };
+            if last.replace(region) == Some(region) {
+                continue;
+            }
+            let Some(cell) = store.table.get(region) else { continue };
+            let state = cell.read();
+            let here = state.extents.iter().filter(|e| e.segment.id == victim.id);
+            pieces.extend(here.cloned().map(|extent| Piece { region, extent }));
+        }
+    }
+    Ok(pieces)
+}
+
+/// A cold segment being written.
+struct Writer<'a> {
+    store: &'a Store,
+    cold: &'a ColdFile,
+    seed: u32,
+    offset: u64,
+    chain: Shape,
+    footer: FooterBuilder,
+    batch: Batch,
+    payload: Vec<u8>,
+    moved: u64,
+    started: Instant,
+}
+
+fn fill(
+    store: &Store,
+    cold: &ColdFile,
+    pieces: &[Piece],
+    victims: &[Arc<Segment>],
+) -> Result<(Arc<Segment>, u64)> {
+    let mut w = Writer {
+        store,
+        cold,
+        seed: cold.identity.seed(),
+        offset: u64::from(FIRST_RECORD),
+        chain: Shape::default(),
+        footer: FooterBuilder::new_cold(cold.identity),
+        batch: Batch::default(),
+        payload: Vec::with_capacity(RECORD_BYTES),
+        moved: 0,
+        started: Instant::now(),
+    };
+    for piece in pieces {
+        w.piece(piece)?;
+    }
+    w.flush()?;
+    let end = u32::try_from(w.offset).map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
+    let tail = Tail { end, last: w.chain, watermark: Lsn::ZERO };
+    let moved = w.moved;
+    let footer = w.footer.finish(tail);
+    let segment = store.factory.name_cold(cold, end)?;
+    let vfs = &*store.options.vfs;
+    write_footer(vfs, &store.dir, segment.id, &footer)?;
+    store.upkeep_bytes.fetch_add(footer.len() as u64, Ordering::Relaxed);
+    let view = match load_footer(vfs, &store.dir, &segment.identity) {
+        Some(view) => view,
+        None => Arc::new(
+            Footer::open(Bytes::from(footer), &segment.identity)
+                .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")))?,
+        ),
+    };
+    segment.set_footer(view);
+    segment.record_bytes.store(u64::from(end) - u64::from(FIRST_RECORD), Ordering::Relaxed);
+    debug_assert!(victims.iter().all(|v| v.id < segment.id));
+    Ok((segment, moved))
+}
+
+impl Writer<'_> {
+    fn piece(&mut self, piece: &Piece) -> Result<()> {
+        let (region, e) = (piece.region, &piece.extent);
+        let mut locs = Vec::with_capacity(e.count() as usize);
+        e.locs(region, e.first, e.last, |loc| locs.push(loc))?;
+        for (index, loc) in (e.first..=e.last).zip(locs) {
+            let id = EntryId::new(e.term(region, index)?, index);
+            let bytes = e.segment.entry(region, id, loc)?;
+            self.push(region, id, loc.crc, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Adds an entry with the checksum it has had since its caller handed it over.
+    fn push(&mut self, region: RegionId, id: EntryId, crc: u32, payload: &[u8]) -> Result<()> {
+        debug_assert_eq!(crc, entry_checksum(region, id, payload));
+        if !self.payload.is_empty() && self.payload.len() + payload.len() > RECORD_BYTES {
+            self.flush()?;
+        }
+        let b = &mut self.batch;
+        let same = b.sections.last().is_some_and(|s| s.region == region);
+        let joins = same
+            && matches!(b.ops.last(), Some(Op::Append { first, entries, .. }) if first + u64::from(*entries) == id.index);
+        if joins {
+            let new_run = b.runs.last().is_none_or(|r| r.term != id.term);
+            if let Some(Op::Append { entries, runs, .. }) = b.ops.last_mut() {
+                *entries += 1;
+                *runs += u32::from(new_run);
+            }
+            match b.runs.last_mut() {
+                Some(run) if !new_run => run.entries += 1,
+                _ => b.runs.push(TermRun { term: id.term, entries: 1 }),
+            }
+        } else {
+            match b.sections.last_mut() {
+                Some(s) if same => s.ops += 1,
+                _ => b.sections.push(Section { region, ops: 1 }),
+            }
+            b.ops.push(Op::Append { first: id.index, entries: 1, runs: 1 });
+            b.runs.push(TermRun { term: id.term, entries: 1 });
+        }
+        b.entries.push(EntryMeta { len: payload.len() as u32, crc });
+        self.payload.extend_from_slice(payload);
+        self.moved += payload.len() as u64;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.batch.entries.is_empty() {
+            return Ok(());
+        }
+        let mut desc = Vec::new();
+        self.batch.encode_desc(&[], &mut desc);
+        let (desc_len, payload_len) = (desc.len() as u32, self.payload.len() as u32);
+        let offset = u32::try_from(self.offset)
+            .map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
+        let header = RecordHeader {
+            kind: RecordKind::Batch,
+            position: Lsn::new(self.cold.identity.file, offset),
+            desc_len,
+            payload_len,
+            desc_crc: crc32(0, &desc),
+            watermark: Lsn::ZERO,
+            previous: self.chain,
+        };
+        let (head, shape) = header.encode(self.seed);
+        write_all_at(&*self.cold.file, &[&head, &desc, &self.payload], self.offset)
+            .map_err(|e| Error::io("writing a cold segment", &self.cold.temp, e))?;
+        self.footer
+            .batch(&self.batch, &[], offset + RECORD_HEADER_LEN + desc_len)
+            .map_err(|e| Error::invalid(format!("a batch of moved entries makes no sense: {e}")))?;
+        self.chain = shape;
+        self.offset += record_len(desc_len, payload_len);
+        self.batch = Batch::default();
+        self.payload.clear();
+        self.pace();
+        Ok(())
+    }
+
+    /// Keeps to the rate limit.
+    fn pace(&self) {
+        let p = &self.store.options;
+        if p.background == crate::engine::options::Background::Manual {
+            return;
+        }
+        let due = Duration::from_secs_f64(self.moved as f64 / p.purge.rate_bytes as f64);
+        if let Some(ahead) = due.checked_sub(self.started.elapsed()) {
+            std::thread::sleep(ahead.min(Duration::from_secs(1)));
+        }
+    }
+}
+
+/// Makes the copy the place to read from: durably in the log first, then in the table.
+fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment>]) -> Result<()> {
+    let sources: Vec<u32> = victims.iter().map(|v| v.id).collect();
+    store.shared.add_segment(cold.clone());
+    let mut desc = Vec::new();
+    Install { cold: cold.id, sources: sources.clone() }.encode(&mut desc);
+    let record = Encoded {
+        kind: RecordKind::Install,
+        batch: Batch::default(),
+        blocks: Vec::new(),
+        desc_crc: crc32(0, &desc),
+        desc: Bytes::from(desc),
+        payload: Bytes::new(),
+    };
+    store.committer.write(&record, &Accept::internal(Durability::Synced))?;
+    relocate(&store.table, cold, &sources);
+    Ok(())
+}
+
+/// Points the regions at the copy of what still lies in `sources`.
+pub(crate) fn relocate(table: &crate::index::Table, cold: &Arc<Segment>, sources: &[u32]) {
+    let Some(footer) = cold.footer() else { return };
+    for i in 0..footer.range_count() {
+        let Some(range) = footer.range(i) else { continue };
+        if let Some(cell) = table.get(range.region()) {
+            cell.write().relocate(range.first(), range.last(), range.bytes(), sources, cold);
+        }
+    }
+}

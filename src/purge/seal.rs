@@ -1,0 +1,60 @@
+//! Full segments get their footer, and what the heap knew of them is let go.
+
+use crate::engine::listener::Event;
+use crate::error::Result;
+use crate::format::footer::Footer;
+use crate::segment::{Segment, build_footer, load_footer, write_footer};
+use crate::store::{Store, lock};
+use crate::types::Lsn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Seals every full segment whose records are durable.
+pub(crate) fn seal_due(store: &Store) -> Result<()> {
+    loop {
+        let Some((segment, end)) = lock(&store.shared.sealing).front().cloned() else { return Ok(()) };
+        let durable = store.committer.durable();
+        if durable < Lsn::new(segment.id, end) {
+            if store.committer.gate().is_shut() {
+                return Ok(());
+            }
+            store.committer.sync()?;
+        }
+        seal(store, &segment, end)?;
+        lock(&store.shared.sealing).pop_front();
+    }
+}
+
+fn seal(store: &Store, segment: &Arc<Segment>, end: u32) -> Result<()> {
+    let built = build_footer(segment, end)?;
+    let vfs = &*store.options.vfs;
+    write_footer(vfs, &store.dir, segment.id, &built.bytes)?;
+    store.upkeep_bytes.fetch_add(built.bytes.len() as u64, Ordering::Relaxed);
+    let footer = match load_footer(vfs, &store.dir, &segment.identity) {
+        Some(footer) => footer,
+        // Written and not readable: keep the copy that is at hand; the next open builds it again.
+        None => Arc::new(
+            Footer::open(built.bytes.into(), &segment.identity)
+                .map_err(|e| crate::Error::damaged(format!("a footer just built makes no sense: {e}")))?,
+        ),
+    };
+    let entries = footer.entry_count();
+    install(store, segment, footer);
+    store.shared.tell(&Event::SegmentSealed { segment: segment.id, entries });
+    Ok(())
+}
+
+fn install(store: &Store, segment: &Arc<Segment>, footer: Arc<Footer>) {
+    segment.set_footer(footer.clone());
+    let mut last = None;
+    for i in 0..footer.range_count() {
+        let Some(region) = footer.range(i).map(|r| r.region()) else { continue };
+        if last.replace(region) == Some(region) {
+            continue;
+        }
+        if let Some(cell) = store.table.get(region) {
+            cell.write().use_footer(segment.id);
+        }
+    }
+    segment.close_sync_handles();
+}

@@ -1,0 +1,346 @@
+//! One file of the log: made, appended to, sealed, mapped, read, and one day used again.
+//!
+//! ```text
+//!  pool                    commit                         maintenance
+//!  free file -> ready  ->  active (written in place)  ->  sealed (footer beside it)  ->  dead -> free file
+//! ```
+//!
+//! A log segment is written front to back by whoever leads a commit group, and by nobody after that. Readers go
+//! through a shared mapping of the whole file (or positional reads), except for bytes that were accepted and not yet
+//! written: those are served from the batch itself.
+//!
+//! Invariants
+//!
+//! - Bytes below [`Segment::written`] never change again while a `Segment` value for the file lives. A file is
+//!   recycled only when the last reader has let go of the `Segment` and of all bytes borrowed from it.
+//! - A `.log` name always stands for a file with a valid header: a new life is prepared and synced under a `.free`
+//!   name, then renamed.
+//! - The footer is a pure function of the records, so it can be thrown away and built again.
+
+pub(crate) mod pool;
+pub(crate) mod scan;
+mod seal;
+
+pub(crate) use seal::{SealOutcome, build_footer, footer_path, load_footer, write_footer};
+
+use crate::codec::checksum::entry_checksum;
+use crate::codec::compress::decompress;
+use crate::error::{Error, Result};
+use crate::format::batch::Loc;
+use crate::format::file_header::{FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN};
+use crate::format::footer::Footer;
+use crate::format::record::RECORD_HEADER_LEN;
+use crate::types::{EntryId, Lsn, RegionId};
+use crate::vfs::io::read_exact_at;
+use crate::vfs::{Map, VfsFile};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+
+/// How many fdatasyncs of one segment may run side by side. Each has a handle of its own, because a kernel reports a
+/// failed write-back once per open file: with one shared handle, the sync of a later group could swallow the error of
+/// an earlier one, which would then be acknowledged.
+pub(crate) const SYNC_SLOTS: usize = 2;
+
+/// Bytes of one batch that were accepted and may not have reached the file.
+#[derive(Clone, Debug)]
+pub(crate) struct InFlight {
+    /// Offset of the record.
+    pub(crate) start: u32,
+    pub(crate) desc_len: u32,
+    pub(crate) payload: Bytes,
+}
+
+impl InFlight {
+    fn payload_start(&self) -> u64 {
+        u64::from(self.start) + u64::from(RECORD_HEADER_LEN) + u64::from(self.desc_len)
+    }
+}
+
+/// One log or cold segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: u32,
+    pub(crate) kind: FileKind,
+    pub(crate) identity: Identity,
+    /// Initial value of every checksum of a place in this file.
+    pub(crate) seed: u32,
+    pub(crate) path: PathBuf,
+    /// Length of the file.
+    pub(crate) len: u64,
+    pub(crate) file: Arc<dyn VfsFile>,
+    /// The handles that fdatasync goes through; empty for a sealed segment.
+    sync_handles: Mutex<Vec<Arc<dyn VfsFile>>>,
+    map: Option<Arc<Map>>,
+    /// Bytes below are in the operating system's hands and final.
+    written: AtomicU64,
+    in_flight: Mutex<VecDeque<InFlight>>,
+    footer: RwLock<Option<Arc<Footer>>>,
+    /// Offset behind the last record once the segment takes no more; 0 before.
+    sealed_end: AtomicU32,
+    /// Entries of the region table that lie here: exact.
+    live_entries: AtomicU64,
+    /// Their payload bytes: exact until a range is trimmed, estimated by count from then on.
+    live_bytes: AtomicU64,
+    /// Bytes of the batches (with headers) written here.
+    pub(crate) record_bytes: AtomicU64,
+    /// The accepted position when the last live entry went away; unset while any lives.
+    pub(crate) dead_since: OnceLock<Lsn>,
+    /// The unused end was given back to the file system: not worth recycling.
+    pub(crate) trimmed: AtomicBool,
+    /// Where the file goes when the last holder lets go of a retired segment.
+    retired: Mutex<Option<Weak<dyn Retire>>>,
+}
+
+/// Takes the file of a segment that nobody can read any more.
+pub(crate) trait Retire: Send + Sync {
+    /// Called from whichever thread drops the last reference: must be quick and must not block.
+    fn retire(&self, file: RetiredFile);
+}
+
+/// A file that waits to be recycled or removed.
+#[derive(Debug)]
+pub(crate) struct RetiredFile {
+    pub(crate) path: PathBuf,
+    pub(crate) len: u64,
+    pub(crate) salt: u64,
+    pub(crate) whole: bool,
+}
+
+impl Segment {
+    /// A segment over an open file whose header was read or has just been written.
+    pub(crate) fn new(
+        header: &FileHeader,
+        path: PathBuf,
+        len: u64,
+        file: Arc<dyn VfsFile>,
+        sync_handles: Vec<Arc<dyn VfsFile>>,
+        mapped: bool,
+    ) -> Result<Segment> {
+        let map = match mapped {
+            true => file.map(len).map_err(|e| Error::io("mapping a segment", &path, e))?,
+            false => None,
+        };
+        Ok(Segment {
+            id: header.identity.file,
+            kind: header.kind,
+            identity: header.identity,
+            seed: header.identity.seed(),
+            path,
+            len,
+            file,
+            sync_handles: Mutex::new(sync_handles),
+            map,
+            written: AtomicU64::new(u64::from(SEGMENT_HEADER_LEN)),
+            in_flight: Mutex::default(),
+            footer: RwLock::new(None),
+            sealed_end: AtomicU32::new(0),
+            live_entries: AtomicU64::new(0),
+            live_bytes: AtomicU64::new(0),
+            record_bytes: AtomicU64::new(0),
+            dead_since: OnceLock::new(),
+            trimmed: AtomicBool::new(false),
+            retired: Mutex::new(None),
+        })
+    }
+
+    /// Whether a record of `len` bytes fits behind `offset`.
+    pub(crate) fn fits(&self, offset: u32, len: u64) -> bool {
+        u64::from(offset) + len <= self.len
+    }
+
+    // ---- the writer's side -------------------------------------------------------------------------------------
+
+    /// The handle for the sync in this slot.
+    pub(crate) fn sync_handle(&self, slot: usize) -> Arc<dyn VfsFile> {
+        let handles = self.sync_handles.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.get(slot).unwrap_or(&self.file).clone()
+    }
+
+    /// The segment will not be synced again: its extra handles are closed.
+    pub(crate) fn close_sync_handles(&self) {
+        self.sync_handles.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Makes an accepted batch readable before it is written. Calls come in the order of positions.
+    pub(crate) fn push_in_flight(&self, batch: InFlight) {
+        self.lock_in_flight().push_back(batch);
+    }
+
+    /// Everything below `end` is in the file now.
+    pub(crate) fn advance_written(&self, end: u32) {
+        self.written.store(u64::from(end), Ordering::Release);
+        let mut queue = self.lock_in_flight();
+        while queue.front().is_some_and(|b| b.start < end) {
+            queue.pop_front();
+        }
+    }
+
+    /// Offset below which all bytes are in the file.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// The segment takes no more records; `end` is the offset behind the last one. It is sealed once it has a footer
+    /// too.
+    pub(crate) fn set_sealed_end(&self, end: u32) {
+        self.sealed_end.store(end, Ordering::Release);
+    }
+
+    /// The end of the records, or 0 while the segment is active.
+    pub(crate) fn sealed_end(&self) -> u32 {
+        self.sealed_end.load(Ordering::Acquire)
+    }
+
+    /// The footer, once there is one.
+    pub(crate) fn footer(&self) -> Option<Arc<Footer>> {
+        self.footer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the segment its footer, or a better one.
+    pub(crate) fn set_footer(&self, footer: Arc<Footer>) {
+        *self.footer.write().unwrap_or_else(PoisonError::into_inner) = Some(footer);
+    }
+
+    // ---- accounting --------------------------------------------------------------------------------------------
+
+    pub(crate) fn add_live(&self, entries: u64, bytes: u64) {
+        self.live_entries.fetch_add(entries, Ordering::Relaxed);
+        self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub_live(&self, entries: u64, bytes: u64) {
+        self.live_entries.fetch_sub(entries, Ordering::Relaxed);
+        self.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn live_entries(&self) -> u64 {
+        self.live_entries.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Ordering::Relaxed)
+    }
+
+    /// When the last holder is gone, hand the file to `to`.
+    pub(crate) fn retire_to(&self, to: Weak<dyn Retire>) {
+        *self.retired.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+    }
+
+    // ---- the reader's side -------------------------------------------------------------------------------------
+
+    /// The bytes of one entry, verified.
+    pub(crate) fn entry(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes> {
+        let bytes = self.unverified(loc)?;
+        self.verify(region, id, loc, bytes)
+    }
+
+    /// Checks `bytes` against the checksum that was taken when the caller handed the entry over.
+    pub(crate) fn verify(&self, region: RegionId, id: EntryId, loc: Loc, bytes: Bytes) -> Result<Bytes> {
+        if entry_checksum(region, id, &bytes) == loc.crc {
+            return Ok(bytes);
+        }
+        Err(self.damaged(region, id.index, loc))
+    }
+
+    pub(crate) fn damaged(&self, region: RegionId, index: u64, loc: Loc) -> Error {
+        Error::damaged(format!(
+            "entry {index} does not match its checksum: it was acknowledged and is damaged now; \
+             fetch it from a replica and hand it to repair(), or append over it"
+        ))
+        .in_region(region)
+        .at(&self.path, Some(u64::from(loc.pos)))
+    }
+
+    /// The bytes a location points to, before any check but bounds.
+    pub(crate) fn unverified(&self, loc: Loc) -> Result<Bytes> {
+        if loc.inner == Loc::RAW {
+            return self.bytes(loc.pos, loc.len);
+        }
+        let damaged = |what: &str| {
+            Error::damaged(format!("a compressed block {what}")).at(&self.path, Some(u64::from(loc.pos)))
+        };
+        let head = self.bytes(loc.pos, 8)?;
+        let word = |at: usize| {
+            let mut raw = [0; 4];
+            raw.copy_from_slice(&head[at..at + 4]);
+            u32::from_le_bytes(raw)
+        };
+        let (raw_len, stored_len) = (word(0), word(4));
+        let start = loc.pos.checked_add(8).ok_or_else(|| damaged("lies beyond the file"))?;
+        let stored = self.bytes(start, stored_len)?;
+        let raw = decompress(&stored, raw_len as usize)
+            .map_err(|e| damaged(&format!("cannot be decompressed: {e}")))?;
+        let (from, to) = (loc.inner as usize, loc.inner as usize + loc.len as usize);
+        if to > raw.len() {
+            return Err(damaged("is shorter than its entries"));
+        }
+        Ok(Bytes::from(raw).slice(from..to))
+    }
+
+    /// `len` bytes at `pos` of the file, borrowed where the file is mapped.
+    pub(crate) fn bytes(&self, pos: u32, len: u32) -> Result<Bytes> {
+        let (from, to) = (u64::from(pos), u64::from(pos) + u64::from(len));
+        if to > self.len {
+            return Err(Error::damaged("a location lies beyond the end of its segment")
+                .at(&self.path, Some(u64::from(pos))));
+        }
+        if to > self.written() {
+            // The write may complete between the two looks, and the batch leave the queue: then the file has it.
+            if let Some(bytes) = self.from_in_flight(from, to) {
+                return Ok(bytes);
+            }
+        }
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        if let Some(map) = &self.map
+            && let Some(bytes) = map.slice(from as usize..to as usize)
+        {
+            return Ok(bytes);
+        }
+        let mut buf = vec![0; len as usize];
+        read_exact_at(&*self.file, &mut buf, from).map_err(|e| self.read_error(from, e))?;
+        Ok(Bytes::from(buf))
+    }
+
+    /// A read that failed is damage of what it would have returned, never a shorter log.
+    pub(crate) fn read_error(&self, offset: u64, e: std::io::Error) -> Error {
+        Error::damaged(format!("reading {} failed: {e}", self.path.display()))
+            .at(&self.path, Some(offset))
+            .caused_by(e)
+    }
+
+    fn from_in_flight(&self, from: u64, to: u64) -> Option<Bytes> {
+        let queue = self.lock_in_flight();
+        let at = queue.partition_point(|b| b.payload_start() <= from).checked_sub(1)?;
+        let batch = queue.get(at)?;
+        let (a, b) = (from - batch.payload_start(), to - batch.payload_start());
+        (b <= batch.payload.len() as u64).then(|| batch.payload.slice(a as usize..b as usize))
+    }
+
+    fn lock_in_flight(&self) -> MutexGuard<'_, VecDeque<InFlight>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directory that holds the file.
+    pub(crate) fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let to = self.retired.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(to) = to.and_then(|w| w.upgrade()) {
+            to.retire(RetiredFile {
+                path: std::mem::take(&mut self.path),
+                len: self.len,
+                salt: self.identity.salt,
+                whole: !self.trimmed.load(Ordering::Relaxed),
+            });
+        }
+    }
+}

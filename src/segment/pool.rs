@@ -1,0 +1,335 @@
+//! Makes segment files, keeps a few ready, and takes back those that nobody needs.
+//!
+//! ```text
+//!  create + zero-fill + sync  ->  0000000007.free  --header, sync, rename, sync dir-->  0000000042.log  (ready)
+//!                                      ^                                                     |
+//!                                      +---------- rename, if whole and there is room -------+  retired
+//! ```
+//!
+//! All of it happens off the path of a write. The number of files that lie about unused is capped.
+
+use super::{Retire, RetiredFile, SYNC_SLOTS, Segment};
+use crate::engine::options::{Options, ReadMode};
+use crate::error::{Error, Result};
+use crate::format::file_header::{FileHeader, FileKind, Identity, StoreId};
+use crate::format::names::FileName;
+use crate::vfs::io::write_all_at;
+use crate::vfs::{OpenMode, Vfs, VfsFile};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The first segment of an open that finds no free file. Small, so that opening never waits for a large fill; the
+/// following ones grow fourfold up to the configured size, so that small stores stay small.
+pub(crate) const STARTER_BYTES: u64 = 4 << 20;
+
+/// How much is zero-filled at once.
+const FILL_BYTES: usize = 1 << 20;
+
+/// A file without content that matters.
+#[derive(Clone, Debug)]
+struct FreeFile {
+    path: PathBuf,
+    len: u64,
+    /// The salt of its life before, 0 if it was only ever zeros.
+    salt: u64,
+}
+
+/// A cold segment in the making.
+#[derive(Debug)]
+pub(crate) struct ColdFile {
+    pub(crate) identity: Identity,
+    pub(crate) temp: PathBuf,
+    pub(crate) file: Arc<dyn VfsFile>,
+}
+
+/// The maker and keeper of segment files.
+#[derive(Debug)]
+pub(crate) struct SegmentFactory {
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) store: StoreId,
+    segment_bytes: u64,
+    prewrite: bool,
+    files_max: usize,
+    mapped: bool,
+    salts: SaltSource,
+    next_file: AtomicU32,
+    next_free: AtomicU32,
+    free: Mutex<VecDeque<FreeFile>>,
+    retired: Mutex<Vec<RetiredFile>>,
+    /// Bytes written to fill files with zeros.
+    pub(crate) filled_bytes: AtomicU64,
+}
+
+/// Where salts come from: a seam, so that a simulated run can be repeated.
+#[derive(Clone)]
+pub(crate) struct SaltSource(pub(crate) Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl std::fmt::Debug for SaltSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SaltSource")
+    }
+}
+
+impl SaltSource {
+    /// Never the same twice: keyed hashing with the process's random keys, over time and a counter.
+    pub(crate) fn random() -> SaltSource {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        SaltSource(Arc::new(|| {
+            let mut h = RandomState::new().build_hasher();
+            h.write_u64(CALLS.fetch_add(1, Ordering::Relaxed));
+            h.write_u32(std::process::id());
+            if let Ok(t) = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+                h.write_u128(t.as_nanos());
+            }
+            h.finish()
+        }))
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        // 0 says "no life before".
+        (self.0)().max(1)
+    }
+}
+
+impl SegmentFactory {
+    pub(crate) fn new(dir: &Path, options: &Options, store: StoreId, next_file: u32) -> SegmentFactory {
+        SegmentFactory {
+            vfs: options.vfs.clone(),
+            dir: dir.to_path_buf(),
+            store,
+            segment_bytes: options.segment_bytes,
+            prewrite: options.pool.prewrite,
+            files_max: options.pool.files_max,
+            mapped: options.read_mode == ReadMode::Map,
+            salts: options.salts.clone(),
+            next_file: AtomicU32::new(next_file),
+            next_free: AtomicU32::new(1),
+            free: Mutex::default(),
+            retired: Mutex::default(),
+            filled_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The number that the next file would get.
+    pub(crate) fn next_file(&self) -> u32 {
+        self.next_file.load(Ordering::Relaxed)
+    }
+
+    /// A number for a new log or cold segment; never given twice.
+    pub(crate) fn take_id(&self) -> Result<u32> {
+        self.next_file
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1))
+            .map_err(|_| Error::new(crate::ErrorKind::Unsupported, "all 2^32 segment numbers are used up"))
+    }
+
+    /// A free file was found at open.
+    pub(crate) fn adopt_free(&self, number: u32, len: u64) {
+        self.next_free.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+        let path = self.dir.join(FileName::Free(number).to_string());
+        // What it holds is unknown, so its life before is too; any salt but 0 says that stale bytes are possible.
+        lock(&self.free).push_back(FreeFile { path, len, salt: u64::MAX });
+    }
+
+    /// How many files lie free.
+    pub(crate) fn free_count(&self) -> usize {
+        lock(&self.free).len()
+    }
+
+    /// Bytes of the free files.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        lock(&self.free).iter().map(|f| f.len).sum()
+    }
+
+    /// The size of the segment that should follow one of `previous` bytes.
+    pub(crate) fn next_len(&self, previous: u64) -> u64 {
+        (previous.max(STARTER_BYTES / 4) * 4).min(self.segment_bytes)
+    }
+
+    /// A log segment, ready to be written: its name and header are durable. Its file comes from the pool if there is
+    /// one of at least `len` bytes, else it is made.
+    pub(crate) fn prepare(&self, len: u64) -> Result<Arc<Segment>> {
+        let free = match self.take_free(len) {
+            Some(free) => free,
+            None => self.create_free(len)?,
+        };
+        let id = self.take_id()?;
+        let header = FileHeader {
+            kind: FileKind::Log,
+            identity: Identity { store: self.store, file: id, salt: self.salts.next() },
+            len: free.len,
+            previous_salt: free.salt,
+        };
+        let path = self.dir.join(FileName::Log(id).to_string());
+        let made = self.dress(&free, &header, &path);
+        if made.is_err() {
+            // It may be half dressed: its content does not matter, under the free name at least.
+            lock(&self.free).push_back(free);
+        }
+        made
+    }
+
+    fn dress(&self, free: &FreeFile, header: &FileHeader, path: &Path) -> Result<Arc<Segment>> {
+        let file = self.open(&free.path)?;
+        write_all_at(&*file, &[&header.encode_segment_block()], 0)
+            .map_err(|e| Error::io("writing a segment header", &free.path, e))?;
+        file.sync_data().map_err(|e| Error::io("syncing a segment header", &free.path, e))?;
+        self.vfs.rename(&free.path, path).map_err(|e| Error::io("naming a segment", path, e))?;
+        self.sync_dir()?;
+        let handles = (0..SYNC_SLOTS)
+            .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(path) })
+            .collect::<Result<Vec<_>>>()?;
+        Segment::new(header, path.to_path_buf(), free.len, file, handles, self.mapped).map(Arc::new)
+    }
+
+    /// A file for a cold segment of at most `len` bytes, under a temporary name.
+    pub(crate) fn create_cold(&self, len: u64) -> Result<ColdFile> {
+        let id = self.take_id()?;
+        let temp = self.dir.join(FileName::Temp(id).to_string());
+        let file = self.create(&temp, len)?;
+        let identity = Identity { store: self.store, file: id, salt: self.salts.next() };
+        Ok(ColdFile { identity, temp, file })
+    }
+
+    /// Finishes a cold segment: its header, the length it came to, its name.
+    pub(crate) fn name_cold(&self, cold: &ColdFile, end: u32) -> Result<Arc<Segment>> {
+        let len = u64::from(end).next_multiple_of(4096);
+        let header = FileHeader { kind: FileKind::Cold, identity: cold.identity, len, previous_salt: 0 };
+        write_all_at(&*cold.file, &[&header.encode_segment_block()], 0)
+            .map_err(|e| Error::io("writing a segment header", &cold.temp, e))?;
+        cold.file.set_len(len).map_err(|e| Error::io("trimming a cold segment", &cold.temp, e))?;
+        cold.file.sync_all().map_err(|e| Error::io("syncing a cold segment", &cold.temp, e))?;
+        let path = self.dir.join(FileName::Cold(cold.identity.file).to_string());
+        self.vfs.rename(&cold.temp, &path).map_err(|e| Error::io("naming a cold segment", &path, e))?;
+        self.sync_dir()?;
+        let segment = Segment::new(&header, path, len, cold.file.clone(), Vec::new(), self.mapped)?;
+        segment.advance_written(end);
+        segment.set_sealed_end(end);
+        Ok(Arc::new(segment))
+    }
+
+    /// Gives up a cold segment that did not come to be.
+    pub(crate) fn drop_cold(&self, cold: &ColdFile) {
+        // A leftover is removed by the next open.
+        let _ = self.vfs.remove(&cold.temp);
+    }
+
+    /// Adds one file to the pool if it has room. `Ok(false)` when it is full.
+    pub(crate) fn fill_one(&self, ready: usize) -> Result<bool> {
+        if self.free_count() + ready >= self.files_max {
+            return Ok(false);
+        }
+        let free = self.create_free(self.segment_bytes)?;
+        lock(&self.free).push_back(free);
+        Ok(true)
+    }
+
+    /// Makes free files of the retired ones, or removes them when the pool is full or they are of no use.
+    pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64> {
+        let files = std::mem::take(&mut *lock(&self.retired));
+        let mut count = 0;
+        for (at, file) in files.iter().enumerate() {
+            let room = self.free_count() + ready < self.files_max;
+            let keep = room && file.whole && file.len == self.segment_bytes;
+            let done = match keep {
+                true => {
+                    let number = self.next_free.fetch_add(1, Ordering::Relaxed);
+                    let path = self.dir.join(FileName::Free(number).to_string());
+                    self.vfs.rename(&file.path, &path).map(|()| {
+                        lock(&self.free).push_back(FreeFile { path, len: file.len, salt: file.salt });
+                    })
+                }
+                false => self.vfs.remove(&file.path),
+            };
+            match done {
+                Ok(()) => count += 1,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => {
+                    lock(&self.retired).extend(files.into_iter().skip(at));
+                    let path = self.dir.clone();
+                    return Err(Error::io("giving back a segment", &path, e));
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Removes every free file: the last resort of a full disk.
+    pub(crate) fn drop_free(&self) -> Result<u64> {
+        let mut freed = 0;
+        while let Some(file) = lock(&self.free).pop_front() {
+            self.vfs.remove(&file.path).map_err(|e| Error::io("removing a free file", &file.path, e))?;
+            freed += file.len;
+        }
+        Ok(freed)
+    }
+
+    fn take_free(&self, len: u64) -> Option<FreeFile> {
+        let mut free = lock(&self.free);
+        let at = free.iter().position(|f| f.len >= len)?;
+        free.remove(at)
+    }
+
+    fn create_free(&self, len: u64) -> Result<FreeFile> {
+        let number = self.next_free.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(FileName::Free(number).to_string());
+        let file = self.create(&path, len)?;
+        let filled = match self.prewrite {
+            true => self.fill(&*file, &path, len),
+            false => file.sync_all().map_err(|e| Error::io("syncing a new file", &path, e)),
+        };
+        if let Err(e) = filled {
+            // Half a file is no use, and on a full disk its space is.
+            let _ = self.vfs.remove(&path);
+            return Err(e);
+        }
+        Ok(FreeFile { path, len, salt: 0 })
+    }
+
+    fn create(&self, path: &Path, len: u64) -> Result<Arc<dyn VfsFile>> {
+        let file = self
+            .vfs
+            .open(path, OpenMode::CreateNew)
+            .map_err(|e| Error::io("creating a file", path, e))?;
+        // Blocks are reserved here, so that a full disk is met now and not by an accepted batch.
+        if let Err(e) = file.allocate(len) {
+            drop(file);
+            let _ = self.vfs.remove(path);
+            return Err(Error::io("reserving space", path, e));
+        }
+        Ok(file)
+    }
+
+    fn fill(&self, file: &dyn VfsFile, path: &Path, len: u64) -> Result<()> {
+        let zeros = vec![0u8; FILL_BYTES];
+        let mut at = 0;
+        while at < len {
+            let n = FILL_BYTES.min((len - at) as usize);
+            write_all_at(file, &[&zeros[..n]], at).map_err(|e| Error::io("filling a file", path, e))?;
+            at += n as u64;
+        }
+        self.filled_bytes.fetch_add(len, Ordering::Relaxed);
+        file.sync_all().map_err(|e| Error::io("syncing a new file", path, e))
+    }
+
+    fn open(&self, path: &Path) -> Result<Arc<dyn VfsFile>> {
+        self.vfs.open(path, OpenMode::ReadWrite).map_err(|e| Error::io("opening a segment", path, e))
+    }
+
+    fn sync_dir(&self) -> Result<()> {
+        self.vfs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))
+    }
+}
+
+impl Retire for SegmentFactory {
+    fn retire(&self, file: RetiredFile) {
+        lock(&self.retired).push(file);
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,153 @@
+//! Reads the records of a segment front to back, believing nothing.
+//!
+//! Used where a footer is missing: at open for the unsealed tail, when a full segment is sealed, and when a footer
+//! has to be rebuilt. Reads go through a bounded window of positional reads, not the mapping, so that a bad sector is
+//! an error and not a signal, and memory does not grow with the segment.
+
+use crate::codec::checksum::crc32;
+use crate::error::{Error, Result};
+use crate::format::file_header::{Identity, SEGMENT_HEADER_LEN};
+use crate::format::record::{RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader, Shape, record_len};
+use crate::types::Lsn;
+use crate::vfs::VfsFile;
+use crate::vfs::io::read_up_to;
+use bytes::Bytes;
+use std::path::Path;
+
+/// How much is read at once.
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// A record whose header and description are right. Its payload has not been looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) offset: u32,
+    pub(crate) header: RecordHeader,
+    pub(crate) shape: Shape,
+    pub(crate) desc: Bytes,
+}
+
+impl Record {
+    /// Offset of the payload.
+    pub(crate) fn payload_at(&self) -> u32 {
+        self.offset + RECORD_HEADER_LEN + self.header.desc_len
+    }
+
+    /// Offset behind the record.
+    pub(crate) fn end(&self) -> u32 {
+        (u64::from(self.offset) + record_len(self.header.desc_len, self.header.payload_len)) as u32
+    }
+}
+
+/// What stands at an offset where a record could begin.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A record whose header and description are right.
+    Record(Record),
+    /// The header is right and the description is not.
+    BadDescription(RecordHeader, Shape),
+    /// No header of this file's present life: zeros, an older life, or rot.
+    Nothing,
+}
+
+/// A window onto one segment file.
+pub(crate) struct Scanner<'a> {
+    file: &'a dyn VfsFile,
+    path: &'a Path,
+    seed: u32,
+    segment: u32,
+    /// Nothing is read at or beyond.
+    limit: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl<'a> Scanner<'a> {
+    /// Scans the first `limit` bytes of `file`.
+    pub(crate) fn new(file: &'a dyn VfsFile, path: &'a Path, identity: &Identity, limit: u64) -> Scanner<'a> {
+        Scanner {
+            file,
+            path,
+            seed: identity.seed(),
+            segment: identity.file,
+            limit,
+            window: Vec::new(),
+            window_at: 0,
+        }
+    }
+
+    /// What stands at `offset`.
+    pub(crate) fn look(&mut self, offset: u32) -> Result<Found> {
+        let head = self.read(u64::from(offset), RECORD_HEADER_LEN as usize)?;
+        if head.len() < RECORD_HEADER_LEN as usize {
+            return Ok(Found::Nothing);
+        }
+        let at = Lsn::new(self.segment, offset);
+        let (seed, limit) = (self.seed, self.limit);
+        let Ok((header, shape)) = RecordHeader::decode(head, seed, at) else {
+            return Ok(Found::Nothing);
+        };
+        if u64::from(offset) + record_len(header.desc_len, header.payload_len) > limit {
+            return Ok(Found::BadDescription(header, shape));
+        }
+        let from = u64::from(offset) + u64::from(RECORD_HEADER_LEN);
+        let desc = self.read(from, header.desc_len as usize)?;
+        if desc.len() < header.desc_len as usize || crc32(0, desc) != header.desc_crc {
+            return Ok(Found::BadDescription(header, shape));
+        }
+        let desc = Bytes::copy_from_slice(desc);
+        Ok(Found::Record(Record { offset, header, shape, desc }))
+    }
+
+    /// The first valid header at or behind `offset`, however far away.
+    pub(crate) fn seek(&mut self, offset: u32) -> Result<Option<(u32, RecordHeader, Shape)>> {
+        let mut at = u64::from(offset).next_multiple_of(8);
+        while at + u64::from(RECORD_HEADER_LEN) <= self.limit {
+            let (segment, seed) = (self.segment, self.seed);
+            let want = WINDOW_BYTES.min((self.limit - at) as usize);
+            let bytes = self.read(at, want)?;
+            if bytes.len() < RECORD_HEADER_LEN as usize {
+                return Ok(None);
+            }
+            let last = bytes.len() - RECORD_HEADER_LEN as usize;
+            for i in (0..=last).step_by(8) {
+                if bytes[i..i + 4] != RECORD_MAGIC {
+                    continue;
+                }
+                let here = (at + i as u64) as u32;
+                if let Ok((header, shape)) = RecordHeader::decode(&bytes[i..], seed, Lsn::new(segment, here)) {
+                    return Ok(Some((here, header, shape)));
+                }
+            }
+            at += (last as u64 & !7) + 8;
+        }
+        Ok(None)
+    }
+
+    /// The payload of a record, as it stands.
+    pub(crate) fn payload(&mut self, record: &Record) -> Result<Bytes> {
+        let bytes = self.read(u64::from(record.payload_at()), record.header.payload_len as usize)?;
+        Ok(Bytes::copy_from_slice(bytes))
+    }
+
+    /// Up to `len` bytes at `offset`; fewer only at the end of the file.
+    pub(crate) fn read(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
+        let end = (offset + len as u64).min(self.limit);
+        let have = self.window_at..self.window_at + self.window.len() as u64;
+        if offset < have.start || end > have.end {
+            // Lengths were checked against the limit, and the limit is the file's length: no hostile allocation.
+            let want = WINDOW_BYTES.max(len).min(self.limit.saturating_sub(offset) as usize);
+            self.window.resize(want, 0);
+            let got = read_up_to(self.file, &mut self.window, offset).map_err(|e| {
+                Error::io("reading a segment", self.path, e).at(self.path, Some(offset))
+            })?;
+            self.window.truncate(got);
+            self.window_at = offset;
+        }
+        let from = (offset - self.window_at) as usize;
+        let to = (from + len).min(self.window.len());
+        Ok(self.window.get(from..to).unwrap_or(&[]))
+    }
+}
+
+/// Where the first record of a segment stands.
+pub(crate) const FIRST_RECORD: u32 = SEGMENT_HEADER_LEN;
