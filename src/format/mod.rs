@@ -20,5 +20,6 @@
 
 pub(crate) mod batch;
 pub(crate) mod file_header;
+pub(crate) mod footer;
 pub(crate) mod names;
 pub(crate) mod record;
