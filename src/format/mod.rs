@@ -19,6 +19,8 @@
 //! only whether bytes are what they claim to be.
 
 pub(crate) mod batch;
+pub(crate) mod checkpoint;
 pub(crate) mod file_header;
+pub(crate) mod footer;
 pub(crate) mod names;
 pub(crate) mod record;

@@ -1,0 +1,227 @@
+//! Checkpoints against vandals.
+
+use super::*;
+use crate::format::file_header::StoreId;
+use proptest::prelude::*;
+
+const IDENTITY: Identity = Identity { store: StoreId([7; 16]), file: 12, salt: 99 };
+
+fn header(segments: Vec<SegmentRecord>) -> CheckpointHeader {
+    let (start_segment, synced) = (5, Lsn::new(6, 4096));
+    CheckpointHeader { identity: IDENTITY, start_segment, synced, next_file: 8, regions: 0, segments }
+}
+
+fn region(id: u64) -> RegionRecord {
+    RegionRecord {
+        region: RegionId(id),
+        as_of: 6,
+        exists: true,
+        base: Some(EntryId::new(2, 9)),
+        hard_state: Some("state".into()),
+        kv: vec![("key".into(), "value".into()), ("other".into(), "".into())],
+        extents: vec![
+            ExtentRecord { segment: 3, first: 10, count: 5, first_term: 2, last_term: 3, bytes: 500 },
+            ExtentRecord { segment: 6, first: 15, count: 1, first_term: 3, last_term: 3, bytes: 9 },
+        ],
+        damage: vec![(11, 12)],
+        hard_state_lost: false,
+    }
+}
+
+fn segment(id: u32) -> SegmentRecord {
+    SegmentRecord { id, kind: FileKind::Cold, salt: 77, sealed_end: 8192 }
+}
+
+fn write(header: CheckpointHeader, regions: &[RegionRecord]) -> Bytes {
+    let mut writer = CheckpointWriter::new(header);
+    regions.iter().for_each(|region| writer.region(region));
+    writer.into_bytes().into()
+}
+
+fn read(bytes: impl Into<Bytes>) -> Result<(CheckpointHeader, Vec<RegionRecord>), CheckpointError> {
+    let mut regions = Vec::new();
+    let header = read_checkpoint(&bytes.into(), |region| {
+        regions.push(region);
+        Ok(())
+    })?;
+    Ok((header, regions))
+}
+
+fn sample() -> Bytes {
+    write(header(vec![segment(3), segment(6)]), &[region(1), region(0), region(u64::MAX)])
+}
+
+/// Makes all checksums right, as far as the chunks can be found.
+fn reseal(bytes: &mut [u8]) {
+    let seed = IDENTITY.seed();
+    let (mut at, mut ordinal, mut chunks_crc) = (CHECKPOINT_HEADERS_LEN, 0, 0);
+    while let Some(front) = bytes.get(at..at + CHUNK_HEADER_LEN) {
+        let len = u64::from_le_bytes(front[..8].try_into().unwrap());
+        let Some(end) = usize::try_from(len).ok().and_then(|len| (at + CHUNK_HEADER_LEN).checked_add(len))
+        else {
+            break;
+        };
+        let Some(records) = bytes.get(at + CHUNK_HEADER_LEN..end) else { break };
+        let crc = chunk_crc(seed, len, ordinal, records).to_le_bytes();
+        bytes[at + 12..at + 16].copy_from_slice(&crc);
+        chunks_crc = crc32(chunks_crc, &crc);
+        (at, ordinal) = (end, ordinal + 1);
+    }
+    bytes[180..184].copy_from_slice(&chunks_crc.to_le_bytes());
+    let crc = crc32(seed, &bytes[136..256]);
+    bytes[128..132].copy_from_slice(&CHECKPOINT_MAGIC);
+    bytes[132..136].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[test]
+fn empty_checkpoint_round_trips() {
+    let bytes = write(header(vec![]), &[]);
+    assert_eq!(bytes.len(), CHECKPOINT_HEADERS_LEN);
+    assert_eq!(read(bytes), Ok((header(vec![]), vec![])));
+}
+
+#[test]
+fn every_flipped_bit_is_detected() {
+    let good = sample();
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.to_vec();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(read(bad).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn every_other_length_is_refused() {
+    let good = sample();
+    for len in (0..good.len()).chain([good.len() + 1]) {
+        let mut bad = good.to_vec();
+        bad.resize(len, 0);
+        assert!(read(bad).is_err(), "length {len}");
+    }
+}
+
+#[test]
+fn nothing_is_handed_out_before_the_last_chunk_is_verified() {
+    let big = RegionRecord { hard_state: Some(vec![1; VALUE_BYTES_MAX].into()), ..region(1) };
+    let mut bytes = write(header(vec![]), &[big.clone(), big]).to_vec();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    let outcome = read_checkpoint(&bytes.into(), |_| panic!("a region of a rotten checkpoint"));
+    assert!(matches!(outcome, Err(CheckpointError::Malformed(_))));
+}
+
+#[test]
+fn streamed_chunks_make_the_same_file() {
+    let big = |id| RegionRecord { hard_state: Some(vec![id as u8; 400 << 10].into()), ..region(id) };
+    let regions: Vec<_> = (0..10).map(big).collect();
+    let mut writer = CheckpointWriter::new(header(vec![segment(1)]));
+    let mut file = vec![0; CHECKPOINT_HEADERS_LEN];
+    let mut chunks = 0;
+    for region in &regions {
+        writer.region(region);
+        while let Some(chunk) = writer.take_chunk() {
+            file.extend_from_slice(&chunk);
+            chunks += 1;
+        }
+    }
+    assert!(read(file.clone()).is_err(), "without headers it is no checkpoint");
+    let (last, headers) = writer.finish();
+    file.extend_from_slice(&last);
+    file[..CHECKPOINT_HEADERS_LEN].copy_from_slice(&headers);
+    assert_eq!(chunks, 3);
+    assert_eq!(file, write(header(vec![segment(1)]), &regions));
+    assert_eq!(read(file).unwrap().1, regions);
+}
+
+#[test]
+fn chunks_in_another_order_are_refused() {
+    let big = |id| RegionRecord { hard_state: Some(vec![0; VALUE_BYTES_MAX].into()), ..region(id) };
+    let good = write(header(vec![]), &[big(1), big(2)]);
+    let (headers, body) = good.split_at(CHECKPOINT_HEADERS_LEN);
+    let (one, two) = body.split_at(body.len() / 2);
+    assert!(read([headers, two, one].concat()).is_err());
+    assert!(read([headers, one, one].concat()).is_err());
+}
+
+#[test]
+fn newer_release_is_told_from_rot() {
+    let mut bytes = sample().to_vec();
+    bytes[8] = 2;
+    let crc = crc32(0, &bytes[..124]);
+    bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(read(bytes), Err(CheckpointError::Header(HeaderError::NewerVersion(2))));
+}
+
+#[test]
+fn overlapping_extents_and_empty_ranges_are_refused() {
+    let mut record = region(1);
+    assert!(record.check().is_ok());
+    record.extents[1].first = 14;
+    assert!(record.check().is_err());
+    let mut record = region(1);
+    record.extents[0].count = 0;
+    assert!(record.check().is_err());
+    let mut record = region(1);
+    record.extents[1].count = u64::MAX;
+    assert!(record.check().is_err());
+    assert!(RegionRecord { damage: vec![(2, 1)], ..region(1) }.check().is_err());
+}
+
+fn any_region() -> impl Strategy<Value = RegionRecord> {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
+    let base =
+        prop::option::of((0..=INDEX_MAX, any::<u64>()).prop_map(|(index, term)| EntryId { term, index }));
+    let extents =
+        prop::collection::vec((any::<u32>(), 0u64..1000, 1u64..1000, any::<(u64, u64, u64)>()), 0..4);
+    let damage =
+        prop::collection::vec((any::<u64>(), any::<u64>()).prop_map(|(a, b)| (a.min(b), a.max(b))), 0..3);
+    let kv = prop::collection::vec((bytes(), bytes()), 0..4);
+    let flags = any::<(u64, u32, bool, bool)>();
+    (flags, base, prop::option::of(bytes()), kv, extents, damage).prop_map(
+        |((region, as_of, exists, hard_state_lost), base, hard_state, kv, extents, damage)| {
+            let mut at = 0;
+            let extents = extents.into_iter().map(|(segment, gap, count, (first_term, last_term, bytes))| {
+                let first = at + gap;
+                at = first + count;
+                ExtentRecord { segment, first, count, first_term, last_term, bytes }
+            });
+            let (region, extents) = (RegionId(region), extents.collect());
+            RegionRecord { region, as_of, exists, base, hard_state, kv, extents, damage, hard_state_lost }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_checkpoint_round_trips(
+        regions in prop::collection::vec(any_region(), 0..6),
+        segments in prop::collection::vec(any::<(u32, bool, u64, u32)>(), 0..6),
+        start_segment: u32, synced: u64, next_file: u32,
+    ) {
+        let segments = segments.into_iter().map(|(id, cold, salt, sealed_end)| {
+            let kind = if cold { FileKind::Cold } else { FileKind::Log };
+            SegmentRecord { id, kind, salt, sealed_end }
+        });
+        let synced = Lsn::from_u64(synced);
+        let header = CheckpointHeader { start_segment, synced, next_file, ..header(segments.collect()) };
+        let (header_back, regions_back) = read(write(header.clone(), &regions)).unwrap();
+        prop_assert_eq!(header_back, CheckpointHeader { regions: regions.len() as u64, ..header });
+        prop_assert_eq!(regions_back, regions);
+    }
+
+    #[test]
+    fn vandalised_checkpoint_never_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = sample().to_vec();
+        for (at, value) in changes {
+            let at = 128 + at.index(bytes.len() - 128);
+            bytes[at] = value;
+        }
+        reseal(&mut bytes);
+        let _ = read(bytes);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes: Vec<u8>) {
+        let _ = read(bytes);
+    }
+}

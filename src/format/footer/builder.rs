@@ -1,0 +1,365 @@
+//! Records to footer.
+
+use super::Tail;
+use super::delta::{RangeSummary, RegionDelta, put_deltas};
+use super::header::{FooterHeader, LOC_LZ4_LEN, LOC_RAW_LEN, RANGE_LEN, RUN_LEN, RangeRow, SECTIONS_AT};
+use crate::codec::Malformed;
+use crate::codec::checksum::crc32;
+use crate::codec::varint::put_varint;
+use crate::format::batch::{Batch, Block, Install, Loc, Op, Step, locate};
+use crate::format::file_header::{FileHeader, FileKind, Identity};
+use crate::types::{EntryId, RegionId};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+
+/// Takes the records of one segment in order and makes its footer.
+///
+/// In a log segment a region has at most one range: what its entries there were when the segment ended. In a cold
+/// one it may have several with gaps between, as the cleaner found them, and there is nothing but appends.
+#[derive(Debug)]
+pub(crate) struct FooterBuilder {
+    identity: Identity,
+    cold: bool,
+    regions: HashMap<RegionId, RegionBuild>,
+    installs: Vec<Install>,
+    /// How many entries were taken; bounds every count in the footer to 32 bits.
+    entries_taken: u64,
+    locs: Vec<Loc>,
+}
+
+impl FooterBuilder {
+    /// For a segment of the log.
+    pub(crate) fn new(identity: Identity) -> FooterBuilder {
+        FooterBuilder {
+            identity,
+            cold: false,
+            regions: HashMap::new(),
+            installs: Vec::new(),
+            entries_taken: 0,
+            locs: Vec::new(),
+        }
+    }
+
+    /// For a segment that the cleaner wrote.
+    pub(crate) fn new_cold(identity: Identity) -> FooterBuilder {
+        FooterBuilder { cold: true, ..FooterBuilder::new(identity) }
+    }
+
+    /// Takes a batch whose payload area starts at this offset of the file. After an error the builder is of no use.
+    pub(crate) fn batch(
+        &mut self,
+        batch: &Batch,
+        blocks: &[Block],
+        payload_pos: u32,
+    ) -> Result<(), Malformed> {
+        self.entries_taken += batch.entries.len() as u64;
+        if u32::try_from(self.entries_taken).is_err() {
+            return Err(Malformed("a segment has more entries than 32 bits can count"));
+        }
+        let locs = &mut self.locs;
+        locs.clear();
+        locs.reserve(batch.entries.len());
+        locate(&batch.entries, blocks, payload_pos, |loc| locs.push(loc))?;
+        for step in batch.steps() {
+            let region = self.regions.entry(step.region).or_default();
+            let locs = self.locs.get(step.entries_at..).and_then(|l| l.get(..step.entries.len()));
+            let locs = locs.unwrap_or_default();
+            if self.cold { region.take_cold(&step, locs)? } else { region.take(&step, locs)? }
+        }
+        Ok(())
+    }
+
+    /// Takes an install.
+    pub(crate) fn install(&mut self, install: &Install) {
+        self.installs.push(install.clone());
+    }
+
+    /// The footer file's content.
+    pub(crate) fn finish(self, tail: Tail) -> Vec<u8> {
+        let seed = self.identity.seed();
+        let mut regions: Vec<_> = self.regions.into_iter().collect();
+        regions.sort_unstable_by_key(|(region, _)| *region);
+
+        let mut out = vec![0; SECTIONS_AT];
+        let deltas: Vec<_> = match self.cold {
+            true => Vec::new(),
+            false => regions.iter().map(|(id, region)| region.delta(*id)).collect(),
+        };
+        put_deltas(&mut out, &deltas);
+        drop(deltas);
+        let installs_at = out.len();
+        put_varint(&mut out, self.installs.len() as u64);
+        for install in &self.installs {
+            let mut desc = Vec::new();
+            install.encode(&mut desc);
+            put_varint(&mut out, desc.len() as u64);
+            out.extend_from_slice(&desc);
+        }
+        // The tables start at a multiple of 8; the padding belongs to the installs.
+        out.resize(out.len().next_multiple_of(8), 0);
+
+        let mut header = FooterHeader {
+            tail,
+            deltas_len: (installs_at - SECTIONS_AT) as u64,
+            installs_len: (out.len() - installs_at) as u64,
+            deltas_crc: crc32(seed, out.get(SECTIONS_AT..installs_at).unwrap_or_default()),
+            installs_crc: crc_from(seed, &out, installs_at),
+            ..FooterHeader::default()
+        };
+
+        // Rows come before locations in the file but need their checksums: so the locations are made first, apart.
+        let ranges =
+            || regions.iter().flat_map(|(id, region)| region.ranges.iter().map(|range| (*id, range)));
+        let entries: usize = ranges().map(|(_, range)| range.locs.len()).sum();
+        let run_count: usize = ranges().map(|(_, range)| range.runs.len()).sum();
+        let mut rows = Vec::with_capacity(ranges().count() * RANGE_LEN);
+        let mut runs = Vec::with_capacity(run_count * RUN_LEN);
+        let mut locs = Vec::with_capacity(entries * LOC_LZ4_LEN as usize);
+        for (region, range) in ranges() {
+            let locs_at = locs.len();
+            let stride = range.put_locs(&mut locs);
+            let row = RangeRow {
+                region,
+                first: range.first,
+                count: range.locs.len() as u32,
+                stride,
+                runs_at: header.run_count,
+                run_count: range.runs.len() as u32,
+                locs_at: locs_at as u64,
+                bytes: range.bytes(),
+                locs_crc: crc_from(seed, &locs, locs_at),
+            };
+            row.put(&mut rows);
+            for (first, term) in &range.runs {
+                runs.extend_from_slice(&first.to_le_bytes());
+                runs.extend_from_slice(&term.to_le_bytes());
+            }
+            header.range_count += 1;
+            header.run_count += row.run_count;
+        }
+        header.entry_count = entries as u64;
+        header.locs_len = locs.len() as u64;
+        header.ranges_crc = crc32(seed, &rows);
+        header.runs_crc = crc32(seed, &runs);
+        out.reserve_exact(rows.len() + runs.len() + locs.len());
+        out.extend_from_slice(&rows);
+        out.extend_from_slice(&runs);
+        out.extend_from_slice(&locs);
+
+        let file = FileHeader {
+            kind: FileKind::Footer,
+            identity: self.identity,
+            len: out.len() as u64,
+            previous_salt: 0,
+        };
+        let headers = file.encode().into_iter().chain(header.encode(seed));
+        for (to, from) in out.iter_mut().zip(headers) {
+            *to = from;
+        }
+        out
+    }
+}
+
+fn crc_from(seed: u32, bytes: &[u8], at: usize) -> u32 {
+    crc32(seed, bytes.get(at..).unwrap_or_default())
+}
+
+/// What is known of one region so far.
+#[derive(Debug)]
+struct RegionBuild {
+    wiped: bool,
+    exists: bool,
+    reset: Option<EntryId>,
+    truncate_from: Option<u64>,
+    compact: Option<EntryId>,
+    hard_state: Option<Bytes>,
+    kv: BTreeMap<Bytes, Option<Bytes>>,
+    /// At most one in a log segment; disjoint and sorted in a cold one. None is empty.
+    ranges: Vec<RangeBuild>,
+}
+
+impl Default for RegionBuild {
+    fn default() -> RegionBuild {
+        RegionBuild {
+            wiped: false,
+            exists: true,
+            reset: None,
+            truncate_from: None,
+            compact: None,
+            hard_state: None,
+            kv: BTreeMap::new(),
+            ranges: Vec::new(),
+        }
+    }
+}
+
+impl RegionBuild {
+    fn take(&mut self, step: &Step<'_>, locs: &[Loc]) -> Result<(), Malformed> {
+        self.exists = true;
+        match step.op {
+            Op::Append { first, .. } => self.append(RangeBuild::new(*first, step, locs)?),
+            Op::TruncateFrom(index) => self.truncate(*index),
+            Op::CompactThrough(id) => {
+                if self.compact.is_none_or(|before| before.index <= id.index) {
+                    self.compact = Some(*id);
+                }
+            }
+            Op::Reset(base) => {
+                self.ranges.clear();
+                self.truncate_from = None;
+                self.compact = None;
+                self.reset = Some(*base);
+            }
+            Op::SetHardState(state) => self.hard_state = Some(state.clone()),
+            Op::Put { key, value } => {
+                self.kv.insert(key.clone(), Some(value.clone()));
+            }
+            Op::Delete { key } => {
+                self.kv.insert(key.clone(), None);
+            }
+            Op::Destroy => *self = RegionBuild { wiped: true, exists: false, ..RegionBuild::default() },
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, new: RangeBuild) {
+        if new.locs.is_empty() {
+            return;
+        }
+        match self.ranges.last_mut() {
+            Some(range) if range.first < new.first && new.first <= range.end() => {
+                range.cut(new.first);
+                range.extend(new);
+            }
+            // Nothing of the former range is left, or, when there is a gap, the log went on elsewhere meanwhile.
+            // Either way whatever earlier segments have from here on is overwritten.
+            _ => {
+                self.truncate_from = Some(self.truncate_from.map_or(new.first, |from| from.min(new.first)));
+                self.ranges.clear();
+                self.ranges.push(new);
+            }
+        }
+    }
+
+    fn truncate(&mut self, index: u64) {
+        match self.ranges.last_mut() {
+            Some(range) if range.first < index => range.cut(index),
+            _ => {
+                self.ranges.clear();
+                self.truncate_from = Some(self.truncate_from.map_or(index, |from| from.min(index)));
+            }
+        }
+    }
+
+    fn take_cold(&mut self, step: &Step<'_>, locs: &[Loc]) -> Result<(), Malformed> {
+        let Op::Append { first, .. } = step.op else {
+            return Err(Malformed("a cold segment has an operation that is not an append"));
+        };
+        let new = RangeBuild::new(*first, step, locs)?;
+        if new.locs.is_empty() {
+            return Ok(());
+        }
+        let at = self.ranges.partition_point(|range| range.first <= new.first);
+        let overlaps_next = self.ranges.get(at).is_some_and(|next| next.first < new.end());
+        let before = at.checked_sub(1).and_then(|at| self.ranges.get_mut(at));
+        if overlaps_next || before.as_ref().is_some_and(|before| before.end() > new.first) {
+            return Err(Malformed("a cold segment has an entry twice"));
+        }
+        match before {
+            Some(before) if before.end() == new.first => before.extend(new),
+            _ => self.ranges.insert(at, new),
+        }
+        Ok(())
+    }
+
+    fn delta(&self, region: RegionId) -> RegionDelta {
+        RegionDelta {
+            region,
+            wiped: self.wiped,
+            exists: self.exists,
+            reset: self.reset,
+            truncate_from: self.truncate_from,
+            compact: self.compact,
+            hard_state: self.hard_state.clone(),
+            kv: self.kv.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            range: self.ranges.last().map(RangeBuild::summary),
+        }
+    }
+}
+
+/// Consecutive entries of one region.
+#[derive(Debug)]
+struct RangeBuild {
+    first: u64,
+    /// The index that each term starts at, and the term.
+    runs: Vec<(u64, u64)>,
+    locs: Vec<Loc>,
+}
+
+impl RangeBuild {
+    fn new(first: u64, step: &Step<'_>, locs: &[Loc]) -> Result<RangeBuild, Malformed> {
+        first.checked_add(locs.len() as u64).ok_or(Malformed("an append goes beyond the highest index"))?;
+        let mut range = RangeBuild { first, runs: Vec::with_capacity(step.runs.len()), locs: locs.to_vec() };
+        let mut at = first;
+        for run in step.runs {
+            range.start_run(at, run.term);
+            at = at.saturating_add(u64::from(run.entries));
+        }
+        Ok(range)
+    }
+
+    /// The index behind the last entry.
+    fn end(&self) -> u64 {
+        self.first.saturating_add(self.locs.len() as u64)
+    }
+
+    /// Drops entries at `index` and above; some are left.
+    fn cut(&mut self, index: u64) {
+        let keep = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.locs.truncate(keep);
+        let runs = self.runs.partition_point(|(first, _)| *first < index);
+        self.runs.truncate(runs);
+    }
+
+    /// Adds the entries of a range that starts at this one's end.
+    fn extend(&mut self, next: RangeBuild) {
+        for (first, term) in next.runs {
+            self.start_run(first, term);
+        }
+        self.locs.extend_from_slice(&next.locs);
+    }
+
+    fn start_run(&mut self, first: u64, term: u64) {
+        if self.runs.last().is_none_or(|(_, before)| *before != term) {
+            self.runs.push((first, term));
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.locs.iter().map(|loc| u64::from(loc.len)).sum()
+    }
+
+    fn summary(&self) -> RangeSummary {
+        RangeSummary {
+            first: self.first,
+            count: self.locs.len() as u32,
+            first_term: self.runs.first().map_or(0, |run| run.1),
+            last_term: self.runs.last().map_or(0, |run| run.1),
+            bytes: self.bytes(),
+        }
+    }
+
+    /// Appends the locations and returns the bytes that each takes.
+    fn put_locs(&self, out: &mut Vec<u8>) -> u32 {
+        let raw = self.locs.iter().all(Loc::is_raw);
+        for loc in &self.locs {
+            out.extend_from_slice(&loc.pos.to_le_bytes());
+            out.extend_from_slice(&loc.len.to_le_bytes());
+            out.extend_from_slice(&loc.crc.to_le_bytes());
+            if !raw {
+                out.extend_from_slice(&loc.inner.to_le_bytes());
+            }
+        }
+        if raw { LOC_RAW_LEN } else { LOC_LZ4_LEN }
+    }
+}
