@@ -21,7 +21,7 @@ mod plan;
 mod region;
 mod table;
 
-pub(crate) use extent::{Extent, MemIndex};
+pub(crate) use extent::Extent;
 pub(crate) use plan::{Doomed, compaction_term, plan};
-pub(crate) use region::{RegionState, TermAt};
+pub(crate) use region::{Damage, RegionState, TermAt};
 pub(crate) use table::{RegionCell, Table};

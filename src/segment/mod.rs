@@ -67,6 +67,8 @@ pub(crate) struct Segment {
     pub(crate) identity: Identity,
     /// Initial value of every checksum of a place in this file.
     pub(crate) seed: u32,
+    /// The salt of the file's life before; 0 if there was none.
+    pub(crate) previous_salt: u64,
     pub(crate) path: PathBuf,
     /// Length of the file.
     pub(crate) len: u64,
@@ -128,6 +130,7 @@ impl Segment {
             kind: header.kind,
             identity: header.identity,
             seed: header.identity.seed(),
+            previous_salt: header.previous_salt,
             path,
             len,
             file,

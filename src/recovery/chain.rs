@@ -1,0 +1,291 @@
+//! Where the log ends.
+//!
+//! Each record names its predecessor. Following the segments from the checkpoint on, in the order of their numbers, a
+//! segment's first record says where the records before it end: usually at the end of the segment before, but earlier
+//! where a life of the engine ended in a torn or doubtful tail and the next one started behind its last good record.
+//! A segment whose first record follows a record that cannot be found lies behind a hole.
+//!
+//! | behind the last whole record                                    | then it is |
+//! |-----------------------------------------------------------------|------------|
+//! | no valid record                                                 | the end    |
+//! | valid records, none with a watermark beyond the hole            | torn: dropped, they were never acknowledged |
+//! | a valid record with a watermark beyond the hole                 | damage: the hole was acknowledged |
+
+use super::files::Opened;
+use super::tail::{self, TailRecord};
+use super::{Purpose, footer_on_disk};
+use crate::commit::Encoded;
+use crate::engine::options::Options;
+use crate::engine::report::OpenReport;
+use crate::error::{Error, Result};
+use crate::format::checkpoint::CheckpointHeader;
+use crate::format::file_header::FileKind;
+use crate::format::record::Shape;
+use crate::segment::Segment;
+use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
+use crate::types::Lsn;
+use std::sync::Arc;
+
+/// The log, followed to its end.
+pub(super) struct Chain {
+    /// The last durable record: what the next one follows.
+    pub(super) last: Shape,
+    /// Whole records behind the watermark.
+    pub(super) tail: Vec<Encoded>,
+}
+
+/// One log segment on the way.
+struct Link {
+    segment: Arc<Segment>,
+    /// End offset and shape of each record, for a segment that was scanned.
+    records: Vec<(u32, Shape, Lsn)>,
+    /// What its records follow; `None` while it has none.
+    follows: Option<Shape>,
+    /// End of its content.
+    end: u32,
+    last: Shape,
+    sealed: bool,
+}
+
+/// Finds the end of the log, gives every segment its end, and collects what has to be made durable anew. Segments that
+/// turn out to be no part of the log are taken out of `opened`, or kept empty.
+pub(super) fn follow(
+    opened: &mut Opened,
+    checkpoint: &CheckpointHeader,
+    options: &Options,
+    purpose: Purpose,
+    report: &mut OpenReport,
+) -> Result<Chain> {
+    let mut watermark = checkpoint.synced;
+    let mut links: Vec<Link> = Vec::new();
+    // The first segment whose first record does not follow what is known.
+    let mut behind_hole: Option<usize> = None;
+    let logs: Vec<Arc<Segment>> = opened.segments.values().filter(|s| s.kind == FileKind::Log).cloned().collect();
+    for segment in &logs {
+        let footer = footer_on_disk(options, segment);
+        if segment.id < checkpoint.start_segment {
+            settle_old(segment, footer)?;
+            continue;
+        }
+        let link = read_link(segment, footer, &mut watermark, report)?;
+        if behind_hole.is_none()
+            && let Some(follows) = link.follows
+            && !attach(&mut links, follows)
+        {
+            behind_hole = Some(links.len());
+        }
+        links.push(link);
+    }
+    for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold) {
+        if let Some(footer) = footer_on_disk(options, segment) {
+            segment.set_sealed_end(footer.tail().end);
+            segment.set_footer(footer);
+        } else if segment.sealed_end() == 0 {
+            segment.set_sealed_end(scan_to_end(segment)?);
+        }
+    }
+
+    let cut = behind_hole.unwrap_or(links.len());
+    let hole = links[..cut].iter().rev().find(|l| l.follows.is_some()).map(|l| Lsn::new(l.segment.id, l.end));
+    let hole = hole.unwrap_or(Lsn::new(checkpoint.start_segment, FIRST_RECORD));
+    judge_hole(&links, hole, report)?;
+    for link in links.split_off(cut) {
+        report.torn_bytes += u64::from(link.end.saturating_sub(FIRST_RECORD));
+        link.segment.set_sealed_end(FIRST_RECORD);
+    }
+    // No record may claim that more was durable than there is.
+    if watermark > hole && watermark.segment() >= checkpoint.start_segment && hole.offset() != FIRST_RECORD {
+        return Err(acknowledged_hole(&links, hole, watermark));
+    }
+
+    let tail = match purpose {
+        Purpose::Write => cut_at_watermark(&mut links, watermark, options, report)?,
+        Purpose::Inspect => Vec::new(),
+    };
+    let mut last = Shape::default();
+    for link in &links {
+        if link.follows.is_some() && link.end > FIRST_RECORD {
+            last = link.last;
+        } else if last.is_none()
+            && let Some(follows) = link.follows
+        {
+            last = follows;
+        }
+        link.segment.set_sealed_end(link.end.max(FIRST_RECORD));
+    }
+    Ok(Chain { last, tail })
+}
+
+/// A segment from before the replay: only its index is needed.
+fn settle_old(segment: &Arc<Segment>, footer: Option<Arc<crate::format::footer::Footer>>) -> Result<()> {
+    match footer {
+        Some(footer) => {
+            segment.set_sealed_end(footer.tail().end);
+            segment.set_footer(footer);
+        }
+        None if segment.sealed_end() == 0 => segment.set_sealed_end(scan_to_end(segment)?),
+        None => {}
+    }
+    Ok(())
+}
+
+fn scan_to_end(segment: &Segment) -> Result<u32> {
+    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
+    let mut at = FIRST_RECORD;
+    while let Found::Record(record) = scanner.look(at)? {
+        at = record.end();
+    }
+    Ok(at)
+}
+
+fn read_link(
+    segment: &Arc<Segment>,
+    footer: Option<Arc<crate::format::footer::Footer>>,
+    watermark: &mut Lsn,
+    report: &mut OpenReport,
+) -> Result<Link> {
+    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
+    let mut link = Link {
+        segment: segment.clone(),
+        records: Vec::new(),
+        follows: None,
+        end: FIRST_RECORD,
+        last: Shape::default(),
+        sealed: false,
+    };
+    if let Some(footer) = footer {
+        let tail = footer.tail();
+        if tail.end > FIRST_RECORD {
+            if let Found::Record(first) = scanner.look(FIRST_RECORD)? {
+                link.follows = Some(first.header.previous);
+            }
+        }
+        // A footer is only written once its records are durable.
+        *watermark = (*watermark).max(tail.watermark).max(Lsn::new(segment.id, tail.end));
+        if link.follows.is_some() || tail.end == FIRST_RECORD {
+            (link.end, link.last, link.sealed) = (tail.end, tail.last, true);
+            segment.set_footer(footer);
+            return Ok(link);
+        }
+    }
+    let mut previous: Option<Shape> = None;
+    while let Found::Record(record) = scanner.look(link.end)? {
+        // The position is part of the checksum and so is the predecessor: a record that follows something else belongs
+        // to no log of this life.
+        if previous.is_some_and(|p| p != record.header.previous) {
+            break;
+        }
+        if previous.is_none() {
+            link.follows = Some(record.header.previous);
+        }
+        *watermark = (*watermark).max(record.header.watermark);
+        link.end = record.end();
+        link.last = record.shape;
+        link.records.push((record.end(), record.shape, record.header.watermark));
+        previous = Some(record.shape);
+        report.tail_batches += 1;
+    }
+    Ok(link)
+}
+
+/// Cuts what is known back to the record that the next segment follows. False if there is no such record.
+fn attach(links: &mut [Link], follows: Shape) -> bool {
+    if links.iter().all(|l| l.follows.is_none()) {
+        // Nothing is known before: the first segment of the replay, or the first of all.
+        return true;
+    }
+    for at in (0..links.len()).rev() {
+        let link = &mut links[at];
+        if link.follows.is_none() {
+            continue;
+        }
+        if link.last == follows {
+            return true;
+        }
+        if link.segment.id == follows.position.segment()
+            && let Ok(i) = link.records.binary_search_by_key(&follows.position, |r| r.1.position)
+            && link.records[i].1 == follows
+        {
+            link.records.truncate(i + 1);
+            (link.end, link.last) = (link.records[i].0, follows);
+            forget(&mut links[at + 1..]);
+            return true;
+        }
+        // The life before left nothing durable in this segment: the next one follows what this one follows.
+        if link.follows == Some(follows) {
+            forget(&mut links[at..]);
+            return true;
+        }
+    }
+    false
+}
+
+/// These segments hold nothing that was ever acknowledged.
+fn forget(links: &mut [Link]) {
+    for link in links {
+        link.records.clear();
+        (link.end, link.last, link.follows) = (FIRST_RECORD, Shape::default(), None);
+    }
+}
+
+/// Looks behind the hole for a record that proves that it was acknowledged.
+fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Result<()> {
+    for link in links.iter().filter(|l| !l.sealed && l.segment.id >= hole.segment()) {
+        let s = &link.segment;
+        let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
+        let mut from = if s.id == hole.segment() { hole.offset() } else { FIRST_RECORD };
+        while let Some((at, header, _)) = scanner.seek(from)? {
+            if header.watermark > hole {
+                return Err(acknowledged_hole(links, hole, header.watermark));
+            }
+            report.torn_bytes += header.desc_len as u64 + u64::from(header.payload_len);
+            from = at + 8;
+        }
+    }
+    Ok(())
+}
+
+fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {
+    let at = links.iter().find(|l| l.segment.id == hole.segment()).map(|l| l.segment.path.clone());
+    Error::damaged(format!(
+        "the log is damaged at {hole}: a later record proves that everything before {watermark} was durable; \
+         nothing was changed; run `raftwood check`"
+    ))
+    .at(&at.unwrap_or_default(), Some(u64::from(hole.offset())))
+}
+
+/// Takes what lies behind the watermark out of the log, verified, to be made durable anew.
+fn cut_at_watermark(
+    links: &mut [Link],
+    watermark: Lsn,
+    options: &Options,
+    report: &mut OpenReport,
+) -> Result<Vec<Encoded>> {
+    let mut tail = Vec::new();
+    let mut torn = false;
+    for link in links.iter_mut().filter(|l| !l.sealed) {
+        let id = link.segment.id;
+        let keep = link.records.partition_point(|r| Lsn::new(id, r.0) <= watermark);
+        if keep == link.records.len() {
+            continue;
+        }
+        let from = keep.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0);
+        let doubtful = link.end;
+        if !torn {
+            torn = !tail::collect(&link.segment, from, doubtful, options, report, |r: TailRecord| {
+                tail.push(r.encoded);
+            })?;
+        } else {
+            report.torn_bytes += u64::from(doubtful - from);
+        }
+        link.end = from;
+        link.last = keep.checked_sub(1).map_or(Shape::default(), |i| link.records[i].1);
+        link.records.truncate(keep);
+        if keep == 0 && let Some(follows) = link.follows {
+            // Nothing of it stays: the next record follows what this segment followed.
+            link.last = follows;
+        }
+    }
+    Ok(tail)
+}
+

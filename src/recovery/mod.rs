@@ -1,0 +1,322 @@
+//! From files to an engine's state.
+//!
+//! ```text
+//!  newest valid checkpoint ─▶ region table as of its capture
+//!        │  + footers of the log segments from its start on, in order (net effects, idempotent)
+//!        │  + the unsealed tail up to the watermark, read record by record
+//!        ▼
+//!  state as it was durable ─▶ + whole batches behind the watermark, written anew into a new segment and synced
+//! ```
+//!
+//! What open costs: the checkpoint, one header a segment, the footers' net effects since the checkpoint, and the bytes
+//! of the unsealed tail. Not the entries.
+//!
+//! Nothing that is read here is changed here. The old tail is never written again: where its content ends is said by
+//! the first record of the segment that follows, which names the record it follows. So whatever lies behind a tear is
+//! cut off for good by the next write, without a truncate that could itself be lost. A crash during recovery starts
+//! over from the same files.
+//!
+//! The page cache is not believed for anything behind the watermark: after a failed sync a kernel may show bytes that
+//! the disk does not have. That part of the file is synced, dropped from the cache, and read again.
+
+mod chain;
+mod files;
+mod tail;
+
+use crate::commit::Encoded;
+use crate::engine::options::Options;
+use crate::engine::report::OpenReport;
+use crate::error::{Error, Result};
+use crate::format::checkpoint::{CheckpointError, CheckpointHeader, RegionRecord, read_checkpoint};
+use crate::format::file_header::{FileKind, HeaderError, StoreId};
+use crate::format::footer::Footer;
+use crate::format::names::FileName;
+use crate::format::record::Shape;
+use crate::index::{Damage, Extent, Table};
+use crate::purge::relocate;
+use crate::segment::{Segment, build_footer, load_footer};
+use crate::store::{CheckpointInfo, Checkpoints};
+use crate::types::Lsn;
+use crate::vfs::OpenMode;
+use crate::vfs::io::read_exact_at;
+use bytes::Bytes;
+use files::Listing;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Whether recovery prepares for writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// The caller holds the lock.
+    Write,
+    /// Nothing is changed, and a running engine may be changing the files.
+    Inspect,
+}
+
+/// The state of a store as its files tell it.
+pub(crate) struct Recovered {
+    pub(crate) id: StoreId,
+    pub(crate) table: Arc<Table>,
+    /// Every segment that is part of the store; those without a footer on disk have one on the heap.
+    pub(crate) segments: BTreeMap<u32, Arc<Segment>>,
+    /// Segments whose footer is to be written, oldest first.
+    pub(crate) unsealed: Vec<Arc<Segment>>,
+    /// What the next record follows.
+    pub(crate) chain: Shape,
+    pub(crate) next_file: u32,
+    pub(crate) checkpoints: Checkpoints,
+    /// Whole batches behind the watermark, in order: to be written anew.
+    pub(crate) tail: Vec<Encoded>,
+    /// Free files: number and length.
+    pub(crate) free: Vec<(u32, u64)>,
+    /// Files that nothing needs, to be removed once the store is open.
+    pub(crate) leftovers: Vec<PathBuf>,
+    pub(crate) report: OpenReport,
+}
+
+/// Reads the store in `dir`; `None` if there is none.
+pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result<Option<Recovered>> {
+    let began = Instant::now();
+    let mut report = OpenReport::default();
+    let mut listing = files::list(dir, options)?;
+    let Some((header, regions, info)) = newest_checkpoint(dir, options, &listing, &mut report)? else {
+        return Ok(None);
+    };
+    report.times.checkpoint = began.elapsed();
+
+    let phase = Instant::now();
+    let id = header.identity.store;
+    let mut opened = files::open_segments(dir, options, &mut listing, &header, &mut report)?;
+    let chain = chain::follow(&mut opened, &header, options, purpose, &mut report)?;
+    let mut unsealed = Vec::new();
+    for segment in opened.segments.values() {
+        if segment.footer().is_none() {
+            unsealed.push(segment.clone());
+        }
+    }
+    for segment in &unsealed {
+        give_footer(segment, &mut report)?;
+    }
+    report.times.segments = phase.elapsed();
+
+    let phase = Instant::now();
+    let table = Arc::new(Table::default());
+    for region in regions {
+        load_region(&table, region, &opened.segments, dir)?;
+    }
+    let start = header.start_segment;
+    let installed = replay(&table, &opened.segments, start, &mut report)?;
+    report.times.replay = phase.elapsed();
+
+    // A cold segment that neither the checkpoint nor an install record names was never installed.
+    let named = |id: &u32| header.segments.iter().any(|s| s.id == *id) || installed.contains(id);
+    let tail_installs = chain.tail.iter().filter_map(tail::installs);
+    let awaited: Vec<u32> = tail_installs.map(|i| i.cold).collect();
+    let orphans: Vec<u32> = opened
+        .segments
+        .values()
+        .filter(|s| s.kind == FileKind::Cold && !named(&s.id) && !awaited.contains(&s.id))
+        .map(|s| s.id)
+        .collect();
+    for id in orphans {
+        if let Some(segment) = opened.segments.remove(&id) {
+            listing.leftovers.push(segment.path.clone());
+            unsealed.retain(|s| s.id != id);
+        }
+    }
+    files::stray_footers(dir, &mut listing, &opened.segments);
+
+    report.segments = opened.segments.len() as u64;
+    report.regions = table.cells().filter(|c| c.read().exists).count() as u64;
+    report.foreign = std::mem::take(&mut listing.foreign);
+    let newest_file = opened.segments.keys().next_back().copied().unwrap_or(0).max(listing.highest);
+    let next_file = header.next_file.max(newest_file.saturating_add(1));
+    Ok(Some(Recovered {
+        id,
+        table,
+        segments: opened.segments,
+        unsealed,
+        chain: chain.last,
+        next_file,
+        checkpoints: info,
+        tail: chain.tail,
+        free: listing.free,
+        leftovers: listing.leftovers,
+        report,
+    }))
+}
+
+/// The newest checkpoint that can be believed, with its regions. `None` in a directory without a store.
+fn newest_checkpoint(
+    dir: &Path,
+    options: &Options,
+    listing: &Listing,
+    report: &mut OpenReport,
+) -> Result<Option<(CheckpointHeader, Vec<RegionRecord>, Checkpoints)>> {
+    let mut reasons: Vec<String> = Vec::new();
+    for &sequence in listing.checkpoints.iter().rev() {
+        let path = dir.join(FileName::Checkpoint(sequence).to_string());
+        let mut regions = Vec::new();
+        let outcome = read_file(options, &path).map(|bytes| {
+            let header = read_checkpoint(&bytes, |region| {
+                regions.push(region);
+                Ok(())
+            });
+            (header, bytes.len() as u64)
+        });
+        match outcome {
+            Ok((Ok(header), bytes)) if header.identity.file == sequence => {
+                report.checkpoint = sequence;
+                report.bad_checkpoints = reasons.len() as u64;
+                return Ok(Some((header.clone(), regions, kept(listing, &header, bytes))));
+            }
+            Ok((Err(CheckpointError::Header(e @ (HeaderError::NewerVersion(_) | HeaderError::UnknownFlags(_)))), _)) => {
+                return Err(Error::new(
+                    crate::ErrorKind::Unsupported,
+                    format!("the store was written by a newer release: {e}; open it with that release"),
+                )
+                .at(&path, None));
+            }
+            Ok((Err(e), _)) => reasons.push(format!("{}: {e}", path.display())),
+            Ok((Ok(_), _)) => reasons.push(format!("{}: it belongs under another name", path.display())),
+            Err(e) => reasons.push(e.to_string()),
+        }
+    }
+    if listing.is_fresh() {
+        return Ok(None);
+    }
+    let why = match reasons.is_empty() {
+        true => "there is none".to_string(),
+        false => reasons.join("; "),
+    };
+    Err(Error::damaged(format!(
+        "no checkpoint of the store can be believed: {why}; run `raftwood check`, and restore the directory from a backup \
+         or let the node join anew"
+    ))
+    .at(dir, None))
+}
+
+/// The checkpoints to keep from here on. The one before the chosen is known by name only, so nothing that its replay
+/// might need is purged before it has been replaced.
+fn kept(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Checkpoints {
+    let sequence = header.identity.file;
+    let mut kept = VecDeque::new();
+    if let Some(&before) = listing.checkpoints.iter().rev().find(|s| **s < sequence) {
+        kept.push_back(CheckpointInfo {
+            sequence: before,
+            start_segment: 0,
+            accepted: Lsn::ZERO,
+            bytes: 0,
+            log_bytes: 0,
+        });
+    }
+    kept.push_back(CheckpointInfo {
+        sequence,
+        start_segment: header.start_segment,
+        accepted: Lsn::new(header.start_segment, 0),
+        bytes,
+        log_bytes: 0,
+    });
+    let newest = listing.checkpoints.last().copied().unwrap_or(sequence);
+    Checkpoints { next_sequence: newest.max(sequence).saturating_add(1), kept }
+}
+
+/// A small file as a whole.
+pub(super) fn read_file(options: &Options, path: &Path) -> Result<Bytes> {
+    let fail = |e| Error::io("reading a file", path, e);
+    let file = options.vfs.open(path, OpenMode::Read).map_err(fail)?;
+    let len = file.len().map_err(fail)?;
+    let len = usize::try_from(len).map_err(|_| Error::damaged("the file is too long").at(path, None))?;
+    let mut bytes = vec![0; len];
+    read_exact_at(&*file, &mut bytes, 0).map_err(fail)?;
+    Ok(Bytes::from(bytes))
+}
+
+/// Builds the footer of a segment that has none, on the heap; it is written later.
+fn give_footer(segment: &Arc<Segment>, report: &mut OpenReport) -> Result<()> {
+    let end = segment.sealed_end();
+    let built = build_footer(segment, end)?;
+    report.scanned_segments += 1;
+    report.scanned_bytes += u64::from(end);
+    let footer = Footer::open(Bytes::from(built.bytes), &segment.identity)
+        .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None))?;
+    segment.set_footer(Arc::new(footer));
+    Ok(())
+}
+
+/// The footer that is on disk for `segment`, if it can be believed.
+pub(super) fn footer_on_disk(options: &Options, segment: &Segment) -> Option<Arc<Footer>> {
+    load_footer(&*options.vfs, segment.dir(), &segment.identity)
+}
+
+fn load_region(
+    table: &Table,
+    record: RegionRecord,
+    segments: &BTreeMap<u32, Arc<Segment>>,
+    dir: &Path,
+) -> Result<()> {
+    let cell = table.get_or_create(record.region);
+    let mut state = cell.write();
+    state.exists = record.exists;
+    state.base = record.base;
+    state.hard_state = record.hard_state;
+    state.touched = Lsn::new(record.as_of, 0);
+    if !record.kv.is_empty() {
+        state.kv = Some(Box::new(record.kv.into_iter().collect()));
+    }
+    if !record.damage.is_empty() || record.hard_state_lost {
+        state.damage =
+            Some(Box::new(Damage { ranges: record.damage, hard_state_lost: record.hard_state_lost }));
+    }
+    for extent in &record.extents {
+        let Some(segment) = segments.get(&extent.segment) else {
+            return Err(Error::damaged(format!(
+                "segment {} is missing: it holds entries {}..={}; put the file back, or restore the store from a backup",
+                extent.segment,
+                extent.first,
+                extent.first + (extent.count - 1)
+            ))
+            .in_region(record.region)
+            .at(dir, None));
+        };
+        state.extents.push(Extent::sealed(extent, segment));
+    }
+    Ok(())
+}
+
+/// Applies the segments from `start` on. Returns the cold segments that install records named.
+fn replay(
+    table: &Table,
+    segments: &BTreeMap<u32, Arc<Segment>>,
+    start: u32,
+    report: &mut OpenReport,
+) -> Result<Vec<u32>> {
+    let mut installed = Vec::new();
+    for segment in segments.range(start..).map(|(_, s)| s).filter(|s| s.kind == FileKind::Log) {
+        let Some(footer) = segment.footer() else { continue };
+        let bad = |e: crate::codec::Malformed| {
+            Error::damaged(format!("the footer of the segment is damaged: {e}")).at(&segment.path, None)
+        };
+        report.replayed_segments += 1;
+        for delta in footer.deltas().map_err(bad)? {
+            let cell = table.get_or_create(delta.region);
+            let mut state = cell.write();
+            // Captured in a later segment: this one is in it.
+            if state.touched.segment() > segment.id {
+                continue;
+            }
+            state.apply_delta(&delta, segment);
+            state.touched = Lsn::new(segment.id, segment.sealed_end());
+        }
+        for install in footer.installs().map_err(bad)? {
+            installed.push(install.cold);
+            // Gone again already: then nothing refers to its sources any more either.
+            if let Some(cold) = segments.get(&install.cold) {
+                relocate(table, cold, &install.sources);
+            }
+        }
+    }
+    Ok(installed)
+}
