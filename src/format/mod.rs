@@ -24,3 +24,6 @@ pub(crate) mod file_header;
 pub(crate) mod footer;
 pub(crate) mod names;
 pub(crate) mod record;
+
+#[cfg(test)]
+mod tests;

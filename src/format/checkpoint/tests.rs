@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::format::file_header::StoreId;
+use crate::limits::{INDEX_MAX, VALUE_BYTES_MAX};
 use proptest::prelude::*;
 
 const IDENTITY: Identity = Identity { store: StoreId([7; 16]), file: 12, salt: 99 };

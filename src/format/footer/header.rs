@@ -26,6 +26,7 @@ pub(super) struct FooterHeader {
 }
 
 impl FooterHeader {
+    /// The header as it stands on disk.
     pub(super) fn encode(&self, seed: u32) -> Vec<u8> {
         let mut body = Vec::with_capacity(FOOTER_HEADER_LEN);
         let mut put = |field: &[u8]| body.extend_from_slice(field);
@@ -55,6 +56,7 @@ impl FooterHeader {
         out
     }
 
+    /// Reads what [`encode`](FooterHeader::encode) wrote.
     pub(super) fn decode(bytes: &[u8], seed: u32) -> Result<FooterHeader, Malformed> {
         let mut r = Reader::new(bytes);
         if r.array()? != FOOTER_MAGIC {
@@ -143,6 +145,7 @@ pub(super) struct RangeRow {
 }
 
 impl RangeRow {
+    /// Appends the row.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.region.0.to_le_bytes());
         out.extend_from_slice(&self.first.to_le_bytes());
@@ -156,9 +159,10 @@ impl RangeRow {
         out.extend_from_slice(&[0; 12]);
     }
 
+    /// Reads a row; whether its numbers make sense is for the caller to find out.
     pub(super) fn read(row: &[u8]) -> Result<RangeRow, Malformed> {
         let mut r = Reader::new(row);
-        Ok(RangeRow {
+        let row = RangeRow {
             region: RegionId(r.u64()?),
             first: r.u64()?,
             count: r.u32()?,
@@ -168,7 +172,11 @@ impl RangeRow {
             locs_at: r.u64()?,
             bytes: r.u64()?,
             locs_crc: r.u32()?,
-        })
+        };
+        match r.bytes(r.remaining())?.iter().all(|b| *b == 0) {
+            true => Ok(row),
+            false => Err(Malformed("reserved bytes of a range are not zero")),
+        }
     }
 
     /// The index of the last entry; of the first when the row makes no sense.
