@@ -23,7 +23,10 @@ use std::io::{Error, ErrorKind, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The first `len` bytes of a file, mapped for reading. See the [module](self) for what the caller must keep to.
+/// The first bytes of a file, mapped for reading.
+///
+/// Who maps a file keeps to this while the `Map` lives: the file is not cut, and bytes that were read or sliced are
+/// not written again, recycled or punched. Bytes never yet looked at may still be written: the tail of a log.
 pub struct Map {
     raw: MmapRaw,
     len: usize,

@@ -394,7 +394,11 @@ impl VfsFile for SimFile {
             if fitting == 0 && n > 0 {
                 return Err(os(Errno::NOSPC));
             }
-            let bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter()).copied().take(fitting as usize).collect();
+            let mut bytes = Vec::with_capacity(fitting as usize);
+            for buf in bufs {
+                let left = fitting as usize - bytes.len();
+                bytes.extend_from_slice(&buf[..buf.len().min(left)]);
+            }
             let landing = match turn.effect {
                 Some(Effect::LoseWrite) => Landing::Nowhere,
                 Some(Effect::Misdirect(by)) => Landing::Away(by),
