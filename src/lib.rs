@@ -1,14 +1,30 @@
 //! Raftwood: the storage engine for the logs of many Raft groups.
+//!
+//! All groups ("regions") of a process share one segmented log, one order, and one sync. See [`Engine`].
 
-// The layers above call what is unused until they stand.
-#![cfg_attr(not(test), allow(dead_code, unused_imports))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub(crate) mod codec;
-pub mod error;
+pub(crate) mod commit;
+pub(crate) mod engine;
+pub(crate) mod error;
 pub(crate) mod format;
+pub(crate) mod index;
 pub mod limits;
-pub mod types;
+pub(crate) mod purge;
+pub(crate) mod recovery;
+pub(crate) mod segment;
+pub(crate) mod store;
+pub(crate) mod types;
 pub mod vfs;
 
+pub use commit::Ticket;
+pub use engine::batch::{RegionBatch, WriteBatch};
+pub use engine::listener::{Event, EventListener, Rollback};
+pub use engine::options::{Background, Compression, Options, Pool, Purge, ReadMode, TailPolicy};
+pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
+pub use engine::region::Region;
+pub use engine::report::{Health, Lookup, OpenReport, OpenTimes, Pin, PurgeReport, RegionStats, Stats};
+pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use types::{Durability, Entry, EntryId, EntryRef, LogState, Lsn, ReadLimit, RegionId};

@@ -6,8 +6,8 @@ pub const ENTRY_BYTES_MAX: usize = 256 << 20;
 /// The largest batch, encoded, in bytes (1 GiB). A batch larger than a segment gets a segment of its own.
 pub const BATCH_BYTES_MAX: usize = 1 << 30;
 
-/// The largest description of a batch, in bytes (64 MiB): what names its regions, entries and key-values.
-pub const DESC_BYTES_MAX: usize = 64 << 20;
+/// The largest description of a batch, in bytes (16 MiB): what names its regions, entries and key-values.
+pub const DESC_BYTES_MAX: usize = 16 << 20;
 
 /// The largest key of a region's key-values, in bytes.
 pub const KEY_BYTES_MAX: usize = 4 << 10;

@@ -71,7 +71,10 @@ impl fmt::Debug for Store {
 }
 
 impl Shared {
-    pub(crate) fn new(segments: BTreeMap<u32, Arc<Segment>>, listeners: Vec<Arc<dyn EventListener>>) -> Shared {
+    pub(crate) fn new(
+        segments: BTreeMap<u32, Arc<Segment>>,
+        listeners: Vec<Arc<dyn EventListener>>,
+    ) -> Shared {
         Shared {
             segments: RwLock::new(segments),
             sealing: Mutex::default(),

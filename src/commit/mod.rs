@@ -31,6 +31,5 @@ mod gate;
 mod pipeline;
 mod ticket;
 
-pub(crate) use gate::Gate;
 pub(crate) use pipeline::{Accept, Committer, Encoded, Hooks, OnFull};
 pub use ticket::Ticket;

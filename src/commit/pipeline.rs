@@ -10,7 +10,7 @@ use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{SYNC_SLOTS, Segment};
 use crate::types::{Durability, Lsn, RegionId};
-use crate::vfs::io::write_all_at;
+use crate::vfs::io::write_parts_at;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,7 +76,7 @@ pub(crate) trait Hooks: Send + Sync {
 }
 
 /// One fdatasync under way.
-struct Sync {
+struct SyncUnderWay {
     target: Lsn,
     slot: usize,
     ok: bool,
@@ -108,7 +108,7 @@ pub(super) struct Pipeline {
     dirty: Vec<Arc<Segment>>,
     unsynced_bytes: u64,
     /// Syncs under way, in the order in which they began.
-    syncs: VecDeque<Sync>,
+    syncs: VecDeque<SyncUnderWay>,
     /// Target of the sync that began last.
     sync_target: Lsn,
     /// Tickets to complete, in order, and whether somebody is at it.
@@ -292,7 +292,10 @@ impl Committer {
     }
 
     /// Does one stage's worth of work, if there is any that nobody is at. `Err` gives the lock back with nothing done.
-    fn step<'a>(&'a self, p: MutexGuard<'a, Pipeline>) -> Result<MutexGuard<'a, Pipeline>, MutexGuard<'a, Pipeline>> {
+    fn step<'a>(
+        &'a self,
+        p: MutexGuard<'a, Pipeline>,
+    ) -> Result<MutexGuard<'a, Pipeline>, MutexGuard<'a, Pipeline>> {
         if self.gate.is_shut() {
             let idle = p.queue.is_empty() && p.awaiting.is_empty();
             return if idle { Err(p) } else { Ok(self.fail_all(p)) };
@@ -405,13 +408,18 @@ impl Committer {
                 let r = &group[at];
                 let used = u64::from(RECORD_HEADER_LEN) + r.desc.len() as u64 + r.payload.len() as u64;
                 let len = record_len(r.desc.len() as u32, r.payload.len() as u32);
-                slices.extend([&headers[at][..], &r.desc[..], &r.payload[..], &ZEROS[..(len - used) as usize]]);
+                slices.extend([
+                    &headers[at][..],
+                    &r.desc[..],
+                    &r.payload[..],
+                    &ZEROS[..(len - used) as usize],
+                ]);
                 end += len;
                 at += 1;
             }
             let padded = end.next_multiple_of(PAGE).min(segment.len);
             slices.push(&ZEROS[..(padded - end) as usize]);
-            write_all_at(&*segment.file, &slices, start)
+            write_parts_at(&*segment.file, &slices, start)
                 .map_err(|e| Error::io("writing to the log", &segment.path, e))?;
             segment.advance_written(end as u32);
             segment.record_bytes.fetch_add(end - start, Ordering::Relaxed);
@@ -427,7 +435,7 @@ impl Committer {
         let target = p.written;
         let slot = (0..SYNC_SLOTS).find(|s| p.syncs.iter().all(|y| y.slot != *s)).unwrap_or(0);
         let segments = std::mem::take(&mut p.dirty);
-        p.syncs.push_back(Sync { target, slot, ok: false, started: Instant::now() });
+        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: Instant::now() });
         p.sync_target = target;
         p.unsynced_bytes = 0;
         drop(p);
@@ -539,6 +547,11 @@ impl Committer {
         self.write(&watermark_record(), &Accept::internal(Durability::Synced))
     }
 
+    /// A ticket that completes when everything accepted so far has the durability.
+    pub(crate) fn barrier(self: &Arc<Self>, durability: Durability) -> Result<Ticket> {
+        self.submit(&watermark_record(), &Accept::internal(durability))
+    }
+
     /// Notes the watermark in the log if the last record does not carry it; costs no sync.
     pub(crate) fn note_watermark(&self) -> Result<()> {
         let p = self.lock();
@@ -576,10 +589,15 @@ impl Committer {
         (p.ready.len(), p.wanted_len)
     }
 
+    /// Bytes of the prepared segments.
+    pub(crate) fn ready_bytes(&self) -> u64 {
+        self.lock().ready.iter().map(|s| s.len).sum()
+    }
+
     /// Hands over a prepared segment. One that is larger than usual replaces those that are too small.
     pub(crate) fn put_ready(&self, prepared: Result<Arc<Segment>>) {
         let mut p = self.lock();
-        let mut unused = Vec::new();
+        let mut unused = VecDeque::new();
         match prepared {
             Ok(segment) => {
                 if p.wanted_len > 0 && segment.len >= p.wanted_len {

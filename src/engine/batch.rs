@@ -80,7 +80,11 @@ impl WriteBatch {
 
     fn desc_len_max(&self) -> usize {
         let b = &self.batch;
-        20 + b.sections.len() * 15 + b.ops.len() * 31 + b.runs.len() * 15 + b.entries.len() * 9 + self.inline_bytes
+        20 + b.sections.len() * 15
+            + b.ops.len() * 31
+            + b.runs.len() * 15
+            + b.entries.len() * 9
+            + self.inline_bytes
     }
 
     /// To the form in which it goes to the log, without copying what goes there uncompressed.
@@ -305,7 +309,9 @@ impl RegionBatch<'_> {
     fn open_append(&mut self) -> Option<(u64, u32)> {
         let b = &self.batch.batch;
         match (b.sections.last(), b.ops.last()) {
-            (Some(s), Some(Op::Append { first, entries, .. })) if s.region == self.region => Some((*first, *entries)),
+            (Some(s), Some(Op::Append { first, entries, .. })) if s.region == self.region => {
+                Some((*first, *entries))
+            }
             _ => None,
         }
     }
@@ -320,7 +326,9 @@ impl RegionBatch<'_> {
         }
         fill(&mut self.batch.payload);
         let Some(payload) = self.batch.payload.get(start..) else {
-            return Err(Error::invalid("the closure of append_with shortened the batch's buffer").in_region(region));
+            return Err(
+                Error::invalid("the closure of append_with shortened the batch's buffer").in_region(region)
+            );
         };
         let len = payload.len();
         if len > ENTRY_BYTES_MAX {
@@ -451,5 +459,6 @@ fn check_id(region: RegionId, id: EntryId) -> Result<()> {
 }
 
 fn too_large(region: RegionId, what: &str, len: usize, name: &str, max: usize) -> Error {
-    Error::new(ErrorKind::TooLarge, format!("{what} of {len} bytes refused: {name} is {max}")).in_region(region)
+    Error::new(ErrorKind::TooLarge, format!("{what} of {len} bytes refused: {name} is {max}"))
+        .in_region(region)
 }

@@ -117,4 +117,3 @@ impl Rollback<'_> {
         (self.first..=self.last).map(move |index| region.entry(index))
     }
 }
-

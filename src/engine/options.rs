@@ -1,8 +1,8 @@
 //! How an engine is opened.
 
+use crate::engine::Engine;
 use crate::engine::listener::EventListener;
 use crate::engine::reader::Reader;
-use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::vfs::{OsVfs, Vfs};

@@ -170,4 +170,3 @@ pub enum Lookup {
     /// It may have been here: compacted, or the region is damaged.
     Unknown,
 }
-

@@ -65,6 +65,9 @@ const DIGITS: usize = 10;
 
 const LOCK: &str = "LOCK";
 
+/// The name that a checkpoint has while it is written.
+pub(crate) const CHECKPOINT_TEMP: &str = "checkpoint.tmp";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -219,6 +219,47 @@ impl Extent {
         Ok(())
     }
 
+    /// A copy of `a..=b`, with its locations if they are on the heap. It is not counted as live.
+    pub(crate) fn part(&self, a: u64, b: u64) -> Extent {
+        let mem = self.mem.as_ref().map(|mem| {
+            let start = (a - mem.first) as usize;
+            let locs = mem.locs.get(start..start + (b - a + 1) as usize).unwrap_or(&[]).to_vec();
+            Box::new(MemIndex { first: a, locs, runs: mem.runs.clone() })
+        });
+        Extent {
+            first: a,
+            last: b,
+            first_term: self.known_term(a),
+            last_term: self.known_term(b),
+            bytes: 0,
+            segment: self.segment.clone(),
+            mem,
+        }
+    }
+
+    /// The last entry of `a..=b` that a read of at most `bytes` may want, as far as that is known without the footer.
+    pub(crate) fn reach(&self, a: u64, b: u64, bytes: u64, overhead: u64) -> u64 {
+        let Some(mem) = &self.mem else { return b };
+        let start = (a - mem.first) as usize;
+        let mut left = bytes;
+        for (i, loc) in mem.locs.iter().skip(start).take((b - a + 1) as usize).enumerate() {
+            let cost = u64::from(loc.len).saturating_add(overhead);
+            if cost >= left {
+                return a + i as u64;
+            }
+            left -= cost;
+        }
+        b
+    }
+
+    /// What `a..=b` costs of a read's limit; 0 where only the footer knows.
+    pub(crate) fn cost(&self, a: u64, b: u64, overhead: u64) -> u64 {
+        let Some(mem) = &self.mem else { return 0 };
+        let start = (a - mem.first) as usize;
+        let locs = mem.locs.iter().skip(start).take((b - a + 1) as usize);
+        locs.map(|l| u64::from(l.len).saturating_add(overhead)).fold(0, u64::saturating_add)
+    }
+
     fn no_footer(&self, region: RegionId, index: u64) -> Error {
         Error::damaged(format!("the index of the segment does not list entry {index}; run `raftwood check`"))
             .in_region(region)
@@ -226,9 +267,11 @@ impl Extent {
     }
 
     fn bad_footer(&self, region: RegionId, what: &str) -> Error {
-        Error::damaged(format!("the footer of the segment is damaged: {what}; reopen the store to rebuild it"))
-            .in_region(region)
-            .at(&self.segment.path, None)
+        Error::damaged(format!(
+            "the footer of the segment is damaged: {what}; reopen the store to rebuild it"
+        ))
+        .in_region(region)
+        .at(&self.segment.path, None)
     }
 
     /// Bytes on the heap beyond the extent itself.

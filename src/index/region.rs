@@ -66,7 +66,13 @@ impl RegionState {
             (Some(a), Some(z)) => (a.first, z.last, z.term(region, z.last).unwrap_or(0)),
             _ => (base_index + 1, base_index, self.base.map_or(0, |b| b.term)),
         };
-        LogState { base: self.base, first, last, last_term, durable: self.durable_index(durable).unwrap_or(base_index) }
+        LogState {
+            base: self.base,
+            first,
+            last,
+            last_term,
+            durable: self.durable_index(durable).unwrap_or(base_index),
+        }
     }
 
     /// The last entry of those whose batches lie below `durable`.
@@ -116,7 +122,9 @@ impl RegionState {
         }
         self.truncate_from(first);
         match self.extents.last_mut() {
-            Some(e) if e.mem.is_some() && e.segment.id == segment.id && e.last + 1 == first => e.push(runs, locs),
+            Some(e) if e.mem.is_some() && e.segment.id == segment.id && e.last + 1 == first => {
+                e.push(runs, locs)
+            }
             _ => self.extents.push(Extent::unsealed(first, runs, locs, segment)),
         }
     }

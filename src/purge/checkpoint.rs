@@ -6,13 +6,16 @@
 //! checkpoint never knows of anything that a crash could undo.
 
 use crate::engine::listener::Event;
+use crate::engine::options::Options;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, SegmentRecord};
-use crate::format::file_header::Identity;
-use crate::format::names::FileName;
-use crate::store::{CheckpointInfo, Store, lock};
+use crate::format::file_header::{Identity, StoreId};
+use crate::format::names::{CHECKPOINT_TEMP, FileName};
+use crate::store::{CheckpointInfo, Checkpoints, Store, lock};
+use crate::types::Lsn;
 use crate::vfs::OpenMode;
-use crate::vfs::io::write_all_at;
+use crate::vfs::io::write_parts_at;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// A checkpoint is due when the log has grown by this many times its size, or by a segment if that is more.
@@ -56,7 +59,7 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
         });
     }
     let identity = Identity { store: store.id, file: sequence, salt: store.options.salts.next() };
-    let mut header = CheckpointHeader {
+    let header = CheckpointHeader {
         identity,
         start_segment,
         synced: accepted,
@@ -65,7 +68,7 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
         segments,
     };
 
-    let mut writer = CheckpointWriter::new(&header);
+    let mut writer = CheckpointWriter::new(header);
     let mut regions = 0;
     let mut forgotten = Vec::new();
     for cell in store.table.cells() {
@@ -81,11 +84,10 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
         writer.region(&state.record(cell.id));
         regions += 1;
     }
-    header.regions = regions;
     store.committer.sync()?;
-    header.synced = store.committer.durable();
-    let bytes = writer.finish(&header);
-    write(store, sequence, &bytes)?;
+    writer.set_synced(store.committer.durable());
+    let bytes = writer.into_bytes();
+    write(&store.dir, &store.options, sequence, &bytes)?;
 
     let mut kept = lock(&store.checkpoints);
     kept.next_sequence = sequence + 1;
@@ -116,10 +118,30 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
     Ok(())
 }
 
-fn write(store: &Store, sequence: u32, bytes: &[u8]) -> Result<()> {
-    let vfs = &*store.options.vfs;
-    let temp = store.dir.join("checkpoint.tmp");
-    let path = store.dir.join(FileName::Checkpoint(sequence).to_string());
+/// The checkpoint of an empty store: the first file of all, so that a store always has a name.
+pub(crate) fn first_checkpoint(dir: &Path, options: &Options, id: StoreId) -> Result<()> {
+    let header = CheckpointHeader {
+        identity: Identity { store: id, file: 1, salt: options.salts.next() },
+        start_segment: 1,
+        synced: Lsn::ZERO,
+        next_file: 1,
+        regions: 0,
+        segments: Vec::new(),
+    };
+    write(dir, options, 1, &CheckpointWriter::new(header).into_bytes())
+}
+
+/// What is known of it.
+pub(crate) fn first_checkpoint_info() -> Checkpoints {
+    let first =
+        CheckpointInfo { sequence: 1, start_segment: 1, accepted: Lsn::ZERO, bytes: 256, log_bytes: 0 };
+    Checkpoints { next_sequence: 2, kept: [first].into() }
+}
+
+fn write(dir: &Path, options: &Options, sequence: u32, bytes: &[u8]) -> Result<()> {
+    let vfs = &*options.vfs;
+    let temp = dir.join(CHECKPOINT_TEMP);
+    let path = dir.join(FileName::Checkpoint(sequence).to_string());
     match vfs.remove(&temp) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(Error::io("removing a stale file", &temp, e));
@@ -128,8 +150,8 @@ fn write(store: &Store, sequence: u32, bytes: &[u8]) -> Result<()> {
     }
     let file =
         vfs.open(&temp, OpenMode::CreateNew).map_err(|e| Error::io("creating a checkpoint", &temp, e))?;
-    write_all_at(&*file, &[bytes], 0).map_err(|e| Error::io("writing a checkpoint", &temp, e))?;
+    write_parts_at(&*file, &[bytes], 0).map_err(|e| Error::io("writing a checkpoint", &temp, e))?;
     file.sync_all().map_err(|e| Error::io("syncing a checkpoint", &temp, e))?;
     vfs.rename(&temp, &path).map_err(|e| Error::io("naming a checkpoint", &path, e))?;
-    vfs.sync_dir(&store.dir).map_err(|e| Error::io("syncing the directory", &store.dir, e))
+    vfs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))
 }

@@ -13,7 +13,7 @@ use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, load_footer, write_footer};
 use crate::store::Store;
 use crate::types::{Durability, EntryId, Lsn, RegionId};
-use crate::vfs::io::write_all_at;
+use crate::vfs::io::write_parts_at;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -162,7 +162,8 @@ fn fill(
         w.piece(piece)?;
     }
     w.flush()?;
-    let end = u32::try_from(w.offset).map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
+    let end =
+        u32::try_from(w.offset).map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
     let tail = Tail { end, last: w.chain, watermark: Lsn::ZERO };
     let moved = w.moved;
     let footer = w.footer.finish(tail);
@@ -249,7 +250,7 @@ impl Writer<'_> {
             previous: self.chain,
         };
         let (head, shape) = header.encode(self.seed);
-        write_all_at(&*self.cold.file, &[&head, &desc, &self.payload], self.offset)
+        write_parts_at(&*self.cold.file, &[&head, &desc, &self.payload], self.offset)
             .map_err(|e| Error::io("writing a cold segment", &self.cold.temp, e))?;
         self.footer
             .batch(&self.batch, &[], offset + RECORD_HEADER_LEN + desc_len)

@@ -17,7 +17,7 @@ mod checkpoint;
 mod clean;
 mod seal;
 
-pub(crate) use checkpoint::{checkpoint, checkpoint_if_due};
+pub(crate) use checkpoint::{checkpoint, checkpoint_if_due, first_checkpoint, first_checkpoint_info};
 pub(crate) use clean::relocate;
 pub(crate) use seal::seal_due;
 

@@ -60,7 +60,8 @@ pub(super) fn follow(
     let mut links: Vec<Link> = Vec::new();
     // The first segment whose first record does not follow what is known.
     let mut behind_hole: Option<usize> = None;
-    let logs: Vec<Arc<Segment>> = opened.segments.values().filter(|s| s.kind == FileKind::Log).cloned().collect();
+    let logs: Vec<Arc<Segment>> =
+        opened.segments.values().filter(|s| s.kind == FileKind::Log).cloned().collect();
     for segment in &logs {
         let footer = footer_on_disk(options, segment);
         if segment.id < checkpoint.start_segment {
@@ -281,11 +282,12 @@ fn cut_at_watermark(
         link.end = from;
         link.last = keep.checked_sub(1).map_or(Shape::default(), |i| link.records[i].1);
         link.records.truncate(keep);
-        if keep == 0 && let Some(follows) = link.follows {
+        if keep == 0
+            && let Some(follows) = link.follows
+        {
             // Nothing of it stays: the next record follows what this segment followed.
             link.last = follows;
         }
     }
     Ok(tail)
 }
-

@@ -5,7 +5,7 @@ use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::{FileHeader, FileKind, HeaderError, SEGMENT_HEADER_LEN};
-use crate::format::names::FileName;
+use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::segment::Segment;
 use crate::vfs::io::read_up_to;
 use crate::vfs::{FileType, OpenMode, VfsFile};
@@ -74,9 +74,6 @@ pub(super) fn list(dir: &Path, options: &Options) -> Result<Listing> {
     Ok(l)
 }
 
-/// The name a checkpoint has while it is written.
-pub(crate) const CHECKPOINT_TEMP: &str = "checkpoint.tmp";
-
 /// The segments that take part.
 #[derive(Debug, Default)]
 pub(super) struct Opened {
@@ -118,7 +115,8 @@ pub(super) fn open_segments(
             None => {
                 if named.is_some() {
                     report.damage.push(
-                        Error::damaged("the file under a segment's name belongs to another store").at(&path, None),
+                        Error::damaged("the file under a segment's name belongs to another store")
+                            .at(&path, None),
                     );
                 }
                 listing.foreign.push(name.to_string());
@@ -135,8 +133,7 @@ fn open_segment(
     options: &Options,
     checkpoint: &CheckpointHeader,
 ) -> Result<Option<Segment>> {
-    let file =
-        options.vfs.open(path, OpenMode::Read).map_err(|e| Error::io("opening a segment", path, e))?;
+    let file = options.vfs.open(path, OpenMode::Read).map_err(|e| Error::io("opening a segment", path, e))?;
     let header = match read_header(&*file, path)? {
         Ok(header) => header,
         Err(HeaderError::Malformed(e)) => {
@@ -178,7 +175,10 @@ fn open_segment(
 }
 
 /// The header of a segment file, from either copy.
-pub(crate) fn read_header(file: &dyn VfsFile, path: &Path) -> Result<std::result::Result<FileHeader, HeaderError>> {
+pub(crate) fn read_header(
+    file: &dyn VfsFile,
+    path: &Path,
+) -> Result<std::result::Result<FileHeader, HeaderError>> {
     let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
     let got = read_up_to(file, &mut block, 0).map_err(|e| Error::io("reading a segment header", path, e))?;
     block.truncate(got);

@@ -172,7 +172,12 @@ fn newest_checkpoint(
                 report.bad_checkpoints = reasons.len() as u64;
                 return Ok(Some((header.clone(), regions, kept(listing, &header, bytes))));
             }
-            Ok((Err(CheckpointError::Header(e @ (HeaderError::NewerVersion(_) | HeaderError::UnknownFlags(_)))), _)) => {
+            Ok((
+                Err(CheckpointError::Header(
+                    e @ (HeaderError::NewerVersion(_) | HeaderError::UnknownFlags(_)),
+                )),
+                _,
+            )) => {
                 return Err(Error::new(
                     crate::ErrorKind::Unsupported,
                     format!("the store was written by a newer release: {e}; open it with that release"),
@@ -240,8 +245,9 @@ fn give_footer(segment: &Arc<Segment>, report: &mut OpenReport) -> Result<()> {
     let built = build_footer(segment, end)?;
     report.scanned_segments += 1;
     report.scanned_bytes += u64::from(end);
-    let footer = Footer::open(Bytes::from(built.bytes), &segment.identity)
-        .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None))?;
+    let footer = Footer::open(Bytes::from(built.bytes), &segment.identity).map_err(|e| {
+        Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None)
+    })?;
     segment.set_footer(Arc::new(footer));
     Ok(())
 }

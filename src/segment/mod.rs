@@ -21,7 +21,7 @@ pub(crate) mod pool;
 pub(crate) mod scan;
 mod seal;
 
-pub(crate) use seal::{SealOutcome, build_footer, footer_path, load_footer, write_footer};
+pub(crate) use seal::{build_footer, footer_path, load_footer, write_footer};
 
 use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
@@ -259,12 +259,14 @@ impl Segment {
 
     /// The bytes a location points to, before any check but bounds.
     pub(crate) fn unverified(&self, loc: Loc) -> Result<Bytes> {
-        if loc.inner == Loc::RAW {
-            return self.bytes(loc.pos, loc.len);
+        match loc.is_raw() {
+            true => self.bytes(loc.pos, loc.len),
+            false => self.inside(&self.block(loc)?, loc),
         }
-        let damaged = |what: &str| {
-            Error::damaged(format!("a compressed block {what}")).at(&self.path, Some(u64::from(loc.pos)))
-        };
+    }
+
+    /// The compressed block that a location points into, decompressed.
+    pub(crate) fn block(&self, loc: Loc) -> Result<Bytes> {
         let head = self.bytes(loc.pos, 8)?;
         let word = |at: usize| {
             let mut raw = [0; 4];
@@ -272,15 +274,24 @@ impl Segment {
             u32::from_le_bytes(raw)
         };
         let (raw_len, stored_len) = (word(0), word(4));
-        let start = loc.pos.checked_add(8).ok_or_else(|| damaged("lies beyond the file"))?;
+        let start = loc.pos.checked_add(8).ok_or_else(|| self.bad_block(loc, "lies beyond the file"))?;
         let stored = self.bytes(start, stored_len)?;
         let raw = decompress(&stored, raw_len as usize)
-            .map_err(|e| damaged(&format!("cannot be decompressed: {e}")))?;
+            .map_err(|e| self.bad_block(loc, &format!("cannot be decompressed: {e}")))?;
+        Ok(Bytes::from(raw))
+    }
+
+    /// One entry of a decompressed block.
+    pub(crate) fn inside(&self, block: &Bytes, loc: Loc) -> Result<Bytes> {
         let (from, to) = (loc.inner as usize, loc.inner as usize + loc.len as usize);
-        if to > raw.len() {
-            return Err(damaged("is shorter than its entries"));
+        if to > block.len() {
+            return Err(self.bad_block(loc, "is shorter than its entries"));
         }
-        Ok(Bytes::from(raw).slice(from..to))
+        Ok(block.slice(from..to))
+    }
+
+    fn bad_block(&self, loc: Loc, what: &str) -> Error {
+        Error::damaged(format!("a compressed block {what}")).at(&self.path, Some(u64::from(loc.pos)))
     }
 
     /// `len` bytes at `pos` of the file, borrowed where the file is mapped.

@@ -13,7 +13,7 @@ use crate::engine::options::{Options, ReadMode};
 use crate::error::{Error, Result};
 use crate::format::file_header::{FileHeader, FileKind, Identity, StoreId};
 use crate::format::names::FileName;
-use crate::vfs::io::write_all_at;
+use crate::vfs::io::write_parts_at;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -174,7 +174,7 @@ impl SegmentFactory {
 
     fn dress(&self, free: &FreeFile, header: &FileHeader, path: &Path) -> Result<Arc<Segment>> {
         let file = self.open(&free.path)?;
-        write_all_at(&*file, &[&header.encode_segment_block()], 0)
+        write_parts_at(&*file, &[&header.encode_segment_block()], 0)
             .map_err(|e| Error::io("writing a segment header", &free.path, e))?;
         file.sync_data().map_err(|e| Error::io("syncing a segment header", &free.path, e))?;
         self.vfs.rename(&free.path, path).map_err(|e| Error::io("naming a segment", path, e))?;
@@ -198,7 +198,7 @@ impl SegmentFactory {
     pub(crate) fn name_cold(&self, cold: &ColdFile, end: u32) -> Result<Arc<Segment>> {
         let len = u64::from(end).next_multiple_of(4096);
         let header = FileHeader { kind: FileKind::Cold, identity: cold.identity, len, previous_salt: 0 };
-        write_all_at(&*cold.file, &[&header.encode_segment_block()], 0)
+        write_parts_at(&*cold.file, &[&header.encode_segment_block()], 0)
             .map_err(|e| Error::io("writing a segment header", &cold.temp, e))?;
         cold.file.set_len(len).map_err(|e| Error::io("trimming a cold segment", &cold.temp, e))?;
         cold.file.sync_all().map_err(|e| Error::io("syncing a cold segment", &cold.temp, e))?;
@@ -290,10 +290,8 @@ impl SegmentFactory {
     }
 
     fn create(&self, path: &Path, len: u64) -> Result<Arc<dyn VfsFile>> {
-        let file = self
-            .vfs
-            .open(path, OpenMode::CreateNew)
-            .map_err(|e| Error::io("creating a file", path, e))?;
+        let file =
+            self.vfs.open(path, OpenMode::CreateNew).map_err(|e| Error::io("creating a file", path, e))?;
         // Blocks are reserved here, so that a full disk is met now and not by an accepted batch.
         if let Err(e) = file.allocate(len) {
             drop(file);
@@ -308,7 +306,7 @@ impl SegmentFactory {
         let mut at = 0;
         while at < len {
             let n = FILL_BYTES.min((len - at) as usize);
-            write_all_at(file, &[&zeros[..n]], at).map_err(|e| Error::io("filling a file", path, e))?;
+            write_parts_at(file, &[&zeros[..n]], at).map_err(|e| Error::io("filling a file", path, e))?;
             at += n as u64;
         }
         self.filled_bytes.fetch_add(len, Ordering::Relaxed);

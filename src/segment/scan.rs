@@ -77,12 +77,12 @@ impl<'a> Scanner<'a> {
 
     /// What stands at `offset`.
     pub(crate) fn look(&mut self, offset: u32) -> Result<Found> {
+        let at = Lsn::new(self.segment, offset);
+        let (seed, limit) = (self.seed, self.limit);
         let head = self.read(u64::from(offset), RECORD_HEADER_LEN as usize)?;
         if head.len() < RECORD_HEADER_LEN as usize {
             return Ok(Found::Nothing);
         }
-        let at = Lsn::new(self.segment, offset);
-        let (seed, limit) = (self.seed, self.limit);
         let Ok((header, shape)) = RecordHeader::decode(head, seed, at) else {
             return Ok(Found::Nothing);
         };
@@ -114,7 +114,8 @@ impl<'a> Scanner<'a> {
                     continue;
                 }
                 let here = (at + i as u64) as u32;
-                if let Ok((header, shape)) = RecordHeader::decode(&bytes[i..], seed, Lsn::new(segment, here)) {
+                if let Ok((header, shape)) = RecordHeader::decode(&bytes[i..], seed, Lsn::new(segment, here))
+                {
                     return Ok(Some((here, header, shape)));
                 }
             }
@@ -137,9 +138,8 @@ impl<'a> Scanner<'a> {
             // Lengths were checked against the limit, and the limit is the file's length: no hostile allocation.
             let want = WINDOW_BYTES.max(len).min(self.limit.saturating_sub(offset) as usize);
             self.window.resize(want, 0);
-            let got = read_up_to(self.file, &mut self.window, offset).map_err(|e| {
-                Error::io("reading a segment", self.path, e).at(self.path, Some(offset))
-            })?;
+            let got = read_up_to(self.file, &mut self.window, offset)
+                .map_err(|e| Error::io("reading a segment", self.path, e).at(self.path, Some(offset)))?;
             self.window.truncate(got);
             self.window_at = offset;
         }

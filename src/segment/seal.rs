@@ -9,7 +9,7 @@ use crate::format::footer::{Footer, FooterBuilder, Tail};
 use crate::format::names::FileName;
 use crate::format::record::{RecordKind, Shape};
 use crate::types::Lsn;
-use crate::vfs::io::{read_exact_at, write_all_at};
+use crate::vfs::io::{read_exact_at, write_parts_at};
 use crate::vfs::{OpenMode, Vfs};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ pub(crate) fn write_footer(vfs: &dyn Vfs, dir: &Path, id: u32, bytes: &[u8]) -> 
         _ => {}
     }
     let file = vfs.open(&temp, OpenMode::CreateNew).map_err(fail("creating a footer"))?;
-    write_all_at(&*file, &[bytes], 0).map_err(fail("writing a footer"))?;
+    write_parts_at(&*file, &[bytes], 0).map_err(fail("writing a footer"))?;
     file.sync_data().map_err(fail("syncing a footer"))?;
     vfs.rename(&temp, &footer_path(dir, id)).map_err(fail("renaming a footer"))?;
     vfs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))

@@ -45,6 +45,11 @@ impl CheckpointWriter {
         writer
     }
 
+    /// How far the log was synced after the last region was captured.
+    pub(crate) fn set_synced(&mut self, synced: crate::types::Lsn) {
+        self.header.synced = synced;
+    }
+
     /// Adds a region.
     pub(crate) fn region(&mut self, region: &RegionRecord) {
         debug_assert!(region.check().is_ok(), "the reader would refuse {region:?}");

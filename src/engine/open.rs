@@ -1,0 +1,167 @@
+//! Opening: recover, make the tail durable anew, start.
+
+use super::{Engine, Inner, lock_path};
+use crate::commit::{Accept, Committer, Hooks};
+use crate::engine::fetch::Fetcher;
+use crate::engine::listener::Event;
+use crate::engine::options::{Background, Options};
+use crate::engine::threads::Threads;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::Install;
+use crate::format::file_header::StoreId;
+use crate::format::names::FileName;
+use crate::format::record::RecordKind;
+use crate::index::Table;
+use crate::purge;
+use crate::recovery::{Purpose, Recovered, recover};
+use crate::segment::pool::{STARTER_BYTES, SegmentFactory};
+use crate::store::{Checkpoints, Shared, Store};
+use crate::types::Durability;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+impl Engine {
+    pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Engine> {
+        let began = Instant::now();
+        options
+            .vfs
+            .create_dir_all(dir)
+            .map_err(|e| Error::io("creating the directory of the store", dir, e))?;
+        let path = lock_path(dir);
+        let lock = options.vfs.lock(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => Error::new(
+                ErrorKind::Locked,
+                "another engine has the store open; close it first, or open read-only to inspect it",
+            )
+            .at(&path, None),
+            _ => Error::io("locking the store", &path, e),
+        })?;
+        let recovered = match recover(dir, &options, Purpose::Write)? {
+            Some(recovered) => recovered,
+            None => fresh(&options),
+        };
+        let engine = build(dir, options, recovered, lock)?;
+        Ok(engine.timed(began))
+    }
+
+    fn timed(mut self, began: Instant) -> Engine {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.report.times.total = began.elapsed();
+        }
+        self
+    }
+}
+
+/// A store that does not exist yet.
+fn fresh(options: &Options) -> Recovered {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&options.salts.next().to_le_bytes());
+    id[8..].copy_from_slice(&options.salts.next().to_le_bytes());
+    Recovered {
+        id: StoreId(id),
+        table: Arc::new(Table::default()),
+        segments: BTreeMap::new(),
+        unsealed: Vec::new(),
+        chain: Default::default(),
+        next_file: 1,
+        checkpoints: Checkpoints { next_sequence: 1, ..Checkpoints::default() },
+        tail: Vec::new(),
+        free: Vec::new(),
+        leftovers: Vec::new(),
+        report: crate::engine::report::OpenReport { created: true, ..Default::default() },
+    }
+}
+
+fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>) -> Result<Engine> {
+    let phase = Instant::now();
+    let factory = Arc::new(SegmentFactory::new(dir, &options, r.id, r.next_file));
+    for (number, len) in r.free {
+        factory.adopt_free(number, len);
+    }
+    let mut report = r.report;
+    if report.created {
+        // Nothing may stand in the directory without a checkpoint that names the store.
+        purge::first_checkpoint(dir, &options, r.id)?;
+    }
+    let active = factory.prepare(STARTER_BYTES.min(options.segment_bytes))?;
+    let shared = Arc::new(Shared::new(r.segments, options.listeners.clone()));
+    let hooks: Arc<dyn Hooks> = shared.clone();
+    let committer = Arc::new(Committer::new(
+        r.table.clone(),
+        factory.clone(),
+        hooks,
+        active,
+        r.chain,
+        options.in_flight_bytes_max,
+        options.background == Background::Manual,
+    ));
+    let mut checkpoints = r.checkpoints;
+    if report.created {
+        checkpoints = purge::first_checkpoint_info();
+    }
+    let store = Arc::new(Store {
+        dir: dir.to_path_buf(),
+        id: r.id,
+        table: r.table,
+        factory,
+        committer,
+        shared,
+        checkpoints: Mutex::new(checkpoints),
+        upkeep: Mutex::default(),
+        cleaned_bytes: AtomicU64::new(0),
+        upkeep_bytes: AtomicU64::new(0),
+        options,
+    });
+    let threads = Threads::start(&store)?;
+    // From here on an error drops `engine`, which ends the threads.
+    let inner = Inner {
+        store: store.clone(),
+        report: Default::default(),
+        fetcher: Fetcher::default(),
+        threads,
+        _lock: lock,
+    };
+    let mut engine = Engine(Arc::new(inner));
+
+    for encoded in &r.tail {
+        store.committer.write(encoded, &Accept::internal(Durability::Written))?;
+        if encoded.kind == RecordKind::Install {
+            let install = Install::decode(&encoded.desc)
+                .map_err(|e| Error::damaged(format!("a control record makes no sense: {e}")))?;
+            if let Some(cold) = store.shared.segment(install.cold) {
+                purge::relocate(&store.table, &cold, &install.sources);
+            }
+        }
+    }
+    if !r.tail.is_empty() {
+        store.committer.sync()?;
+    }
+    // Nothing of these is needed any more, now that the tail is durable elsewhere.
+    for path in &r.leftovers {
+        match store.options.vfs.remove(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                store.report(Err(Error::io("removing a leftover", path, e)));
+            }
+            _ => report.removed.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned()),
+        }
+    }
+    for segment in r.unsealed {
+        let end = segment.sealed_end();
+        crate::store::lock(&store.shared.sealing).push_back((segment, end));
+    }
+    for name in &report.foreign {
+        store.shared.tell(&Event::ForeignFile {
+            path: &dir.join(FileName::parse(name).map_or(name.clone(), |n| n.to_string())),
+        });
+    }
+    engine.0.threads.start_upkeep(&store)?;
+    report.regions = store.table.cells().filter(|c| c.read().exists).count() as u64;
+    report.times.tail = phase.elapsed();
+    if let Some(inner) = Arc::get_mut(&mut engine.0) {
+        inner.report = report;
+    }
+    Ok(engine)
+}

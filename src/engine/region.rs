@@ -1,0 +1,311 @@
+//! Reading one region.
+
+use crate::engine::Engine;
+use crate::engine::report::{Health, Lookup, RegionStats};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::Loc;
+use crate::index::{Extent, RegionState, TermAt};
+use crate::segment::Segment;
+use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
+use bytes::Bytes;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+/// The name of one region of an engine, to read from. Cheap to make and to clone; it keeps no snapshot: each call
+/// answers as of now.
+#[derive(Clone, Debug)]
+pub struct Region {
+    engine: Engine,
+    id: RegionId,
+}
+
+impl Region {
+    pub(crate) fn new(engine: Engine, id: RegionId) -> Region {
+        Region { engine, id }
+    }
+
+    /// The region's id.
+    pub fn id(&self) -> RegionId {
+        self.id
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&RegionState) -> T) -> T {
+        match self.engine.store().table.get(self.id) {
+            Some(cell) => read(&cell.read()),
+            None => read(&RegionState::default()),
+        }
+    }
+
+    /// Whether anything was ever written to the region since it was last destroyed.
+    pub fn exists(&self) -> bool {
+        self.with(|s| s.exists)
+    }
+
+    /// Base, first, last and durable index, taken at one moment.
+    pub fn state(&self) -> LogState {
+        let durable = self.engine.durable_lsn();
+        self.with(|s| s.log_state(self.id, durable))
+    }
+
+    /// The index of the first live entry; in an empty log, the one behind the compaction point, or 1.
+    pub fn first_index(&self) -> u64 {
+        self.with(|s| s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1)))
+    }
+
+    /// The index of the last live entry; in an empty log, the compaction point, or 0.
+    pub fn last_index(&self) -> u64 {
+        self.with(|s| s.last().unwrap_or_else(|| s.base.map_or(0, |b| b.index)))
+    }
+
+    /// The term of the entry at `index`. Answers for the compaction point too, for ever, and with 0 for index 0 of a
+    /// log that starts at 1. Never touches a payload.
+    ///
+    /// # Errors
+    /// `Compacted` below the compaction point, `Unavailable` behind the last entry.
+    pub fn term(&self, index: u64) -> Result<u64> {
+        self.with(|s| match s.term(self.id, index)? {
+            TermAt::Term(term) => Ok(term),
+            TermAt::Compacted => Err(self.compacted(s, index)),
+            TermAt::Unavailable => Err(self.unavailable(s, index)),
+        })
+    }
+
+    /// One entry. Its payload borrows the segment when it is stored uncompressed.
+    ///
+    /// # Errors
+    /// `Compacted`, `Unavailable`; `Damaged` if the bytes do not match the checksum that was taken when the entry was
+    /// handed over.
+    pub fn entry(&self, index: u64) -> Result<Entry> {
+        let extent = self.with(|s| match s.extent(index) {
+            Some(e) => Ok(e.part(index, index)),
+            None if index < s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1)) => {
+                Err(self.compacted(s, index))
+            }
+            None => Err(self.unavailable(s, index)),
+        })?;
+        let loc = extent.loc(self.id, index)?;
+        let id = EntryId::new(extent.term(self.id, index)?, index);
+        let payload = extent.segment.entry(self.id, id, loc)?;
+        Ok(Entry { id, payload })
+    }
+
+    /// The entries of `range` in order, at least one if there is any, no more than `limit` allows. A range without an
+    /// end goes to the last entry.
+    ///
+    /// # Errors
+    /// `Compacted` if the range starts at or below the compaction point, `Unavailable` if it reaches beyond the last
+    /// entry; an empty range is fine up to one behind the last. `Damaged` if any entry that would be returned is.
+    pub fn entries(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
+        let (parts, end) = self.with(|s| {
+            let first = s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1));
+            let next = s.last().map_or_else(|| s.base.map_or(first, |b| b.index + 1), |l| l + 1);
+            let (from, to) = bounds(&range, first, next);
+            if from < first {
+                return Err(self.compacted(s, from));
+            }
+            if from > next || to > next {
+                return Err(self.unavailable(s, from.max(to.saturating_sub(1))));
+            }
+            Ok((parts(s, from, to, limit), to))
+        })?;
+        let _ = end;
+        self.read(parts, limit)
+    }
+
+    /// As [`entries`](Region::entries), but the range is cut to what is there instead of refused.
+    pub fn entries_clamped(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
+        let parts = self.with(|s| match (s.first(), s.last()) {
+            (Some(first), Some(last)) => {
+                let (from, to) = bounds(&range, first, last + 1);
+                parts(s, from.max(first), to.min(last + 1), limit)
+            }
+            _ => Vec::new(),
+        });
+        self.read(parts, limit)
+    }
+
+    fn read(&self, parts: Vec<Extent>, limit: ReadLimit) -> Result<Vec<Entry>> {
+        let mut out = Vec::new();
+        let mut budget = limit.bytes;
+        'parts: for extent in &parts {
+            let want = limit.entries.saturating_sub(out.len() as u64).min(extent.count());
+            if want == 0 {
+                break;
+            }
+            let mut locs: Vec<Loc> = Vec::with_capacity(want.min(4096) as usize);
+            extent.locs(self.id, extent.first, extent.first + (want - 1), |loc| locs.push(loc))?;
+            let mut take = 0;
+            for loc in &locs {
+                let cost = u64::from(loc.len).saturating_add(limit.overhead);
+                if cost > budget && !(out.is_empty() && take == 0) {
+                    break;
+                }
+                budget = budget.saturating_sub(cost);
+                take += 1;
+            }
+            let full = take < locs.len();
+            let mut spans = Spans { segment: &extent.segment, at: 0, bytes: Bytes::new(), block: None };
+            for (i, loc) in locs[..take].iter().enumerate() {
+                let id =
+                    EntryId::new(extent.term(self.id, extent.first + i as u64)?, extent.first + i as u64);
+                let bytes = spans.bytes(&locs[i..take], *loc)?;
+                let payload = extent.segment.verify(self.id, id, *loc, bytes)?;
+                out.push(Entry { id, payload });
+            }
+            if full {
+                break 'parts;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The hard state as it was last set.
+    pub fn hard_state(&self) -> Option<Bytes> {
+        self.with(|s| s.hard_state.clone())
+    }
+
+    /// The value of a metadata key.
+    pub fn get(&self, key: &[u8]) -> Option<Bytes> {
+        self.with(|s| s.kv.as_ref()?.get(key).cloned())
+    }
+
+    /// The metadata whose keys start with `prefix`, sorted by key.
+    pub fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+        self.with(|s| {
+            let Some(kv) = s.kv.as_ref() else { return Vec::new() };
+            kv.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+                .take_while(|(k, _)| k.starts_with(prefix))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect()
+        })
+    }
+
+    /// The region in figures.
+    pub fn stats(&self) -> RegionStats {
+        self.with(|s| RegionStats {
+            entries: s.extents.iter().map(Extent::count).sum(),
+            bytes: s.extents.iter().map(|e| e.bytes).sum(),
+            segments: s.extents.len() as u64,
+            heap_bytes: s.heap_bytes() as u64,
+        })
+    }
+
+    /// Whether the region's log is known to be all there. It looks nothing up: reads and the scrubber find damage.
+    pub fn health(&self) -> Health {
+        self.with(|s| match &s.damage {
+            None => Health::Healthy,
+            Some(d) => Health::Damaged { ranges: d.ranges.clone(), hard_state_lost: d.hard_state_lost },
+        })
+    }
+
+    /// What may be said to a peer that asks whether the entry is here. `DontHave` only when that is certain.
+    pub fn lookup(&self, id: EntryId) -> Lookup {
+        match self.term(id.index) {
+            Ok(term) if term != id.term => Lookup::DontHave,
+            Ok(_) => match self.entry(id.index) {
+                Ok(_) => Lookup::Have,
+                Err(e) if e.kind() == ErrorKind::Damaged => Lookup::HaveDamaged,
+                Err(_) => Lookup::Unknown,
+            },
+            Err(e) if e.kind() == ErrorKind::Unavailable && self.health() == Health::Healthy => {
+                Lookup::DontHave
+            }
+            Err(_) => Lookup::Unknown,
+        }
+    }
+
+    fn compacted(&self, s: &RegionState, index: u64) -> Error {
+        let first = s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1));
+        Error::new(
+            ErrorKind::Compacted,
+            format!("entry {index} is compacted: the first is {first}; ask for a snapshot"),
+        )
+        .in_region(self.id)
+    }
+
+    fn unavailable(&self, s: &RegionState, index: u64) -> Error {
+        let last = s.last().or(s.base.map(|b| b.index));
+        let last = last.map_or("the log is empty".to_string(), |l| format!("the last is {l}"));
+        Error::new(ErrorKind::Unavailable, format!("entry {index} is not there: {last}")).in_region(self.id)
+    }
+}
+
+/// From a range to a half-open one; an open end is the end of the log.
+fn bounds(range: &impl RangeBounds<u64>, first: u64, next: u64) -> (u64, u64) {
+    let from = match range.start_bound() {
+        Bound::Included(&i) => i,
+        Bound::Excluded(&i) => i.saturating_add(1),
+        Bound::Unbounded => first,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(&i) => i.saturating_add(1),
+        Bound::Excluded(&i) => i,
+        Bound::Unbounded => next.max(from),
+    };
+    (from, to)
+}
+
+/// Copies of the extents that `from..to` touches, as far as `limit` may reach: what a read needs once the region's lock
+/// is released.
+fn parts(s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Vec<Extent> {
+    let mut out = Vec::new();
+    let mut entries = limit.entries;
+    let mut bytes = limit.bytes;
+    let start = s.extents.partition_point(|e| e.last < from);
+    for e in &s.extents[start..] {
+        if e.first >= to || entries == 0 {
+            break;
+        }
+        let a = e.first.max(from);
+        let b = e.last.min(to - 1).min(a.saturating_add(entries - 1));
+        // Locations on the heap are copied, so no more of them than the limit can use.
+        let b = e.reach(a, b, bytes, limit.overhead);
+        out.push(e.part(a, b));
+        let n = b - a + 1;
+        entries -= n;
+        bytes = bytes.saturating_sub(e.cost(a, b, limit.overhead));
+        if bytes == 0 {
+            break;
+        }
+    }
+    out
+}
+
+/// Takes neighbouring entries out of one borrowed span, and entries of one compressed block out of one decompression.
+struct Spans<'a> {
+    segment: &'a Arc<Segment>,
+    at: u64,
+    bytes: Bytes,
+    block: Option<(u32, Bytes)>,
+}
+
+impl Spans<'_> {
+    fn bytes(&mut self, ahead: &[Loc], loc: Loc) -> Result<Bytes> {
+        let (pos, len) = (u64::from(loc.pos), loc.len as usize);
+        if loc.is_raw() {
+            if pos < self.at || pos + len as u64 > self.at + self.bytes.len() as u64 {
+                let mut end = pos + u64::from(loc.len);
+                for next in ahead.iter().skip(1) {
+                    if !next.is_raw() || u64::from(next.pos) != end || end - pos > SPAN_BYTES_MAX {
+                        break;
+                    }
+                    end += u64::from(next.len);
+                }
+                let span = u32::try_from(end - pos).unwrap_or(loc.len);
+                self.bytes = self.segment.bytes(loc.pos, span)?;
+                self.at = pos;
+            }
+            let from = (pos - self.at) as usize;
+            return Ok(self.bytes.slice(from..from + len));
+        }
+        if self.block.as_ref().is_none_or(|b| b.0 != loc.pos) {
+            self.block = Some((loc.pos, self.segment.block(loc)?));
+        }
+        let block = self.block.as_ref().map_or_else(Bytes::new, |b| b.1.clone());
+        self.segment.inside(&block, loc)
+    }
+}
+
+/// Entries beyond this are not taken together: one that is kept for long would keep its neighbours' memory too where
+/// reads are copies.
+const SPAN_BYTES_MAX: u64 = 256 << 10;

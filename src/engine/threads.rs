@@ -1,0 +1,124 @@
+//! The engine's own threads: none of them is on the path of a write that somebody waits for.
+
+use crate::engine::listener::Event;
+use crate::engine::options::Background;
+use crate::error::{Error, Result};
+use crate::purge;
+use crate::store::{Store, lock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often upkeep looks around when nothing wakes it.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Handles of the threads.
+#[derive(Default)]
+pub(crate) struct Threads {
+    store: Option<Arc<Store>>,
+    upkeep: Mutex<Option<JoinHandle<()>>>,
+    others: Mutex<Vec<JoinHandle<()>>>,
+    stopping: AtomicBool,
+}
+
+impl Threads {
+    /// Starts what a write may need: the preparer of segments and the driver of tickets nobody waits for.
+    pub(crate) fn start(store: &Arc<Store>) -> Result<Threads> {
+        let threads = Threads { store: Some(store.clone()), ..Threads::default() };
+        if store.options.background == Background::Threads {
+            let s = store.clone();
+            let commit = spawn("raftwood-commit", move || s.committer.run())?;
+            lock(&threads.others).push(commit);
+            let s = store.clone();
+            let pool = spawn("raftwood-pool", move || {
+                while s.shared.pool.wait(Duration::from_secs(60)) {
+                    s.report(prepare_segments(&s));
+                }
+            })?;
+            lock(&threads.others).push(pool);
+        }
+        Ok(threads)
+    }
+
+    /// Starts upkeep, once the store is whole.
+    pub(crate) fn start_upkeep(&self, store: &Arc<Store>) -> Result<()> {
+        if store.options.background == Background::Threads {
+            let s = store.clone();
+            let handle = spawn("raftwood-upkeep", move || upkeep(&s))?;
+            *lock(&self.upkeep) = Some(handle);
+        }
+        Ok(())
+    }
+
+    /// Ends upkeep. False when that was done before.
+    pub(crate) fn stop_upkeep(&self) -> bool {
+        if self.stopping.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        if let Some(store) = &self.store {
+            store.shared.upkeep.stop();
+        }
+        if let Some(thread) = lock(&self.upkeep).take() {
+            join(thread);
+        }
+        true
+    }
+
+    /// Ends the rest.
+    pub(crate) fn stop_all(&self) {
+        if let Some(store) = &self.store {
+            store.shared.pool.stop();
+        }
+        for thread in std::mem::take(&mut *lock(&self.others)) {
+            join(thread);
+        }
+    }
+}
+
+/// The last handle may be dropped on one of our own threads, by a callback: that one cannot wait for itself.
+fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() {
+        let _ = thread.join();
+    }
+}
+
+fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_string()).spawn(f).map_err(|e| {
+        Error::new(crate::ErrorKind::Io, format!("starting the thread {name} failed: {e}")).caused_by(e)
+    })
+}
+
+fn upkeep(store: &Arc<Store>) {
+    while store.shared.upkeep.wait(IDLE) {
+        store.report(purge::upkeep(store));
+        store.report(store.committer.note_watermark());
+        if let Some(elapsed) = store.committer.sync_running_for().filter(|e| *e >= store.options.stall_after)
+        {
+            store.shared.tell(&Event::SyncStalled { elapsed });
+        }
+    }
+}
+
+/// Makes the next segment ready, and fills the pool once the log has grown to full-size segments.
+pub(crate) fn prepare_segments(store: &Store) -> Result<()> {
+    loop {
+        let (ready, wanted) = store.committer.ready();
+        let (active, offset) = store.committer.active();
+        let soon = ready == 0 && u64::from(offset) > active.len / 8;
+        if wanted > 0 || soon {
+            let prepared = store.factory.prepare(store.factory.next_len(active.len).max(wanted));
+            let failed = prepared.as_ref().err().cloned();
+            store.committer.put_ready(prepared);
+            match failed {
+                Some(e) if wanted == 0 => return Err(e),
+                // Whoever waits for it has been told.
+                Some(_) => return Ok(()),
+                None => continue,
+            }
+        }
+        if active.len < store.options.segment_bytes || !store.factory.fill_one(ready)? {
+            return Ok(());
+        }
+    }
+}
