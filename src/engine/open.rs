@@ -126,7 +126,8 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     };
     let mut engine = Engine(Arc::new(inner));
 
-    for encoded in &r.tail {
+    for record in &r.tail {
+        let encoded = &record.encoded;
         store.committer.write(encoded, &Accept::internal(Durability::Written))?;
         if encoded.kind == RecordKind::Install {
             let install = Install::decode(&encoded.desc)
@@ -135,6 +136,9 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
                 purge::relocate(&store.table, &cold, &install.sources);
             }
         }
+    }
+    for (region, index) in r.tail.iter().flat_map(|t| t.damaged.iter().copied()) {
+        store.table.get_or_create(region).write().note_damage(index);
     }
     if !r.tail.is_empty() {
         store.committer.sync()?;

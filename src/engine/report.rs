@@ -28,6 +28,8 @@ pub struct OpenReport {
     pub tail_batches: u64,
     /// Accepted batches behind the watermark that were made durable anew.
     pub rewritten_batches: u64,
+    /// Records in which one flipped bit was found and undone.
+    pub mended_records: u64,
     /// Bytes behind the last whole batch that were never acknowledged and were dropped.
     pub torn_bytes: u64,
     /// Damage that was found; see [`ErrorKind::Damaged`](crate::ErrorKind::Damaged).

@@ -180,7 +180,7 @@ impl RegionState {
         if let Some(damage) = &mut self.damage {
             damage.hard_state_lost = false;
         }
-        self.trim_damage(|from, to| Some((from, to)));
+        self.trim_damage(|a, b| Some((a, b)));
     }
 
     pub(crate) fn put(&mut self, key: &Bytes, value: &Bytes) {
@@ -202,6 +202,44 @@ impl RegionState {
     pub(crate) fn destroy(&mut self) {
         self.clear_log();
         *self = RegionState { touched: self.touched, ..RegionState::default() };
+    }
+
+    /// The entry at `index` is known to be damaged.
+    pub(crate) fn note_damage(&mut self, index: u64) {
+        if self.extent(index).is_none() {
+            return;
+        }
+        let ranges = &mut self.damage.get_or_insert_default().ranges;
+        let at = ranges.partition_point(|r| r.1 < index);
+        match ranges.get(at) {
+            Some(r) if r.0 <= index => return,
+            _ => ranges.insert(at, (index, index)),
+        }
+        // Neighbours become one range.
+        let mut merged: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+        for (a, b) in ranges.drain(..) {
+            match merged.last_mut() {
+                Some(last) if last.1 + 1 >= a => last.1 = last.1.max(b),
+                _ => merged.push((a, b)),
+            }
+        }
+        *ranges = merged;
+    }
+
+    /// The entry at `index` was healed.
+    pub(crate) fn forget_damage(&mut self, index: u64) {
+        if let Some(damage) = &mut self.damage {
+            let ranges = std::mem::take(&mut damage.ranges);
+            for (a, b) in ranges {
+                if (a..=b).contains(&index) {
+                    damage.ranges.extend((a < index).then(|| (a, index - 1)));
+                    damage.ranges.extend((index < b).then(|| (index + 1, b)));
+                } else {
+                    damage.ranges.push((a, b));
+                }
+            }
+        }
+        self.trim_damage(|a, b| Some((a, b)));
     }
 
     fn trim_damage(&mut self, keep: impl Fn(u64, u64) -> Option<(u64, u64)>) {

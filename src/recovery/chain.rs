@@ -14,7 +14,6 @@
 use super::files::Opened;
 use super::tail::{self, TailRecord};
 use super::{Purpose, footer_on_disk};
-use crate::commit::Encoded;
 use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
@@ -31,7 +30,7 @@ pub(super) struct Chain {
     /// The last durable record: what the next one follows.
     pub(super) last: Shape,
     /// Whole records behind the watermark.
-    pub(super) tail: Vec<Encoded>,
+    pub(super) tail: Vec<TailRecord>,
 }
 
 /// One log segment on the way.
@@ -180,6 +179,7 @@ fn read_link(
             link.follows = Some(record.header.previous);
         }
         *watermark = (*watermark).max(record.header.watermark);
+        report.mended_records += u64::from(record.mended);
         link.end = record.end();
         link.last = record.shape;
         link.records.push((record.end(), record.shape, record.header.watermark));
@@ -261,7 +261,7 @@ fn cut_at_watermark(
     watermark: Lsn,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<Vec<Encoded>> {
+) -> Result<Vec<TailRecord>> {
     let mut tail = Vec::new();
     let mut torn = false;
     for link in links.iter_mut().filter(|l| !l.sealed) {
@@ -273,9 +273,7 @@ fn cut_at_watermark(
         let from = keep.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0);
         let doubtful = link.end;
         if !torn {
-            torn = !tail::collect(&link.segment, from, doubtful, options, report, |r: TailRecord| {
-                tail.push(r.encoded);
-            })?;
+            torn = !tail::collect(&link.segment, from, doubtful, options, report, &mut tail)?;
         } else {
             report.torn_bytes += u64::from(doubtful - from);
         }

@@ -21,9 +21,11 @@
 
 mod chain;
 mod files;
+mod judge;
 mod tail;
 
-use crate::commit::Encoded;
+pub(crate) use tail::TailRecord;
+
 use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
@@ -68,7 +70,7 @@ pub(crate) struct Recovered {
     pub(crate) next_file: u32,
     pub(crate) checkpoints: Checkpoints,
     /// Whole batches behind the watermark, in order: to be written anew.
-    pub(crate) tail: Vec<Encoded>,
+    pub(crate) tail: Vec<TailRecord>,
     /// Free files: number and length.
     pub(crate) free: Vec<(u32, u64)>,
     /// Files that nothing needs, to be removed once the store is open.

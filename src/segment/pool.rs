@@ -217,16 +217,6 @@ impl SegmentFactory {
         let _ = self.vfs.remove(&cold.temp);
     }
 
-    /// Adds one file to the pool if it has room. `Ok(false)` when it is full.
-    pub(crate) fn fill_one(&self, ready: usize) -> Result<bool> {
-        if self.free_count() + ready >= self.files_max {
-            return Ok(false);
-        }
-        let free = self.create_free(self.segment_bytes)?;
-        lock(&self.free).push_back(free);
-        Ok(true)
-    }
-
     /// Makes free files of the retired ones, or removes them when the pool is full or they are of no use.
     pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64> {
         let files = std::mem::take(&mut *lock(&self.retired));
