@@ -1,6 +1,7 @@
 //! The public face: an open engine.
 
 pub(crate) mod batch;
+pub(crate) mod digest;
 mod fetch;
 pub(crate) mod listener;
 mod open;
@@ -15,7 +16,7 @@ use crate::engine::batch::{Remains, WriteBatch};
 use crate::engine::fetch::Fetcher;
 use crate::engine::listener::Rollback;
 use crate::engine::region::Region;
-use crate::engine::report::{OpenReport, Pin, PurgeReport, Stats};
+use crate::engine::report::{OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;
@@ -303,6 +304,12 @@ impl Engine {
         pins.sort_by_key(|p| (p.oldest_segment, std::cmp::Reverse(p.bytes), p.region));
         pins.truncate(limit);
         pins
+    }
+
+    /// Reads every live entry from its file and verifies it, and the footers too. What is damaged is noted in its region,
+    /// told to the listeners, and listed; footers are built anew. Runs beside everything else, at a limited rate.
+    pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
+        purge::scrub(self.store(), options)
     }
 
     /// The engine in figures. Walks all regions: not for a hot path.

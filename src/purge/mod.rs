@@ -15,10 +15,14 @@
 
 mod checkpoint;
 mod clean;
+mod repair;
+mod scrub;
 mod seal;
 
 pub(crate) use checkpoint::{checkpoint, checkpoint_if_due, first_checkpoint, first_checkpoint_info};
 pub(crate) use clean::relocate;
+pub(crate) use repair::repair;
+pub(crate) use scrub::scrub;
 pub(crate) use seal::seal_due;
 
 use crate::engine::listener::Event;

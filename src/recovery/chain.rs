@@ -19,7 +19,7 @@ use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::FileKind;
-use crate::format::record::Shape;
+use crate::format::record::{RecordHeader, Shape, record_len};
 use crate::segment::Segment;
 use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
 use crate::types::Lsn;
@@ -44,6 +44,8 @@ struct Link {
     end: u32,
     last: Shape,
     sealed: bool,
+    /// Valid records behind a hole: the highest watermark among them, and their bytes.
+    behind: Option<(Lsn, u64)>,
 }
 
 /// Finds the end of the log, gives every segment its end, and collects what has to be made durable anew. Segments that
@@ -152,8 +154,9 @@ fn read_link(
         end: FIRST_RECORD,
         last: Shape::default(),
         sealed: false,
+        behind: None,
     };
-    if let Some(footer) = footer {
+    if let Some(footer) = footer.filter(|f| f.deltas().is_ok() && f.installs().is_ok()) {
         let tail = footer.tail();
         if tail.end > FIRST_RECORD {
             if let Found::Record(first) = scanner.look(FIRST_RECORD)? {
@@ -169,7 +172,21 @@ fn read_link(
         }
     }
     let mut previous: Option<Shape> = None;
-    while let Found::Record(record) = scanner.look(link.end)? {
+    loop {
+        let record = match scanner.look(link.end)? {
+            Found::Record(record) => record,
+            found => {
+                let Some((at, next, _)) = scanner.seek(link.end.saturating_add(8))? else { break };
+                let here = next.previous.position == Lsn::new(segment.id, link.end);
+                match scanner.rebuild(next.previous, previous.unwrap_or_default())? {
+                    Some(record) if here && matches!(found, Found::Nothing) && previous.is_some() => record,
+                    _ => {
+                        link.behind = Some(behind(&mut scanner, at, &next)?);
+                        break;
+                    }
+                }
+            }
+        };
         // The position is part of the checksum and so is the predecessor: a record that follows something else belongs
         // to no log of this life.
         if previous.is_some_and(|p| p != record.header.previous) {
@@ -187,6 +204,18 @@ fn read_link(
         report.tail_batches += 1;
     }
     Ok(link)
+}
+
+/// The highest watermark of the records from `at` on, and their bytes.
+fn behind(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(Lsn, u64)> {
+    let (mut watermark, mut bytes) = (first.watermark, 0);
+    let mut next = Some((at, first.clone()));
+    while let Some((at, header)) = next {
+        watermark = watermark.max(header.watermark);
+        bytes += record_len(header.desc_len, header.payload_len);
+        next = scanner.seek(at.saturating_add(8))?.map(|(at, header, _)| (at, header));
+    }
+    Ok((watermark, bytes))
 }
 
 /// Cuts what is known back to the record that the next segment follows. False if there is no such record.
@@ -229,18 +258,19 @@ fn forget(links: &mut [Link]) {
     }
 }
 
-/// Looks behind the hole for a record that proves that it was acknowledged.
+/// Whether a record behind the hole proves that it was acknowledged.
 fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Result<()> {
-    for link in links.iter().filter(|l| !l.sealed && l.segment.id >= hole.segment()) {
-        let s = &link.segment;
-        let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
-        let mut from = if s.id == hole.segment() { hole.offset() } else { FIRST_RECORD };
-        while let Some((at, header, _)) = scanner.seek(from)? {
-            if header.watermark > hole {
-                return Err(acknowledged_hole(links, hole, header.watermark));
+    for link in links.iter().filter(|l| l.segment.id >= hole.segment()) {
+        if let Some((watermark, bytes)) = link.behind {
+            if watermark > hole {
+                return Err(acknowledged_hole(links, hole, watermark));
             }
-            report.torn_bytes += header.desc_len as u64 + u64::from(header.payload_len);
-            from = at + 8;
+            report.torn_bytes += bytes;
+        }
+        for (_, _, watermark) in link.records.iter().filter(|_| link.segment.id > hole.segment()) {
+            if *watermark > hole {
+                return Err(acknowledged_hole(links, hole, *watermark));
+            }
         }
     }
     Ok(())

@@ -36,7 +36,7 @@ use crate::format::names::FileName;
 use crate::format::record::Shape;
 use crate::index::{Damage, Extent, Table};
 use crate::purge::relocate;
-use crate::segment::{Segment, build_footer, load_footer};
+use crate::segment::{Segment, load_footer, rebuild_footer};
 use crate::store::{CheckpointInfo, Checkpoints};
 use crate::types::Lsn;
 use crate::vfs::OpenMode;
@@ -244,13 +244,9 @@ pub(super) fn read_file(options: &Options, path: &Path) -> Result<Bytes> {
 /// Builds the footer of a segment that has none, on the heap; it is written later.
 fn give_footer(segment: &Arc<Segment>, report: &mut OpenReport) -> Result<()> {
     let end = segment.sealed_end();
-    let built = build_footer(segment, end)?;
+    rebuild_footer(segment)?;
     report.scanned_segments += 1;
     report.scanned_bytes += u64::from(end);
-    let footer = Footer::open(Bytes::from(built.bytes), &segment.identity).map_err(|e| {
-        Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None)
-    })?;
-    segment.set_footer(Arc::new(footer));
     Ok(())
 }
 

@@ -22,7 +22,7 @@ pub(crate) mod scan;
 mod seal;
 pub(crate) mod verify;
 
-pub(crate) use seal::{build_footer, footer_path, load_footer, write_footer};
+pub(crate) use seal::{build_footer, footer_path, load_footer, rebuild_footer, write_footer};
 
 use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
@@ -242,6 +242,18 @@ impl Segment {
     pub(crate) fn entry(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes> {
         let bytes = self.unverified(loc)?;
         self.verify(region, id, loc, bytes)
+    }
+
+    /// The bytes of one entry, verified, read from the file and not through the mapping: a bad sector is an error then.
+    pub(crate) fn entry_from_file(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes> {
+        let written = u64::from(loc.pos) + u64::from(loc.len) <= self.written();
+        if !loc.is_raw() || !written || u64::from(loc.pos) + u64::from(loc.len) > self.len {
+            return self.entry(region, id, loc);
+        }
+        let mut buf = vec![0; loc.len as usize];
+        let from = u64::from(loc.pos);
+        read_exact_at(&*self.file, &mut buf, from).map_err(|e| self.read_error(from, e).in_region(region))?;
+        self.verify(region, id, loc, Bytes::from(buf))
     }
 
     /// Checks `bytes` against the checksum that was taken when the caller handed the entry over.

@@ -128,6 +128,38 @@ impl<'a> Scanner<'a> {
         Ok(wrong_entries(&batch, &blocks, &payload).is_some_and(|wrong| wrong.is_empty()))
     }
 
+    /// The record of this shape, whose own header is gone: its successor repeats what matters of it.
+    pub(crate) fn rebuild(&mut self, shape: Shape, previous: Shape) -> Result<Option<Record>> {
+        let offset = shape.position.offset();
+        let end = u64::from(offset) + record_len(shape.desc_len, shape.payload_len);
+        if shape.position.segment() != self.segment || end > self.limit {
+            return Ok(None);
+        }
+        let from = u64::from(offset) + u64::from(RECORD_HEADER_LEN);
+        let desc = Bytes::copy_from_slice(self.read(from, shape.desc_len as usize)?);
+        Ok(RecordHeader::rebuilt_from(shape, &desc).ok().map(|header| Record {
+            offset,
+            header: RecordHeader { previous, ..header },
+            shape,
+            desc,
+            mended: true,
+        }))
+    }
+
+    /// As [`look`](Scanner::look), but where nothing stands that can be read, the next record behind is asked.
+    /// `previous` is the shape of the record before, if there is one.
+    pub(crate) fn look_behind(&mut self, offset: u32, previous: Shape) -> Result<Found> {
+        let found = self.look(offset)?;
+        if let Found::Nothing = found
+            && let Some((_, next, _)) = self.seek(offset.saturating_add(8))?
+            && next.previous.position == Lsn::new(self.segment, offset)
+            && let Some(record) = self.rebuild(next.previous, previous)?
+        {
+            return Ok(Found::Record(record));
+        }
+        Ok(found)
+    }
+
     /// The first valid header at or behind `offset`, however far away.
     pub(crate) fn seek(&mut self, offset: u32) -> Result<Option<(u32, RecordHeader, Shape)>> {
         let mut at = u64::from(offset).next_multiple_of(8);
