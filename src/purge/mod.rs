@@ -89,7 +89,7 @@ fn mark_dead(store: &Store) {
     let now = store.committer.accepted();
     for segment in store.shared.segments() {
         // Unsealed ones wait: their footer may be needed by the next open.
-        if segment.footer().is_some() && segment.live_entries() == 0 {
+        if (segment.footer().is_some() || segment.is_lost) && segment.live_entries() == 0 {
             let _ = segment.dead_since.set(now);
         }
     }

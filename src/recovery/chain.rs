@@ -65,6 +65,9 @@ pub(super) fn follow(
         opened.segments.values().filter(|s| s.kind == FileKind::Log).cloned().collect();
     for segment in &logs {
         let footer = footer_on_disk(options, segment);
+        if segment.is_lost {
+            continue;
+        }
         if segment.id < checkpoint.start_segment {
             settle_old(segment, footer)?;
             continue;
@@ -78,7 +81,7 @@ pub(super) fn follow(
         }
         links.push(link);
     }
-    for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold) {
+    for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold && !s.is_lost) {
         if let Some(footer) = footer_on_disk(options, segment) {
             segment.set_sealed_end(footer.tail().end);
             segment.set_footer(footer);

@@ -93,13 +93,26 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
     let mut opened = files::open_segments(dir, options, &mut listing, &header, &mut report)?;
     let chain = chain::follow(&mut opened, &header, options, purpose, &mut report)?;
     let mut unsealed = Vec::new();
+    let mut failed: Option<Error> = None;
     for segment in opened.segments.values() {
-        if segment.footer().is_none() {
+        if segment.footer().is_none() && !segment.is_lost {
             unsealed.push(segment.clone());
         }
     }
-    for segment in &unsealed {
-        give_footer(segment, &mut report)?;
+    unsealed.retain(|segment| match give_footer(segment, &mut report) {
+        Ok(()) => true,
+        // Its entries answer with an error, one by one; the rest of the store goes on.
+        Err(e) if segment.id < header.start_segment || segment.kind == FileKind::Cold => {
+            report.damage.push(e);
+            false
+        }
+        Err(e) => {
+            failed.get_or_insert(e);
+            false
+        }
+    });
+    if let Some(e) = failed {
+        return Err(e);
     }
     report.times.segments = phase.elapsed();
 
@@ -275,16 +288,18 @@ fn load_region(
             Some(Box::new(Damage { ranges: record.damage, hard_state_lost: record.hard_state_lost }));
     }
     for extent in &record.extents {
+        let last = extent.first + (extent.count - 1);
         let Some(segment) = segments.get(&extent.segment) else {
             return Err(Error::damaged(format!(
-                "segment {} is missing: it holds entries {}..={}; put the file back, or restore the store from a backup",
-                extent.segment,
-                extent.first,
-                extent.first + (extent.count - 1)
+                "the checkpoint names segment {} for entries {}..={last}, and does not list it",
+                extent.segment, extent.first
             ))
             .in_region(record.region)
             .at(dir, None));
         };
+        if segment.is_lost {
+            state.damage.get_or_insert_default().ranges.push((extent.first, last));
+        }
         state.extents.push(Extent::sealed(extent, segment));
     }
     Ok(())

@@ -17,6 +17,7 @@
 //!   name, then renamed.
 //! - The footer is a pure function of the records, so it can be thrown away and built again.
 
+mod lost;
 pub(crate) mod pool;
 pub(crate) mod scan;
 mod seal;
@@ -94,6 +95,10 @@ pub(crate) struct Segment {
     pub(crate) record_bytes: AtomicU64,
     /// The accepted position when the last live entry went away; unset while any lives.
     pub(crate) dead_since: OnceLock<Lsn>,
+    /// There is no file: it is missing, or cannot be recognised.
+    pub(crate) is_lost: bool,
+    /// The file is shorter than it was made.
+    pub(crate) is_cut: bool,
     /// The unused end was given back to the file system: not worth recycling.
     pub(crate) trimmed: AtomicBool,
     /// Where the file goes when the last holder lets go of a retired segment.
@@ -125,7 +130,7 @@ impl Segment {
         sync_handles: Vec<Arc<dyn VfsFile>>,
         mapped: bool,
     ) -> Result<Segment> {
-        let map = match mapped {
+        let map = match mapped && len > 0 {
             true => file.map(len).map_err(|e| Error::io("mapping a segment", &path, e))?,
             false => None,
         };
@@ -148,6 +153,8 @@ impl Segment {
             live_bytes: AtomicU64::new(0),
             record_bytes: AtomicU64::new(0),
             dead_since: OnceLock::new(),
+            is_lost: false,
+            is_cut: false,
             trimmed: AtomicBool::new(false),
             retired: Mutex::new(None),
         })
