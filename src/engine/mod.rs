@@ -27,8 +27,8 @@ use crate::{Options, purge};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 /// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or when the
 /// last handle (and ticket, and region) goes.
@@ -59,8 +59,8 @@ struct Inner {
     report: OpenReport,
     fetcher: Fetcher,
     threads: Threads,
-    /// Released last.
-    _lock: Box<dyn Send + Sync>,
+    /// Released when the engine is closed.
+    lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 impl fmt::Debug for Engine {
@@ -359,7 +359,8 @@ impl Engine {
     }
 
     /// Makes everything durable, writes a checkpoint so that the next open has little to do, and stops. Later calls of
-    /// any handle fail with `Closed`, but for reads. Closing twice is fine.
+    /// any handle fail with `Closed`, but for reads of what was there. The store can be opened again at once, also while
+    /// handles and entries of this engine are alive. Closing twice is fine.
     ///
     /// # Errors
     /// What could not be made durable or checkpointed; the engine is closed all the same.
@@ -386,6 +387,7 @@ impl Inner {
         store.committer.close();
         self.threads.stop_all();
         self.fetcher.stop();
+        drop(lock(&self.lock).take());
         outcome
     }
 }

@@ -122,7 +122,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         report: Default::default(),
         fetcher: Fetcher::default(),
         threads,
-        _lock: lock,
+        lock: Mutex::new(Some(lock)),
     };
     let mut engine = Engine(Arc::new(inner));
 

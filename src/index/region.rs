@@ -153,13 +153,17 @@ impl RegionState {
         if self.base.is_some_and(|b| b.index >= id.index) {
             return;
         }
-        let gone = self.extents.partition_point(|e| e.last <= id.index);
-        self.extents.drain(..gone).for_each(|mut e| e.release());
-        if let Some(e) = self.extents.first_mut().filter(|e| e.first <= id.index) {
-            e.cut_through(id.index);
-        }
         self.base = Some(id);
-        self.trim_damage(|from, to| (to > id.index).then(|| (from.max(id.index + 1), to)));
+        self.drop_through(id.index);
+    }
+
+    fn drop_through(&mut self, index: u64) {
+        let gone = self.extents.partition_point(|e| e.last <= index);
+        self.extents.drain(..gone).for_each(|mut e| e.release());
+        if let Some(e) = self.extents.first_mut().filter(|e| e.first <= index) {
+            e.cut_through(index);
+        }
+        self.trim_damage(|from, to| (to > index).then(|| (from.max(index + 1), to)));
     }
 
     /// Empties the log behind `base`.
@@ -278,6 +282,10 @@ impl RegionState {
         }
         if let Some(id) = delta.compact {
             self.compact_through(id);
+        }
+        // The state may have been taken after the compaction, and the segment still lists what it dropped.
+        if let Some(base) = self.base {
+            self.drop_through(base.index);
         }
         if let Some(value) = &delta.hard_state {
             self.set_hard_state(value);

@@ -38,7 +38,7 @@ use crate::vfs::{Map, VfsFile};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 /// How many fdatasyncs of one segment may run side by side.
@@ -99,8 +99,9 @@ pub(crate) struct Segment {
     pub(crate) is_lost: bool,
     /// The file is shorter than it was made.
     pub(crate) is_cut: bool,
-    /// The unused end was given back to the file system: not worth recycling.
-    pub(crate) trimmed: AtomicBool,
+    /// Made in this life of the engine. A file of an earlier life is removed and not recycled: bytes that a reader
+    /// borrowed from the engine before may still be alive in this process, and nobody would know.
+    pub(crate) recyclable: bool,
     /// Where the file goes when the last holder lets go of a retired segment.
     retired: Mutex<Option<Weak<dyn Retire>>>,
 }
@@ -117,7 +118,7 @@ pub(crate) struct RetiredFile {
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
     pub(crate) salt: u64,
-    pub(crate) whole: bool,
+    pub(crate) recyclable: bool,
 }
 
 impl Segment {
@@ -155,7 +156,7 @@ impl Segment {
             dead_since: OnceLock::new(),
             is_lost: false,
             is_cut: false,
-            trimmed: AtomicBool::new(false),
+            recyclable: false,
             retired: Mutex::new(None),
         })
     }
@@ -376,7 +377,7 @@ impl Drop for Segment {
                 path: std::mem::take(&mut self.path),
                 len: self.len,
                 salt: self.identity.salt,
-                whole: !self.trimmed.load(Ordering::Relaxed),
+                recyclable: self.recyclable,
             });
         }
     }

@@ -236,7 +236,9 @@ impl SegmentFactory {
         let handles = (0..SYNC_SLOTS)
             .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(path) })
             .collect::<Result<Vec<_>>>()?;
-        Segment::new(header, path.to_path_buf(), free.len, file, handles, self.mapped).map(Arc::new)
+        let mut segment = Segment::new(header, path.to_path_buf(), free.len, file, handles, self.mapped)?;
+        segment.recyclable = true;
+        Ok(Arc::new(segment))
     }
 
     /// A file for a cold segment of at most `len` bytes, under a temporary name.
@@ -277,7 +279,7 @@ impl SegmentFactory {
         let mut count = 0;
         for (at, file) in files.iter().enumerate() {
             let room = self.free_count() + ready < self.files_max;
-            let keep = room && file.whole && file.len == self.segment_bytes;
+            let keep = room && file.recyclable && file.len == self.segment_bytes;
             let done = match keep {
                 true => {
                     let number = self.next_free.fetch_add(1, Ordering::Relaxed);
