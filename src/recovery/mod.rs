@@ -287,6 +287,7 @@ fn load_region(
         state.damage =
             Some(Box::new(Damage { ranges: record.damage, hard_state_lost: record.hard_state_lost }));
     }
+    state.extents.reserve_exact(record.extents.len());
     for extent in &record.extents {
         let last = extent.first + (extent.count - 1);
         let Some(segment) = segments.get(&extent.segment) else {
