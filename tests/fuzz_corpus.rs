@@ -28,6 +28,15 @@ fn every_kept_input_is_survived() {
     }
 }
 
+/// `RAFTWOOD_REPLAY=operations:path cargo test --features fuzzing --test fuzz_corpus replay -- --nocapture` runs one input.
+#[test]
+fn replay_one_input() {
+    let Ok(what) = std::env::var("RAFTWOOD_REPLAY") else { return };
+    let (target, path) = what.split_once(':').expect("target:path");
+    let (_, run) = TARGETS.iter().find(|t| t.0 == target).expect("a target");
+    run(&std::fs::read(path).unwrap());
+}
+
 #[test]
 fn seeds_are_those_of_this_release() {
     for (target, name, bytes) in seeds() {

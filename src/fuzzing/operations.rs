@@ -215,7 +215,9 @@ impl Run {
     }
 
     fn work(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
-        match u.int_in_range(0..=15)? {
+        let kind = u.int_in_range(0..=15)?;
+        trace(|| ["batch", "sync", "tick", "purge", "close", "crash"][usize::from(kind.clamp(9, 14) - 9u8)].to_owned());
+        match kind {
             0..=9 => self.write(u)?,
             10 => {
                 self.engine().sync().expect("the disk is well");
@@ -244,6 +246,7 @@ impl Run {
             let region = u.int_in_range(0..=REGIONS - 1)?;
             let step = self.any_step(u, model.get(&region))?;
             let valid = apply(&mut model, region, &step);
+            trace(|| format!("  region {region}: {}", brief(&step)));
             if let Err(e) = add(batch.region(RegionId(region)), &step) {
                 assert!(!valid, "{step:?} was refused: {e}");
                 return Ok(());
@@ -309,7 +312,9 @@ impl Run {
 
     /// The power goes off, perhaps again while the store recovers.
     fn crash(&mut self, u: &mut Unstructured<'_>, at: &Snapshot) -> Result<()> {
-        let mut disk = at.crash(any_loss(u, at)?);
+        let loss = any_loss(u, at)?;
+        trace(|| format!("crash at {:?} {} with {} pending, {loss:?}", at.moment(), at.call(), at.pending_count()));
+        let mut disk = at.crash(loss);
         for _ in 0..u.int_in_range(0..=2)? {
             disk.snapshot_every(Some(Moment::After));
             self.reopen(disk.clone());
@@ -319,7 +324,9 @@ impl Run {
                 break;
             }
             let at = &snapshots[u.choose_index(snapshots.len())?];
-            disk = at.crash(any_loss(u, at)?);
+            let loss = any_loss(u, at)?;
+            trace(|| format!("  again at {} with {} pending, {loss:?}", at.call(), at.pending_count()));
+            disk = at.crash(loss);
         }
         self.reopen(disk);
         Ok(())
@@ -363,4 +370,22 @@ fn any_loss(u: &mut Unstructured<'_>, at: &Snapshot) -> Result<LossPolicy> {
         4 => LossPolicy::Subset(u.arbitrary()?),
         _ => LossPolicy::Random(u.arbitrary()?),
     })
+}
+
+/// With `RAFTWOOD_TRACE` set a run tells what it does: the way from an input to a bug.
+fn trace(line: impl FnOnce() -> String) {
+    if std::env::var_os("RAFTWOOD_TRACE").is_some() {
+        eprintln!("{}", line());
+    }
+}
+
+/// A step without its payloads.
+fn brief(step: &Step) -> String {
+    match step {
+        Step::Append { first, entries } => {
+            let parts: Vec<_> = entries.iter().map(|(term, payload)| format!("{term}/{}B", payload.len())).collect();
+            format!("append at {first}: {}", parts.join(" "))
+        }
+        other => format!("{other:?}"),
+    }
 }
