@@ -153,13 +153,17 @@ impl RegionState {
         if self.base.is_some_and(|b| b.index >= id.index) {
             return;
         }
-        let gone = self.extents.partition_point(|e| e.last <= id.index);
-        self.extents.drain(..gone).for_each(|mut e| e.release());
-        if let Some(e) = self.extents.first_mut().filter(|e| e.first <= id.index) {
-            e.cut_through(id.index);
-        }
         self.base = Some(id);
-        self.trim_damage(|from, to| (to > id.index).then(|| (from.max(id.index + 1), to)));
+        self.drop_through(id.index);
+    }
+
+    fn drop_through(&mut self, index: u64) {
+        let gone = self.extents.partition_point(|e| e.last <= index);
+        self.extents.drain(..gone).for_each(|mut e| e.release());
+        if let Some(e) = self.extents.first_mut().filter(|e| e.first <= index) {
+            e.cut_through(index);
+        }
+        self.trim_damage(|from, to| (to > index).then(|| (from.max(index + 1), to)));
     }
 
     /// Empties the log behind `base`.
@@ -180,7 +184,7 @@ impl RegionState {
         if let Some(damage) = &mut self.damage {
             damage.hard_state_lost = false;
         }
-        self.trim_damage(|from, to| Some((from, to)));
+        self.trim_damage(|a, b| Some((a, b)));
     }
 
     pub(crate) fn put(&mut self, key: &Bytes, value: &Bytes) {
@@ -202,6 +206,44 @@ impl RegionState {
     pub(crate) fn destroy(&mut self) {
         self.clear_log();
         *self = RegionState { touched: self.touched, ..RegionState::default() };
+    }
+
+    /// The entry at `index` is known to be damaged.
+    pub(crate) fn note_damage(&mut self, index: u64) {
+        if self.extent(index).is_none() {
+            return;
+        }
+        let ranges = &mut self.damage.get_or_insert_default().ranges;
+        let at = ranges.partition_point(|r| r.1 < index);
+        match ranges.get(at) {
+            Some(r) if r.0 <= index => return,
+            _ => ranges.insert(at, (index, index)),
+        }
+        // Neighbours become one range.
+        let mut merged: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+        for (a, b) in ranges.drain(..) {
+            match merged.last_mut() {
+                Some(last) if last.1 + 1 >= a => last.1 = last.1.max(b),
+                _ => merged.push((a, b)),
+            }
+        }
+        *ranges = merged;
+    }
+
+    /// The entry at `index` was healed.
+    pub(crate) fn forget_damage(&mut self, index: u64) {
+        if let Some(damage) = &mut self.damage {
+            let ranges = std::mem::take(&mut damage.ranges);
+            for (a, b) in ranges {
+                if (a..=b).contains(&index) {
+                    damage.ranges.extend((a < index).then(|| (a, index - 1)));
+                    damage.ranges.extend((index < b).then(|| (index + 1, b)));
+                } else {
+                    damage.ranges.push((a, b));
+                }
+            }
+        }
+        self.trim_damage(|a, b| Some((a, b)));
     }
 
     fn trim_damage(&mut self, keep: impl Fn(u64, u64) -> Option<(u64, u64)>) {
@@ -240,6 +282,10 @@ impl RegionState {
         }
         if let Some(id) = delta.compact {
             self.compact_through(id);
+        }
+        // The state may have been taken after the compaction, and the segment still lists what it dropped.
+        if let Some(base) = self.base {
+            self.drop_through(base.index);
         }
         if let Some(value) = &delta.hard_state {
             self.set_hard_state(value);
