@@ -9,6 +9,9 @@ pub(crate) mod commit;
 pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod index;
 pub mod limits;
 pub(crate) mod purge;
