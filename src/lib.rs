@@ -9,6 +9,9 @@ pub(crate) mod commit;
 pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod index;
 pub mod limits;
 pub(crate) mod purge;
@@ -23,11 +26,14 @@ pub mod vfs;
 
 pub use commit::Ticket;
 pub use engine::batch::{RegionBatch, WriteBatch};
+pub use engine::digest::Digest;
 pub use engine::listener::{Event, EventListener, Rollback};
 pub use engine::options::{Background, Compression, Options, Pool, Purge, ReadMode, TailPolicy};
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
 pub use engine::region::Region;
-pub use engine::report::{Health, Lookup, OpenReport, OpenTimes, Pin, PurgeReport, RegionStats, Stats};
+pub use engine::report::{
+    Health, Lookup, OpenReport, OpenTimes, Pin, PurgeReport, RegionStats, ScrubOptions, ScrubReport, Stats,
+};
 pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use types::{Durability, Entry, EntryId, EntryRef, LogState, Lsn, ReadLimit, RegionId};

@@ -8,7 +8,7 @@ use crate::format::file_header::StoreId;
 use crate::index::Table;
 use crate::segment::Segment;
 use crate::segment::pool::SegmentFactory;
-use crate::types::Lsn;
+use crate::types::{Lsn, RegionId};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
@@ -129,6 +129,17 @@ impl Hooks for Shared {
 }
 
 impl Store {
+    /// An entry was found damaged: it is fenced and told to the listeners.
+    pub(crate) fn note_damage(&self, region: RegionId, index: u64, error: &Error) {
+        if error.kind() != crate::ErrorKind::Damaged {
+            return;
+        }
+        if let Some(cell) = self.table.get(region) {
+            cell.write().note_damage(index);
+        }
+        self.shared.tell(&Event::Damage { error });
+    }
+
     /// What a background task failed with goes to the listeners; the task comes round again.
     pub(crate) fn report(&self, outcome: Result<()>) {
         if let Err(error) = outcome {

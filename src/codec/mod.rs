@@ -5,6 +5,7 @@
 
 pub(crate) mod checksum;
 pub(crate) mod compress;
+pub(crate) mod mend;
 pub(crate) mod reader;
 pub(crate) mod varint;
 

@@ -91,12 +91,29 @@ impl Committer {
             self.put_ready(Ok(made));
             return Ok(self.lock());
         }
-        if let Some(error) = p.prepare_error.take() {
-            return Err(error);
-        }
+        // Only an attempt that began after this request counts: the disk may have been full a while ago.
+        let asked = p.prepare_attempts;
         p.wanted_len = p.wanted_len.max(want);
         self.hooks.segment_wanted();
-        Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner))
+        let p = self.room.wait(p).unwrap_or_else(PoisonError::into_inner);
+        match &p.prepare_error {
+            Some((attempt, error)) if *attempt > asked => Err(error.clone()),
+            _ => Ok(p),
+        }
+    }
+
+    /// Moves the log on from `segment` if it is still the active one, and makes it durable.
+    pub(crate) fn roll(&self, segment: u32) -> Result<()> {
+        let mut p = self.lock();
+        while p.active.id == segment {
+            self.gate.check()?;
+            if p.closed {
+                return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
+            }
+            p = self.rotate(p, 0)?;
+        }
+        drop(p);
+        self.sync().map(drop)
     }
 
     fn place(

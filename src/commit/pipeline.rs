@@ -92,8 +92,9 @@ pub(super) struct Pipeline {
     pub(super) ready: VecDeque<Arc<Segment>>,
     /// A segment of at least this length is waited for; 0 if none is.
     pub(super) wanted_len: u64,
-    /// Why the last attempt to prepare one failed.
-    pub(super) prepare_error: Option<Error>,
+    /// How many attempts to prepare one have ended, and why the last one failed if it did.
+    pub(super) prepare_attempts: u64,
+    pub(super) prepare_error: Option<(u64, Error)>,
     /// Accepted, not yet written.
     pub(super) queue: VecDeque<Arc<Pending>>,
     /// Written, waiting for a sync.
@@ -167,6 +168,7 @@ impl Committer {
             offset: FIRST_RECORD,
             ready: VecDeque::new(),
             wanted_len: 0,
+            prepare_attempts: 0,
             prepare_error: None,
             queue: VecDeque::new(),
             awaiting: VecDeque::new(),
@@ -597,6 +599,7 @@ impl Committer {
     /// Hands over a prepared segment. One that is larger than usual replaces those that are too small.
     pub(crate) fn put_ready(&self, prepared: Result<Arc<Segment>>) {
         let mut p = self.lock();
+        p.prepare_attempts += 1;
         let mut unused = VecDeque::new();
         match prepared {
             Ok(segment) => {
@@ -610,7 +613,7 @@ impl Committer {
                 p.ready.push_back(segment);
                 p.prepare_error = None;
             }
-            Err(e) => p.prepare_error = Some(e),
+            Err(e) => p.prepare_error = Some((p.prepare_attempts, e)),
         }
         drop(p);
         for segment in &unused {

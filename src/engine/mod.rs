@@ -1,6 +1,7 @@
 //! The public face: an open engine.
 
 pub(crate) mod batch;
+pub(crate) mod digest;
 mod fetch;
 pub(crate) mod listener;
 mod open;
@@ -15,7 +16,7 @@ use crate::engine::batch::{Remains, WriteBatch};
 use crate::engine::fetch::Fetcher;
 use crate::engine::listener::Rollback;
 use crate::engine::region::Region;
-use crate::engine::report::{OpenReport, Pin, PurgeReport, Stats};
+use crate::engine::report::{OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;
@@ -26,8 +27,8 @@ use crate::{Options, purge};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 /// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or when the
 /// last handle (and ticket, and region) goes.
@@ -58,8 +59,8 @@ struct Inner {
     report: OpenReport,
     fetcher: Fetcher,
     threads: Threads,
-    /// Released last.
-    _lock: Box<dyn Send + Sync>,
+    /// Released when the engine is closed.
+    lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 impl fmt::Debug for Engine {
@@ -305,6 +306,12 @@ impl Engine {
         pins
     }
 
+    /// Reads every live entry from its file and verifies it, and the footers too. What is damaged is noted in its region,
+    /// told to the listeners, and listed; footers are built anew. Runs beside everything else, at a limited rate.
+    pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
+        purge::scrub(self.store(), options)
+    }
+
     /// The engine in figures. Walks all regions: not for a hot path.
     pub fn stats(&self) -> Stats {
         let store = self.store();
@@ -352,7 +359,8 @@ impl Engine {
     }
 
     /// Makes everything durable, writes a checkpoint so that the next open has little to do, and stops. Later calls of
-    /// any handle fail with `Closed`, but for reads. Closing twice is fine.
+    /// any handle fail with `Closed`, but for reads of what was there. The store can be opened again at once, also while
+    /// handles and entries of this engine are alive. Closing twice is fine.
     ///
     /// # Errors
     /// What could not be made durable or checkpointed; the engine is closed all the same.
@@ -379,6 +387,7 @@ impl Inner {
         store.committer.close();
         self.threads.stop_all();
         self.fetcher.stop();
+        drop(lock(&self.lock).take());
         outcome
     }
 }

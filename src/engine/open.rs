@@ -14,7 +14,7 @@ use crate::format::record::RecordKind;
 use crate::index::Table;
 use crate::purge;
 use crate::recovery::{Purpose, Recovered, recover};
-use crate::segment::pool::{STARTER_BYTES, SegmentFactory};
+use crate::segment::pool::SegmentFactory;
 use crate::store::{Checkpoints, Shared, Store};
 use crate::types::Durability;
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         // written under these names next, and leftovers are judged by them.
         factory.sync_dir()?;
     }
-    let active = factory.prepare(STARTER_BYTES.min(options.segment_bytes))?;
+    let active = factory.prepare_first()?;
     let shared = Arc::new(Shared::new(r.segments, options.listeners.clone()));
     let hooks: Arc<dyn Hooks> = shared.clone();
     let committer = Arc::new(Committer::new(
@@ -126,11 +126,12 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         report: Default::default(),
         fetcher: Fetcher::default(),
         threads,
-        _lock: lock,
+        lock: Mutex::new(Some(lock)),
     };
     let mut engine = Engine(Arc::new(inner));
 
-    for encoded in &r.tail {
+    for record in &r.tail {
+        let encoded = &record.encoded;
         store.committer.write(encoded, &Accept::internal(Durability::Written))?;
         if encoded.kind == RecordKind::Install {
             let install = Install::decode(&encoded.desc)
@@ -139,6 +140,9 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
                 purge::relocate(&store.table, &cold, &install.sources);
             }
         }
+    }
+    for (region, index) in r.tail.iter().flat_map(|t| t.damaged.iter().copied()) {
+        store.table.get_or_create(region).write().note_damage(index);
     }
     if !r.tail.is_empty() {
         store.committer.sync()?;
@@ -160,6 +164,12 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         store.shared.tell(&Event::ForeignFile {
             path: &dir.join(FileName::parse(name).map_or(name.clone(), |n| n.to_string())),
         });
+    }
+    store.report(store.factory.keep_reserve());
+    if report.bad_checkpoints > 0 {
+        // Two good ones again, before anything relies on the older alone.
+        let _one = crate::store::lock(&store.upkeep);
+        purge::checkpoint(&store)?;
     }
     engine.0.threads.start_upkeep(&store)?;
     report.regions = store.table.cells().filter(|c| c.read().exists).count() as u64;

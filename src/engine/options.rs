@@ -43,8 +43,8 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// How many files may lie ready, the next segment included. More absorbs longer bursts; costs disk space.
-    /// Default 3; at least 1.
+    /// How many files may lie ready or free, the next segment included: the cap on recycled files. More keeps more
+    /// written-before files for a burst; costs disk space. Default 3; at least 1.
     pub fn files_max(mut self, files: usize) -> Pool {
         self.files_max = files.max(1);
         self

@@ -1,11 +1,13 @@
 //! Reading one region.
 
 use crate::engine::Engine;
+use crate::engine::digest::Digest;
 use crate::engine::report::{Health, Lookup, RegionStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
 use crate::index::{Extent, RegionState, TermAt};
-use crate::segment::Segment;
+use crate::purge;
+use crate::segment::{Segment, rebuild_footer};
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
 use bytes::Bytes;
 use std::ops::{Bound, RangeBounds};
@@ -49,7 +51,7 @@ impl Region {
 
     /// The index of the first live entry; in an empty log, the one behind the compaction point, or 1.
     pub fn first_index(&self) -> u64 {
-        self.with(|s| s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1)))
+        self.with(first_or_next)
     }
 
     /// The index of the last live entry; in an empty log, the compaction point, or 0.
@@ -76,64 +78,147 @@ impl Region {
     /// `Compacted`, `Unavailable`; `Damaged` if the bytes do not match the checksum that was taken when the entry was
     /// handed over.
     pub fn entry(&self, index: u64) -> Result<Entry> {
-        let extent = self.with(|s| match s.extent(index) {
-            Some(e) => Ok(e.part(index, index)),
-            None if index < s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1)) => {
-                Err(self.compacted(s, index))
-            }
-            None => Err(self.unavailable(s, index)),
-        })?;
+        self.rescued(|| {
+            let extent = self.with(|s| match s.extent(index) {
+                Some(e) => self.unless_damaged(s, index, index).map(|()| e.part(index, index)),
+                None if index < first_or_next(s) => Err(self.compacted(s, index)),
+                None => Err(self.unavailable(s, index)),
+            });
+            let extent = extent.map_err(Failed::Plainly)?;
+            self.read_one(&extent, index).map_err(|e| Failed::At(index, extent.segment.clone(), e))
+        })
+    }
+
+    fn read_one(&self, extent: &Extent, index: u64) -> Result<Entry> {
         let loc = extent.loc(self.id, index)?;
         let id = EntryId::new(extent.term(self.id, index)?, index);
         let payload = extent.segment.entry(self.id, id, loc)?;
         Ok(Entry { id, payload })
     }
 
+    /// Tries `read`; where it meets damage, builds the segment's footer anew, which may have been what was wrong, and
+    /// tries once more. What is still damaged then is noted, told to the listeners, and returned.
+    fn rescued<T>(&self, read: impl Fn() -> Result<T, Failed>) -> Result<T> {
+        let damage = match read() {
+            Ok(value) => return Ok(value),
+            Err(Failed::At(index, segment, e)) if e.kind() == ErrorKind::Damaged => (index, segment, e),
+            Err(e) => return Err(e.into_error()),
+        };
+        let (index, segment, mut error) = damage;
+        if segment.footer().is_some() && rebuild_footer(&segment).is_ok() {
+            match read() {
+                Ok(value) => return Ok(value),
+                Err(e) => error = e.into_error(),
+            }
+        }
+        self.engine.store().note_damage(self.id, index, &error);
+        Err(error)
+    }
+
+    /// What is known to be damaged is not read again.
+    fn unless_damaged(&self, s: &RegionState, from: u64, to: u64) -> Result<()> {
+        let Some(damage) = &s.damage else { return Ok(()) };
+        match damage.ranges.iter().find(|r| r.0 <= to && from <= r.1) {
+            None => Ok(()),
+            Some((a, b)) => {
+                let at = (*a).max(from);
+                let path = s.extent(at).map(|e| e.segment.path.clone()).unwrap_or_default();
+                Err(Error::damaged(format!(
+                    "entries {a}..={b} are known to be damaged; fetch them from a replica and hand them to repair(), \
+                     or append over them"
+                ))
+                .in_region(self.id)
+                .at(&path, None))
+            }
+        }
+    }
+
     /// The entries of `range` in order, at least one if there is any, no more than `limit` allows. A range without an
-    /// end goes to the last entry.
+    /// end goes to the last entry. A read stops short of entries that are known to be damaged.
     ///
     /// # Errors
     /// `Compacted` if the range starts at or below the compaction point, `Unavailable` if it reaches beyond the last
-    /// entry; an empty range is fine up to one behind the last. `Damaged` if any entry that would be returned is.
+    /// entry; an empty range is fine up to one behind the last. `Damaged` if the first entry is, or one that was not
+    /// known to be.
     pub fn entries(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
-        let (parts, end) = self.with(|s| {
-            let first = s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1));
-            let next = s.last().map_or_else(|| s.base.map_or(first, |b| b.index + 1), |l| l + 1);
-            let (from, to) = bounds(&range, first, next);
-            if from < first {
-                return Err(self.compacted(s, from));
-            }
-            if from > next || to > next {
-                return Err(self.unavailable(s, from.max(to.saturating_sub(1))));
-            }
-            Ok((parts(s, from, to, limit), to))
-        })?;
-        let _ = end;
-        self.read(parts, limit)
+        self.rescued(|| {
+            let parts = self.with(|s| {
+                let first = first_or_next(s);
+                let next = s.last().map_or_else(|| s.base.map_or(first, |b| b.index + 1), |l| l + 1);
+                let (from, to) = bounds(&range, first, next);
+                if from < first {
+                    return Err(self.compacted(s, from));
+                }
+                if from > next || to > next {
+                    return Err(self.unavailable(s, from.max(to.saturating_sub(1))));
+                }
+                Ok(self.parts(s, from, to, limit))
+            });
+            self.read(parts.map_err(Failed::Plainly)?, limit)
+        })
     }
 
     /// As [`entries`](Region::entries), but the range is cut to what is there instead of refused.
     pub fn entries_clamped(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
-        let parts = self.with(|s| match (s.first(), s.last()) {
-            (Some(first), Some(last)) => {
-                let (from, to) = bounds(&range, first, last + 1);
-                parts(s, from.max(first), to.min(last + 1), limit)
-            }
-            _ => Vec::new(),
-        });
-        self.read(parts, limit)
+        self.rescued(|| {
+            let parts = self.with(|s| match (s.first(), s.last()) {
+                (Some(first), Some(last)) => {
+                    let (from, to) = bounds(&range, first, last + 1);
+                    self.parts(s, from.max(first), to.min(last + 1), limit)
+                }
+                _ => Parts::default(),
+            });
+            self.read(parts, limit)
+        })
     }
 
-    fn read(&self, parts: Vec<Extent>, limit: ReadLimit) -> Result<Vec<Entry>> {
+    /// What a read of `from..to` needs once the region's lock is released: copies of the extents that it touches, as
+    /// far as `limit` may reach.
+    fn parts(&self, s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Parts {
+        let mut out = Parts::default();
+        let mut entries = limit.entries;
+        let mut bytes = limit.bytes;
+        // A read goes up to what is known to be damaged, and fails only if it would have to start there.
+        let damage = s.damage.as_ref().and_then(|d| d.ranges.iter().find(|r| r.1 >= from && r.0 < to));
+        let to = damage.map_or(to, |d| d.0.max(from));
+        if let Some((a, _)) = damage.filter(|d| d.0 <= from) {
+            out.damaged = self.unless_damaged(s, from.max(*a), from).err();
+        }
+        let start = s.extents.partition_point(|e| e.last < from);
+        for e in &s.extents[start..] {
+            if e.first >= to || entries == 0 {
+                break;
+            }
+            let a = e.first.max(from);
+            let b = e.last.min(to - 1).min(a.saturating_add(entries - 1));
+            // Locations on the heap are copied, so no more of them than the limit can use.
+            let b = e.reach(a, b, bytes, limit.overhead);
+            out.extents.push(e.part(a, b));
+            entries -= b - a + 1;
+            bytes = bytes.saturating_sub(e.cost(a, b, limit.overhead));
+            if bytes == 0 {
+                break;
+            }
+        }
+        out
+    }
+
+    fn read(&self, parts: Parts, limit: ReadLimit) -> Result<Vec<Entry>, Failed> {
+        if let Some(error) = parts.damaged {
+            return Err(Failed::Plainly(error));
+        }
         let mut out = Vec::new();
         let mut budget = limit.bytes;
-        'parts: for extent in &parts {
+        for extent in &parts.extents {
             let want = limit.entries.saturating_sub(out.len() as u64).min(extent.count());
             if want == 0 {
                 break;
             }
+            let failed = |index| move |e| Failed::At(index, extent.segment.clone(), e);
             let mut locs: Vec<Loc> = Vec::with_capacity(want.min(4096) as usize);
-            extent.locs(self.id, extent.first, extent.first + (want - 1), |loc| locs.push(loc))?;
+            extent
+                .locs(self.id, extent.first, extent.first + (want - 1), |loc| locs.push(loc))
+                .map_err(failed(extent.first))?;
             let mut take = 0;
             for loc in &locs {
                 let cost = u64::from(loc.len).saturating_add(limit.overhead);
@@ -146,14 +231,14 @@ impl Region {
             let full = take < locs.len();
             let mut spans = Spans { segment: &extent.segment, at: 0, bytes: Bytes::new(), block: None };
             for (i, loc) in locs[..take].iter().enumerate() {
-                let id =
-                    EntryId::new(extent.term(self.id, extent.first + i as u64)?, extent.first + i as u64);
-                let bytes = spans.bytes(&locs[i..take], *loc)?;
-                let payload = extent.segment.verify(self.id, id, *loc, bytes)?;
+                let index = extent.first + i as u64;
+                let id = EntryId::new(extent.term(self.id, index).map_err(failed(index))?, index);
+                let bytes = spans.bytes(&locs[i..take], *loc).map_err(failed(index))?;
+                let payload = extent.segment.verify(self.id, id, *loc, bytes).map_err(failed(index))?;
                 out.push(Entry { id, payload });
             }
             if full {
-                break 'parts;
+                break;
             }
         }
         Ok(out)
@@ -214,8 +299,36 @@ impl Region {
         }
     }
 
+    /// Puts back a damaged entry from a replica. It is accepted only if it matches the length and checksum that were
+    /// recorded when the entry was appended here, so a wrong peer cannot slip in another one. Durable on return. An
+    /// entry that is not damaged is left as it is.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it does not match; `Compacted`, `Unavailable` as for reads.
+    pub fn repair(&self, id: EntryId, payload: &[u8]) -> Result<()> {
+        purge::repair(self.engine.store(), self.id, id, payload)
+    }
+
+    /// A digest over index, term and payload of the entries of `range`, for replicas to compare. Every entry is read
+    /// and verified.
+    ///
+    /// # Errors
+    /// As [`entries`](Region::entries).
+    pub fn checksum(&self, range: impl RangeBounds<u64>) -> Result<Digest> {
+        let (first, next) = (self.first_index(), self.last_index() + 1);
+        let (mut from, to) = bounds(&range, first, next);
+        let mut digest = Digest::default();
+        while from < to {
+            let entries = self.entries(from..to, ReadLimit::bytes(4 << 20))?;
+            let Some(last) = entries.last() else { break };
+            from = last.id.index + 1;
+            entries.iter().for_each(|e| digest.add(self.id, e));
+        }
+        Ok(digest)
+    }
+
     fn compacted(&self, s: &RegionState, index: u64) -> Error {
-        let first = s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1));
+        let first = first_or_next(s);
         Error::new(
             ErrorKind::Compacted,
             format!("entry {index} is compacted: the first is {first}; ask for a snapshot"),
@@ -245,30 +358,33 @@ fn bounds(range: &impl RangeBounds<u64>, first: u64, next: u64) -> (u64, u64) {
     (from, to)
 }
 
-/// Copies of the extents that `from..to` touches, as far as `limit` may reach: what a read needs once the region's lock
-/// is released.
-fn parts(s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Vec<Extent> {
-    let mut out = Vec::new();
-    let mut entries = limit.entries;
-    let mut bytes = limit.bytes;
-    let start = s.extents.partition_point(|e| e.last < from);
-    for e in &s.extents[start..] {
-        if e.first >= to || entries == 0 {
-            break;
-        }
-        let a = e.first.max(from);
-        let b = e.last.min(to - 1).min(a.saturating_add(entries - 1));
-        // Locations on the heap are copied, so no more of them than the limit can use.
-        let b = e.reach(a, b, bytes, limit.overhead);
-        out.push(e.part(a, b));
-        let n = b - a + 1;
-        entries -= n;
-        bytes = bytes.saturating_sub(e.cost(a, b, limit.overhead));
-        if bytes == 0 {
-            break;
+/// What a read needs once the region's lock is released.
+#[derive(Default)]
+struct Parts {
+    extents: Vec<Extent>,
+    /// The first entry asked for is known to be damaged.
+    damaged: Option<Error>,
+}
+
+/// Why a read failed, and where.
+enum Failed {
+    /// Nothing to be done about it.
+    Plainly(Error),
+    /// At this entry, in this segment.
+    At(u64, Arc<Segment>, Error),
+}
+
+impl Failed {
+    fn into_error(self) -> Error {
+        match self {
+            Failed::Plainly(e) | Failed::At(_, _, e) => e,
         }
     }
-    out
+}
+
+/// The first live index; in an empty log, the one that the next append would take.
+fn first_or_next(s: &RegionState) -> u64 {
+    s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1))
 }
 
 /// Takes neighbouring entries out of one borrowed span, and entries of one compressed block out of one decompression.

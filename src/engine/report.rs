@@ -28,6 +28,8 @@ pub struct OpenReport {
     pub tail_batches: u64,
     /// Accepted batches behind the watermark that were made durable anew.
     pub rewritten_batches: u64,
+    /// Records in which one flipped bit was found and undone.
+    pub mended_records: u64,
     /// Bytes behind the last whole batch that were never acknowledged and were dropped.
     pub torn_bytes: u64,
     /// Damage that was found; see [`ErrorKind::Damaged`](crate::ErrorKind::Damaged).
@@ -66,6 +68,48 @@ pub struct PurgeReport {
     pub segments_cleaned: u64,
     /// Payload bytes that were moved.
     pub moved_bytes: u64,
+}
+
+/// How to scrub.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScrubOptions {
+    pub(crate) rate_bytes: u64,
+    pub(crate) from_device: bool,
+}
+
+impl Default for ScrubOptions {
+    fn default() -> Self {
+        ScrubOptions { rate_bytes: 64 << 20, from_device: false }
+    }
+}
+
+impl ScrubOptions {
+    /// At most this many payload bytes a second; 0 is no limit. Default 64 MiB.
+    pub fn rate_bytes(mut self, bytes_per_second: u64) -> ScrubOptions {
+        self.rate_bytes = bytes_per_second;
+        self
+    }
+
+    /// Drop sealed segments from the page cache first, so that the device is what is checked. Costs the cache. Default
+    /// false.
+    pub fn from_device(mut self, yes: bool) -> ScrubOptions {
+        self.from_device = yes;
+        self
+    }
+}
+
+/// What a scrub found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ScrubReport {
+    /// Live entries that were verified.
+    pub entries: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Footers that were damaged and built anew.
+    pub footers_rebuilt: u64,
+    /// Each damaged entry, named.
+    pub damage: Vec<Error>,
 }
 
 /// A region that keeps old segments alive; compacting it would give space back.

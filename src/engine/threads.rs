@@ -100,25 +100,25 @@ fn upkeep(store: &Arc<Store>) {
     }
 }
 
-/// Makes the next segment ready, and fills the pool once the log has grown to full-size segments.
+/// Makes the next segment ready well before the active one is full: from a recycled file where there is one, else from
+/// a new one. Files are not made ahead of that need: in the steady state every segment comes from the pool of recycled
+/// ones, and filling more with zeros would double what the device has to write.
 pub(crate) fn prepare_segments(store: &Store) -> Result<()> {
     loop {
         let (ready, wanted) = store.committer.ready();
         let (active, offset) = store.committer.active();
         let soon = ready == 0 && u64::from(offset) > active.len / 8;
-        if wanted > 0 || soon {
-            let prepared = store.factory.prepare(store.factory.next_len(active.len).max(wanted));
-            let failed = prepared.as_ref().err().cloned();
-            store.committer.put_ready(prepared);
-            match failed {
-                Some(e) if wanted == 0 => return Err(e),
-                // Whoever waits for it has been told.
-                Some(_) => return Ok(()),
-                None => continue,
-            }
-        }
-        if active.len < store.options.segment_bytes || !store.factory.fill_one(ready)? {
+        if wanted == 0 && !soon {
             return Ok(());
+        }
+        let prepared = store.factory.prepare(store.factory.next_len(active.len).max(wanted));
+        let failed = prepared.as_ref().err().cloned();
+        store.committer.put_ready(prepared);
+        match failed {
+            Some(e) if wanted == 0 => return Err(e),
+            // Whoever waits for it has been told.
+            Some(_) => return Ok(()),
+            None => {}
         }
     }
 }

@@ -43,6 +43,10 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
     // Full segments without a footer are replayed too: recovery builds it. So the start is simply where writing is.
     let start_segment = active.id.min(accepted.segment());
     let sequence = lock(&store.checkpoints).next_sequence;
+    // Found by fuzzing: a file of that name need only lie in the directory.
+    let next_sequence = sequence.checked_add(1).ok_or_else(|| {
+        Error::new(crate::ErrorKind::Unsupported, "all 2^32 checkpoint numbers are used up; is there a stray file?")
+    })?;
 
     let mut segments: Vec<SegmentRecord> = store
         .shared
@@ -90,7 +94,7 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
     write(&store.dir, &store.options, sequence, &bytes)?;
 
     let mut kept = lock(&store.checkpoints);
-    kept.next_sequence = sequence + 1;
+    kept.next_sequence = next_sequence;
     kept.kept.push_back(CheckpointInfo {
         sequence,
         start_segment,

@@ -85,26 +85,21 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport) -> Result<bool> {
         return Ok(false);
     }
     pieces.sort_by_key(|p| (p.region, p.extent.first));
-    let bound = pieces.iter().fold(u64::from(FIRST_RECORD) + (2 << 20), |sum, p| {
-        // A description takes at most 9 bytes an entry and some for the section; estimates of trimmed extents may
-        // be off, so the file may turn out larger than reserved: it then grows.
-        sum + p.extent.bytes + p.extent.count() * 9 + 128
-    });
-    let cold = store.factory.create_cold(bound)?;
-    match fill(store, &cold, &pieces, &victims) {
-        Ok((segment, moved)) => {
-            report.moved_bytes += moved;
-            report.segments_cleaned += victims.len() as u64;
-            store.cleaned_bytes.fetch_add(moved, Ordering::Relaxed);
-            drop(pieces);
-            install(store, &segment, &victims)?;
-            Ok(true)
-        }
-        Err(e) => {
-            store.factory.drop_cold(&cold);
-            Err(e)
-        }
-    }
+    // A description takes at most 9 bytes an entry and some for the section. The bytes of trimmed extents are estimates:
+    // a file that turns out larger than was reserved grows.
+    let bound = pieces.iter().map(|p| p.extent.bytes + p.extent.count() * 9 + 128).sum();
+    let mut moved = 0;
+    let cold = write_cold(store, bound, |w| {
+        pieces.iter().try_for_each(|p| w.piece(p))?;
+        moved = w.moved;
+        Ok(())
+    })?;
+    drop(pieces);
+    report.moved_bytes += moved;
+    report.segments_cleaned += victims.len() as u64;
+    store.cleaned_bytes.fetch_add(moved, Ordering::Relaxed);
+    install(store, &cold, &victims)?;
+    Ok(true)
 }
 
 fn collect(store: &Store, victims: &[Arc<Segment>]) -> Result<Vec<Piece>> {
@@ -127,7 +122,7 @@ fn collect(store: &Store, victims: &[Arc<Segment>]) -> Result<Vec<Piece>> {
 }
 
 /// A cold segment being written.
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     store: &'a Store,
     cold: &'a ColdFile,
     seed: u32,
@@ -140,51 +135,56 @@ struct Writer<'a> {
     started: Instant,
 }
 
-fn fill(
+/// Writes a cold segment of about `bytes` of entries, durably, and leaves no trace of one that fails.
+pub(super) fn write_cold(
     store: &Store,
-    cold: &ColdFile,
-    pieces: &[Piece],
-    victims: &[Arc<Segment>],
-) -> Result<(Arc<Segment>, u64)> {
+    bytes: u64,
+    fill: impl FnOnce(&mut Writer<'_>) -> Result<()>,
+) -> Result<Arc<Segment>> {
+    let cold = store.factory.create_cold(u64::from(FIRST_RECORD) + bytes + 4096)?;
     let mut w = Writer {
         store,
-        cold,
+        cold: &cold,
         seed: cold.identity.seed(),
         offset: u64::from(FIRST_RECORD),
         chain: Shape::default(),
         footer: FooterBuilder::new_cold(cold.identity),
         batch: Batch::default(),
-        payload: Vec::with_capacity(RECORD_BYTES),
+        payload: Vec::with_capacity(RECORD_BYTES.min(bytes as usize)),
         moved: 0,
         started: Instant::now(),
     };
-    for piece in pieces {
-        w.piece(piece)?;
+    let written = fill(&mut w).and_then(|()| w.finish());
+    if written.is_err() {
+        store.factory.drop_cold(&cold);
     }
-    w.flush()?;
-    let end =
-        u32::try_from(w.offset).map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
-    let tail = Tail { end, last: w.chain, watermark: Lsn::ZERO };
-    let moved = w.moved;
-    let footer = w.footer.finish(tail);
-    let segment = store.factory.name_cold(cold, end)?;
-    let vfs = &*store.options.vfs;
-    write_footer(vfs, &store.dir, segment.id, &footer)?;
-    store.upkeep_bytes.fetch_add(footer.len() as u64, Ordering::Relaxed);
-    let view = match load_footer(vfs, &store.dir, &segment.identity) {
-        Some(view) => view,
-        None => Arc::new(
-            Footer::open(Bytes::from(footer), &segment.identity)
-                .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")))?,
-        ),
-    };
-    segment.set_footer(view);
-    segment.record_bytes.store(u64::from(end) - u64::from(FIRST_RECORD), Ordering::Relaxed);
-    debug_assert!(victims.iter().all(|v| v.id < segment.id));
-    Ok((segment, moved))
+    written
 }
 
 impl Writer<'_> {
+    /// Makes it a segment with a name and a footer.
+    fn finish(mut self) -> Result<Arc<Segment>> {
+        self.flush()?;
+        let store = self.store;
+        let end = u32::try_from(self.offset)
+            .map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
+        let footer = self.footer.finish(Tail { end, last: self.chain, watermark: Lsn::ZERO });
+        let segment = store.factory.name_cold(self.cold, end)?;
+        let vfs = &*store.options.vfs;
+        write_footer(vfs, &store.dir, segment.id, &footer)?;
+        store.upkeep_bytes.fetch_add(footer.len() as u64, Ordering::Relaxed);
+        let view = match load_footer(vfs, &store.dir, &segment.identity) {
+            Some(view) => view,
+            None => Arc::new(
+                Footer::open(Bytes::from(footer), &segment.identity)
+                    .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")))?,
+            ),
+        };
+        segment.set_footer(view);
+        segment.record_bytes.store(u64::from(end - FIRST_RECORD), Ordering::Relaxed);
+        Ok(segment)
+    }
+
     fn piece(&mut self, piece: &Piece) -> Result<()> {
         let (region, e) = (piece.region, &piece.extent);
         let mut locs = Vec::with_capacity(e.count() as usize);
@@ -198,7 +198,7 @@ impl Writer<'_> {
     }
 
     /// Adds an entry with the checksum it has had since its caller handed it over.
-    fn push(&mut self, region: RegionId, id: EntryId, crc: u32, payload: &[u8]) -> Result<()> {
+    pub(super) fn push(&mut self, region: RegionId, id: EntryId, crc: u32, payload: &[u8]) -> Result<()> {
         debug_assert_eq!(crc, entry_checksum(region, id, payload));
         if !self.payload.is_empty() && self.payload.len() + payload.len() > RECORD_BYTES {
             self.flush()?;
@@ -277,7 +277,7 @@ impl Writer<'_> {
 }
 
 /// Makes the copy the place to read from: durably in the log first, then in the table.
-fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment>]) -> Result<()> {
+pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment>]) -> Result<()> {
     let sources: Vec<u32> = victims.iter().map(|v| v.id).collect();
     store.shared.add_segment(cold.clone());
     let mut desc = Vec::new();

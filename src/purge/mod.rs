@@ -15,17 +15,21 @@
 
 mod checkpoint;
 mod clean;
+mod repair;
+mod scrub;
 mod seal;
 
 pub(crate) use checkpoint::{checkpoint, checkpoint_if_due, first_checkpoint, first_checkpoint_info};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use clean::clean as clean_once;
 pub(crate) use clean::relocate;
+pub(crate) use repair::repair;
+pub(crate) use scrub::scrub;
 pub(crate) use seal::seal_due;
 
 use crate::engine::listener::Event;
 use crate::engine::report::PurgeReport;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{Segment, footer_path};
 use crate::store::{Store, lock};
 use std::sync::Arc;
@@ -44,20 +48,30 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
         tell(store, &report);
     }
     store.factory.absorb_retired(store.committer.ready().0)?;
-    Ok(())
+    store.factory.keep_reserve()
 }
 
-/// Gives back all the space that can be given back now.
+/// Gives back all the space that can be given back now. On a full disk it spends the reserve for that.
 pub(crate) fn purge(store: &Store) -> Result<PurgeReport> {
     let _one = lock(&store.upkeep);
     let mut report = PurgeReport::default();
+    let mut outcome = reclaim_all(store, &mut report);
+    if outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::NoSpace) && store.factory.spend_reserve()? {
+        outcome = reclaim_all(store, &mut report);
+    }
+    store.report(store.factory.keep_reserve());
+    tell(store, &report);
+    outcome.map(|()| report)
+}
+
+fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
     if !store.committer.gate().is_shut() {
         store.committer.sync()?;
     }
     seal_due(store)?;
     // Bounded: each round must have moved something.
     for _ in 0..64 {
-        if !clean::needed(store) || !clean::clean(store, &mut report)? {
+        if !clean::needed(store) || !clean::clean(store, report)? {
             break;
         }
     }
@@ -66,12 +80,11 @@ pub(crate) fn purge(store: &Store) -> Result<PurgeReport> {
     for _ in 0..2 {
         if store.shared.segments().iter().any(|s| s.dead_since.get().is_some()) {
             checkpoint(store)?;
-            reclaim(store, &mut report)?;
+            reclaim(store, report)?;
         }
     }
     store.factory.absorb_retired(store.committer.ready().0)?;
-    tell(store, &report);
-    Ok(report)
+    Ok(())
 }
 
 fn tell(store: &Store, report: &PurgeReport) {
@@ -87,7 +100,7 @@ fn mark_dead(store: &Store) {
     let now = store.committer.accepted();
     for segment in store.shared.segments() {
         // Unsealed ones wait: their footer may be needed by the next open.
-        if segment.footer().is_some() && segment.live_entries() == 0 {
+        if (segment.footer().is_some() || segment.is_lost) && segment.live_entries() == 0 {
             let _ = segment.dead_since.set(now);
         }
     }

@@ -28,13 +28,13 @@ pub(crate) fn seal_due(store: &Store) -> Result<()> {
 fn seal(store: &Store, segment: &Arc<Segment>, end: u32) -> Result<()> {
     let built = build_footer(segment, end)?;
     let vfs = &*store.options.vfs;
-    write_footer(vfs, &store.dir, segment.id, &built.bytes)?;
-    store.upkeep_bytes.fetch_add(built.bytes.len() as u64, Ordering::Relaxed);
+    write_footer(vfs, &store.dir, segment.id, &built)?;
+    store.upkeep_bytes.fetch_add(built.len() as u64, Ordering::Relaxed);
     let footer = match load_footer(vfs, &store.dir, &segment.identity) {
         Some(footer) => footer,
         // Written and not readable: keep the copy that is at hand; the next open builds it again.
         None => Arc::new(
-            Footer::open(built.bytes.into(), &segment.identity)
+            Footer::open(built.into(), &segment.identity)
                 .map_err(|e| crate::Error::damaged(format!("a footer just built makes no sense: {e}")))?,
         ),
     };

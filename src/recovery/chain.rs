@@ -14,13 +14,12 @@
 use super::files::Opened;
 use super::tail::{self, TailRecord};
 use super::{Purpose, footer_on_disk};
-use crate::commit::Encoded;
 use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::FileKind;
-use crate::format::record::Shape;
+use crate::format::record::{RecordHeader, Shape, record_len};
 use crate::segment::Segment;
 use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
 use crate::types::Lsn;
@@ -31,7 +30,7 @@ pub(super) struct Chain {
     /// The last durable record: what the next one follows.
     pub(super) last: Shape,
     /// Whole records behind the watermark.
-    pub(super) tail: Vec<Encoded>,
+    pub(super) tail: Vec<TailRecord>,
 }
 
 /// One log segment on the way.
@@ -45,6 +44,8 @@ struct Link {
     end: u32,
     last: Shape,
     sealed: bool,
+    /// Valid records behind a hole: the highest watermark among them, and their bytes.
+    behind: Option<(Lsn, u64)>,
 }
 
 /// Finds the end of the log, gives every segment its end, and collects what has to be made durable anew. Segments that
@@ -64,6 +65,9 @@ pub(super) fn follow(
         opened.segments.values().filter(|s| s.kind == FileKind::Log).cloned().collect();
     for segment in &logs {
         let footer = footer_on_disk(options, segment);
+        if segment.is_lost {
+            continue;
+        }
         if segment.id < checkpoint.start_segment {
             settle_old(segment, footer)?;
             continue;
@@ -77,7 +81,7 @@ pub(super) fn follow(
         }
         links.push(link);
     }
-    for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold) {
+    for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold && !s.is_lost) {
         if let Some(footer) = footer_on_disk(options, segment) {
             segment.set_sealed_end(footer.tail().end);
             segment.set_footer(footer);
@@ -153,8 +157,9 @@ fn read_link(
         end: FIRST_RECORD,
         last: Shape::default(),
         sealed: false,
+        behind: None,
     };
-    if let Some(footer) = footer {
+    if let Some(footer) = footer.filter(|f| f.deltas().is_ok() && f.installs().is_ok()) {
         let tail = footer.tail();
         if tail.end > FIRST_RECORD {
             if let Found::Record(first) = scanner.look(FIRST_RECORD)? {
@@ -170,7 +175,21 @@ fn read_link(
         }
     }
     let mut previous: Option<Shape> = None;
-    while let Found::Record(record) = scanner.look(link.end)? {
+    loop {
+        let record = match scanner.look(link.end)? {
+            Found::Record(record) => record,
+            found => {
+                let Some((at, next, _)) = scanner.seek(link.end.saturating_add(8))? else { break };
+                let here = next.previous.position == Lsn::new(segment.id, link.end);
+                match scanner.rebuild(next.previous, previous.unwrap_or_default())? {
+                    Some(record) if here && matches!(found, Found::Nothing) && previous.is_some() => record,
+                    _ => {
+                        link.behind = Some(behind(&mut scanner, at, &next)?);
+                        break;
+                    }
+                }
+            }
+        };
         // The position is part of the checksum and so is the predecessor: a record that follows something else belongs
         // to no log of this life.
         if previous.is_some_and(|p| p != record.header.previous) {
@@ -180,6 +199,7 @@ fn read_link(
             link.follows = Some(record.header.previous);
         }
         *watermark = (*watermark).max(record.header.watermark);
+        report.mended_records += u64::from(record.mended);
         link.end = record.end();
         link.last = record.shape;
         link.records.push((record.end(), record.shape, record.header.watermark));
@@ -187,6 +207,18 @@ fn read_link(
         report.tail_batches += 1;
     }
     Ok(link)
+}
+
+/// The highest watermark of the records from `at` on, and their bytes.
+fn behind(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(Lsn, u64)> {
+    let (mut watermark, mut bytes) = (first.watermark, 0);
+    let mut next = Some((at, first.clone()));
+    while let Some((at, header)) = next {
+        watermark = watermark.max(header.watermark);
+        bytes += record_len(header.desc_len, header.payload_len);
+        next = scanner.seek(at.saturating_add(8))?.map(|(at, header, _)| (at, header));
+    }
+    Ok((watermark, bytes))
 }
 
 /// Cuts what is known back to the record that the next segment follows. False if there is no such record.
@@ -229,18 +261,19 @@ fn forget(links: &mut [Link]) {
     }
 }
 
-/// Looks behind the hole for a record that proves that it was acknowledged.
+/// Whether a record behind the hole proves that it was acknowledged.
 fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Result<()> {
-    for link in links.iter().filter(|l| !l.sealed && l.segment.id >= hole.segment()) {
-        let s = &link.segment;
-        let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
-        let mut from = if s.id == hole.segment() { hole.offset() } else { FIRST_RECORD };
-        while let Some((at, header, _)) = scanner.seek(from)? {
-            if header.watermark > hole {
-                return Err(acknowledged_hole(links, hole, header.watermark));
+    for link in links.iter().filter(|l| l.segment.id >= hole.segment()) {
+        if let Some((watermark, bytes)) = link.behind {
+            if watermark > hole {
+                return Err(acknowledged_hole(links, hole, watermark));
             }
-            report.torn_bytes += header.desc_len as u64 + u64::from(header.payload_len);
-            from = at + 8;
+            report.torn_bytes += bytes;
+        }
+        for (_, _, watermark) in link.records.iter().filter(|_| link.segment.id > hole.segment()) {
+            if *watermark > hole {
+                return Err(acknowledged_hole(links, hole, *watermark));
+            }
         }
     }
     Ok(())
@@ -261,7 +294,7 @@ fn cut_at_watermark(
     watermark: Lsn,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<Vec<Encoded>> {
+) -> Result<Vec<TailRecord>> {
     let mut tail = Vec::new();
     let mut torn = false;
     for link in links.iter_mut().filter(|l| !l.sealed) {
@@ -273,9 +306,7 @@ fn cut_at_watermark(
         let from = keep.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0);
         let doubtful = link.end;
         if !torn {
-            torn = !tail::collect(&link.segment, from, doubtful, options, report, |r: TailRecord| {
-                tail.push(r.encoded);
-            })?;
+            torn = !tail::collect(&link.segment, from, doubtful, options, report, &mut tail)?;
         } else {
             report.torn_bytes += u64::from(doubtful - from);
         }

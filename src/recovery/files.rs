@@ -2,9 +2,9 @@
 
 use crate::engine::options::{Options, ReadMode};
 use crate::engine::report::OpenReport;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::CheckpointHeader;
-use crate::format::file_header::{FileHeader, FileKind, HeaderError, SEGMENT_HEADER_LEN};
+use crate::format::file_header::{FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::segment::Segment;
 use crate::vfs::io::read_up_to;
@@ -103,27 +103,68 @@ pub(super) fn open_segments(
             listing.leftovers.push(path);
             continue;
         }
-        match open_segment(&path, kind, id, options, checkpoint)? {
-            Some(segment) => {
-                if let Some(named) = named
-                    && named.sealed_end != 0
-                {
-                    segment.set_sealed_end(named.sealed_end);
-                }
-                opened.segments.insert(id, Arc::new(segment));
-            }
-            None => {
-                if named.is_some() {
-                    report.damage.push(
-                        Error::damaged("the file under a segment's name belongs to another store")
-                            .at(&path, None),
-                    );
-                }
+        // What comes before the replay is only read by index: its loss is that of the entries in it.
+        let contained = named.is_some() && id < checkpoint.start_segment || kind == FileKind::Cold;
+        let segment = match open_segment(&path, kind, id, options, checkpoint) {
+            Ok(Some(segment)) => segment,
+            Ok(None) if named.is_none() => {
                 listing.foreign.push(name.to_string());
+                continue;
             }
+            Ok(None) => {
+                listing.foreign.push(name.to_string());
+                let error = Error::damaged(
+                    "the file under a segment's name belongs to another store; put the right one back",
+                );
+                report.damage.push(error.at(&path, None));
+                lost(checkpoint, id, kind, path)?
+            }
+            Err(e) if contained && e.kind() != ErrorKind::Unsupported => {
+                report.damage.push(e);
+                lost(checkpoint, id, kind, path)?
+            }
+            Err(e) => return Err(e),
+        };
+        if let Some(named) = named
+            && named.sealed_end != 0
+        {
+            segment.set_sealed_end(named.sealed_end);
+        }
+        if segment.is_cut && !contained {
+            return Err(cut_short(&segment));
+        }
+        if segment.is_cut {
+            report.damage.push(cut_short(&segment));
+        }
+        opened.segments.insert(id, Arc::new(segment));
+    }
+    for named in &checkpoint.segments {
+        if !opened.segments.contains_key(&named.id) {
+            let name = match named.kind {
+                FileKind::Cold => FileName::Cold(named.id),
+                _ => FileName::Log(named.id),
+            };
+            let path = dir.join(name.to_string());
+            let error =
+                Error::damaged("a segment is missing; put the file back, or restore the store from a backup");
+            if named.kind == FileKind::Log && named.id >= checkpoint.start_segment {
+                return Err(error.at(&path, None));
+            }
+            report.damage.push(error.at(&path, None));
+            opened.segments.insert(named.id, Arc::new(lost(checkpoint, named.id, named.kind, path)?));
         }
     }
     Ok(opened)
+}
+
+fn lost(checkpoint: &CheckpointHeader, id: u32, kind: FileKind, path: PathBuf) -> Result<Segment> {
+    let salt = checkpoint.segments.iter().find(|s| s.id == id).map_or(0, |s| s.salt);
+    Segment::lost(Identity { store: checkpoint.identity.store, file: id, salt }, kind, path)
+}
+
+fn cut_short(segment: &Segment) -> Error {
+    Error::damaged(format!("the segment was cut short: {} bytes are left of it", segment.len))
+        .at(&segment.path, Some(segment.len))
 }
 
 fn open_segment(
@@ -144,7 +185,7 @@ fn open_segment(
         }
         Err(e) => {
             return Err(Error::new(
-                crate::ErrorKind::Unsupported,
+                ErrorKind::Unsupported,
                 format!("the segment was written by a newer release: {e}; open the store with that release"),
             )
             .at(path, None));
@@ -161,16 +202,12 @@ fn open_segment(
         .at(path, None));
     }
     let len = file.len().map_err(|e| Error::io("reading the length of a segment", path, e))?;
-    if len < header.len {
-        return Err(Error::damaged(format!(
-            "the segment is {len} bytes long and was made with {}: it was cut short",
-            header.len
-        ))
-        .at(path, Some(len)));
-    }
     let mapped = options.read_mode == ReadMode::Map;
-    let segment = Segment::new(&header, path.to_path_buf(), header.len, file, Vec::new(), mapped)?;
-    segment.advance_written(u32::try_from(header.len).unwrap_or(u32::MAX));
+    // A file is as long as it was made for all its life.
+    let len = len.min(header.len);
+    let mut segment = Segment::new(&header, path.to_path_buf(), len, file, Vec::new(), mapped)?;
+    segment.is_cut = len < header.len;
+    segment.advance_written(u32::try_from(len).unwrap_or(u32::MAX));
     Ok(Some(segment))
 }
 

@@ -21,9 +21,11 @@
 
 mod chain;
 mod files;
+mod judge;
 mod tail;
 
-use crate::commit::Encoded;
+pub(crate) use tail::TailRecord;
+
 use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
@@ -34,7 +36,7 @@ use crate::format::names::FileName;
 use crate::format::record::Shape;
 use crate::index::{Damage, Extent, Table};
 use crate::purge::relocate;
-use crate::segment::{Segment, build_footer, load_footer};
+use crate::segment::{Segment, load_footer, rebuild_footer};
 use crate::store::{CheckpointInfo, Checkpoints};
 use crate::types::Lsn;
 use crate::vfs::OpenMode;
@@ -68,7 +70,7 @@ pub(crate) struct Recovered {
     pub(crate) next_file: u32,
     pub(crate) checkpoints: Checkpoints,
     /// Whole batches behind the watermark, in order: to be written anew.
-    pub(crate) tail: Vec<Encoded>,
+    pub(crate) tail: Vec<TailRecord>,
     /// Free files: number and length.
     pub(crate) free: Vec<(u32, u64)>,
     /// Files that nothing needs, to be removed once the store is open.
@@ -91,13 +93,26 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
     let mut opened = files::open_segments(dir, options, &mut listing, &header, &mut report)?;
     let chain = chain::follow(&mut opened, &header, options, purpose, &mut report)?;
     let mut unsealed = Vec::new();
+    let mut failed: Option<Error> = None;
     for segment in opened.segments.values() {
-        if segment.footer().is_none() {
+        if segment.footer().is_none() && !segment.is_lost {
             unsealed.push(segment.clone());
         }
     }
-    for segment in &unsealed {
-        give_footer(segment, &mut report)?;
+    unsealed.retain(|segment| match give_footer(segment, &mut report) {
+        Ok(()) => true,
+        // Its entries answer with an error, one by one; the rest of the store goes on.
+        Err(e) if segment.id < header.start_segment || segment.kind == FileKind::Cold => {
+            report.damage.push(e);
+            false
+        }
+        Err(e) => {
+            failed.get_or_insert(e);
+            false
+        }
+    });
+    if let Some(e) = failed {
+        return Err(e);
     }
     report.times.segments = phase.elapsed();
 
@@ -247,13 +262,9 @@ pub(super) fn read_file(options: &Options, path: &Path) -> Result<Bytes> {
 /// Builds the footer of a segment that has none, on the heap; it is written later.
 fn give_footer(segment: &Arc<Segment>, report: &mut OpenReport) -> Result<()> {
     let end = segment.sealed_end();
-    let built = build_footer(segment, end)?;
+    rebuild_footer(segment)?;
     report.scanned_segments += 1;
     report.scanned_bytes += u64::from(end);
-    let footer = Footer::open(Bytes::from(built.bytes), &segment.identity).map_err(|e| {
-        Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None)
-    })?;
-    segment.set_footer(Arc::new(footer));
     Ok(())
 }
 
@@ -281,17 +292,20 @@ fn load_region(
         state.damage =
             Some(Box::new(Damage { ranges: record.damage, hard_state_lost: record.hard_state_lost }));
     }
+    state.extents.reserve_exact(record.extents.len());
     for extent in &record.extents {
+        let last = extent.first + (extent.count - 1);
         let Some(segment) = segments.get(&extent.segment) else {
             return Err(Error::damaged(format!(
-                "segment {} is missing: it holds entries {}..={}; put the file back, or restore the store from a backup",
-                extent.segment,
-                extent.first,
-                extent.first + (extent.count - 1)
+                "the checkpoint names segment {} for entries {}..={last}, and does not list it",
+                extent.segment, extent.first
             ))
             .in_region(record.region)
             .at(dir, None));
         };
+        if segment.is_lost {
+            state.damage.get_or_insert_default().ranges.push((extent.first, last));
+        }
         state.extents.push(Extent::sealed(extent, segment));
     }
     Ok(())

@@ -1,31 +1,36 @@
 //! The end of the log behind the watermark: whole batches are kept and made durable anew, a tear ends them.
 
+use super::judge::{Facts, RecordIs, Verdict, judge};
 use crate::codec::checksum::entry_checksum;
-use crate::codec::compress::decompress;
+use crate::codec::mend::find_flip;
 use crate::commit::Encoded;
-use crate::engine::options::{Options, TailPolicy};
+use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
-use crate::format::batch::{Batch, Block, Install, Loc, Op, locate};
+use crate::format::batch::{Batch, Install};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind, record_len};
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Record, Scanner};
-use crate::types::EntryId;
-use bytes::Bytes;
+use crate::segment::verify::{WrongEntry, wrong_entries};
+use crate::types::RegionId;
+use std::ops::Range;
 
-const SECTOR: u32 = 512;
+const SECTOR: u64 = 512;
 
-/// A whole record behind the watermark.
-pub(super) struct TailRecord {
-    pub(super) encoded: Encoded,
+/// A record behind the watermark that is kept.
+pub(crate) struct TailRecord {
+    pub(crate) encoded: Encoded,
+    /// Entries of it that may have been acknowledged and are damaged.
+    pub(crate) damaged: Vec<(RegionId, u64)>,
 }
 
 /// The install record among the tail's, if this is one.
-pub(super) fn installs(encoded: &Encoded) -> Option<Install> {
+pub(super) fn installs(record: &TailRecord) -> Option<Install> {
+    let encoded = &record.encoded;
     (encoded.kind == RecordKind::Install).then(|| Install::decode(&encoded.desc).ok()).flatten()
 }
 
-/// Hands the whole records of `from..until` to `each`. False when a tear ended them.
+/// Adds the records of `from..until` that are kept to `tail`. False when a tear ended them.
 ///
 /// The range is synced, dropped from the page cache and read again first: what only the cache has was never durable.
 pub(super) fn collect(
@@ -34,7 +39,7 @@ pub(super) fn collect(
     until: u32,
     options: &Options,
     report: &mut OpenReport,
-    mut each: impl FnMut(TailRecord),
+    tail: &mut Vec<TailRecord>,
 ) -> Result<bool> {
     let range = u64::from(from)..u64::from(until);
     segment.file.sync_data().map_err(|e| Error::io("syncing the tail of the log", &segment.path, e))?;
@@ -45,127 +50,128 @@ pub(super) fn collect(
     let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
     let mut at = from;
     while at < until {
-        let record = match scanner.look(at)? {
-            Found::Record(record) => record,
+        let found = scanner.look(at)?;
+        let (verdict, end) = match &found {
+            Found::Record(record) => {
+                let (verdict, kept) = weigh(segment, &mut scanner, record, options)?;
+                if let Some(kept) = kept.filter(|_| matches!(verdict, Verdict::Keep | Verdict::Fence)) {
+                    report.damage.extend(kept.damaged.iter().map(|d| doubtful(segment, at, *d)));
+                    report.rewritten_batches += 1;
+                    tail.push(kept);
+                }
+                (verdict, record.end())
+            }
             Found::BadDescription(header, _) => {
                 let len = record_len(header.desc_len, header.payload_len);
-                torn(segment, &mut scanner, at, len, options)?;
-                report.torn_bytes += u64::from(until - at);
-                return Ok(false);
+                (unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)?, at)
             }
             Found::Nothing => {
-                torn(segment, &mut scanner, at, u64::from(RECORD_HEADER_LEN), options)?;
-                report.torn_bytes += u64::from(until - at);
-                return Ok(false);
+                let len = u64::from(RECORD_HEADER_LEN);
+                (unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)?, at)
             }
         };
-        let end = record.end();
-        match whole(&mut scanner, &record)? {
-            Some(encoded) => {
-                if encoded.kind != RecordKind::Watermark {
-                    report.rewritten_batches += 1;
-                    each(TailRecord { encoded });
-                }
-            }
-            None => {
-                torn(segment, &mut scanner, at, u64::from(end - at), options)?;
+        match verdict {
+            Verdict::Keep | Verdict::Fence => at = end,
+            Verdict::Torn => {
                 report.torn_bytes += u64::from(until - at);
                 return Ok(false);
             }
+            Verdict::Refuse => return Err(refused(segment, at)),
         }
-        at = end;
     }
     Ok(true)
 }
 
-/// The record with its payload, if every byte of it is right.
-fn whole(scanner: &mut Scanner<'_>, record: &Record) -> Result<Option<Encoded>> {
+/// Judges a record whose header and description are right.
+fn weigh(
+    segment: &Segment,
+    scanner: &mut Scanner<'_>,
+    record: &Record,
+    options: &Options,
+) -> Result<(Verdict, Option<TailRecord>)> {
+    let policy = options.tail_policy;
+    let right = Facts { record: RecordIs::Right, tear: false, rot: false, policy };
     let payload = scanner.payload(record)?;
-    if payload.len() < record.header.payload_len as usize {
-        return Ok(None);
-    }
     let (batch, blocks) = match record.header.kind {
+        RecordKind::Watermark => return Ok((Verdict::Keep, None)),
+        RecordKind::Install => (Batch::default(), Vec::new()),
         RecordKind::Batch => match Batch::decode_desc(&record.desc, record.header.payload_len) {
             Ok(parts) => parts,
-            Err(_) => return Ok(None),
+            Err(e) => return Err(Error::damaged(e.0).at(&segment.path, Some(u64::from(record.offset)))),
         },
-        _ => (Batch::default(), Vec::new()),
     };
-    if !payload_is_right(&batch, &blocks, &payload) {
-        return Ok(None);
-    }
-    Ok(Some(Encoded {
+    let facts = match wrong_entries(&batch, &blocks, &payload) {
+        Some(wrong) if wrong.is_empty() => (right, wrong),
+        Some(wrong) => {
+            let base = record.payload_at();
+            let places = wrong.iter().map(|w| u64::from(base + w.at.start)..u64::from(base + w.at.end));
+            let mut tear = segment.previous_salt != 0;
+            for place in places {
+                tear |= has_blank_sector(scanner, place)?;
+            }
+            let rot = wrong.iter().all(is_one_flip);
+            (Facts { record: RecordIs::WrongInPayload, tear, rot, policy }, wrong)
+        }
+        None => (Facts { record: RecordIs::Unreadable, tear: false, rot: false, policy }, Vec::new()),
+    };
+    let damaged = facts.1.iter().map(|w| (w.region, w.id.index)).collect();
+    let encoded = Encoded {
         kind: record.header.kind,
         batch,
         blocks,
         desc: record.desc.clone(),
-        desc_crc: record.header.desc_crc,
+        desc_crc: crate::codec::checksum::crc32(0, &record.desc),
         payload,
-    }))
+    };
+    Ok((judge(facts.0), Some(TailRecord { encoded, damaged })))
 }
 
-/// Whether every entry matches its checksum.
-fn payload_is_right(batch: &Batch, blocks: &[Block], payload: &Bytes) -> bool {
-    let mut locs = Vec::with_capacity(batch.entries.len());
-    if locate(&batch.entries, blocks, 0, |loc| locs.push(loc)).is_err() {
-        return false;
-    }
-    let mut block: Option<(u32, Vec<u8>)> = None;
-    for step in batch.steps() {
-        let Op::Append { first, entries, .. } = step.op else { continue };
-        let Some(own) = locs.get(step.entries_at..step.entries_at + *entries as usize) else { return false };
-        let mut terms = step.runs.iter().flat_map(|r| std::iter::repeat_n(r.term, r.entries as usize));
-        for (n, loc) in own.iter().enumerate() {
-            let Some(term) = terms.next() else { return false };
-            let id = EntryId::new(term, first + n as u64);
-            let Some(bytes) = resolve(payload, *loc, &mut block) else { return false };
-            if entry_checksum(step.region, id, &bytes) != loc.crc {
-                return false;
-            }
-        }
-    }
-    true
+/// Whether flipping one bit back makes the entry match.
+fn is_one_flip(wrong: &WrongEntry) -> bool {
+    wrong.bytes.as_ref().is_some_and(|bytes| {
+        let found = entry_checksum(wrong.region, wrong.id, bytes);
+        find_flip(bytes.len(), found, wrong.crc).is_some()
+    })
 }
 
-fn resolve(payload: &Bytes, loc: Loc, block: &mut Option<(u32, Vec<u8>)>) -> Option<Bytes> {
-    let (pos, len) = (loc.pos as usize, loc.len as usize);
-    if loc.is_raw() {
-        return (pos + len <= payload.len()).then(|| payload.slice(pos..pos + len));
-    }
-    if block.as_ref().is_none_or(|b| b.0 != loc.pos) {
-        let head = payload.get(pos..pos + 8)?;
-        let raw_len = u32::from_le_bytes(head[..4].try_into().ok()?);
-        let stored_len = u32::from_le_bytes(head[4..].try_into().ok()?);
-        let stored = payload.get(pos + 8..pos + 8 + stored_len as usize)?;
-        *block = Some((loc.pos, decompress(stored, raw_len as usize).ok()?));
-    }
-    let raw = &block.as_ref()?.1;
-    let inner = loc.inner as usize;
-    raw.get(inner..inner + len).map(Bytes::copy_from_slice)
+fn unreadable(
+    segment: &Segment,
+    scanner: &mut Scanner<'_>,
+    place: Range<u64>,
+    options: &Options,
+) -> Result<Verdict> {
+    let beyond = place.end > segment.len;
+    let tear = beyond || segment.previous_salt != 0 || has_blank_sector(scanner, place)?;
+    let policy = options.tail_policy;
+    Ok(judge(Facts { record: RecordIs::Unreadable, tear, rot: false, policy }))
 }
 
-/// A tear is believed on evidence only: a sector of the record is still zero, or the file had a life before whose bytes
-/// may show, or the record goes beyond the file. Otherwise the bytes may have been acknowledged and rotted since.
-fn torn(segment: &Segment, scanner: &mut Scanner<'_>, at: u32, len: u64, options: &Options) -> Result<()> {
-    if options.tail_policy == TailPolicy::AssumeTorn || segment.previous_salt != 0 {
-        return Ok(());
-    }
-    let end = u64::from(at) + len;
-    if end > segment.len {
-        return Ok(());
-    }
-    let mut from = u64::from(at);
-    while from < end {
-        let to = (from + 1).next_multiple_of(u64::from(SECTOR));
-        let bytes = scanner.read(from, (to - from) as usize)?;
-        if bytes.iter().all(|b| *b == 0) {
-            return Ok(());
+/// Whether what lies in one of the sectors that `place` touches is all zero.
+fn has_blank_sector(scanner: &mut Scanner<'_>, place: Range<u64>) -> Result<bool> {
+    let mut from = place.start;
+    while from < place.end {
+        let to = (from + 1).next_multiple_of(SECTOR);
+        if scanner.read(from, (to - from) as usize)?.iter().all(|b| *b == 0) {
+            return Ok(true);
         }
         from = to;
     }
-    Err(Error::damaged(format!(
-        "the last record of the log is wrong and nothing proves that it was torn: it may have been acknowledged; \
-         open with TailPolicy::AssumeTorn if it was not, or restore the store; nothing was changed (record of {len} bytes)"
+    Ok(false)
+}
+
+fn doubtful(segment: &Segment, at: u32, (region, index): (RegionId, u64)) -> Error {
+    Error::damaged(format!(
+        "entry {index} of the last batches does not match its checksum, and nothing proves that it was torn: \
+         it may have been acknowledged; fetch it from a replica, or let the leader overwrite it"
     ))
-    .at(&segment.path, Some(u64::from(at))))
+    .in_region(region)
+    .at(&segment.path, Some(u64::from(at)))
+}
+
+fn refused(segment: &Segment, at: u32) -> Error {
+    Error::damaged(
+        "the last record of the log is wrong and nothing proves that it was torn: it may have been acknowledged; \
+         restore the store, or open with TailPolicy::AssumeTorn if losing it is acceptable; nothing was changed",
+    )
+    .at(&segment.path, Some(u64::from(at)))
 }

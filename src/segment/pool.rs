@@ -10,7 +10,7 @@
 
 use super::{Retire, RetiredFile, SYNC_SLOTS, Segment};
 use crate::engine::options::{Options, ReadMode};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{FileHeader, FileKind, Identity, StoreId};
 use crate::format::names::FileName;
 use crate::vfs::io::write_parts_at;
@@ -59,6 +59,9 @@ pub(crate) struct SegmentFactory {
     next_free: AtomicU32,
     free: Mutex<VecDeque<FreeFile>>,
     retired: Mutex<Vec<RetiredFile>>,
+    /// A small file that only a full disk makes us touch: it becomes the first segment of an open that finds no space,
+    /// or is removed so that a purge can write its checkpoint.
+    reserve: Mutex<Option<FreeFile>>,
     /// Bytes written to fill files with zeros.
     pub(crate) filled_bytes: AtomicU64,
 }
@@ -110,6 +113,7 @@ impl SegmentFactory {
             next_free: AtomicU32::new(1),
             free: Mutex::default(),
             retired: Mutex::default(),
+            reserve: Mutex::default(),
             filled_bytes: AtomicU64::new(0),
         }
     }
@@ -123,7 +127,7 @@ impl SegmentFactory {
     pub(crate) fn take_id(&self) -> Result<u32> {
         self.next_file
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1))
-            .map_err(|_| Error::new(crate::ErrorKind::Unsupported, "all 2^32 segment numbers are used up"))
+            .map_err(|_| Error::new(ErrorKind::Unsupported, "all 2^32 segment numbers are used up"))
     }
 
     /// A free file was found at open.
@@ -131,7 +135,12 @@ impl SegmentFactory {
         self.next_free.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         let path = self.dir.join(FileName::Free(number).to_string());
         // What it holds is unknown, so its life before is too; any salt but 0 says that stale bytes are possible.
-        lock(&self.free).push_back(FreeFile { path, len, salt: u64::MAX });
+        let file = FreeFile { path, len, salt: u64::MAX };
+        let mut reserve = lock(&self.reserve);
+        match len == self.reserve_len() && reserve.is_none() {
+            true => *reserve = Some(file),
+            false => lock(&self.free).push_back(file),
+        }
     }
 
     /// How many files lie free.
@@ -139,9 +148,50 @@ impl SegmentFactory {
         lock(&self.free).len()
     }
 
-    /// Bytes of the free files.
+    /// Bytes of the free files, the reserve included.
     pub(crate) fn free_bytes(&self) -> u64 {
-        lock(&self.free).iter().map(|f| f.len).sum()
+        let reserve = lock(&self.reserve).as_ref().map_or(0, |f| f.len);
+        reserve + lock(&self.free).iter().map(|f| f.len).sum::<u64>()
+    }
+
+    fn reserve_len(&self) -> u64 {
+        STARTER_BYTES.min(self.segment_bytes)
+    }
+
+    /// Makes the reserve if there is none and the disk has room to spare.
+    pub(crate) fn keep_reserve(&self) -> Result<()> {
+        let len = self.reserve_len();
+        let roomy = self.vfs.free_space(&self.dir).is_ok_and(|free| free > 4 * len);
+        if lock(&self.reserve).is_none() && roomy {
+            let number = self.next_free.fetch_add(1, Ordering::Relaxed);
+            let path = self.dir.join(FileName::Free(number).to_string());
+            // Its blocks are what counts, not its content.
+            self.create(&path, len)?.sync_all().map_err(|e| Error::io("syncing the reserve", &path, e))?;
+            *lock(&self.reserve) = Some(FreeFile { path, len, salt: 0 });
+        }
+        Ok(())
+    }
+
+    /// Gives the reserve back to the file system, and the free files with it: the last resort of a full disk. True if
+    /// there was any.
+    pub(crate) fn spend_reserve(&self) -> Result<bool> {
+        let mut files: Vec<FreeFile> = lock(&self.free).drain(..).collect();
+        files.extend(lock(&self.reserve).take());
+        for file in &files {
+            self.vfs.remove(&file.path).map_err(|e| Error::io("removing a free file", &file.path, e))?;
+        }
+        Ok(!files.is_empty())
+    }
+
+    /// The first segment of an open. A full disk does not keep a store from opening.
+    pub(crate) fn prepare_first(&self) -> Result<Arc<Segment>> {
+        match self.prepare(self.reserve_len()) {
+            Err(e) if e.kind() == ErrorKind::NoSpace => match lock(&self.reserve).take() {
+                Some(reserve) => self.dress_free(reserve),
+                None => Err(e),
+            },
+            other => other,
+        }
     }
 
     /// The size of the segment that should follow one of `previous` bytes.
@@ -156,6 +206,10 @@ impl SegmentFactory {
             Some(free) => free,
             None => self.create_free(len)?,
         };
+        self.dress_free(free)
+    }
+
+    fn dress_free(&self, free: FreeFile) -> Result<Arc<Segment>> {
         let id = self.take_id()?;
         let header = FileHeader {
             kind: FileKind::Log,
@@ -169,7 +223,7 @@ impl SegmentFactory {
         match made.is_err() {
             // It has the new name already and may lose it in a crash: it goes the way of a dead segment.
             true if renamed => {
-                lock(&self.retired).push(RetiredFile { path, len: free.len, salt: header.identity.salt, whole: true });
+                lock(&self.retired).push(RetiredFile { path, len: free.len, salt: header.identity.salt, recyclable: true });
             }
             // It may be half dressed: its content does not matter, under the free name at least.
             true => lock(&self.free).push_back(free),
@@ -195,7 +249,9 @@ impl SegmentFactory {
         let handles = (0..SYNC_SLOTS)
             .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(path) })
             .collect::<Result<Vec<_>>>()?;
-        Segment::new(header, path.to_path_buf(), free.len, file, handles, self.mapped).map(Arc::new)
+        let mut segment = Segment::new(header, path.to_path_buf(), free.len, file, handles, self.mapped)?;
+        segment.recyclable = true;
+        Ok(Arc::new(segment))
     }
 
     /// A file for a cold segment of at most `len` bytes, under a temporary name.
@@ -230,16 +286,6 @@ impl SegmentFactory {
         let _ = self.vfs.remove(&cold.temp);
     }
 
-    /// Adds one file to the pool if it has room. `Ok(false)` when it is full.
-    pub(crate) fn fill_one(&self, ready: usize) -> Result<bool> {
-        if self.free_count() + ready >= self.files_max {
-            return Ok(false);
-        }
-        let free = self.create_free(self.segment_bytes)?;
-        lock(&self.free).push_back(free);
-        Ok(true)
-    }
-
     /// Makes free files of the retired ones, or removes them when the pool is full or they are of no use.
     pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64> {
         let mut files = std::mem::take(&mut *lock(&self.retired));
@@ -248,7 +294,7 @@ impl SegmentFactory {
         let mut failed = None;
         while let Some(file) = files.pop() {
             let room = self.free_count() + renamed.len() + ready < self.files_max;
-            let keep = room && file.whole && file.len == self.segment_bytes;
+            let keep = room && file.recyclable && file.len == self.segment_bytes;
             let done = match keep {
                 true => {
                     let number = self.next_free.fetch_add(1, Ordering::Relaxed);
@@ -279,7 +325,7 @@ impl SegmentFactory {
                         path: f.path,
                         len: f.len,
                         salt: f.salt,
-                        whole: true,
+                        recyclable: true,
                     }));
                     failed = failed.or(Some(e));
                 }
@@ -287,16 +333,6 @@ impl SegmentFactory {
         }
         lock(&self.retired).extend(files);
         failed.map_or(Ok(count), Err)
-    }
-
-    /// Removes every free file: the last resort of a full disk.
-    pub(crate) fn drop_free(&self) -> Result<u64> {
-        let mut freed = 0;
-        while let Some(file) = lock(&self.free).pop_front() {
-            self.vfs.remove(&file.path).map_err(|e| Error::io("removing a free file", &file.path, e))?;
-            freed += file.len;
-        }
-        Ok(freed)
     }
 
     fn take_free(&self, len: u64) -> Option<FreeFile> {

@@ -4,10 +4,13 @@
 //! has to be rebuilt. Reads go through a bounded window of positional reads, not the mapping, so that a bad sector is
 //! an error and not a signal, and memory does not grow with the segment.
 
+use super::verify::wrong_entries;
 use crate::codec::checksum::crc32;
+use crate::codec::mend::{Flip, find_flip};
 use crate::error::{Error, Result};
+use crate::format::batch::{Batch, Install};
 use crate::format::file_header::{Identity, SEGMENT_HEADER_LEN};
-use crate::format::record::{RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader, Shape, record_len};
+use crate::format::record::{RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader, RecordKind, Shape, record_len};
 use crate::types::Lsn;
 use crate::vfs::VfsFile;
 use crate::vfs::io::read_up_to;
@@ -24,6 +27,8 @@ pub(crate) struct Record {
     pub(crate) header: RecordHeader,
     pub(crate) shape: Shape,
     pub(crate) desc: Bytes,
+    /// One flipped bit of the header or description was found and undone.
+    pub(crate) mended: bool,
 }
 
 impl Record {
@@ -83,19 +88,76 @@ impl<'a> Scanner<'a> {
         if head.len() < RECORD_HEADER_LEN as usize {
             return Ok(Found::Nothing);
         }
-        let Ok((header, shape)) = RecordHeader::decode(head, seed, at) else {
+        let decoded = RecordHeader::decode(head, seed, at);
+        let mut mended = decoded.is_err();
+        let Some((header, shape)) = decoded.ok().or_else(|| mend_header(head, seed, at)) else {
             return Ok(Found::Nothing);
         };
         if u64::from(offset) + record_len(header.desc_len, header.payload_len) > limit {
             return Ok(Found::BadDescription(header, shape));
         }
         let from = u64::from(offset) + u64::from(RECORD_HEADER_LEN);
-        let desc = self.read(from, header.desc_len as usize)?;
-        if desc.len() < header.desc_len as usize || crc32(0, desc) != header.desc_crc {
+        let desc = Bytes::copy_from_slice(self.read(from, header.desc_len as usize)?);
+        if desc.len() < header.desc_len as usize {
             return Ok(Found::BadDescription(header, shape));
         }
-        let desc = Bytes::copy_from_slice(desc);
-        Ok(Found::Record(Record { offset, header, shape, desc }))
+        let found = crc32(0, &desc);
+        if found == header.desc_crc {
+            return Ok(Found::Record(Record { offset, header, shape, desc, mended }));
+        }
+        mended = true;
+        let Some(desc) = mend_description(&desc, found, header.desc_crc) else {
+            return Ok(Found::BadDescription(header, shape));
+        };
+        let record = Record { offset, header, shape, desc, mended };
+        match self.confirms(&record)? {
+            true => Ok(Found::Record(record)),
+            false => Ok(Found::BadDescription(header, shape)),
+        }
+    }
+
+    /// Whether a mended description fits the payloads: a second opinion, independent of its own checksum.
+    fn confirms(&mut self, record: &Record) -> Result<bool> {
+        if record.header.kind != RecordKind::Batch {
+            return Ok(Install::decode(&record.desc).is_ok());
+        }
+        let Ok((batch, blocks)) = Batch::decode_desc(&record.desc, record.header.payload_len) else {
+            return Ok(false);
+        };
+        let payload = self.payload(record)?;
+        Ok(wrong_entries(&batch, &blocks, &payload).is_some_and(|wrong| wrong.is_empty()))
+    }
+
+    /// The record of this shape, whose own header is gone: its successor repeats what matters of it.
+    pub(crate) fn rebuild(&mut self, shape: Shape, previous: Shape) -> Result<Option<Record>> {
+        let offset = shape.position.offset();
+        let end = u64::from(offset) + record_len(shape.desc_len, shape.payload_len);
+        if shape.position.segment() != self.segment || end > self.limit {
+            return Ok(None);
+        }
+        let from = u64::from(offset) + u64::from(RECORD_HEADER_LEN);
+        let desc = Bytes::copy_from_slice(self.read(from, shape.desc_len as usize)?);
+        Ok(RecordHeader::rebuilt_from(shape, &desc).ok().map(|header| Record {
+            offset,
+            header: RecordHeader { previous, ..header },
+            shape,
+            desc,
+            mended: true,
+        }))
+    }
+
+    /// As [`look`](Scanner::look), but where nothing stands that can be read, the next record behind is asked.
+    /// `previous` is the shape of the record before, if there is one.
+    pub(crate) fn look_behind(&mut self, offset: u32, previous: Shape) -> Result<Found> {
+        let found = self.look(offset)?;
+        if let Found::Nothing = found
+            && let Some((_, next, _)) = self.seek(offset.saturating_add(8))?
+            && next.previous.position == Lsn::new(self.segment, offset)
+            && let Some(record) = self.rebuild(next.previous, previous)?
+        {
+            return Ok(Found::Record(record));
+        }
+        Ok(found)
     }
 
     /// The first valid header at or behind `offset`, however far away.
@@ -109,10 +171,11 @@ impl<'a> Scanner<'a> {
                 return Ok(None);
             }
             let last = bytes.len() - RECORD_HEADER_LEN as usize;
-            for i in (0..=last).step_by(8) {
-                if bytes[i..i + 4] != RECORD_MAGIC {
+            for (n, word) in bytes[..last + 8].chunks_exact(8).enumerate() {
+                if word[..4] != RECORD_MAGIC {
                     continue;
                 }
+                let i = n * 8;
                 let here = (at + i as u64) as u32;
                 if let Ok((header, shape)) = RecordHeader::decode(&bytes[i..], seed, Lsn::new(segment, here))
                 {
@@ -147,6 +210,32 @@ impl<'a> Scanner<'a> {
         let to = (from + len).min(self.window.len());
         Ok(self.window.get(from..to).unwrap_or(&[]))
     }
+}
+
+/// The header with one bit flipped back, if that makes it right. Position, magic and checksum all have to agree.
+fn mend_header(head: &[u8], seed: u32, at: Lsn) -> Option<(RecordHeader, Shape)> {
+    let mut bytes = [0; RECORD_HEADER_LEN as usize];
+    bytes.copy_from_slice(head.get(..RECORD_HEADER_LEN as usize)?);
+    let magic = bytes.iter().zip(RECORD_MAGIC).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
+    if magic > 1 {
+        return None;
+    }
+    for bit in 0..bytes.len() * 8 {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(found) = RecordHeader::decode(&bytes, seed, at) {
+            return Some(found);
+        }
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    None
+}
+
+fn mend_description(desc: &Bytes, found: u32, stored: u32) -> Option<Bytes> {
+    // The stored checksum is covered by the header's own: only the description can be wrong.
+    let Flip::Message { byte, mask } = find_flip(desc.len(), found, stored)? else { return None };
+    let mut bytes = desc.to_vec();
+    *bytes.get_mut(byte)? ^= mask;
+    Some(Bytes::from(bytes))
 }
 
 /// Where the first record of a segment stands.

@@ -15,15 +15,8 @@ use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A footer and what was met on the way to its end.
-#[derive(Debug)]
-pub(crate) struct SealOutcome {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) tail: Tail,
-}
-
 /// Builds the footer of the records before `end`, which must all be whole.
-pub(crate) fn build_footer(segment: &Segment, end: u32) -> Result<SealOutcome> {
+pub(crate) fn build_footer(segment: &Segment, end: u32) -> Result<Vec<u8>> {
     let mut builder = match segment.kind {
         FileKind::Cold => FooterBuilder::new_cold(segment.identity),
         _ => FooterBuilder::new(segment.identity),
@@ -35,7 +28,7 @@ pub(crate) fn build_footer(segment: &Segment, end: u32) -> Result<SealOutcome> {
             Error::damaged(format!("{what}; run `raftwood check` on the store"))
                 .at(&segment.path, Some(u64::from(tail.end)))
         };
-        let record = match scanner.look(tail.end)? {
+        let record = match scanner.look_behind(tail.end, tail.last)? {
             Found::Record(record) => record,
             Found::BadDescription(..) => return Err(damaged("the description of a batch is damaged")),
             Found::Nothing => return Err(damaged("a record below the end of its segment is damaged")),
@@ -61,7 +54,7 @@ pub(crate) fn build_footer(segment: &Segment, end: u32) -> Result<SealOutcome> {
             watermark: tail.watermark.max(record.header.watermark),
         };
     }
-    Ok(SealOutcome { bytes: builder.finish(tail), tail })
+    Ok(builder.finish(tail))
 }
 
 /// Where the footer of segment `id` stands.
@@ -100,5 +93,17 @@ pub(crate) fn load_footer(vfs: &dyn Vfs, dir: &Path, identity: &Identity) -> Opt
             Bytes::from(buf)
         }
     };
-    Footer::open(bytes, identity).ok().map(Arc::new)
+    let footer = Footer::open(bytes, identity).ok()?;
+    footer.verify_tables().ok()?;
+    Some(Arc::new(footer))
+}
+
+/// Builds the footer anew and reads through the new one from here on.
+pub(crate) fn rebuild_footer(segment: &Segment) -> Result<()> {
+    let bytes = build_footer(segment, segment.sealed_end())?;
+    let footer = Footer::open(Bytes::from(bytes), &segment.identity).map_err(|e| {
+        Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None)
+    })?;
+    segment.set_footer(Arc::new(footer));
+    Ok(())
 }

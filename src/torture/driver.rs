@@ -187,7 +187,8 @@ impl Driver {
             }
             _ => {
                 let model = self.model().clone();
-                let batches = Maker { model: &model, regions: &self.regions, rng: &mut self.rng }.batches(act);
+                let batches =
+                    Maker { model: &model, regions: &self.regions, rng: &mut self.rng }.batches(act);
                 for batch in batches {
                     let (durability, wait) = match act {
                         Act::Submit => (Durability::Synced, false),
@@ -281,14 +282,26 @@ impl Driver {
         // Reads go on, of all that was accepted: the last batch may have been, or not.
         let last = self.states.len() - 1;
         let from = last.saturating_sub(1);
-        oracle::matching(&engine, &self.states[from..]).map(drop).map_err(|e| format!("reading after poison: {e}"))
+        oracle::matching(&engine, &self.states[from..])
+            .map(drop)
+            .map_err(|e| format!("reading after poison: {e}"))
     }
 
     // ---- inside ------------------------------------------------------------------------------------------------
 
-    fn write(&mut self, engine: &Engine, batch: &Batch, durability: Durability, wait: bool) -> Result<(), String> {
+    fn write(
+        &mut self,
+        engine: &Engine,
+        batch: &Batch,
+        durability: Durability,
+        wait: bool,
+    ) -> Result<(), String> {
         let how = if wait { "write" } else { "submit" };
-        self.trace.push(format!("  [op {}] {how} {durability:?} #{}: {batch:?}", self.vfs.ops(), self.states.len()));
+        self.trace.push(format!(
+            "  [op {}] {how} {durability:?} #{}: {batch:?}",
+            self.vfs.ops(),
+            self.states.len()
+        ));
         let predicted = self.model().after(batch);
         let built = match batch.build(engine) {
             Ok(built) => built,
@@ -359,7 +372,9 @@ impl Driver {
                 }
                 Ok(())
             }
-            Err(kinds) if !self.faulty => Err(format!("refused as {error:?} instead of {kinds:?}: {batch:?}")),
+            Err(kinds) if !self.faulty => {
+                Err(format!("refused as {error:?} instead of {kinds:?}: {batch:?}"))
+            }
             _ => self.tolerate("a batch", error),
         }
     }
@@ -371,7 +386,9 @@ impl Driver {
                 Ok(_) if error.is_some() => {
                     // A batch that was only to be written may have been so before the error.
                     if durability == Durability::Synced {
-                        return Err("a later ticket completed with Ok after an earlier one failed".to_string());
+                        return Err(
+                            "a later ticket completed with Ok after an earlier one failed".to_string()
+                        );
                     }
                 }
                 Ok(_) => self.acked(at, durability),
@@ -433,7 +450,8 @@ impl Driver {
             if engine.close().is_err() {
                 return Err("closing twice is an error".to_string());
             }
-            oracle::matching(&engine, &self.states[self.mark.synced..]).map_err(|e| format!("closed: {e}"))?;
+            oracle::matching(&engine, &self.states[self.mark.synced..])
+                .map_err(|e| format!("closed: {e}"))?;
         }
         for (_, _, ticket) in tickets {
             if let Err(e) = ticket.wait() {

@@ -87,8 +87,7 @@ impl Explorer {
             counts.moments += 1;
             for policy in policies(snapshot.pending_count(), self.policies_max, &mut rng) {
                 let candidates = driver.candidates(snapshot.mark(), policy == LossPolicy::KeepAll);
-                let depth =
-                    if rng.one_in(self.full_every) { Depth::Full } else { Depth::Quick };
+                let depth = if rng.one_in(self.full_every) { Depth::Full } else { Depth::Quick };
                 let disk = snapshot.crash(policy);
                 let outcome = caught(|| oracle::check(&disk, setup, RECOVERY_LIFE, candidates, depth));
                 match outcome {
@@ -139,7 +138,12 @@ impl Explorer {
                     explorer: "torn sector",
                     workload: workload.name.clone(),
                     seed: setup.seed,
-                    at: format!("op {} ({}), {policy:?} of {:?}", snapshot.op(), snapshot.call(), snapshot.pending()),
+                    at: format!(
+                        "op {} ({}), {policy:?} of {:?}",
+                        snapshot.op(),
+                        snapshot.call(),
+                        snapshot.pending()
+                    ),
                     what,
                     transcript: driver.trace.clone(),
                 }),
@@ -162,7 +166,12 @@ impl Explorer {
                 _ => LossPolicy::Random(rng.next()),
             };
             let candidates = driver.candidates(snapshot.mark(), policy == LossPolicy::KeepAll);
-            let mut path = vec![format!("op {} ({}), {policy:?} of {:?}", snapshot.op(), snapshot.call(), snapshot.pending())];
+            let mut path = vec![format!(
+                "op {} ({}), {policy:?} of {:?}",
+                snapshot.op(),
+                snapshot.call(),
+                snapshot.pending()
+            )];
             let disk = snapshot.crash(policy);
             if let Err(what) = self.descend(&disk, setup, 1, candidates, &mut path, &mut rng, &mut counts) {
                 counts.violations.push(Violation {
@@ -218,7 +227,12 @@ impl Explorer {
                 _ => &states[1..],
             };
             for policy in policies(snapshot.pending_count(), if depth == 1 { 4 } else { 2 }, rng) {
-                path.push(format!("op {} ({}), {policy:?} of {:?}", snapshot.op(), snapshot.call(), snapshot.pending()));
+                path.push(format!(
+                    "op {} ({}), {policy:?} of {:?}",
+                    snapshot.op(),
+                    snapshot.call(),
+                    snapshot.pending()
+                ));
                 let next = snapshot.crash(policy);
                 self.descend(&next, setup, depth + 1, expected, path, rng, counts)?;
                 path.pop();
@@ -257,7 +271,8 @@ impl Explorer {
             let at = 1 + if per_run >= ops { n % ops } else { n * ops / per_run };
             let errno = rng.pick(&ERRNOS);
             let after = rng.one_in(6);
-            let mut fault = Fault::new(if after { sim::Effect::ErrorAfter(errno) } else { sim::Effect::Error(errno) });
+            let mut fault =
+                Fault::new(if after { sim::Effect::ErrorAfter(errno) } else { sim::Effect::Error(errno) });
             fault = fault.at(at);
             if rng.one_in(3) {
                 fault = fault.forever();
@@ -307,7 +322,8 @@ impl Explorer {
             driver.vfs.clear_faults();
             let candidates = driver.candidates(u64::MAX, false);
             let life = driver.life + RECOVERY_LIFE;
-            let r = oracle::check(&cut, setup, life, candidates, depth).map_err(|e| format!("after {policy:?}: {e}"))?;
+            let r = oracle::check(&cut, setup, life, candidates, depth)
+                .map_err(|e| format!("after {policy:?}: {e}"))?;
             recoveries += r.recoveries;
             // Only the process dies: the cache may know more than the disk.
             let r = oracle::check(&driver.vfs, setup, life, candidates, depth)

@@ -63,7 +63,8 @@ pub fn check(
     let twice = vfs.crash(LossPolicy::LoseAll);
     kill(vfs, engine);
     let same = std::slice::from_ref(&state);
-    let (again, _) = open_and_match(vfs, setup, life + 1, same).map_err(|e| format!("recovering twice: {e}"))?;
+    let (again, _) =
+        open_and_match(vfs, setup, life + 1, same).map_err(|e| format!("recovering twice: {e}"))?;
     let after_cut = open_and_match(&twice, setup, life + 1, same);
     let (engine, _) = after_cut.map_err(|e| format!("recovering after a crash behind open: {e}"))?;
     recovered.recoveries += 2;
@@ -197,7 +198,11 @@ pub fn leaks(vfs: &SimVfs, engine: &Engine) -> Result<(), String> {
         let kind = name.rsplit('.').next().unwrap_or_default();
         match left.iter_mut().find(|(k, _)| *k == kind) {
             Some((_, n)) if *n > 0 => *n -= 1,
-            _ => return Err(format!("{path} is a file that the engine does not know of; all files: {names:?}")),
+            _ => {
+                return Err(format!(
+                    "{path} is a file that the engine does not know of; all files: {names:?}"
+                ));
+            }
         }
     }
     if left.iter().any(|(k, n)| *n > 0 && *k != "foot") {

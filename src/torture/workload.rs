@@ -86,13 +86,25 @@ impl Workload {
             Workload::of("multi-region append", 4, &[MultiAppend, MultiAppend, MultiAppend]),
             Workload::of("append, rollback, append", 1, &[Append, Append, Rollback, Append]),
             Workload::of("hard state only", 3, &[HardState, HardState, Append, HardState]),
-            Workload::of("submit in groups", 3, &[Submit, Submit, Submit, Wait, Submit, Written, Submit, Wait]),
+            Workload::of(
+                "submit in groups",
+                3,
+                &[Submit, Submit, Submit, Wait, Submit, Written, Submit, Wait],
+            ),
             Workload::of("written, then synced", 2, &[Written, Written, Sync, Written, Append]),
             Workload::of("append, rotate, append", 2, &[Append, Rotate, Append, MultiAppend]),
             Workload::of("rotate, rollback, rotate", 2, &[Append, Rotate, Rollback, Rotate, Append]),
             Workload::of("rotate, seal, append", 2, &[Append, Rotate, Tick, Append, Rotate, Tick]),
-            Workload::of("checkpoint amid appends", 3, &[Append, Checkpoint, MultiAppend, Checkpoint, Rollback]),
-            Workload::of("rotate, checkpoint, rollback", 2, &[Rotate, Tick, Checkpoint, Rollback, Checkpoint]),
+            Workload::of(
+                "checkpoint amid appends",
+                3,
+                &[Append, Checkpoint, MultiAppend, Checkpoint, Rollback],
+            ),
+            Workload::of(
+                "rotate, checkpoint, rollback",
+                2,
+                &[Rotate, Tick, Checkpoint, Rollback, Checkpoint],
+            ),
             Workload::of(
                 "rotate, compact, purge",
                 2,
@@ -111,7 +123,19 @@ impl Workload {
             Workload::of(
                 "clean twice, checkpoint between",
                 4,
-                &[MultiAppend, Rotate, Rotate, Tick, CompactAll, Clean, Checkpoint, MultiAppend, Rotate, Tick, Clean],
+                &[
+                    MultiAppend,
+                    Rotate,
+                    Rotate,
+                    Tick,
+                    CompactAll,
+                    Clean,
+                    Checkpoint,
+                    MultiAppend,
+                    Rotate,
+                    Tick,
+                    Clean,
+                ],
             ),
             Workload::of("reset with a gap", 2, &[Append, Reset, Append, Rollback, Reset, MultiAppend]),
             Workload::of("destroy, re-create", 2, &[Append, Destroy, Append, Recreate, Append]),
@@ -120,8 +144,16 @@ impl Workload {
                 3,
                 &[MultiAppend, Rotate, Destroy, Checkpoint, Tick, Append, Purge, Recreate, Checkpoint],
             ),
-            Workload::of("close and open", 3, &[MultiAppend, CloseOpen, Append, CloseOpen, Rollback, CloseOpen]),
-            Workload::of("kill and open", 3, &[Submit, Append, Kill, Append, Written, Submit, Kill, MultiAppend]),
+            Workload::of(
+                "close and open",
+                3,
+                &[MultiAppend, CloseOpen, Append, CloseOpen, Rollback, CloseOpen],
+            ),
+            Workload::of(
+                "kill and open",
+                3,
+                &[Submit, Append, Kill, Append, Written, Submit, Kill, MultiAppend],
+            ),
             Workload::of(
                 "kill around rotations",
                 3,
@@ -130,11 +162,28 @@ impl Workload {
             Workload::of(
                 "crash upon crash",
                 3,
-                &[MultiAppend, Submit, Crash, Append, Written, Crash, Rotate, Crash, Append, Tick, Crash, Append],
+                &[
+                    MultiAppend,
+                    Submit,
+                    Crash,
+                    Append,
+                    Written,
+                    Crash,
+                    Rotate,
+                    Crash,
+                    Append,
+                    Tick,
+                    Crash,
+                    Append,
+                ],
             ),
             Workload::of("larger than a segment", 2, &[Append, Oversized, Append, Tick, Oversized, Rollback]),
             Workload::of("mixed", 4, &[Mixed, Mixed, Rotate, Mixed, Tick, Mixed, CloseOpen, Mixed]),
-            Workload::of("refused between", 2, &[Append, Refused, Append, Refused, Rollback, Refused, Append]),
+            Workload::of(
+                "refused between",
+                2,
+                &[Append, Refused, Append, Refused, Rollback, Refused, Append],
+            ),
         ]
     }
 
@@ -143,8 +192,22 @@ impl Workload {
         use Act::*;
         let regions = 1 + rng.below(8) as usize;
         let len = 4 + rng.below(24);
-        let calm = [Append, Append, MultiAppend, Rollback, HardState, Kv, Compact, Mixed, Submit, Written, Wait, Sync];
-        let heavy = [Rotate, CompactAll, Reset, Destroy, Recreate, Refused, Tick, Tick, Checkpoint, Purge, Clean];
+        let calm = [
+            Append,
+            Append,
+            MultiAppend,
+            Rollback,
+            HardState,
+            Kv,
+            Compact,
+            Mixed,
+            Submit,
+            Written,
+            Wait,
+            Sync,
+        ];
+        let heavy =
+            [Rotate, CompactAll, Reset, Destroy, Recreate, Refused, Tick, Tick, Checkpoint, Purge, Clean];
         let rare = [CloseOpen, Kill, Crash, Crash, Oversized];
         let acts = (0..len)
             .map(|_| match rng.below(10) {

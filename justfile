@@ -1,0 +1,22 @@
+# What CI runs, as recipes. `just --list` shows them.
+
+# Everything that must pass before a change lands.
+ci:
+    .ci/run
+
+# The main job: the benchmark on an embedded default.
+bench *ARGS:
+    cargo run --release --features cli -- bench {{ARGS}}
+
+# All tests.
+test:
+    cargo test --all-features
+
+# The lints that CI insists on.
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets --all-features -- -D warnings
+
+# One fuzz target for a minute.
+fuzz TARGET:
+    cargo +nightly fuzz run --release {{TARGET}} -- -max_total_time=60

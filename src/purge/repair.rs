@@ -1,0 +1,58 @@
+//! Puts a damaged entry back, from a replica's copy.
+//!
+//! The old bytes are never overwritten. The entry goes into a cold segment of its own and is installed over its place
+//! as the cleaner installs what it moves.
+
+use super::clean::{install, write_cold};
+use crate::codec::checksum::entry_checksum;
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::rebuild_footer;
+use crate::store::{Store, lock};
+use crate::types::{EntryId, RegionId};
+
+/// Accepts `payload` for a damaged entry if it is what was recorded.
+pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8]) -> Result<()> {
+    let _one = lock(&store.upkeep);
+    // Only sealed segments can be installed over: what the active one says of the entry could still change.
+    let find = || {
+        store.table.get(region).and_then(|c| c.read().extent(id.index).map(|e| e.part(id.index, id.index)))
+    };
+    let missing = || {
+        Error::new(ErrorKind::Unavailable, format!("entry {} is not in the log: nothing to repair", id.index))
+            .in_region(region)
+    };
+    let mut extent = find().ok_or_else(missing)?;
+    if extent.segment.footer().is_none() {
+        store.committer.roll(extent.segment.id)?;
+        super::seal_due(store)?;
+        extent = find().ok_or_else(missing)?;
+    }
+    let loc = match extent.loc(region, id.index) {
+        Ok(loc) => loc,
+        Err(_) => {
+            rebuild_footer(&extent.segment)?;
+            extent.loc(region, id.index)?
+        }
+    };
+    let term = extent.term(region, id.index)?;
+    let fits = term == id.term
+        && payload.len() == loc.len as usize
+        && entry_checksum(region, id, payload) == loc.crc;
+    if !fits {
+        return Err(Error::invalid(format!(
+            "the copy of entry {id} does not match what was recorded here: term {term}, {} bytes and their checksum; \
+             nothing was changed",
+            loc.len
+        ))
+        .in_region(region));
+    }
+    if extent.segment.entry_from_file(region, id, loc).is_err() {
+        let sources = [extent.segment.clone()];
+        let cold = write_cold(store, payload.len() as u64, |w| w.push(region, id, loc.crc, payload))?;
+        install(store, &cold, &sources)?;
+    }
+    if let Some(cell) = store.table.get(region) {
+        cell.write().forget_damage(id.index);
+    }
+    Ok(())
+}

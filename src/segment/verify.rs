@@ -1,0 +1,64 @@
+//! Whether a batch's payloads are the ones its description speaks of.
+
+use crate::codec::checksum::entry_checksum;
+use crate::codec::compress::decompress;
+use crate::format::batch::{Batch, Block, Loc, Op, locate};
+use crate::types::{EntryId, RegionId};
+use bytes::Bytes;
+use std::ops::Range;
+
+/// An entry whose bytes do not match its checksum.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct WrongEntry {
+    pub(crate) region: RegionId,
+    pub(crate) id: EntryId,
+    /// Where its bytes stand in the payload: those of its block if it is compressed.
+    pub(crate) at: Range<u32>,
+    /// Its bytes, unless they could not even be decompressed, and the checksum they should have.
+    pub(crate) bytes: Option<Bytes>,
+    pub(crate) crc: u32,
+}
+
+/// The entries of a batch that do not match their checksums. `None` when the description does not fit the payload.
+pub(crate) fn wrong_entries(batch: &Batch, blocks: &[Block], payload: &Bytes) -> Option<Vec<WrongEntry>> {
+    let mut locs = Vec::with_capacity(batch.entries.len());
+    locate(&batch.entries, blocks, 0, |loc| locs.push(loc)).ok()?;
+    let mut wrong = Vec::new();
+    let mut block: Option<(u32, Option<Bytes>)> = None;
+    for step in batch.steps() {
+        let Op::Append { first, entries, .. } = step.op else { continue };
+        let own = locs.get(step.entries_at..step.entries_at + *entries as usize)?;
+        let mut terms = step.runs.iter().flat_map(|r| std::iter::repeat_n(r.term, r.entries as usize));
+        for (n, loc) in own.iter().enumerate() {
+            let id = EntryId::new(terms.next()?, first + n as u64);
+            let (bytes, at) = resolve(payload, *loc, &mut block)?;
+            if bytes.as_ref().is_none_or(|b| entry_checksum(step.region, id, b) != loc.crc) {
+                wrong.push(WrongEntry { region: step.region, id, at, bytes, crc: loc.crc });
+            }
+        }
+    }
+    Some(wrong)
+}
+
+type Resolved = (Option<Bytes>, Range<u32>);
+
+fn resolve(payload: &Bytes, loc: Loc, block: &mut Option<(u32, Option<Bytes>)>) -> Option<Resolved> {
+    let (pos, len) = (loc.pos as usize, loc.len as usize);
+    if loc.is_raw() {
+        let end = pos.checked_add(len).filter(|end| *end <= payload.len())?;
+        return Some((Some(payload.slice(pos..end)), loc.pos..end as u32));
+    }
+    let head = payload.get(pos..pos.checked_add(8)?)?;
+    let raw_len = u32::from_le_bytes(head[..4].try_into().ok()?);
+    let stored_len = u32::from_le_bytes(head[4..].try_into().ok()?);
+    let at = loc.pos..(loc.pos.saturating_add(8).saturating_add(stored_len)).min(payload.len() as u32);
+    if block.as_ref().is_none_or(|b| b.0 != loc.pos) {
+        let stored = payload.get(pos + 8..at.end as usize);
+        let raw = stored.and_then(|s| decompress(s, raw_len as usize).ok()).map(Bytes::from);
+        *block = Some((loc.pos, raw));
+    }
+    let inner = loc.inner as usize;
+    let raw = block.as_ref().and_then(|b| b.1.as_ref());
+    let bytes = raw.filter(|r| inner + len <= r.len()).map(|r| r.slice(inner..inner + len));
+    Some((bytes, at))
+}

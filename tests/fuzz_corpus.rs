@@ -1,0 +1,65 @@
+//! Replays the corpora of the fuzz targets, which need a nightly toolchain, on any.
+//!
+//! `RAFTWOOD_WRITE_SEEDS=1 cargo test --features fuzzing --test fuzz_corpus` writes the seeds: valid inputs to start from.
+//! What fuzzing found beside them is kept too, so that no bug comes back.
+
+#![cfg(feature = "fuzzing")]
+
+use raftwood::fuzzing::{TARGETS, seeds};
+use std::path::{Path, PathBuf};
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
+#[test]
+fn every_kept_input_is_survived() {
+    for (target, run) in TARGETS {
+        let mut files: Vec<_> = std::fs::read_dir(corpus(target)).unwrap().map(|f| f.unwrap().path()).collect();
+        files.sort();
+        assert!(!files.is_empty(), "{target} has no corpus");
+        for file in files {
+            let bytes = std::fs::read(&file).unwrap();
+            assert!(bytes.len() <= 4096, "{} has {} bytes: keep corpora small", file.display(), bytes.len());
+            // The name, should it panic.
+            println!("{}", file.display());
+            run(&bytes);
+        }
+    }
+}
+
+/// `RAFTWOOD_REPLAY=operations:path cargo test --features fuzzing --test fuzz_corpus replay -- --nocapture` runs one input.
+#[test]
+fn replay_one_input() {
+    let Ok(what) = std::env::var("RAFTWOOD_REPLAY") else { return };
+    let (target, path) = what.split_once(':').expect("target:path");
+    let (_, run) = TARGETS.iter().find(|t| t.0 == target).expect("a target");
+    run(&std::fs::read(path).unwrap());
+}
+
+#[test]
+fn seeds_are_those_of_this_release() {
+    for (target, name, bytes) in seeds() {
+        let path = corpus(target).join(&name);
+        if std::env::var_os("RAFTWOOD_WRITE_SEEDS").is_some() {
+            std::fs::create_dir_all(corpus(target)).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert!(
+            std::fs::read(&path).is_ok_and(|kept| kept == bytes),
+            "{} is not what the writer writes: if the format was changed on purpose, write the seeds anew",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn every_target_has_its_fuzzer() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path().file_stem().unwrap().to_owned()).collect();
+    let mut targets: Vec<_> = TARGETS.iter().map(|t| t.0).collect();
+    files.sort();
+    targets.sort_unstable();
+    assert_eq!(files, targets);
+}
