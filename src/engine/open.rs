@@ -69,6 +69,7 @@ fn fresh(options: &Options) -> Recovered {
         next_file: 1,
         checkpoints: Checkpoints { next_sequence: 1, ..Checkpoints::default() },
         tail: Vec::new(),
+        cut: false,
         free: Vec::new(),
         leftovers: Vec::new(),
         report: crate::engine::report::OpenReport { created: true, ..Default::default() },
@@ -144,9 +145,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     for (region, index) in r.tail.iter().flat_map(|t| t.damaged.iter().copied()) {
         store.table.get_or_create(region).write().note_damage(index);
     }
-    if !r.tail.is_empty() {
-        store.committer.sync()?;
-    }
+    store.committer.end_recovery(r.cut)?;
     // Nothing of these is needed any more, now that the tail is durable elsewhere.
     for path in &r.leftovers {
         match store.options.vfs.remove(path) {

@@ -71,6 +71,8 @@ pub(crate) struct Recovered {
     pub(crate) checkpoints: Checkpoints,
     /// Whole batches behind the watermark, in order: to be written anew.
     pub(crate) tail: Vec<TailRecord>,
+    /// Whether records that show in the files are no part of the log any more.
+    pub(crate) cut: bool,
     /// Free files: number and length.
     pub(crate) free: Vec<(u32, u64)>,
     /// Files that nothing needs, to be removed once the store is open.
@@ -162,6 +164,7 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
         next_file,
         checkpoints: info,
         tail: chain.tail,
+        cut: chain.cut,
         free: listing.free,
         leftovers: listing.leftovers,
         report,
