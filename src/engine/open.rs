@@ -79,8 +79,11 @@ fn fresh(options: &Options) -> Recovered {
 fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>) -> Result<Engine> {
     let phase = Instant::now();
     let factory = Arc::new(SegmentFactory::new(dir, &options, r.id, r.next_file));
+    let mut leftovers = r.leftovers;
     for (number, len) in r.free {
-        factory.adopt_free(number, len);
+        if !factory.adopt_free(number, len) {
+            leftovers.push(dir.join(FileName::Free(number).to_string()));
+        }
     }
     let mut report = r.report;
     if report.created {
@@ -147,7 +150,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     }
     store.committer.end_recovery(r.cut)?;
     // Nothing of these is needed any more, now that the tail is durable elsewhere.
-    for path in &r.leftovers {
+    for path in &leftovers {
         match store.options.vfs.remove(path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 store.report(Err(Error::io("removing a leftover", path, e)));

@@ -130,8 +130,8 @@ impl SegmentFactory {
             .map_err(|_| Error::new(ErrorKind::Unsupported, "all 2^32 segment numbers are used up"))
     }
 
-    /// A free file was found at open.
-    pub(crate) fn adopt_free(&self, number: u32, len: u64) {
+    /// A free file was found at open. False if it is of no use: half made before a crash, or one too many.
+    pub(crate) fn adopt_free(&self, number: u32, len: u64) -> bool {
         self.next_free.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         let path = self.dir.join(FileName::Free(number).to_string());
         // What it holds is unknown, so its life before is too; any salt but 0 says that stale bytes are possible.
@@ -139,8 +139,16 @@ impl SegmentFactory {
         let mut reserve = lock(&self.reserve);
         match len == self.reserve_len() && reserve.is_none() {
             true => *reserve = Some(file),
+            false if len < self.reserve_len() || self.free_count() >= self.files_max => return false,
             false => lock(&self.free).push_back(file),
         }
+        true
+    }
+
+    /// How many files the pool holds, the reserve included.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn file_count(&self) -> usize {
+        self.free_count() + usize::from(lock(&self.reserve).is_some())
     }
 
     /// How many files lie free.
@@ -166,7 +174,10 @@ impl SegmentFactory {
             let number = self.next_free.fetch_add(1, Ordering::Relaxed);
             let path = self.dir.join(FileName::Free(number).to_string());
             // Its blocks are what counts, not its content.
-            self.create(&path, len)?.sync_all().map_err(|e| Error::io("syncing the reserve", &path, e))?;
+            if let Err(e) = self.create(&path, len)?.sync_all() {
+                let _ = self.vfs.remove(&path);
+                return Err(Error::io("syncing the reserve", &path, e));
+            }
             *lock(&self.reserve) = Some(FreeFile { path, len, salt: 0 });
         }
         Ok(())
