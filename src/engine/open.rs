@@ -85,6 +85,10 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     if report.created {
         // Nothing may stand in the directory without a checkpoint that names the store.
         purge::first_checkpoint(dir, &options, r.id)?;
+    } else {
+        // The life before may have died without making the names durable that were just read. Files of the pool are
+        // written under these names next, and leftovers are judged by them.
+        factory.sync_dir()?;
     }
     let active = factory.prepare_first()?;
     let shared = Arc::new(Shared::new(r.segments, options.listeners.clone()));
