@@ -232,7 +232,7 @@ impl SegmentFactory {
                     path,
                     len: free.len,
                     salt: header.identity.salt,
-                    whole: true,
+                    recyclable: true,
                 });
             }
             // It may be half dressed: its content does not matter, under the free name at least.
@@ -335,7 +335,7 @@ impl SegmentFactory {
                         path: f.path,
                         len: f.len,
                         salt: f.salt,
-                        whole: true,
+                        recyclable: true,
                     }));
                     failed = failed.or(Some(e));
                 }
