@@ -127,6 +127,15 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
     let installed = replay(&table, &opened.segments, start, &mut report)?;
     report.times.replay = phase.elapsed();
 
+    // What is gone and held nothing that lives had been given back: a crash undid no more than the removal of its name
+    // from the list.
+    for (id, error) in std::mem::take(&mut opened.lost) {
+        match opened.segments.get(&id).is_some_and(|s| s.live_entries() > 0) {
+            true => report.damage.push(error),
+            false => drop(opened.segments.remove(&id)),
+        }
+    }
+
     // A cold segment that neither the checkpoint nor an install record names was never installed.
     let named = |id: &u32| header.segments.iter().any(|s| s.id == *id) || installed.contains(id);
     let tail_installs = chain.tail.iter().filter_map(tail::installs);

@@ -145,10 +145,9 @@ impl SegmentFactory {
         true
     }
 
-    /// How many files the pool holds, the reserve included.
-    #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn file_count(&self) -> usize {
-        self.free_count() + usize::from(lock(&self.reserve).is_some())
+    /// Whether the reserve is there.
+    pub(crate) fn has_reserve(&self) -> bool {
+        lock(&self.reserve).is_some()
     }
 
     /// How many files lie free.
@@ -234,7 +233,12 @@ impl SegmentFactory {
         match made.is_err() {
             // It has the new name already and may lose it in a crash: it goes the way of a dead segment.
             true if renamed => {
-                lock(&self.retired).push(RetiredFile { path, len: free.len, salt: header.identity.salt, recyclable: true });
+                lock(&self.retired).push(RetiredFile {
+                    path,
+                    len: free.len,
+                    salt: header.identity.salt,
+                    recyclable: true,
+                });
             }
             // It may be half dressed: its content does not matter, under the free name at least.
             true => lock(&self.free).push_back(free),
