@@ -296,7 +296,7 @@ impl Run {
                     // Every other payload compresses.
                     let payload = (0..len).map(|_| {
                         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223 * u32::from(self.count % 2));
-                        if self.count % 2 == 0 { self.count } else { (x >> 24) as u8 }
+                        if self.count.is_multiple_of(2) { self.count } else { (x >> 24) as u8 }
                     });
                     entries.push((term, payload.collect()));
                 }
