@@ -18,6 +18,9 @@ pub(crate) mod purge;
 pub(crate) mod recovery;
 pub(crate) mod segment;
 pub(crate) mod store;
+#[cfg(any(test, feature = "sim"))]
+#[doc(hidden)]
+pub mod torture;
 pub(crate) mod types;
 pub mod vfs;
 

@@ -20,6 +20,8 @@ mod scrub;
 mod seal;
 
 pub(crate) use checkpoint::{checkpoint, checkpoint_if_due, first_checkpoint, first_checkpoint_info};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use clean::clean as clean_once;
 pub(crate) use clean::relocate;
 pub(crate) use repair::repair;
 pub(crate) use scrub::scrub;

@@ -142,6 +142,11 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
         }
     }
     files::stray_footers(dir, &mut listing, &opened.segments);
+    // A checkpoint older than the two that are kept: its removal was lost in a crash.
+    let oldest = info.kept.front().map_or(0, |c| c.sequence);
+    for &sequence in listing.checkpoints.iter().filter(|s| **s < oldest) {
+        listing.leftovers.push(dir.join(FileName::Checkpoint(sequence).to_string()));
+    }
 
     report.segments = opened.segments.len() as u64;
     report.regions = table.cells().filter(|c| c.read().exists).count() as u64;
@@ -287,6 +292,7 @@ fn load_region(
         state.damage =
             Some(Box::new(Damage { ranges: record.damage, hard_state_lost: record.hard_state_lost }));
     }
+    state.extents.reserve_exact(record.extents.len());
     for extent in &record.extents {
         let last = extent.first + (extent.count - 1);
         let Some(segment) = segments.get(&extent.segment) else {

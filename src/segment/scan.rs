@@ -171,10 +171,11 @@ impl<'a> Scanner<'a> {
                 return Ok(None);
             }
             let last = bytes.len() - RECORD_HEADER_LEN as usize;
-            for i in (0..=last).step_by(8) {
-                if bytes[i..i + 4] != RECORD_MAGIC {
+            for (n, word) in bytes[..last + 8].chunks_exact(8).enumerate() {
+                if word[..4] != RECORD_MAGIC {
                     continue;
                 }
+                let i = n * 8;
                 let here = (at + i as u64) as u32;
                 if let Ok((header, shape)) = RecordHeader::decode(&bytes[i..], seed, Lsn::new(segment, here))
                 {

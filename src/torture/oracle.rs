@@ -1,0 +1,229 @@
+//! What must hold after every crash and every fault.
+//!
+//! - A pure crash is survived: open succeeds and reports no damage.
+//! - What is recovered is the model after some prefix of the accepted batches that holds all acknowledged ones. With
+//!   the model comes the rest: batches are atomic over regions, logs contiguous, terms never fall, the hard state
+//!   never goes back, and what was discarded, compacted or destroyed does not return.
+//! - Recovering twice gives the same state, also if the power fails right after open returned.
+//! - The store is writable, and what is written survives the next crash.
+//! - No file is there that the engine does not know of, once it had the chance to tidy up.
+
+use super::batch::{Batch, Op};
+use super::model::Model;
+use super::setup::{DIR, Setup};
+use crate::engine::Engine;
+use crate::format::file_header::FileKind;
+use crate::format::names::FileName;
+use crate::store::lock;
+use crate::types::{Durability, EntryId};
+use crate::vfs::sim::{LossPolicy, SimVfs};
+use bytes::Bytes;
+
+/// A region that no workload uses: what is written after a recovery.
+const PROBE: u64 = 0x7072_6f62;
+
+/// How much is checked after a recovery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// Open and compare.
+    Quick,
+    /// Also crash again, write, crash again, purge, and look for leaked files.
+    Full,
+}
+
+/// What a recovery led to.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Which of the candidates it was.
+    pub candidate: usize,
+    /// How often a store was recovered on the way.
+    pub recoveries: u64,
+}
+
+/// Opens the disk that a crash left and checks everything. `candidates` are the model's states from the last
+/// acknowledged batch to the last accepted one.
+///
+/// # Errors
+/// What does not hold, in words.
+pub fn check(
+    vfs: &SimVfs,
+    setup: &Setup,
+    life: u64,
+    candidates: &[Model],
+    depth: Depth,
+) -> Result<Recovered, String> {
+    let (engine, candidate) = open_and_match(vfs, setup, life, candidates)?;
+    let mut recovered = Recovered { candidate, recoveries: 1 };
+    if depth == Depth::Quick {
+        kill(vfs, engine);
+        return Ok(recovered);
+    }
+    let state = candidates[candidate].clone();
+    // Recovering twice: at once, and behind a power cut that takes all that is not durable.
+    let twice = vfs.crash(LossPolicy::LoseAll);
+    kill(vfs, engine);
+    let same = std::slice::from_ref(&state);
+    let (again, _) =
+        open_and_match(vfs, setup, life + 1, same).map_err(|e| format!("recovering twice: {e}"))?;
+    let after_cut = open_and_match(&twice, setup, life + 1, same);
+    let (engine, _) = after_cut.map_err(|e| format!("recovering after a crash behind open: {e}"))?;
+    recovered.recoveries += 2;
+    kill(vfs, again);
+
+    // Writable, and durably so.
+    let mut state = state;
+    let probe = |round: u64| {
+        let mut b = Batch::default();
+        let id = EntryId::new(7, round);
+        b.add(PROBE, Op::Append(vec![(id, Bytes::from(format!("after recovery {round}")))]));
+        b.add(PROBE, Op::HardState(Bytes::from_static(b"probe")));
+        b
+    };
+    for round in 1..=2 {
+        state = state.after(&probe(round)).map_err(|k| format!("the model refuses the probe: {k:?}"))?;
+        write(&engine, &probe(round))?;
+    }
+    let cut = twice.crash(LossPolicy::LoseAll);
+    kill(&twice, engine);
+    let same = std::slice::from_ref(&state);
+    let (engine, _) = open_and_match(&cut, setup, life + 2, same)
+        .map_err(|e| format!("what was written after recovery does not survive a crash: {e}"))?;
+    recovered.recoveries += 1;
+
+    // Tidy.
+    engine.tick().map_err(|e| format!("tick after recovery: {e:?}"))?;
+    engine.purge().map_err(|e| format!("purge after recovery: {e:?}"))?;
+    compare(&engine, &state).map_err(|e| format!("after a purge: {e}"))?;
+    leaks(&cut, &engine)?;
+    engine.close().map_err(|e| format!("close after recovery: {e:?}"))?;
+    drop(engine);
+    let (engine, _) =
+        open_and_match(&cut, setup, life + 3, same).map_err(|e| format!("after a clean close: {e}"))?;
+    if engine.open_report().rewritten_batches > 0 {
+        return Err("a clean close left batches to be made durable anew".to_string());
+    }
+    kill(&cut, engine);
+    Ok(recovered)
+}
+
+/// Opens and finds out which of the candidates is there.
+///
+/// # Errors
+/// Open failed, reported damage, or none of the candidates is there.
+pub fn open_and_match(
+    vfs: &SimVfs,
+    setup: &Setup,
+    life: u64,
+    candidates: &[Model],
+) -> Result<(Engine, usize), String> {
+    let engine = setup.open(vfs, life).map_err(|e| format!("open failed: {e:?}"))?;
+    let report = engine.open_report();
+    if !report.damage.is_empty() || report.bad_checkpoints > 0 || !report.foreign.is_empty() {
+        return Err(format!("a crash alone is reported as damage: {report:?}"));
+    }
+    match matching(&engine, candidates) {
+        Ok(at) => Ok((engine, at)),
+        Err(e) => {
+            kill(vfs, engine);
+            Err(e)
+        }
+    }
+}
+
+/// The newest candidate that the engine equals.
+///
+/// # Errors
+/// There is none.
+pub fn matching(engine: &Engine, candidates: &[Model]) -> Result<usize, String> {
+    let found = Model::observe(engine)?;
+    if let Some(at) = candidates.iter().rposition(|c| *c == found) {
+        return Ok(at);
+    }
+    let mut text = format!("what was recovered is none of the {} possible states:", candidates.len());
+    for (name, candidate) in [("acknowledged", candidates.first()), ("accepted", candidates.last())] {
+        if let Some(difference) = candidate.and_then(|c| found.difference(c)) {
+            text.push_str(&format!("\n  found / last {name}: {difference}"));
+        }
+    }
+    Err(text)
+}
+
+/// Compares an open engine with the model.
+///
+/// # Errors
+/// The first difference.
+pub fn compare(engine: &Engine, model: &Model) -> Result<(), String> {
+    match Model::observe(engine)?.difference(model) {
+        None => Ok(()),
+        Some(d) => Err(format!("the engine differs from the model: found / expected: {d}")),
+    }
+}
+
+/// Every file is one that the engine knows of, and no segment is kept for nothing. Meaningful after a purge.
+///
+/// # Errors
+/// Names the files.
+pub fn leaks(vfs: &SimVfs, engine: &Engine) -> Result<(), String> {
+    let store = engine.store();
+    let (active, _) = store.committer.active();
+    let sealed = store.shared.segments();
+    let dead = sealed.iter().find(|s| s.id != active.id && s.live_entries() == 0);
+    if let Some(dead) = dead {
+        return Err(format!("{} holds nothing and is kept after a purge", dead.path.display()));
+    }
+    let logs = sealed.iter().filter(|s| s.kind == FileKind::Log && s.id != active.id).count();
+    let colds = sealed.iter().filter(|s| s.kind == FileKind::Cold).count();
+    let mut left = [
+        ("log", logs + 1 + store.committer.ready().0),
+        ("cold", colds),
+        ("ckpt", lock(&store.checkpoints).kept.len()),
+        ("free", store.factory.free_count()),
+        ("foot", sealed.len()),
+        ("tmp", 0),
+    ];
+    let mut names: Vec<String> = vfs.list().iter().map(|(p, _)| p.to_string_lossy().into_owned()).collect();
+    names.sort();
+    for path in &names {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        match FileName::parse(name) {
+            Some(FileName::Lock) => continue,
+            Some(FileName::Footer(id)) if !sealed.iter().any(|s| s.id == id) => {
+                return Err(format!("{path} is the footer of no segment"));
+            }
+            Some(FileName::Log(id) | FileName::Cold(id)) if id >= store.factory.next_file() => {
+                return Err(format!("{path} has a number that will be given again"));
+            }
+            _ => {}
+        }
+        let kind = name.rsplit('.').next().unwrap_or_default();
+        match left.iter_mut().find(|(k, _)| *k == kind) {
+            Some((_, n)) if *n > 0 => *n -= 1,
+            _ => {
+                return Err(format!(
+                    "{path} is a file that the engine does not know of; all files: {names:?}"
+                ));
+            }
+        }
+    }
+    if left.iter().any(|(k, n)| *n > 0 && *k != "foot") {
+        return Err(format!("files that the engine knows of are not there: {left:?}; all files: {names:?}"));
+    }
+    Ok(())
+}
+
+/// Ends a process: nothing that dropping the engine would do reaches the disk.
+pub fn kill(vfs: &SimVfs, engine: Engine) {
+    vfs.halt_after(0);
+    drop(engine);
+    vfs.halt_after(u64::MAX);
+}
+
+/// Where the store lies.
+pub fn dir() -> &'static str {
+    DIR
+}
+
+fn write(engine: &Engine, batch: &Batch) -> Result<(), String> {
+    let built = batch.build(engine).map_err(|e| format!("building a batch after recovery: {e:?}"))?;
+    engine.write(built, Durability::Synced).map(drop).map_err(|e| format!("writing after recovery: {e:?}"))
+}

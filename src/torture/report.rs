@@ -1,0 +1,89 @@
+//! What torture survived, in figures, and what it did not, so that it can be done again.
+
+use std::fmt;
+
+/// Something that must not be.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which explorer found it.
+    pub explorer: &'static str,
+    /// The workload's name.
+    pub workload: String,
+    /// The seed of the run.
+    pub seed: u64,
+    /// Where in the run: the call, the moment, the policy or the fault.
+    pub at: String,
+    /// What does not hold.
+    pub what: String,
+    /// What was done until then.
+    pub transcript: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} / {} / seed {} / {}", self.explorer, self.workload, self.seed, self.at)?;
+        writeln!(f, "  {}", self.what)?;
+        let skip = self.transcript.len().saturating_sub(TRANSCRIPT_LINES);
+        for line in &self.transcript[skip..] {
+            let short: String = line.chars().take(LINE_CHARS).collect();
+            writeln!(f, "    {short}")?;
+        }
+        Ok(())
+    }
+}
+
+const TRANSCRIPT_LINES: usize = 80;
+const LINE_CHARS: usize = 900;
+
+/// Counts of one or more explorations.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Runs of a workload.
+    pub runs: u64,
+    /// Moments at which the power could have failed.
+    pub moments: u64,
+    /// Stores recovered behind a crash, crashes inside recovery among them.
+    pub crash_recoveries: u64,
+    /// Errors that struck.
+    pub errors_injected: u64,
+    /// Seeds of the swarm.
+    pub seeds: u64,
+    /// What must not be; at most [`VIOLATIONS_MAX`] are kept.
+    pub violations: Vec<Violation>,
+}
+
+/// An exploration ends early once it has found this many violations.
+pub const VIOLATIONS_MAX: usize = 8;
+
+impl Counts {
+    /// Adds another exploration's counts.
+    pub fn add(&mut self, other: Counts) {
+        self.runs += other.runs;
+        self.moments += other.moments;
+        self.crash_recoveries += other.crash_recoveries;
+        self.errors_injected += other.errors_injected;
+        self.seeds += other.seeds;
+        self.violations.extend(other.violations);
+    }
+
+    /// Whether there is no point in going on.
+    pub fn enough(&self) -> bool {
+        self.violations.len() >= VIOLATIONS_MAX
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} runs, {} moments, {} crash recoveries, {} errors injected, {} seeds, {} violations",
+            self.runs,
+            self.moments,
+            self.crash_recoveries,
+            self.errors_injected,
+            self.seeds,
+            self.violations.len()
+        )?;
+        self.violations.iter().try_for_each(|v| write!(f, "\n\n{v}"))
+    }
+}

@@ -1,0 +1,74 @@
+//! The CI tier of torture: crashes, crashes inside recovery, errors, and swarms, on a simulated disk.
+//!
+//! `RAFTWOOD_TORTURE_SCALE` multiplies the counts (default 1; 20 makes about a million crash recoveries), and
+//! `RAFTWOOD_TORTURE_SEED` moves all seeds. The counts reached are printed: run with `--nocapture`.
+
+#![cfg(feature = "sim")]
+
+use raftwood::torture::{Counts, Explorer, Setup, Workload};
+use raftwood::vfs::sim::Profile;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+fn scale() -> u64 {
+    number("RAFTWOOD_TORTURE_SCALE", 1).max(1)
+}
+
+fn seed() -> u64 {
+    number("RAFTWOOD_TORTURE_SEED", 1)
+}
+
+fn explorer() -> Explorer {
+    Explorer { seed: seed(), ..Explorer::default() }
+}
+
+/// Without and with prewritten files, compressed, and on a disk like ext4.
+fn setups() -> Vec<Setup> {
+    let mut out = Vec::new();
+    for n in 0..scale() {
+        let seed = seed() * 1_000_003 + n * 10;
+        out.push(Setup::plain(seed));
+        out.push(Setup { prewrite: true, pool_files: 1, ..Setup::plain(seed + 1) });
+        out.push(Setup { compression: true, purge: false, pool_files: 3, ..Setup::plain(seed + 2) });
+        out.push(Setup { profile: Profile::Ext4Ordered, in_flight: 1, ..Setup::plain(seed + 3) });
+    }
+    out
+}
+
+fn check(name: &str, counts: &Counts) {
+    println!("{name}: {counts}");
+    assert!(counts.violations.is_empty(), "{name}: {counts}");
+}
+
+#[test]
+fn every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged() {
+    let counts = explorer().crashes(&Workload::named(), &setups());
+    check("crashes", &counts);
+    assert!(counts.crash_recoveries >= 50_000 * scale(), "{counts}");
+}
+
+#[test]
+fn a_crash_inside_recovery_starts_over_and_loses_nothing() {
+    check("crashes inside recovery", &explorer().nested(&Workload::named(), &setups(), 4));
+}
+
+#[test]
+fn after_an_error_nothing_is_acknowledged_and_nothing_durable_is_lost() {
+    let mut setups = setups();
+    setups.truncate(2 * scale() as usize);
+    let seed = seed() * 7_000_003;
+    setups.push(Setup { profile: Profile::FailedSyncCleansPages, ..Setup::plain(seed) });
+    setups.push(Setup { profile: Profile::FailedSyncCleansPages, prewrite: true, ..Setup::plain(seed + 1) });
+    let counts = explorer().errors(&Workload::named(), &setups, 220 * scale());
+    check("errors", &counts);
+    assert!(counts.errors_injected >= 20_000 * scale(), "{counts}");
+}
+
+#[test]
+fn random_histories_with_crashes_and_errors_match_the_model() {
+    let from = seed() * 1_000_000_007;
+    let counts = explorer().swarm(from..from + 20_000 * scale());
+    check("swarm", &counts);
+}
