@@ -145,6 +145,10 @@ pub(crate) struct Committer {
     work: Condvar,
     pub(super) gate: Gate,
     durable: AtomicU64,
+    /// Where this life began to write.
+    start: Lsn,
+    /// What was durable of the log before.
+    inherited: Lsn,
     accepted: AtomicU64,
     pub(super) in_flight_max: usize,
     /// No threads of the engine: whoever waits does everything.
@@ -194,6 +198,8 @@ impl Committer {
             work: Condvar::new(),
             gate: Gate::default(),
             durable: AtomicU64::new(start.to_u64()),
+            start,
+            inherited: chain.end().unwrap_or(Lsn::ZERO),
             accepted: AtomicU64::new(start.to_u64()),
             in_flight_max,
             manual,
@@ -208,6 +214,15 @@ impl Committer {
     /// Everything before is on the device. Before the first sync of this life: the start of its first segment.
     pub(crate) fn durable(&self) -> Lsn {
         Lsn::from_u64(self.durable.load(Ordering::Acquire))
+    }
+
+    /// What a record may claim to be durable before it.
+    ///
+    /// Until the first sync of this life that is the end of the last one and not the start of this: a record behind
+    /// the first ones, of which a crash took some, would else prove that the torn tail of the last life was durable.
+    fn watermark(&self) -> Lsn {
+        let durable = self.durable();
+        if durable > self.start { durable } else { self.inherited }
     }
 
     /// Where the next batch will go, or later.
@@ -350,7 +365,7 @@ impl Committer {
         let mut chain = p.chain;
         drop(p);
 
-        let watermark = self.durable();
+        let watermark = self.watermark();
         let outcome = catch_unwind(AssertUnwindSafe(|| self.write_group(&group, &mut chain, watermark)))
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
 
@@ -558,7 +573,7 @@ impl Committer {
     pub(crate) fn note_watermark(&self) -> Result<()> {
         let p = self.lock();
         let idle = p.queue.is_empty() && p.awaiting.is_empty() && p.syncs.is_empty() && !p.writing;
-        let stale = p.noted < self.durable() && p.written == self.durable();
+        let stale = p.noted < self.watermark() && p.written == self.durable();
         drop(p);
         if idle && stale {
             self.write(&watermark_record(), &Accept::internal(Durability::Written))?;

@@ -317,7 +317,10 @@ impl Run {
         let mut disk = at.crash(loss);
         for _ in 0..u.int_in_range(0..=2)? {
             disk.snapshot_every(Some(Moment::After));
+            // What this recovery made durable is not yet durable at a crash inside it.
+            let acked = self.acked;
             self.reopen(disk.clone());
+            self.acked = acked;
             disk.snapshot_every(None);
             let snapshots = disk.take_snapshots();
             if snapshots.is_empty() {
