@@ -15,7 +15,8 @@ fn corpus(target: &str) -> PathBuf {
 #[test]
 fn every_kept_input_is_survived() {
     for (target, run) in TARGETS {
-        let mut files: Vec<_> = std::fs::read_dir(corpus(target)).unwrap().map(|f| f.unwrap().path()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(corpus(target)).unwrap().map(|f| f.unwrap().path()).collect();
         files.sort();
         assert!(!files.is_empty(), "{target} has no corpus");
         for file in files {

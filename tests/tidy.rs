@@ -22,7 +22,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("purge", &["codec", "commit", "error", "format", "index", "limits", "segment", "store", "types", "vfs"]),
     (
         "recovery",
-        &["codec", "commit", "error", "format", "index", "limits", "purge", "segment", "store", "types", "vfs"],
+        &[
+            "codec", "commit", "error", "format", "index", "limits", "purge", "segment", "store", "types",
+            "vfs",
+        ],
     ),
     (
         "engine",
@@ -35,7 +38,11 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Arrows that point upwards: from, to, why.
 const UPWARD: &[(&str, &str, &str)] = &[
-    ("segment", "engine::options", "plain values that the caller set; the factory would only copy them field by field"),
+    (
+        "segment",
+        "engine::options",
+        "plain values that the caller set; the factory would only copy them field by field",
+    ),
     ("store", "engine::options", "as for segment"),
     ("store", "engine::listener", "the trait that events are told through: an interface, not the engine"),
     ("purge", "engine::options", "as for segment"),
@@ -77,7 +84,9 @@ fn modules_use_only_the_layers_below_them() {
     }
     for (at, (from, to, _)) in UPWARD.iter().enumerate() {
         if !used.contains(&at) {
-            wrong.push(format!("the exception `{from}` -> `{to}` is not needed any more: take it out of UPWARD"));
+            wrong.push(format!(
+                "the exception `{from}` -> `{to}` is not needed any more: take it out of UPWARD"
+            ));
         }
     }
     check(wrong);
@@ -103,7 +112,10 @@ fn nothing_unwraps_but_tests() {
         for (n, line) in source.code() {
             for call in [".unwrap()", ".expect(", ".unwrap_err()", ".expect_err("] {
                 if line.contains(call) {
-                    wrong.push(format!("{}:{n}: {call}: return an error, or say why it cannot be", source.name()));
+                    wrong.push(format!(
+                        "{}:{n}: {call}: return an error, or say why it cannot be",
+                        source.name()
+                    ));
                 }
             }
         }
@@ -132,13 +144,17 @@ fn only_the_mapping_is_unsafe() {
 fn no_file_is_too_long() {
     let all = ["src", "tests", "benches", "examples", "fuzz/fuzz_targets"];
     let long = all.into_iter().flat_map(sources).filter(|s| s.text.lines().count() >= LINES_MAX);
-    check(long.map(|s| format!("{} has {} lines: split it by noun", s.name(), s.text.lines().count())).collect());
+    check(
+        long.map(|s| format!("{} has {} lines: split it by noun", s.name(), s.text.lines().count()))
+            .collect(),
+    );
 }
 
 #[test]
 fn nothing_is_left_for_later() {
     // In two halves, or this file would fail its own test.
-    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("todo", "!("), concat!("unimplemented", "!(")];
+    let marks =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("todo", "!("), concat!("unimplemented", "!(")];
     let mut wrong = Vec::new();
     let code = ["src", "tests", "benches", "examples", "fuzz/fuzz_targets"].into_iter().flat_map(sources);
     for source in code.chain(documents()) {
@@ -163,7 +179,8 @@ fn links_in_documents_lead_somewhere() {
                 }
                 let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
                 let target = if file.is_empty() { document.path.clone() } else { dir.join(file) };
-                let found = target.exists() && (anchor.is_empty() || anchors(&target).iter().any(|a| a == anchor));
+                let found =
+                    target.exists() && (anchor.is_empty() || anchors(&target).iter().any(|a| a == anchor));
                 if !found {
                     wrong.push(format!("{}:{n}: {link} leads nowhere", document.name()));
                 }
@@ -177,7 +194,10 @@ fn links_in_documents_lead_somewhere() {
 fn arrows_are_found_however_they_are_written() {
     let found = |line| arrows(line).collect::<Vec<_>>();
     assert_eq!(found("use crate::format::batch::{Batch, Op};"), ["format::batch"]);
-    assert_eq!(found("use crate::{Options, purge, engine::options::Pool};"), ["Options", "purge", "engine::options"]);
+    assert_eq!(
+        found("use crate::{Options, purge, engine::options::Pool};"),
+        ["Options", "purge", "engine::options"]
+    );
     assert_eq!(found("    foo(crate::ErrorKind::Io, crate::store::lock(x))"), ["ErrorKind", "store::lock"]);
     assert_eq!(found("pub(crate) fn f() {}"), Vec::<String>::new());
 }

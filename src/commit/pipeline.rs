@@ -14,7 +14,7 @@ use crate::vfs::io::write_parts_at;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -150,6 +150,11 @@ pub(crate) struct Committer {
     /// What was durable of the log before.
     inherited: Lsn,
     accepted: AtomicU64,
+    /// Where this life began, and the end of the last record that was durable then.
+    start: Lsn,
+    before: Lsn,
+    /// The tail of the life before is being made durable anew.
+    recovering: AtomicBool,
     pub(super) in_flight_max: usize,
     /// No threads of the engine: whoever waits does everything.
     pub(super) manual: bool,
@@ -201,6 +206,9 @@ impl Committer {
             start,
             inherited: chain.end().unwrap_or(Lsn::ZERO),
             accepted: AtomicU64::new(start.to_u64()),
+            start,
+            before: chain.end().unwrap_or(Lsn::ZERO),
+            recovering: AtomicBool::new(true),
             in_flight_max,
             manual,
             counters: Counters::default(),
@@ -228,6 +236,25 @@ impl Committer {
     /// Where the next batch will go, or later.
     pub(crate) fn accepted(&self) -> Lsn {
         Lsn::from_u64(self.accepted.load(Ordering::Acquire))
+    }
+
+    /// What the records written now say of the log before them: the end of a record, never of a gap between segments.
+    ///
+    /// While recovery copies the tail of the life before, nothing here counts yet: a watermark inside this life is what
+    /// tells the next one that the copy is complete.
+    fn watermark(&self) -> Lsn {
+        let durable = self.durable();
+        if self.recovering.load(Ordering::Acquire) || durable == self.start { self.before } else { durable }
+    }
+
+    /// The tail of the life before has been written anew. If records that still show in its files are no part of the log
+    /// any more, a record is made durable here that cuts them off, before anything is acknowledged.
+    pub(crate) fn end_recovery(&self, cut: bool) -> Result<()> {
+        if cut {
+            self.write(&watermark_record(), &Accept::internal(Durability::Synced))?;
+        }
+        self.recovering.store(false, Ordering::Release);
+        Ok(())
     }
 
     pub(super) fn set_accepted(&self, lsn: Lsn) {

@@ -69,6 +69,7 @@ fn fresh(options: &Options) -> Recovered {
         next_file: 1,
         checkpoints: Checkpoints { next_sequence: 1, ..Checkpoints::default() },
         tail: Vec::new(),
+        cut: false,
         free: Vec::new(),
         leftovers: Vec::new(),
         report: crate::engine::report::OpenReport { created: true, ..Default::default() },
@@ -78,13 +79,20 @@ fn fresh(options: &Options) -> Recovered {
 fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>) -> Result<Engine> {
     let phase = Instant::now();
     let factory = Arc::new(SegmentFactory::new(dir, &options, r.id, r.next_file));
+    let mut leftovers = r.leftovers;
     for (number, len) in r.free {
-        factory.adopt_free(number, len);
+        if !factory.adopt_free(number, len) {
+            leftovers.push(dir.join(FileName::Free(number).to_string()));
+        }
     }
     let mut report = r.report;
     if report.created {
         // Nothing may stand in the directory without a checkpoint that names the store.
         purge::first_checkpoint(dir, &options, r.id)?;
+    } else {
+        // The life before may have died without making the names durable that were just read. Files of the pool are
+        // written under these names next, and leftovers are judged by them.
+        factory.sync_dir()?;
     }
     let active = factory.prepare_first()?;
     let shared = Arc::new(Shared::new(r.segments, options.listeners.clone()));
@@ -140,11 +148,9 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     for (region, index) in r.tail.iter().flat_map(|t| t.damaged.iter().copied()) {
         store.table.get_or_create(region).write().note_damage(index);
     }
-    if !r.tail.is_empty() {
-        store.committer.sync()?;
-    }
+    store.committer.end_recovery(r.cut)?;
     // Nothing of these is needed any more, now that the tail is durable elsewhere.
-    for path in &r.leftovers {
+    for path in &leftovers {
         match store.options.vfs.remove(path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 store.report(Err(Error::io("removing a leftover", path, e)));

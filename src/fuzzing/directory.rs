@@ -91,15 +91,16 @@ fn make() -> crate::Result<Sample> {
     let disk = SimVfs::new(1);
     let engine = options(&disk, 0).open(DIR)?;
     let mut written = Written::new();
-    let mut append = |region: u64, term: u64, index: u64, payload: Vec<u8>, durability| -> crate::Result<()> {
-        let mut batch = engine.batch();
-        let mut r = batch.region(RegionId(region));
-        r.append([EntryRef { id: EntryId::new(term, index), payload: &payload }])?;
-        r.set_hard_state(&[term as u8, index as u8])?.put(b"applied", &index.to_le_bytes())?;
-        written.insert((region, term, index, payload));
-        engine.write(batch, durability)?;
-        Ok(())
-    };
+    let mut append =
+        |region: u64, term: u64, index: u64, payload: Vec<u8>, durability| -> crate::Result<()> {
+            let mut batch = engine.batch();
+            let mut r = batch.region(RegionId(region));
+            r.append([EntryRef { id: EntryId::new(term, index), payload: &payload }])?;
+            r.set_hard_state(&[term as u8, index as u8])?.put(b"applied", &index.to_le_bytes())?;
+            written.insert((region, term, index, payload));
+            engine.write(batch, durability)?;
+            Ok(())
+        };
     // Region 2 is written now and then and never compacted: what the cleaner moves.
     for index in 1..=6 {
         append(1, 1, index, noise(50_000, index), Durability::Synced)?;
@@ -132,7 +133,9 @@ fn make() -> crate::Result<Sample> {
     let files = frozen_disk
         .list()
         .into_iter()
-        .filter_map(|(path, _)| Some((path.file_name()?.to_str()?.to_owned(), frozen_disk.read_file(&path).ok()?)))
+        .filter_map(|(path, _)| {
+            Some((path.file_name()?.to_str()?.to_owned(), frozen_disk.read_file(&path).ok()?))
+        })
         .collect();
     Ok(Sample { disk: frozen, files, written })
 }
@@ -156,7 +159,8 @@ fn change(u: &mut Unstructured<'_>, files: &mut Files) -> Result<()> {
 /// Makes all checksums right; with `chain` each record also follows the one before it.
 pub(super) fn fix(files: &mut Files, chain: bool) {
     // What the oldest record follows may be purged: that stays as it says.
-    let oldest = files.iter().find(|(name, _)| name.ends_with(".log")).and_then(|(_, log)| log.get(4136..4160));
+    let oldest =
+        files.iter().find(|(name, _)| name.ends_with(".log")).and_then(|(_, log)| log.get(4136..4160));
     let mut last = oldest.map_or([0; 24], |shape| std::array::from_fn(|i| shape[i]));
     for (name, bytes) in files.iter_mut() {
         match name.rsplit_once('.').map_or("", |n| n.1) {
@@ -287,7 +291,9 @@ impl Seen<'_> {
             let _ = (r.hard_state(), r.scan(b""), r.get(b"applied"), r.stats(), r.health());
             let all = r.entries_clamped(.., ReadLimit::entries(64));
             all.unwrap_or_default().iter().for_each(|e| self.check(region, e));
-            for index in [0, state.first, state.first.saturating_add(1), state.last, state.last.saturating_add(1)] {
+            for index in
+                [0, state.first, state.first.saturating_add(1), state.last, state.last.saturating_add(1)]
+            {
                 let _ = (r.term(index), r.lookup(EntryId::new(1, index)));
                 if let Ok(entry) = r.entry(index) {
                     self.check(region, &entry);

@@ -43,7 +43,8 @@ pub(super) fn footer(bytes: &mut [u8]) {
         for row in ranges_at.clone().step_by(64) {
             let count = u64::from(u32_at(bytes, row + 16));
             let stride = u64::from(u32_at(bytes, row + 20));
-            let from = usize::try_from(u64_at(bytes, row + 32)).ok().and_then(|at| locs.start.checked_add(at));
+            let from =
+                usize::try_from(u64_at(bytes, row + 32)).ok().and_then(|at| locs.start.checked_add(at));
             let part = from.and_then(|from| bytes.get(from..from.checked_add((count * stride) as usize)?));
             let crc = part.map(|part| crc32(seed, part));
             if let Some(crc) = crc {

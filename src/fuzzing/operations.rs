@@ -124,10 +124,9 @@ fn apply(model: &mut Model, region: u64, step: &Step) -> bool {
 fn add(mut r: RegionBatch<'_>, step: &Step) -> crate::Result<()> {
     match step {
         Step::Append { first, entries } => {
-            let refs = (*first..).zip(entries).map(|(index, (term, payload))| EntryRef {
-                id: EntryId::new(*term, index),
-                payload,
-            });
+            let refs = (*first..)
+                .zip(entries)
+                .map(|(index, (term, payload))| EntryRef { id: EntryId::new(*term, index), payload });
             r.append(refs)?;
         }
         Step::TruncateFrom(index) => drop(r.truncate_from(*index)),
@@ -216,7 +215,10 @@ impl Run {
 
     fn work(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let kind = u.int_in_range(0..=15)?;
-        trace(|| ["batch", "sync", "tick", "purge", "close", "crash"][usize::from(kind.clamp(9, 14) - 9u8)].to_owned());
+        trace(|| {
+            ["batch", "sync", "tick", "purge", "close", "crash"][usize::from(kind.clamp(9, 14) - 9u8)]
+                .to_owned()
+        });
         match kind {
             0..=9 => self.write(u)?,
             10 => {
@@ -313,7 +315,9 @@ impl Run {
     /// The power goes off, perhaps again while the store recovers.
     fn crash(&mut self, u: &mut Unstructured<'_>, at: &Snapshot) -> Result<()> {
         let loss = any_loss(u, at)?;
-        trace(|| format!("crash at {:?} {} with {} pending, {loss:?}", at.moment(), at.call(), at.pending_count()));
+        trace(|| {
+            format!("crash at {:?} {} with {} pending, {loss:?}", at.moment(), at.call(), at.pending_count())
+        });
         let mut disk = at.crash(loss);
         for _ in 0..u.int_in_range(0..=2)? {
             disk.snapshot_every(Some(Moment::After));
@@ -386,7 +390,8 @@ fn trace(line: impl FnOnce() -> String) {
 fn brief(step: &Step) -> String {
     match step {
         Step::Append { first, entries } => {
-            let parts: Vec<_> = entries.iter().map(|(term, payload)| format!("{term}/{}B", payload.len())).collect();
+            let parts: Vec<_> =
+                entries.iter().map(|(term, payload)| format!("{term}/{}B", payload.len())).collect();
             format!("append at {first}: {}", parts.join(" "))
         }
         other => format!("{other:?}"),

@@ -45,7 +45,8 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     // Numbers of changes are read from the end of the input, so that zeros all over mean no change.
     add("directory", "unchanged", vec![0; 16]);
     for n in 0..8u8 {
-        let bytes: Vec<u8> = (0..96u8).map(|i| i.wrapping_mul(37).wrapping_add(n.wrapping_mul(59)) ^ (i >> 2)).collect();
+        let bytes: Vec<u8> =
+            (0..96u8).map(|i| i.wrapping_mul(37).wrapping_add(n.wrapping_mul(59)) ^ (i >> 2)).collect();
         add("directory", &format!("changes-{n}"), bytes.clone());
         add("operations", &format!("mixed-{n}"), [bytes.clone(), bytes].concat());
     }
@@ -64,7 +65,8 @@ fn footers_and_checkpoints(files: &Files) -> Files {
 fn batches() -> Vec<(&'static str, Batch, Vec<Block>, u32)> {
     let section = |region, ops| Section { region: RegionId(region), ops };
     let runs = |runs: &[(u64, u32)]| runs.iter().map(|&(term, entries)| TermRun { term, entries }).collect();
-    let entries = |lens: &[u32]| lens.iter().map(|&len| EntryMeta { len, crc: len ^ 0x55 }).collect::<Vec<_>>();
+    let entries =
+        |lens: &[u32]| lens.iter().map(|&len| EntryMeta { len, crc: len ^ 0x55 }).collect::<Vec<_>>();
     let every_op = vec![
         Op::Append { first: 5, entries: 3, runs: 2 },
         Op::TruncateFrom(7),

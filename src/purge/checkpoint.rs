@@ -45,7 +45,10 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
     let sequence = lock(&store.checkpoints).next_sequence;
     // Found by fuzzing: a file of that name need only lie in the directory.
     let next_sequence = sequence.checked_add(1).ok_or_else(|| {
-        Error::new(crate::ErrorKind::Unsupported, "all 2^32 checkpoint numbers are used up; is there a stray file?")
+        Error::new(
+            crate::ErrorKind::Unsupported,
+            "all 2^32 checkpoint numbers are used up; is there a stray file?",
+        )
     })?;
 
     let mut segments: Vec<SegmentRecord> = store

@@ -31,6 +31,9 @@ pub(super) struct Chain {
     pub(super) last: Shape,
     /// Whole records behind the watermark.
     pub(super) tail: Vec<TailRecord>,
+    /// Whether records that show in the files were taken out of the log, into `tail` or for good. The next life must
+    /// make a record of its own durable before it answers, or the one after would take them for part of the log.
+    pub(super) cut: bool,
 }
 
 /// One log segment on the way.
@@ -59,8 +62,7 @@ pub(super) fn follow(
 ) -> Result<Chain> {
     let mut watermark = checkpoint.synced;
     let mut links: Vec<Link> = Vec::new();
-    // The first segment whose first record does not follow what is known.
-    let mut behind_hole: Option<usize> = None;
+    let mut before = Shape::default();
     let logs: Vec<Arc<Segment>> =
         opened.segments.values().filter(|s| s.kind == FileKind::Log).cloned().collect();
     for segment in &logs {
@@ -69,78 +71,77 @@ pub(super) fn follow(
             continue;
         }
         if segment.id < checkpoint.start_segment {
-            settle_old(segment, footer)?;
+            if let Some(last) = settle_old(segment, footer)? {
+                before = last;
+            }
             continue;
         }
-        let link = read_link(segment, footer, &mut watermark, report)?;
-        if behind_hole.is_none()
-            && let Some(follows) = link.follows
-            && !attach(&mut links, follows)
-        {
-            behind_hole = Some(links.len());
-        }
-        links.push(link);
+        links.push(read_link(segment, footer, &mut watermark, report)?);
     }
     for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold && !s.is_lost) {
         if let Some(footer) = footer_on_disk(options, segment) {
             segment.set_sealed_end(footer.tail().end);
             segment.set_footer(footer);
         } else if segment.sealed_end() == 0 {
-            segment.set_sealed_end(scan_to_end(segment)?);
+            segment.set_sealed_end(scan_to_end(segment)?.0);
         }
     }
 
-    let cut = behind_hole.unwrap_or(links.len());
-    let hole = links[..cut].iter().rev().find(|l| l.follows.is_some()).map(|l| Lsn::new(l.segment.id, l.end));
+    let log = thread(&mut links, checkpoint.start_segment, watermark);
+    let hole = log.last().map(|&at| Lsn::new(links[at].segment.id, links[at].end));
     let hole = hole.unwrap_or(Lsn::new(checkpoint.start_segment, FIRST_RECORD));
     judge_hole(&links, hole, report)?;
-    for link in links.split_off(cut) {
-        report.torn_bytes += u64::from(link.end.saturating_sub(FIRST_RECORD));
-        link.segment.set_sealed_end(FIRST_RECORD);
-    }
     // No record may claim that more was durable than there is.
-    if watermark > hole && watermark.segment() >= checkpoint.start_segment && hole.offset() != FIRST_RECORD {
+    if watermark > hole && watermark.segment() >= checkpoint.start_segment {
         return Err(acknowledged_hole(&links, hole, watermark));
     }
-
-    let tail = match purpose {
-        Purpose::Write => cut_at_watermark(&mut links, watermark, options, report)?,
-        Purpose::Inspect => Vec::new(),
-    };
-    let mut last = Shape::default();
-    for link in &links {
-        if link.follows.is_some() && link.end > FIRST_RECORD {
-            last = link.last;
-        } else if last.is_none()
-            && let Some(follows) = link.follows
-        {
-            last = follows;
-        }
-        link.segment.set_sealed_end(link.end.max(FIRST_RECORD));
+    for at in (0..links.len()).filter(|at| !log.contains(at)) {
+        report.torn_bytes += u64::from(links[at].end.saturating_sub(FIRST_RECORD));
+        forget(&mut links[at]);
     }
-    Ok(Chain { last, tail })
+
+    let (tail, cut) = match purpose {
+        Purpose::Write => cut_at_watermark(&mut links, watermark, options, report)?,
+        Purpose::Inspect => (Vec::new(), false),
+    };
+    let mut last = log.first().and_then(|&at| links[at].follows).unwrap_or(before);
+    for link in &links {
+        if link.end > FIRST_RECORD {
+            last = link.last;
+        }
+        link.segment.set_sealed_end(link.end);
+    }
+    Ok(Chain { last, tail, cut })
 }
 
-/// A segment from before the replay: only its index is needed.
-fn settle_old(segment: &Arc<Segment>, footer: Option<Arc<crate::format::footer::Footer>>) -> Result<()> {
+/// A segment from before the replay: only its index is needed, and its last record if that is known.
+fn settle_old(
+    segment: &Arc<Segment>,
+    footer: Option<Arc<crate::format::footer::Footer>>,
+) -> Result<Option<Shape>> {
     match footer {
         Some(footer) => {
-            segment.set_sealed_end(footer.tail().end);
+            let tail = footer.tail();
+            segment.set_sealed_end(tail.end);
             segment.set_footer(footer);
+            Ok((tail.end > FIRST_RECORD).then_some(tail.last))
         }
-        None if segment.sealed_end() == 0 => segment.set_sealed_end(scan_to_end(segment)?),
-        None => {}
+        None if segment.sealed_end() == 0 => {
+            let (end, last) = scan_to_end(segment)?;
+            segment.set_sealed_end(end);
+            Ok(last)
+        }
+        None => Ok(None),
     }
-    Ok(())
 }
 
-fn scan_to_end(segment: &Segment) -> Result<u32> {
+fn scan_to_end(segment: &Segment) -> Result<(u32, Option<Shape>)> {
     let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
-    let mut at = FIRST_RECORD;
+    let (mut at, mut last) = (FIRST_RECORD, None);
     while let Found::Record(record) = scanner.look(at)? {
-        at = record.end();
+        (at, last) = (record.end(), Some(record.shape));
     }
-    Ok(at)
+    Ok((at, last))
 }
 
 fn read_link(
@@ -166,8 +167,10 @@ fn read_link(
                 link.follows = Some(first.header.previous);
             }
         }
-        // A footer is only written once its records are durable.
-        *watermark = (*watermark).max(tail.watermark).max(Lsn::new(segment.id, tail.end));
+        // A footer is only written once its records are durable. That of an empty segment says nothing.
+        if tail.end > FIRST_RECORD {
+            *watermark = (*watermark).max(tail.watermark).max(Lsn::new(segment.id, tail.end));
+        }
         if link.follows.is_some() || tail.end == FIRST_RECORD {
             (link.end, link.last, link.sealed) = (tail.end, tail.last, true);
             segment.set_footer(footer);
@@ -221,44 +224,95 @@ fn behind(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(L
     Ok((watermark, bytes))
 }
 
-/// Cuts what is known back to the record that the next segment follows. False if there is no such record.
-fn attach(links: &mut [Link], follows: Shape) -> bool {
-    if links.iter().all(|l| l.follows.is_none()) {
-        // Nothing is known before: the first segment of the replay, or the first of all.
-        return true;
-    }
-    for at in (0..links.len()).rev() {
-        let link = &mut links[at];
-        if link.follows.is_none() {
-            continue;
-        }
-        if link.last == follows {
-            return true;
-        }
-        if link.segment.id == follows.position.segment()
-            && let Ok(i) = link.records.binary_search_by_key(&follows.position, |r| r.1.position)
-            && link.records[i].1 == follows
-        {
-            link.records.truncate(i + 1);
-            (link.end, link.last) = (link.records[i].0, follows);
-            forget(&mut links[at + 1..]);
-            return true;
-        }
-        // The life before left nothing durable in this segment: the next one follows what this one follows.
-        if link.follows == Some(follows) {
-            forget(&mut links[at..]);
-            return true;
+/// Follows the segments in the order of their numbers, and returns those that are the log, by their places in `links`.
+///
+/// A segment whose first record follows one that cannot be found lies behind a hole, and is no part of the log, whatever
+/// comes later: a life before this one may have cut it off already. A segment may also follow a record that is not the
+/// last one: then the life that wrote it had found the records behind doubtful, or was making them durable anew. The
+/// second kind may not have come to its end, and then the older records still count. So a cut is believed only if a
+/// watermark says that something in the segment, and so all that recovery wrote there, was durable.
+fn thread(links: &mut [Link], start_segment: u32, watermark: Lsn) -> Vec<usize> {
+    let mut log: Vec<usize> = Vec::new();
+    for at in 0..links.len() {
+        let Some(follows) = links[at].follows else { continue };
+        let finished = watermark > Lsn::new(links[at].segment.id, FIRST_RECORD);
+        match place(links, &log, follows, start_segment) {
+            Some(place) if place.is_end(links, &log) => log.push(at),
+            Some(place) if finished => {
+                place.cut(links, &mut log);
+                log.push(at);
+            }
+            _ => {}
         }
     }
-    false
+    log
 }
 
-/// These segments hold nothing that was ever acknowledged.
-fn forget(links: &mut [Link]) {
-    for link in links {
-        link.records.clear();
-        (link.end, link.last, link.follows) = (FIRST_RECORD, Shape::default(), None);
+/// A place in the log: behind so many records of the link that stands at `nth`.
+struct Place {
+    nth: usize,
+    records: Records,
+}
+
+#[derive(PartialEq)]
+enum Records {
+    All,
+    First(usize),
+    None,
+}
+
+/// Finds the record that the next segment follows.
+fn place(links: &[Link], log: &[usize], follows: Shape, start_segment: u32) -> Option<Place> {
+    if log.is_empty() {
+        // What was written before the replay begins is durable, and not looked at.
+        let before = follows.is_none() || follows.position.segment() < start_segment;
+        return before.then_some(Place { nth: 0, records: Records::None });
     }
+    (0..log.len()).rev().find_map(|nth| {
+        let link = &links[log[nth]];
+        let found = || link.records.binary_search_by_key(&follows.position, |r| r.1.position).ok();
+        let records = if link.last == follows {
+            Records::All
+        } else if link.follows == Some(follows) {
+            Records::None
+        } else if link.segment.id == follows.position.segment() {
+            Records::First(found().filter(|&i| link.records[i].1 == follows)? + 1)
+        } else {
+            return None;
+        };
+        Some(Place { nth, records })
+    })
+}
+
+impl Place {
+    fn is_end(&self, links: &[Link], log: &[usize]) -> bool {
+        match &self.records {
+            Records::All => self.nth + 1 == log.len(),
+            Records::First(n) => self.nth + 1 == log.len() && *n == links[log[self.nth]].records.len(),
+            Records::None => log.is_empty(),
+        }
+    }
+
+    /// Takes everything behind the place out of the log.
+    fn cut(&self, links: &mut [Link], log: &mut Vec<usize>) {
+        let keep = self.nth + usize::from(self.records != Records::None);
+        for at in log.drain(keep..) {
+            forget(&mut links[at]);
+        }
+        if let (Records::First(n), Some(&at)) = (&self.records, log.last()) {
+            let link = &mut links[at];
+            link.records.truncate(*n);
+            if let Some((end, shape, _)) = link.records.last() {
+                (link.end, link.last) = (*end, *shape);
+            }
+        }
+    }
+}
+
+/// The segment holds nothing that counts.
+fn forget(link: &mut Link) {
+    link.records.clear();
+    (link.end, link.last, link.follows, link.sealed) = (FIRST_RECORD, Shape::default(), None, false);
 }
 
 /// Whether a record behind the hole proves that it was acknowledged.
@@ -294,15 +348,16 @@ fn cut_at_watermark(
     watermark: Lsn,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<Vec<TailRecord>> {
+) -> Result<(Vec<TailRecord>, bool)> {
     let mut tail = Vec::new();
-    let mut torn = false;
+    let (mut torn, mut cut) = (false, false);
     for link in links.iter_mut().filter(|l| !l.sealed) {
         let id = link.segment.id;
         let keep = link.records.partition_point(|r| Lsn::new(id, r.0) <= watermark);
         if keep == link.records.len() {
             continue;
         }
+        cut = true;
         let from = keep.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0);
         let doubtful = link.end;
         if !torn {
@@ -313,12 +368,6 @@ fn cut_at_watermark(
         link.end = from;
         link.last = keep.checked_sub(1).map_or(Shape::default(), |i| link.records[i].1);
         link.records.truncate(keep);
-        if keep == 0
-            && let Some(follows) = link.follows
-        {
-            // Nothing of it stays: the next record follows what this segment followed.
-            link.last = follows;
-        }
     }
-    Ok(tail)
+    Ok((tail, cut))
 }

@@ -78,6 +78,8 @@ pub(super) fn list(dir: &Path, options: &Options) -> Result<Listing> {
 #[derive(Debug, Default)]
 pub(super) struct Opened {
     pub(super) segments: BTreeMap<u32, Arc<Segment>>,
+    /// Segments that are gone, and why: damage if anything that lives was in them.
+    pub(super) lost: Vec<(u32, Error)>,
 }
 
 /// Opens every segment that the checkpoint names or that came after it.
@@ -116,11 +118,11 @@ pub(super) fn open_segments(
                 let error = Error::damaged(
                     "the file under a segment's name belongs to another store; put the right one back",
                 );
-                report.damage.push(error.at(&path, None));
+                opened.lost.push((id, error.at(&path, None)));
                 lost(checkpoint, id, kind, path)?
             }
             Err(e) if contained && e.kind() != ErrorKind::Unsupported => {
-                report.damage.push(e);
+                opened.lost.push((id, e));
                 lost(checkpoint, id, kind, path)?
             }
             Err(e) => return Err(e),
@@ -150,7 +152,7 @@ pub(super) fn open_segments(
             if named.kind == FileKind::Log && named.id >= checkpoint.start_segment {
                 return Err(error.at(&path, None));
             }
-            report.damage.push(error.at(&path, None));
+            opened.lost.push((named.id, error.at(&path, None)));
             opened.segments.insert(named.id, Arc::new(lost(checkpoint, named.id, named.kind, path)?));
         }
     }

@@ -71,6 +71,8 @@ pub(crate) struct Recovered {
     pub(crate) checkpoints: Checkpoints,
     /// Whole batches behind the watermark, in order: to be written anew.
     pub(crate) tail: Vec<TailRecord>,
+    /// Whether records that show in the files are no part of the log any more.
+    pub(crate) cut: bool,
     /// Free files: number and length.
     pub(crate) free: Vec<(u32, u64)>,
     /// Files that nothing needs, to be removed once the store is open.
@@ -125,6 +127,15 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
     let installed = replay(&table, &opened.segments, start, &mut report)?;
     report.times.replay = phase.elapsed();
 
+    // What is gone and held nothing that lives had been given back: a crash undid no more than the removal of its name
+    // from the list.
+    for (id, error) in std::mem::take(&mut opened.lost) {
+        match opened.segments.get(&id).is_some_and(|s| s.live_entries() > 0) {
+            true => report.damage.push(error),
+            false => drop(opened.segments.remove(&id)),
+        }
+    }
+
     // A cold segment that neither the checkpoint nor an install record names was never installed.
     let named = |id: &u32| header.segments.iter().any(|s| s.id == *id) || installed.contains(id);
     let tail_installs = chain.tail.iter().filter_map(tail::installs);
@@ -162,6 +173,7 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
         next_file,
         checkpoints: info,
         tail: chain.tail,
+        cut: chain.cut,
         free: listing.free,
         leftovers: listing.leftovers,
         report,

@@ -130,8 +130,8 @@ impl SegmentFactory {
             .map_err(|_| Error::new(ErrorKind::Unsupported, "all 2^32 segment numbers are used up"))
     }
 
-    /// A free file was found at open.
-    pub(crate) fn adopt_free(&self, number: u32, len: u64) {
+    /// A free file was found at open. False if it is of no use: half made before a crash, or one too many.
+    pub(crate) fn adopt_free(&self, number: u32, len: u64) -> bool {
         self.next_free.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         let path = self.dir.join(FileName::Free(number).to_string());
         // What it holds is unknown, so its life before is too; any salt but 0 says that stale bytes are possible.
@@ -139,8 +139,15 @@ impl SegmentFactory {
         let mut reserve = lock(&self.reserve);
         match len == self.reserve_len() && reserve.is_none() {
             true => *reserve = Some(file),
+            false if len < self.reserve_len() || self.free_count() >= self.files_max => return false,
             false => lock(&self.free).push_back(file),
         }
+        true
+    }
+
+    /// Whether the reserve is there.
+    pub(crate) fn has_reserve(&self) -> bool {
+        lock(&self.reserve).is_some()
     }
 
     /// How many files lie free.
@@ -166,7 +173,10 @@ impl SegmentFactory {
             let number = self.next_free.fetch_add(1, Ordering::Relaxed);
             let path = self.dir.join(FileName::Free(number).to_string());
             // Its blocks are what counts, not its content.
-            self.create(&path, len)?.sync_all().map_err(|e| Error::io("syncing the reserve", &path, e))?;
+            if let Err(e) = self.create(&path, len)?.sync_all() {
+                let _ = self.vfs.remove(&path);
+                return Err(Error::io("syncing the reserve", &path, e));
+            }
             *lock(&self.reserve) = Some(FreeFile { path, len, salt: 0 });
         }
         Ok(())
@@ -218,20 +228,38 @@ impl SegmentFactory {
             previous_salt: free.salt,
         };
         let path = self.dir.join(FileName::Log(id).to_string());
-        let made = self.dress(&free, &header, &path);
-        if made.is_err() {
+        let mut renamed = false;
+        let made = self.dress(&free, &header, &path, &mut renamed);
+        match made.is_err() {
+            // It has the new name already and may lose it in a crash: it goes the way of a dead segment.
+            true if renamed => {
+                lock(&self.retired).push(RetiredFile {
+                    path,
+                    len: free.len,
+                    salt: header.identity.salt,
+                    recyclable: true,
+                });
+            }
             // It may be half dressed: its content does not matter, under the free name at least.
-            lock(&self.free).push_back(free);
+            true => lock(&self.free).push_back(free),
+            false => {}
         }
         made
     }
 
-    fn dress(&self, free: &FreeFile, header: &FileHeader, path: &Path) -> Result<Arc<Segment>> {
+    fn dress(
+        &self,
+        free: &FreeFile,
+        header: &FileHeader,
+        path: &Path,
+        renamed: &mut bool,
+    ) -> Result<Arc<Segment>> {
         let file = self.open(&free.path)?;
         write_parts_at(&*file, &[&header.encode_segment_block()], 0)
             .map_err(|e| Error::io("writing a segment header", &free.path, e))?;
         file.sync_data().map_err(|e| Error::io("syncing a segment header", &free.path, e))?;
         self.vfs.rename(&free.path, path).map_err(|e| Error::io("naming a segment", path, e))?;
+        *renamed = true;
         self.sync_dir()?;
         let handles = (0..SYNC_SLOTS)
             .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(path) })
@@ -275,18 +303,20 @@ impl SegmentFactory {
 
     /// Makes free files of the retired ones, or removes them when the pool is full or they are of no use.
     pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64> {
-        let files = std::mem::take(&mut *lock(&self.retired));
+        let mut files = std::mem::take(&mut *lock(&self.retired));
         let mut count = 0;
-        for (at, file) in files.iter().enumerate() {
-            let room = self.free_count() + ready < self.files_max;
+        let mut renamed: Vec<FreeFile> = Vec::new();
+        let mut failed = None;
+        while let Some(file) = files.pop() {
+            let room = self.free_count() + renamed.len() + ready < self.files_max;
             let keep = room && file.recyclable && file.len == self.segment_bytes;
             let done = match keep {
                 true => {
                     let number = self.next_free.fetch_add(1, Ordering::Relaxed);
                     let path = self.dir.join(FileName::Free(number).to_string());
-                    self.vfs.rename(&file.path, &path).map(|()| {
-                        lock(&self.free).push_back(FreeFile { path, len: file.len, salt: file.salt });
-                    })
+                    self.vfs
+                        .rename(&file.path, &path)
+                        .map(|()| renamed.push(FreeFile { path, len: file.len, salt: file.salt }))
                 }
                 false => self.vfs.remove(&file.path),
             };
@@ -294,13 +324,30 @@ impl SegmentFactory {
                 Ok(()) => count += 1,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => {
-                    lock(&self.retired).extend(files.into_iter().skip(at));
-                    let path = self.dir.clone();
-                    return Err(Error::io("giving back a segment", &path, e));
+                    failed = Some(Error::io("giving back a segment", &file.path, e));
+                    files.push(file);
+                    break;
                 }
             }
         }
-        Ok(count)
+        // Before its new name is durable a file must not be dressed anew: a crash could bring the old name back, and
+        // under it the header of another segment.
+        if !renamed.is_empty() {
+            match self.sync_dir() {
+                Ok(()) => lock(&self.free).extend(renamed),
+                Err(e) => {
+                    files.extend(renamed.into_iter().map(|f| RetiredFile {
+                        path: f.path,
+                        len: f.len,
+                        salt: f.salt,
+                        recyclable: true,
+                    }));
+                    failed = failed.or(Some(e));
+                }
+            }
+        }
+        lock(&self.retired).extend(files);
+        failed.map_or(Ok(count), Err)
     }
 
     fn take_free(&self, len: u64) -> Option<FreeFile> {
@@ -353,7 +400,8 @@ impl SegmentFactory {
         self.vfs.open(path, OpenMode::ReadWrite).map_err(|e| Error::io("opening a segment", path, e))
     }
 
-    fn sync_dir(&self) -> Result<()> {
+    /// Makes all names durable.
+    pub(crate) fn sync_dir(&self) -> Result<()> {
         self.vfs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))
     }
 }
