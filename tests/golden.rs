@@ -53,7 +53,10 @@ fn contents(dir: &Path) -> Files {
 }
 
 fn options() -> Options {
-    Options::new().segment_bytes(64 << 10).pool(Pool::default().prewrite(false)).background(Background::Manual)
+    Options::new()
+        .segment_bytes(64 << 10)
+        .pool(Pool::default().prewrite(false))
+        .background(Background::Manual)
 }
 
 /// Everything that can be read, as text.
@@ -64,7 +67,12 @@ fn listing(engine: &Engine) -> String {
         let state = region.state();
         let base = state.base.map_or("none".to_owned(), |b| format!("{} term {}", b.index, b.term));
         let last = state.last;
-        writeln!(out, "region {id}: base {base}, first {}, last {last} term {}", state.first, state.last_term).unwrap();
+        writeln!(
+            out,
+            "region {id}: base {base}, first {}, last {last} term {}",
+            state.first, state.last_term
+        )
+        .unwrap();
         if let Some(hard_state) = region.hard_state() {
             writeln!(out, "  hard state {}", hard_state.escape_ascii()).unwrap();
         }
@@ -75,7 +83,8 @@ fn listing(engine: &Engine) -> String {
             assert_eq!(region.term(entry.id.index).unwrap(), entry.id.term);
             let (len, crc) = (entry.payload.len(), crc32fast::hash(&entry.payload));
             let text = entry.payload[..len.min(20)].escape_ascii();
-            writeln!(out, "  entry {} term {}: {len} bytes {crc:08x} {text}", entry.id.index, entry.id.term).unwrap();
+            writeln!(out, "  entry {} term {}: {len} bytes {crc:08x} {text}", entry.id.index, entry.id.term)
+                .unwrap();
         }
     }
     out
@@ -168,11 +177,15 @@ mod written_today {
                 save(name, &files, &expected);
             }
             let kept = load(name);
-            let names = |files: &Files| files.iter().map(|f| format!("{} {}", f.0, f.1.len())).collect::<Vec<_>>();
+            let names =
+                |files: &Files| files.iter().map(|f| format!("{} {}", f.0, f.1.len())).collect::<Vec<_>>();
             assert_eq!(names(&files), names(&kept), "{name}");
             for (file, bytes) in &files {
                 let at = bytes.iter().zip(&kept[file]).position(|(a, b)| a != b);
-                assert_eq!(at, None, "{name}/{file} differs from there on: was the format changed on purpose?");
+                assert_eq!(
+                    at, None,
+                    "{name}/{file} differs from there on: was the format changed on purpose?"
+                );
             }
             assert_eq!(fs::read_to_string(golden(name).join("expected.txt")).unwrap(), expected);
         }
@@ -235,7 +248,8 @@ mod written_today {
 
     fn append(mut r: RegionBatch<'_>, term: u64, indexes: std::ops::RangeInclusive<u64>, len: usize) {
         for index in indexes {
-            let payload: Vec<u8> = format!("entry {index} of term {term}. ").bytes().cycle().take(len).collect();
+            let payload: Vec<u8> =
+                format!("entry {index} of term {term}. ").bytes().cycle().take(len).collect();
             r.append([EntryRef { id: EntryId::new(term, index), payload: &payload }]).unwrap();
         }
     }

@@ -145,10 +145,6 @@ pub(crate) struct Committer {
     work: Condvar,
     pub(super) gate: Gate,
     durable: AtomicU64,
-    /// Where this life began to write.
-    start: Lsn,
-    /// What was durable of the log before.
-    inherited: Lsn,
     accepted: AtomicU64,
     /// Where this life began, and the end of the last record that was durable then.
     start: Lsn,
@@ -203,8 +199,6 @@ impl Committer {
             work: Condvar::new(),
             gate: Gate::default(),
             durable: AtomicU64::new(start.to_u64()),
-            start,
-            inherited: chain.end().unwrap_or(Lsn::ZERO),
             accepted: AtomicU64::new(start.to_u64()),
             start,
             before: chain.end().unwrap_or(Lsn::ZERO),
@@ -222,15 +216,6 @@ impl Committer {
     /// Everything before is on the device. Before the first sync of this life: the start of its first segment.
     pub(crate) fn durable(&self) -> Lsn {
         Lsn::from_u64(self.durable.load(Ordering::Acquire))
-    }
-
-    /// What a record may claim to be durable before it.
-    ///
-    /// Until the first sync of this life that is the end of the last one and not the start of this: a record behind
-    /// the first ones, of which a crash took some, would else prove that the torn tail of the last life was durable.
-    fn watermark(&self) -> Lsn {
-        let durable = self.durable();
-        if durable > self.start { durable } else { self.inherited }
     }
 
     /// Where the next batch will go, or later.
@@ -600,7 +585,7 @@ impl Committer {
     pub(crate) fn note_watermark(&self) -> Result<()> {
         let p = self.lock();
         let idle = p.queue.is_empty() && p.awaiting.is_empty() && p.syncs.is_empty() && !p.writing;
-        let stale = p.noted < self.watermark() && p.written == self.durable();
+        let stale = p.noted < self.durable() && p.written == self.durable();
         drop(p);
         if idle && stale {
             self.write(&watermark_record(), &Accept::internal(Durability::Written))?;
