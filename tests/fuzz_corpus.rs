@@ -3,6 +3,7 @@
 //! `RAFTWOOD_WRITE_SEEDS=1 cargo test --features fuzzing --test fuzz_corpus` writes the seeds: valid inputs to start from.
 //! What fuzzing found beside them is kept too, so that no bug comes back.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 #![cfg(feature = "fuzzing")]
 
 use raftwood::fuzzing::{TARGETS, seeds};

@@ -8,6 +8,8 @@
 //! `RAFTWOOD_REFRESH_GOLDEN=1 cargo test --features sim --test golden` writes them anew. Only before the format is released;
 //! afterwards a changed format is a new version, with a directory of its own beside this one.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 use raftwood::{Background, Engine, ErrorKind, Options, Pool, ReadLimit};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -129,7 +131,7 @@ const FLAGS: (usize, u8) = (16, 1);
 fn newer_version_or_unknown_flag_is_refused_without_writing_a_byte() {
     for name in ["clean-close", "unsealed-tail", "cold"] {
         let files = load(name);
-        let newest = files.keys().filter(|f| f.ends_with("ckpt")).next_back().unwrap();
+        let newest = files.keys().rfind(|f| f.ends_with("ckpt")).unwrap();
         let segments = files.keys().filter(|f| f.ends_with("log") || f.ends_with("cold"));
         for file in segments.chain([newest]) {
             for (field, value) in [VERSION, FLAGS] {
@@ -297,7 +299,9 @@ mod written_today {
             write(engine, Durability::Synced, 2, |r| append(r, index / 3, index..=index, 50));
             engine.tick().unwrap();
         }
-        write(engine, Durability::Synced, 1, |mut r| drop(r.compact_through(7).unwrap()));
+        write(engine, Durability::Synced, 1, |mut r| {
+            r.compact_through(7).unwrap();
+        });
         let report = engine.purge().unwrap();
         assert!(report.segments_cleaned > 0 && report.segments_freed > 0, "{report:?}");
     }
@@ -315,7 +319,9 @@ mod written_today {
         for region in 1..=4 {
             write(engine, Durability::Synced, region, |r| append(r, 1, 1..=3, 20));
         }
-        write(engine, Durability::Synced, 1, |mut r| drop(r.destroy()));
+        write(engine, Durability::Synced, 1, |mut r| {
+            r.destroy();
+        });
         write(engine, Durability::Synced, 2, |mut r| {
             r.destroy();
             append(r, 9, 5..=6, 20);
@@ -324,13 +330,17 @@ mod written_today {
             r.reset(EntryId::new(7, 1 << 40)).unwrap();
             append(r, 8, (1 << 40) + 1..=(1 << 40) + 2, 20);
         });
-        write(engine, Durability::Synced, 4, |mut r| drop(r.truncate_from(2)));
+        write(engine, Durability::Synced, 4, |mut r| {
+            r.truncate_from(2);
+        });
     }
 
     /// A log that starts at 0, regions with metadata only, and the bounds of ids.
     fn index_zero(engine: &Engine) {
         write(engine, Durability::Synced, 0, |r| append(r, 0, 0..=4, 15));
-        write(engine, Durability::Synced, 6, |mut r| drop(r.set_hard_state(&[0, 255, 10]).unwrap()));
+        write(engine, Durability::Synced, 6, |mut r| {
+            r.set_hard_state(&[0, 255, 10]).unwrap();
+        });
         write(engine, Durability::Synced, 7, |mut r| {
             r.put(b"", b"empty key").unwrap().put(&[0xff; 3], b"").unwrap();
         });
