@@ -205,7 +205,7 @@ impl Explorer {
         let life = RECOVERY_LIFE * u64::from(depth);
         disk.set_mark(0);
         if depth < DEPTH_MAX {
-            disk.snapshot_every(Some(Moment::Middle));
+            disk.snapshot_every(Some(Moment::Before));
         }
         let states = caught(|| recover_and_write(disk, setup, life, candidates, depth))?;
         counts.crash_recoveries += 1;
@@ -439,7 +439,7 @@ const FAULTED: [sim::OpKind; 6] = [
 fn record(explorer: &'static str, workload: &Workload, setup: &Setup, counts: &mut Counts) -> Option<Driver> {
     let mut trace = Vec::new();
     let outcome = caught(|| {
-        let mut driver = Driver::start(setup.clone(), workload, false, setup.disk(), Some(Moment::Middle))?;
+        let mut driver = Driver::start(setup.clone(), workload, false, setup.disk(), Some(Moment::Before))?;
         let outcome = run_acts(&mut driver, workload).and_then(|()| driver.finish());
         trace = driver.trace.clone();
         outcome.map(|()| driver)

@@ -214,7 +214,8 @@ fn observe_region(engine: &Engine, id: RegionId) -> Result<Log, String> {
     }
     // What it says of itself agrees with what it hands out.
     let mut previous = state.base.map_or(0, |b| b.term);
-    for (expected, (entry, _)) in (state.first..).zip(&log.entries) {
+    for (n, (entry, _)) in log.entries.iter().enumerate() {
+        let expected = state.first.saturating_add(n as u64);
         if entry.index != expected {
             return Err(format!("entry {} stands where {expected} should", entry.index));
         }
