@@ -280,7 +280,8 @@ impl Driver {
         if engine.durable_lsn() != durable {
             return Err("the durable position moved after poison".to_string());
         }
-        // Reads go on, of all that was accepted: the last batch may have been, or not.
+        // Reads go on, of all that was accepted: the last batch may have been, or not. (Unless they fail themselves.)
+        self.vfs.clear_faults();
         let last = self.states.len() - 1;
         let from = last.saturating_sub(1);
         oracle::matching(&engine, &self.states[from..])

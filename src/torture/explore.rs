@@ -466,7 +466,10 @@ fn run_acts(driver: &mut Driver, workload: &Workload) -> Result<(), String> {
         if driver.stuck() {
             return Ok(());
         }
-        driver.compare()?;
+        // A read may be what an error strikes.
+        if !driver.faulty {
+            driver.compare()?;
+        }
     }
     Ok(())
 }
@@ -475,7 +478,10 @@ fn run_acts(driver: &mut Driver, workload: &Workload) -> Result<(), String> {
 fn after_error(driver: &mut Driver) -> Result<(), String> {
     match driver.poisoned {
         true => driver.check_poisoned(),
-        false => Ok(()),
+        false => {
+            driver.vfs.clear_faults();
+            driver.finish()
+        }
     }
 }
 
