@@ -253,8 +253,10 @@ impl Driver {
     /// A violation.
     pub fn check_poisoned(&mut self) -> Result<(), String> {
         let Some(engine) = self.engine.clone() else { return Ok(()) };
-        for (_, durability, ticket) in std::mem::take(&mut self.tickets) {
+        for (at, durability, ticket) in std::mem::take(&mut self.tickets) {
             match ticket.wait() {
+                // It may have been durable before the error.
+                Ok(lsn) if lsn <= engine.durable_lsn() => self.acked(at, Durability::Synced),
                 Ok(_) if durability == Durability::Synced => {
                     return Err("a ticket completed with Ok after writing had stopped".to_string());
                 }

@@ -33,7 +33,7 @@ pub struct Explorer {
 
 impl Default for Explorer {
     fn default() -> Self {
-        Explorer { seed: 1, threads: 2, policies_max: 8, full_every: 8 }
+        Explorer { seed: 1, threads: 2, policies_max: 10, full_every: 8 }
     }
 }
 
@@ -91,7 +91,10 @@ impl Explorer {
                 let disk = snapshot.crash(policy);
                 let outcome = caught(|| oracle::check(&disk, setup, RECOVERY_LIFE, candidates, depth));
                 match outcome {
-                    Ok(recovered) => counts.crash_recoveries += recovered.recoveries,
+                    Ok(recovered) => {
+                        counts.crash_recoveries += recovered.recoveries;
+                        counts.doubtful += recovered.doubtful;
+                    }
                     Err(what) => counts.violations.push(Violation {
                         explorer: "crash",
                         workload: workload.name.clone(),
