@@ -129,12 +129,15 @@ impl Hooks for Shared {
 }
 
 impl Store {
-    /// An entry was found damaged: it is fenced and told to the listeners.
+    /// An entry was found damaged: it is told to the listeners, and fenced if its bytes were seen to be wrong. A read that
+    /// failed may succeed the next time, so that one is tried again.
     pub(crate) fn note_damage(&self, region: RegionId, index: u64, error: &Error) {
         if error.kind() != crate::ErrorKind::Damaged {
             return;
         }
-        if let Some(cell) = self.table.get(region) {
+        if std::error::Error::source(error).is_none()
+            && let Some(cell) = self.table.get(region)
+        {
             cell.write().note_damage(index);
         }
         self.shared.tell(&Event::Damage { error });

@@ -4,20 +4,22 @@
 //! damage without any question; whatever lies behind may have been acknowledged just before the crash, or may never have
 //! reached the disk whole. What tells them apart is evidence: a torn write leaves sectors as they were before it.
 //!
-//! | the record                          | evidence of a tear | evidence of rot | policy      | verdict |
-//! |-------------------------------------|--------------------|-----------------|-------------|---------|
-//! | all right                           | -                  | -               | -           | Keep    |
-//! | payloads wrong                      | -                  | -               | AssumeTorn  | Torn    |
-//! | payloads wrong                      | -                  | yes             | Prove       | Fence   |
-//! | payloads wrong                      | yes                | no              | Prove       | Torn    |
-//! | payloads wrong                      | no                 | no              | Prove       | Fence   |
-//! | header or description wrong         | -                  | -               | AssumeTorn  | Torn    |
-//! | header or description wrong         | yes                | -               | Prove       | Torn    |
-//! | header or description wrong         | no                 | -               | Prove       | Refuse  |
+//! | the record                  | torn, visibly | old bytes possible | one flip explains it | policy     | verdict |
+//! |-----------------------------|---------------|--------------------|----------------------|------------|---------|
+//! | all right                   | -             | -                  | -                    | -          | Keep    |
+//! | payloads wrong              | -             | -                  | -                    | AssumeTorn | Torn    |
+//! | payloads wrong              | yes           | -                  | -                    | Prove      | Torn    |
+//! | payloads wrong              | no            | no                 | -                    | Prove      | Fence   |
+//! | payloads wrong              | no            | yes                | no                   | Prove      | Torn    |
+//! | payloads wrong              | no            | yes                | yes                  | Prove      | Fence   |
+//! | header or description wrong | -             | -                  | -                    | AssumeTorn | Torn    |
+//! | header or description wrong | yes           | -                  | -                    | Prove      | Torn    |
+//! | header or description wrong | no            | yes                | -                    | Prove      | Torn    |
+//! | header or description wrong | no            | no                 | -                    | Prove      | Refuse  |
 //!
-//! Evidence of a tear: a sector of what is wrong is still zero; or the record would go beyond the end of the file; or the
-//! file had a life before, whose bytes may be what shows. Evidence of rot: flipping one bit back makes the payload match,
-//! which no unwritten sector does.
+//! Visibly torn: a sector of what is wrong is still zero, or it ends in zeros with nothing behind, or the record would go
+//! beyond the end of the file. Old bytes are possible in a recycled file: there a sector that was not written shows its
+//! older life. One flip: flipping one bit back makes the payload match, which no sector of other bytes does.
 
 use crate::engine::options::TailPolicy;
 
@@ -26,6 +28,7 @@ use crate::engine::options::TailPolicy;
 pub(super) struct Facts {
     pub(super) record: RecordIs,
     pub(super) tear: bool,
+    pub(super) stale: bool,
     pub(super) rot: bool,
     pub(super) policy: TailPolicy,
 }
@@ -59,9 +62,10 @@ pub(super) fn judge(facts: Facts) -> Verdict {
     match (facts.record, facts.policy) {
         (RecordIs::Right, _) => Verdict::Keep,
         (_, TailPolicy::AssumeTorn) => Verdict::Torn,
-        (RecordIs::WrongInPayload, TailPolicy::Prove) if facts.tear && !facts.rot => Verdict::Torn,
+        (_, TailPolicy::Prove) if facts.tear => Verdict::Torn,
+        (RecordIs::WrongInPayload, TailPolicy::Prove) if facts.stale && !facts.rot => Verdict::Torn,
         (RecordIs::WrongInPayload, TailPolicy::Prove) => Verdict::Fence,
-        (RecordIs::Unreadable, TailPolicy::Prove) if facts.tear => Verdict::Torn,
+        (RecordIs::Unreadable, TailPolicy::Prove) if facts.stale => Verdict::Torn,
         (RecordIs::Unreadable, TailPolicy::Prove) => Verdict::Refuse,
     }
 }
@@ -74,37 +78,43 @@ mod tests {
     use Verdict::*;
 
     /// The rows of the table above; `None` stands for "-".
-    type Row = (RecordIs, Option<bool>, Option<bool>, Option<TailPolicy>, Verdict);
-    const TABLE: [Row; 8] = [
-        (Right, None, None, None, Keep),
-        (WrongInPayload, None, None, Some(AssumeTorn), Torn),
-        (WrongInPayload, None, Some(true), Some(Prove), Fence),
-        (WrongInPayload, Some(true), Some(false), Some(Prove), Torn),
-        (WrongInPayload, Some(false), Some(false), Some(Prove), Fence),
-        (Unreadable, None, None, Some(AssumeTorn), Torn),
-        (Unreadable, Some(true), None, Some(Prove), Torn),
-        (Unreadable, Some(false), None, Some(Prove), Refuse),
+    struct Row(RecordIs, Option<bool>, Option<bool>, Option<bool>, Option<TailPolicy>, Verdict);
+    const YES: Option<bool> = Some(true);
+    const NO: Option<bool> = Some(false);
+    const TABLE: [Row; 10] = [
+        Row(Right, None, None, None, None, Keep),
+        Row(WrongInPayload, None, None, None, Some(AssumeTorn), Torn),
+        Row(WrongInPayload, YES, None, None, Some(Prove), Torn),
+        Row(WrongInPayload, NO, NO, None, Some(Prove), Fence),
+        Row(WrongInPayload, NO, YES, NO, Some(Prove), Torn),
+        Row(WrongInPayload, NO, YES, YES, Some(Prove), Fence),
+        Row(Unreadable, None, None, None, Some(AssumeTorn), Torn),
+        Row(Unreadable, YES, None, None, Some(Prove), Torn),
+        Row(Unreadable, NO, YES, None, Some(Prove), Torn),
+        Row(Unreadable, NO, NO, None, Some(Prove), Refuse),
     ];
+
+    fn covers(row: &Row, f: &Facts) -> bool {
+        row.0 == f.record
+            && row.1.is_none_or(|tear| tear == f.tear)
+            && row.2.is_none_or(|stale| stale == f.stale)
+            && row.3.is_none_or(|rot| rot == f.rot)
+            && row.4.is_none_or(|policy| policy == f.policy)
+    }
 
     #[test]
     fn every_case_is_decided_by_exactly_one_row() {
-        for record in [Right, WrongInPayload, Unreadable] {
-            for tear in [false, true] {
-                for rot in [false, true] {
-                    for policy in [Prove, AssumeTorn] {
-                        let covers = |row: &&Row| {
-                            row.0 == record
-                                && row.1.is_none_or(|t| t == tear)
-                                && row.2.is_none_or(|r| r == rot)
-                                && row.3.is_none_or(|p| p == policy)
-                        };
-                        let rows: Vec<&Row> = TABLE.iter().filter(covers).collect();
-                        let facts = Facts { record, tear, rot, policy };
-                        assert_eq!(rows.len(), 1, "{facts:?}");
-                        assert_eq!(judge(facts), rows[0].4, "{facts:?}");
-                    }
-                }
-            }
+        for n in 0..3 * 2 * 2 * 2 * 2 {
+            let facts = Facts {
+                record: [Right, WrongInPayload, Unreadable][n / 16],
+                tear: n & 8 != 0,
+                stale: n & 4 != 0,
+                rot: n & 2 != 0,
+                policy: [Prove, AssumeTorn][n & 1],
+            };
+            let rows: Vec<&Row> = TABLE.iter().filter(|row| covers(row, &facts)).collect();
+            assert_eq!(rows.len(), 1, "{facts:?}");
+            assert_eq!(judge(facts), rows[0].5, "{facts:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::judge::{Facts, RecordIs, Verdict, judge};
 use crate::codec::checksum::entry_checksum;
-use crate::codec::mend::find_flip;
+use crate::codec::mend::{Flip, find_flip};
 use crate::commit::Encoded;
 use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
@@ -90,7 +90,7 @@ fn weigh(
     options: &Options,
 ) -> Result<(Verdict, Option<TailRecord>)> {
     let policy = options.tail_policy;
-    let right = Facts { record: RecordIs::Right, tear: false, rot: false, policy };
+    let right = Facts { record: RecordIs::Right, tear: false, stale: false, rot: false, policy };
     let payload = scanner.payload(record)?;
     let (batch, blocks) = match record.header.kind {
         RecordKind::Watermark => return Ok((Verdict::Keep, None)),
@@ -104,15 +104,20 @@ fn weigh(
         Some(wrong) if wrong.is_empty() => (right, wrong),
         Some(wrong) => {
             let base = record.payload_at();
-            let places = wrong.iter().map(|w| u64::from(base + w.at.start)..u64::from(base + w.at.end));
-            let mut tear = segment.previous_salt != 0;
-            for place in places {
-                tear |= has_blank_sector(scanner, place)?;
+            let mut tear = false;
+            let mut rot = true;
+            for w in &wrong {
+                let place = u64::from(base + w.at.start)..u64::from(base + w.at.end);
+                tear |= looks_unwritten(scanner, place)?;
+                rot &= is_one_flip(w, base, record);
             }
-            let rot = wrong.iter().all(is_one_flip);
-            (Facts { record: RecordIs::WrongInPayload, tear, rot, policy }, wrong)
+            let stale = segment.previous_salt != 0;
+            (Facts { record: RecordIs::WrongInPayload, tear, stale, rot, policy }, wrong)
         }
-        None => (Facts { record: RecordIs::Unreadable, tear: false, rot: false, policy }, Vec::new()),
+        None => (
+            Facts { record: RecordIs::Unreadable, tear: false, stale: false, rot: false, policy },
+            Vec::new(),
+        ),
     };
     let damaged = facts.1.iter().map(|w| (w.region, w.id.index)).collect();
     let encoded = Encoded {
@@ -126,13 +131,21 @@ fn weigh(
     Ok((judge(facts.0), Some(TailRecord { encoded, damaged })))
 }
 
-/// Whether flipping one bit back makes the entry match.
-fn is_one_flip(wrong: &WrongEntry) -> bool {
-    wrong.bytes.as_ref().is_some_and(|bytes| {
-        let found = entry_checksum(wrong.region, wrong.id, bytes);
-        find_flip(bytes.len(), found, wrong.crc).is_some()
-    })
+/// Whether flipping one bit back makes the entry match, and no unwritten sector can be the cause: then the bit would be
+/// one of many that differ, unless the record hardly reaches into that sector.
+fn is_one_flip(wrong: &WrongEntry, base: u32, record: &Record) -> bool {
+    let Some(bytes) = &wrong.bytes else { return false };
+    let found = entry_checksum(wrong.region, wrong.id, bytes);
+    let Some(Flip::Message { byte, .. }) = find_flip(bytes.len(), found, wrong.crc) else { return false };
+    let at = u64::from(base + wrong.at.start) + byte as u64;
+    let sector = at / SECTOR * SECTOR;
+    let from = sector.max(u64::from(record.offset));
+    let to = (sector + SECTOR).min(u64::from(record.payload_at() + record.header.payload_len));
+    to - from >= u64::from(TELLING_BYTES)
 }
+
+/// Fewer bytes of a sector than this may agree with what was there before but for one bit, by chance.
+const TELLING_BYTES: u32 = 32;
 
 fn unreadable(
     segment: &Segment,
@@ -141,22 +154,25 @@ fn unreadable(
     options: &Options,
 ) -> Result<Verdict> {
     let beyond = place.end > segment.len;
-    let tear = beyond || segment.previous_salt != 0 || has_blank_sector(scanner, place)?;
-    let policy = options.tail_policy;
-    Ok(judge(Facts { record: RecordIs::Unreadable, tear, rot: false, policy }))
+    let tear = beyond || looks_unwritten(scanner, place)?;
+    let (stale, policy) = (segment.previous_salt != 0, options.tail_policy);
+    Ok(judge(Facts { record: RecordIs::Unreadable, tear, stale, rot: false, policy }))
 }
 
-/// Whether what lies in one of the sectors that `place` touches is all zero.
-fn has_blank_sector(scanner: &mut Scanner<'_>, place: Range<u64>) -> Result<bool> {
+/// Whether a part of `place` looks as if it had never been written: what lies in it of one of the sectors it touches is
+/// all zero, or it ends in zeros and nothing stands behind it, as after a write that was cut short.
+fn looks_unwritten(scanner: &mut Scanner<'_>, place: Range<u64>) -> Result<bool> {
     let mut from = place.start;
     while from < place.end {
         let to = (from + 1).next_multiple_of(SECTOR);
-        if scanner.read(from, (to - from) as usize)?.iter().all(|b| *b == 0) {
+        if scanner.read(from, (to.min(place.end) - from) as usize)?.iter().all(|b| *b == 0) {
             return Ok(true);
         }
         from = to;
     }
-    Ok(false)
+    let last = place.end.saturating_sub(1).max(place.start);
+    let rest = scanner.read(last, ((last + 1).next_multiple_of(SECTOR) - last) as usize)?;
+    Ok(rest.iter().all(|b| *b == 0))
 }
 
 fn doubtful(segment: &Segment, at: u32, (region, index): (RegionId, u64)) -> Error {

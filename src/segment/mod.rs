@@ -27,7 +27,7 @@ pub(crate) use seal::{build_footer, footer_path, load_footer, rebuild_footer, wr
 
 use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
 use crate::format::file_header::{FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN};
 use crate::format::footer::Footer;
@@ -48,6 +48,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 /// needs a handle of its own, because a kernel reports a failed write-back once per open file: with one shared handle,
 /// the sync of a later group could swallow the error of an earlier one, which would then be acknowledged.
 pub(crate) const SYNC_SLOTS: usize = 1;
+
+/// What the device itself answers when it cannot.
+const EIO: i32 = 5;
 
 /// Bytes of one batch that were accepted and may not have reached the file.
 #[derive(Clone, Debug)]
@@ -344,11 +347,13 @@ impl Segment {
         Ok(Bytes::from(buf))
     }
 
-    /// A read that failed is damage of what it would have returned, never a shorter log.
+    /// A device error, or bytes that are not there, is damage of what the read would have returned, never a shorter log.
+    /// Anything else (no file handles left, say) is the operating system's and says nothing of the bytes.
     pub(crate) fn read_error(&self, offset: u64, e: std::io::Error) -> Error {
-        Error::damaged(format!("reading {} failed: {e}", self.path.display()))
-            .at(&self.path, Some(offset))
-            .caused_by(e)
+        let gone = e.raw_os_error() == Some(EIO)
+            || matches!(e.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound);
+        let kind = if gone { ErrorKind::Damaged } else { ErrorKind::Io };
+        Error::new(kind, format!("reading a segment failed: {e}")).at(&self.path, Some(offset)).caused_by(e)
     }
 
     fn from_in_flight(&self, from: u64, to: u64) -> Option<Bytes> {
