@@ -346,20 +346,23 @@ impl Explorer {
         let mut rng = Rng::new(seed ^ self.seed.rotate_left(32));
         let mut setup = Setup::random(seed, &mut rng);
         let workload = Workload::random(&mut rng);
-        let faulty = rng.one_in(5);
+        let faulty = rng.one_in(3);
         let disk = setup.disk();
         if faulty {
             if rng.one_in(2) {
                 setup.profile = Profile::FailedSyncCleansPages;
                 disk.set_profile(setup.profile);
             }
-            let mut fault = Fault::error(rng.pick(&ERRNOS)).skip(rng.below(200));
+            let mut fault = Fault::error(rng.pick(&ERRNOS)).skip(rng.below(90));
             if rng.one_in(2) {
                 fault = fault.on(rng.pick(&FAULTED));
             }
             disk.set_fault(if rng.one_in(2) { fault.forever() } else { fault });
         }
         disk.set_short_io(rng.one_in(3).then_some(5));
+        if faulty {
+            disk.transcript_start();
+        }
         let mut trace = Vec::new();
         let outcome = caught(|| {
             let mut driver = Driver::start(setup.clone(), &workload, faulty, disk, None)?;
@@ -380,6 +383,9 @@ impl Explorer {
             };
             let result = finish();
             trace = driver.trace.clone();
+            if result.is_err() {
+                trace.extend(driver.vfs.take_transcript());
+            }
             result
         });
         match outcome {

@@ -32,7 +32,7 @@ impl fmt::Display for Violation {
     }
 }
 
-const TRANSCRIPT_LINES: usize = 80;
+const TRANSCRIPT_LINES: usize = 120;
 const LINE_CHARS: usize = 900;
 
 /// Counts of one or more explorations.
