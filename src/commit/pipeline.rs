@@ -236,12 +236,16 @@ impl Committer {
     }
 
     /// The tail of the life before has been written anew. If records that still show in its files are no part of the log
-    /// any more, a record is made durable here that cuts them off, before anything is acknowledged.
+    /// any more, two records are made durable, one after the other, before anything is acknowledged or sealed: the first
+    /// with the copy, the second to say that the copy is whole.
     pub(crate) fn end_recovery(&self, cut: bool) -> Result<()> {
         if cut {
             self.write(&watermark_record(), &Accept::internal(Durability::Synced))?;
         }
         self.recovering.store(false, Ordering::Release);
+        if cut {
+            self.write(&watermark_record(), &Accept::internal(Durability::Synced))?;
+        }
         Ok(())
     }
 
