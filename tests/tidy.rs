@@ -3,6 +3,8 @@
 //! A failure names file and line, and says the rule. A rule that should bend gets an exception here, with its reason: that
 //! is the place where a new arrow between layers is argued for.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -55,6 +55,9 @@ pub(crate) enum OnFull {
     Fail,
 }
 
+/// Asked with what would be discarded; an error refuses the batch.
+pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Doomed]) -> Result<()>;
+
 /// How a batch is to be accepted.
 pub(crate) struct Accept<'a> {
     pub(crate) durability: Durability,
@@ -62,7 +65,7 @@ pub(crate) struct Accept<'a> {
     /// Whether the operations are checked against the regions. Recovery replays what was checked once.
     pub(crate) checked: bool,
     /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
-    pub(crate) before_rollback: Option<&'a dyn Fn(&[Doomed]) -> Result<()>>,
+    pub(crate) before_rollback: Option<BeforeRollback<'a>>,
 }
 
 /// What the pipeline tells the engine around it.

@@ -515,7 +515,7 @@ fn recover_and_write(
     let after = before.after(&batch).map_err(|k| format!("the model refuses {batch:?}: {k:?}"))?;
     disk.set_mark(1);
     // Sometimes before the tidying, sometimes after it.
-    let early = life.wrapping_add(before.regions.len() as u64) % 2 == 0;
+    let early = life.wrapping_add(before.regions.len() as u64).is_multiple_of(2);
     if !early {
         engine.tick().map_err(|e| format!("tick: {e:?}"))?;
     }
