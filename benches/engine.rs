@@ -1,5 +1,7 @@
 //! Micro-benchmarks of single operations. `raftwood bench` measures whole workloads.
 
+#![allow(clippy::expect_used)] // a benchmark that cannot go on should stop
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use raftwood::{Durability, Engine, EntryId, Options, ReadLimit, RegionId, WriteBatch};
 use std::hint::black_box;

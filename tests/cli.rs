@@ -1,5 +1,6 @@
 //! The tool, from the outside: what it prints, and its exit codes.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop
 #![cfg(feature = "cli")]
 
 use std::path::Path;

@@ -12,6 +12,7 @@ use crate::segment::Segment;
 use crate::types::{EntryId, LogState, Lsn, RegionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Everything known of one region.
@@ -234,17 +235,14 @@ impl RegionState {
         *ranges = merged;
     }
 
-    /// The entry at `index` was healed.
-    pub(crate) fn forget_damage(&mut self, index: u64) {
+    /// The entries at these indexes are right, or were healed.
+    pub(crate) fn forget_damage(&mut self, indexes: Range<u64>) {
         if let Some(damage) = &mut self.damage {
-            let ranges = std::mem::take(&mut damage.ranges);
-            for (a, b) in ranges {
-                if (a..=b).contains(&index) {
-                    damage.ranges.extend((a < index).then(|| (a, index - 1)));
-                    damage.ranges.extend((index < b).then(|| (index + 1, b)));
-                } else {
-                    damage.ranges.push((a, b));
-                }
+            for (a, b) in std::mem::take(&mut damage.ranges) {
+                let before = (a < indexes.start).then(|| (a, b.min(indexes.start - 1)));
+                let after = (b >= indexes.end).then(|| (a.max(indexes.end), b));
+                damage.ranges.extend(before);
+                damage.ranges.extend(after);
             }
         }
         self.trim_damage(|a, b| Some((a, b)));
@@ -307,9 +305,8 @@ impl RegionState {
     /// the file may be back.
     fn lasting_damage(&self) -> Vec<(u64, u64)> {
         let Some(damage) = &self.damage else { return Vec::new() };
-        let lost = |a: u64, b: u64| {
-            self.extents.iter().any(|e| e.segment.is_lost && e.first <= a && b <= e.last)
-        };
+        let lost =
+            |a: u64, b: u64| self.extents.iter().any(|e| e.segment.is_lost && e.first <= a && b <= e.last);
         damage.ranges.iter().copied().filter(|&(a, b)| !lost(a, b)).collect()
     }
 
