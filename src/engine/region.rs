@@ -353,6 +353,7 @@ fn bounds(range: &impl RangeBounds<u64>, first: u64, next: u64) -> (u64, u64) {
 }
 
 /// The indexes of what was read.
+#[allow(clippy::ptr_arg)] // it is handed to `rescued`, whose value is the vector
 fn span(entries: &Vec<Entry>) -> Range<u64> {
     match (entries.first(), entries.last()) {
         (Some(a), Some(z)) => a.id.index..z.id.index + 1,
