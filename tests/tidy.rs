@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("format", &["codec", "limits", "types"]),
     ("vfs", &[]),
     ("segment", &["codec", "error", "format", "limits", "types", "vfs"]),
-    ("index", &["error", "format", "limits", "segment", "types"]),
+    ("index", &["codec", "error", "format", "limits", "segment", "types"]),
     ("commit", &["codec", "error", "format", "index", "limits", "segment", "types", "vfs"]),
     ("store", &["commit", "error", "format", "index", "segment", "types"]),
     ("purge", &["codec", "commit", "error", "format", "index", "limits", "segment", "store", "types", "vfs"]),
