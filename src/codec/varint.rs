@@ -4,6 +4,7 @@
 //! to write than fixed widths. The shortest form is the only legal one, so equal values have equal bytes.
 
 /// The longest encoding: ten bytes hold 70 bits.
+#[cfg(test)]
 pub(crate) const VARINT_LEN_MAX: usize = 10;
 
 /// Appends `value` in its shortest form.
@@ -18,6 +19,7 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 
 /// How many bytes [`put_varint`] appends for `value`.
 #[inline]
+#[cfg(test)]
 pub(crate) fn varint_len(value: u64) -> usize {
     // Zero still takes a byte, so count its bits as one.
     let bits = 64 - (value | 1).leading_zeros() as usize;

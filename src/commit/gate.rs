@@ -21,11 +21,6 @@ impl Gate {
         self.0.get().is_some()
     }
 
-    /// The first cause.
-    pub(crate) fn cause(&self) -> Option<&Error> {
-        self.0.get()
-    }
-
     /// Shuts the gate. True for the caller that was first.
     pub(crate) fn trip(&self, cause: Error) -> bool {
         self.0.set(cause).is_ok()

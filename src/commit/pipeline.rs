@@ -55,6 +55,9 @@ pub(crate) enum OnFull {
     Fail,
 }
 
+/// Asked with what would be discarded; an error refuses the batch.
+pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Doomed]) -> Result<()>;
+
 /// How a batch is to be accepted.
 pub(crate) struct Accept<'a> {
     pub(crate) durability: Durability,
@@ -62,7 +65,7 @@ pub(crate) struct Accept<'a> {
     /// Whether the operations are checked against the regions. Recovery replays what was checked once.
     pub(crate) checked: bool,
     /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
-    pub(crate) before_rollback: Option<&'a dyn Fn(&[Doomed]) -> Result<()>>,
+    pub(crate) before_rollback: Option<BeforeRollback<'a>>,
 }
 
 /// What the pipeline tells the engine around it.
@@ -233,12 +236,16 @@ impl Committer {
     }
 
     /// The tail of the life before has been written anew. If records that still show in its files are no part of the log
-    /// any more, a record is made durable here that cuts them off, before anything is acknowledged.
+    /// any more, two records are made durable, one after the other, before anything is acknowledged or sealed: the first
+    /// with the copy, the second to say that the copy is whole.
     pub(crate) fn end_recovery(&self, cut: bool) -> Result<()> {
         if cut {
             self.write(&watermark_record(), &Accept::internal(Durability::Synced))?;
         }
         self.recovering.store(false, Ordering::Release);
+        if cut {
+            self.write(&watermark_record(), &Accept::internal(Durability::Synced))?;
+        }
         Ok(())
     }
 

@@ -214,7 +214,8 @@ impl Engine {
             before_rollback: if listened { Some(&ask) } else { None },
         };
         send(&encoded, &how).map_err(|error| {
-            let refused = !matches!(error.kind(), ErrorKind::Poisoned | ErrorKind::Io);
+            // Whatever goes wrong once a batch is accepted poisons the log.
+            let refused = error.kind() != ErrorKind::Poisoned;
             let batch = refused.then(|| Box::new(remains.restore(encoded)));
             WriteError { error, batch }
         })

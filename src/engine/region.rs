@@ -251,14 +251,13 @@ impl Region {
 
     /// The value of a metadata key.
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.with(|s| s.kv.as_ref()?.get(key).cloned())
+        self.with(|s| s.kv.get(key).cloned())
     }
 
     /// The metadata whose keys start with `prefix`, sorted by key.
     pub fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
         self.with(|s| {
-            let Some(kv) = s.kv.as_ref() else { return Vec::new() };
-            kv.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+            s.kv.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
                 .take_while(|(k, _)| k.starts_with(prefix))
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect()

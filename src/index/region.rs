@@ -26,7 +26,7 @@ pub(crate) struct RegionState {
     /// Ascending, contiguous, none empty.
     pub(crate) extents: Vec<Extent>,
     pub(crate) hard_state: Option<Bytes>,
-    pub(crate) kv: Option<Box<BTreeMap<Bytes, Bytes>>>,
+    pub(crate) kv: BTreeMap<Bytes, Bytes>,
     /// Position behind the latest batch in the region.
     pub(crate) touched: Lsn,
     /// What is known to be damaged; almost always nothing.
@@ -200,17 +200,12 @@ impl RegionState {
 
     pub(crate) fn put(&mut self, key: &Bytes, value: &Bytes) {
         self.exists = true;
-        self.kv.get_or_insert_default().insert(key.clone(), value.clone());
+        self.kv.insert(key.clone(), value.clone());
     }
 
     pub(crate) fn delete(&mut self, key: &Bytes) {
         self.exists = true;
-        if let Some(kv) = &mut self.kv {
-            kv.remove(key);
-            if kv.is_empty() {
-                self.kv = None;
-            }
-        }
+        self.kv.remove(key);
     }
 
     /// Forgets everything. The value stays as a tombstone until a checkpoint no longer needs it.
@@ -333,14 +328,13 @@ impl RegionState {
 
     /// As a checkpoint keeps it.
     pub(crate) fn record(&self, region: RegionId) -> RegionRecord {
-        let kv = self.kv.as_deref();
         RegionRecord {
             region,
             as_of: self.touched.segment(),
             exists: self.exists,
             base: self.base,
             hard_state: self.hard_state.clone(),
-            kv: kv.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            kv: self.kv.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             extents: self.extents.iter().map(Extent::record).collect(),
             damage: self.damage.as_ref().map_or_else(Vec::new, |d| d.ranges.clone()),
             hard_state_lost: self.damage.as_ref().is_some_and(|d| d.hard_state_lost),
@@ -419,9 +413,7 @@ impl RegionState {
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let kv = self.kv.as_deref().map_or(0, |kv| {
-            kv.iter().map(|(k, v)| k.len() + v.len() + 2 * size_of::<Bytes>()).sum::<usize>()
-        });
+        let kv = self.kv.iter().map(|(k, v)| k.len() + v.len() + 2 * size_of::<Bytes>()).sum::<usize>();
         self.extents.capacity() * size_of::<Extent>()
             + self.extents.iter().map(Extent::heap_bytes).sum::<usize>()
             + self.hard_state.as_ref().map_or(0, Bytes::len)

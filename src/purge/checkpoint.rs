@@ -8,14 +8,15 @@
 use crate::engine::listener::Event;
 use crate::engine::options::Options;
 use crate::error::{Error, Result};
-use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, SegmentRecord};
+use crate::format::checkpoint::{CHECKPOINT_HEADERS_LEN, CheckpointHeader, CheckpointWriter, SegmentRecord};
 use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::store::{CheckpointInfo, Checkpoints, Store, lock};
 use crate::types::Lsn;
-use crate::vfs::OpenMode;
 use crate::vfs::io::write_parts_at;
-use std::path::Path;
+use crate::vfs::{OpenMode, Vfs, VfsFile};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A checkpoint is due when the log has grown by this many times its size, or by a segment if that is more.
@@ -75,36 +76,33 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
         segments,
     };
 
+    let mut out = Output::create(&store.dir, &store.options)?;
     let mut writer = CheckpointWriter::new(header);
     let mut regions = 0;
     let mut forgotten = Vec::new();
     for cell in store.table.cells() {
         let state = cell.read();
-        if !state.exists {
-            // A tombstone keeps older operations from being replayed onto nothing. This checkpoint's replay starts
-            // behind its last operation: it has done its duty.
-            if state.touched.segment() < start_segment {
-                forgotten.push(cell.id);
-                continue;
-            }
+        // A tombstone keeps older operations from being replayed onto nothing. This checkpoint's replay starts behind
+        // its last operation: it has done its duty.
+        if !state.exists && state.touched.segment() < start_segment {
+            forgotten.push(cell.id);
+            continue;
         }
-        writer.region(&state.record(cell.id));
+        let record = state.record(cell.id);
+        drop(state);
+        writer.region(&record);
         regions += 1;
+        while let Some(chunk) = writer.take_chunk() {
+            out.append(&chunk)?;
+        }
     }
     store.committer.sync()?;
     writer.set_synced(store.committer.durable());
-    let bytes = writer.into_bytes();
-    write(&store.dir, &store.options, sequence, &bytes)?;
+    let bytes = out.finish(writer, &store.dir, sequence)?;
 
     let mut kept = lock(&store.checkpoints);
     kept.next_sequence = next_sequence;
-    kept.kept.push_back(CheckpointInfo {
-        sequence,
-        start_segment,
-        accepted,
-        bytes: bytes.len() as u64,
-        log_bytes,
-    });
+    kept.kept.push_back(CheckpointInfo { sequence, start_segment, accepted, bytes, log_bytes });
     while kept.kept.len() > 2 {
         if let Some(old) = kept.kept.pop_front() {
             let path = store.dir.join(FileName::Checkpoint(old.sequence).to_string());
@@ -120,8 +118,8 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
     for id in forgotten {
         store.committer.forget_region(id, start_segment);
     }
-    store.upkeep_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-    store.shared.tell(&Event::Checkpoint { start_segment, bytes: bytes.len() as u64, regions });
+    store.upkeep_bytes.fetch_add(bytes, Ordering::Relaxed);
+    store.shared.tell(&Event::Checkpoint { start_segment, bytes, regions });
     Ok(())
 }
 
@@ -135,7 +133,7 @@ pub(crate) fn first_checkpoint(dir: &Path, options: &Options, id: StoreId) -> Re
         regions: 0,
         segments: Vec::new(),
     };
-    write(dir, options, 1, &CheckpointWriter::new(header).into_bytes())
+    Output::create(dir, options)?.finish(CheckpointWriter::new(header), dir, 1).map(drop)
 }
 
 /// What is known of it.
@@ -145,20 +143,49 @@ pub(crate) fn first_checkpoint_info() -> Checkpoints {
     Checkpoints { next_sequence: 2, kept: [first].into() }
 }
 
-fn write(dir: &Path, options: &Options, sequence: u32, bytes: &[u8]) -> Result<()> {
-    let vfs = &*options.vfs;
-    let temp = dir.join(CHECKPOINT_TEMP);
-    let path = dir.join(FileName::Checkpoint(sequence).to_string());
-    match vfs.remove(&temp) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io("removing a stale file", &temp, e));
+/// A checkpoint being written: chunk by chunk, so that a million regions need no more memory than a few.
+struct Output {
+    vfs: Arc<dyn Vfs>,
+    temp: PathBuf,
+    file: Arc<dyn VfsFile>,
+    len: u64,
+}
+
+impl Output {
+    /// Under a temporary name, with room for the headers, which come last.
+    fn create(dir: &Path, options: &Options) -> Result<Output> {
+        let (vfs, temp) = (options.vfs.clone(), dir.join(CHECKPOINT_TEMP));
+        match vfs.remove(&temp) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("removing a stale file", &temp, e));
+            }
+            _ => {}
         }
-        _ => {}
+        let file =
+            vfs.open(&temp, OpenMode::CreateNew).map_err(|e| Error::io("creating a checkpoint", &temp, e))?;
+        Ok(Output { vfs, temp, file, len: CHECKPOINT_HEADERS_LEN as u64 })
     }
-    let file =
-        vfs.open(&temp, OpenMode::CreateNew).map_err(|e| Error::io("creating a checkpoint", &temp, e))?;
-    write_parts_at(&*file, &[bytes], 0).map_err(|e| Error::io("writing a checkpoint", &temp, e))?;
-    file.sync_all().map_err(|e| Error::io("syncing a checkpoint", &temp, e))?;
-    vfs.rename(&temp, &path).map_err(|e| Error::io("naming a checkpoint", &path, e))?;
-    vfs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write(bytes, self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        write_parts_at(&*self.file, &[bytes], at)
+            .map_err(|e| Error::io("writing a checkpoint", &self.temp, e))
+    }
+
+    /// Writes the rest and the headers, and gives the file its name, durably. Returns its length.
+    fn finish(mut self, writer: CheckpointWriter, dir: &Path, sequence: u32) -> Result<u64> {
+        let (rest, headers) = writer.finish();
+        self.append(&rest)?;
+        self.write(&headers, 0)?;
+        let path = dir.join(FileName::Checkpoint(sequence).to_string());
+        self.file.sync_all().map_err(|e| Error::io("syncing a checkpoint", &self.temp, e))?;
+        self.vfs.rename(&self.temp, &path).map_err(|e| Error::io("naming a checkpoint", &path, e))?;
+        self.vfs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))?;
+        Ok(self.len)
+    }
 }

@@ -30,6 +30,7 @@ pub(crate) use seal::seal_due;
 use crate::engine::listener::Event;
 use crate::engine::report::PurgeReport;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::file_header::FileKind;
 use crate::segment::{Segment, footer_path};
 use crate::store::{Store, lock};
 use std::sync::Arc;
@@ -118,7 +119,8 @@ fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<()> {
     };
     for segment in store.shared.segments() {
         let dead = segment.dead_since.get().is_some_and(|since| *since <= accepted);
-        if dead && segment.id < start {
+        // A cold segment has no operations that a replay could need.
+        if dead && (segment.kind == FileKind::Cold || segment.id < start) {
             remove(store, segment)?;
             report.segments_freed += 1;
         }

@@ -162,10 +162,10 @@ fn read_link(
     };
     if let Some(footer) = footer.filter(|f| f.deltas().is_ok() && f.installs().is_ok()) {
         let tail = footer.tail();
-        if tail.end > FIRST_RECORD {
-            if let Found::Record(first) = scanner.look(FIRST_RECORD)? {
-                link.follows = Some(first.header.previous);
-            }
+        if tail.end > FIRST_RECORD
+            && let Found::Record(first) = scanner.look(FIRST_RECORD)?
+        {
+            link.follows = Some(first.header.previous);
         }
         // A footer is only written once its records are durable. That of an empty segment says nothing.
         if tail.end > FIRST_RECORD {
@@ -215,7 +215,7 @@ fn read_link(
 /// The highest watermark of the records from `at` on, and their bytes.
 fn behind(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(Lsn, u64)> {
     let (mut watermark, mut bytes) = (first.watermark, 0);
-    let mut next = Some((at, first.clone()));
+    let mut next = Some((at, *first));
     while let Some((at, header)) = next {
         watermark = watermark.max(header.watermark);
         bytes += record_len(header.desc_len, header.payload_len);

@@ -302,9 +302,7 @@ fn load_region(
     state.base = record.base;
     state.hard_state = record.hard_state;
     state.touched = Lsn::new(record.as_of, 0);
-    if !record.kv.is_empty() {
-        state.kv = Some(Box::new(record.kv.into_iter().collect()));
-    }
+    state.kv = record.kv.into_iter().collect();
     if !record.damage.is_empty() || record.hard_state_lost {
         state.damage =
             Some(Box::new(Damage { ranges: record.damage, hard_state_lost: record.hard_state_lost }));

@@ -61,7 +61,7 @@ pub(super) fn collect(
                 }
                 (verdict, record.end())
             }
-            Found::BadDescription(header, _) => {
+            Found::BadDescription(header) => {
                 let len = record_len(header.desc_len, header.payload_len);
                 (unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)?, at)
             }

@@ -330,7 +330,7 @@ impl Segment {
         }
         if to > self.written() {
             // The write may complete between the two looks, and the batch leave the queue: then the file has it.
-            if let Some(bytes) = self.from_in_flight(from, to) {
+            if let Some(bytes) = self.bytes_in_flight(from, to) {
                 return Ok(bytes);
             }
         }
@@ -356,7 +356,7 @@ impl Segment {
         Error::new(kind, format!("reading a segment failed: {e}")).at(&self.path, Some(offset)).caused_by(e)
     }
 
-    fn from_in_flight(&self, from: u64, to: u64) -> Option<Bytes> {
+    fn bytes_in_flight(&self, from: u64, to: u64) -> Option<Bytes> {
         let queue = self.lock_in_flight();
         let at = queue.partition_point(|b| b.payload_start() <= from).checked_sub(1)?;
         let batch = queue.get(at)?;

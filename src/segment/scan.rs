@@ -49,7 +49,7 @@ pub(crate) enum Found {
     /// A record whose header and description are right.
     Record(Record),
     /// The header is right and the description is not.
-    BadDescription(RecordHeader, Shape),
+    BadDescription(RecordHeader),
     /// No header of this file's present life: zeros, an older life, or rot.
     Nothing,
 }
@@ -94,12 +94,12 @@ impl<'a> Scanner<'a> {
             return Ok(Found::Nothing);
         };
         if u64::from(offset) + record_len(header.desc_len, header.payload_len) > limit {
-            return Ok(Found::BadDescription(header, shape));
+            return Ok(Found::BadDescription(header));
         }
         let from = u64::from(offset) + u64::from(RECORD_HEADER_LEN);
         let desc = Bytes::copy_from_slice(self.read(from, header.desc_len as usize)?);
         if desc.len() < header.desc_len as usize {
-            return Ok(Found::BadDescription(header, shape));
+            return Ok(Found::BadDescription(header));
         }
         let found = crc32(0, &desc);
         if found == header.desc_crc {
@@ -107,12 +107,12 @@ impl<'a> Scanner<'a> {
         }
         mended = true;
         let Some(desc) = mend_description(&desc, found, header.desc_crc) else {
-            return Ok(Found::BadDescription(header, shape));
+            return Ok(Found::BadDescription(header));
         };
         let record = Record { offset, header, shape, desc, mended };
         match self.confirms(&record)? {
             true => Ok(Found::Record(record)),
-            false => Ok(Found::BadDescription(header, shape)),
+            false => Ok(Found::BadDescription(header)),
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn build_footer(segment: &Segment, end: u32) -> Result<Vec<u8>> {
         };
         let record = match scanner.look_behind(tail.end, tail.last)? {
             Found::Record(record) => record,
-            Found::BadDescription(..) => return Err(damaged("the description of a batch is damaged")),
+            Found::BadDescription(_) => return Err(damaged("the description of a batch is damaged")),
             Found::Nothing => return Err(damaged("a record below the end of its segment is damaged")),
         };
         match record.header.kind {

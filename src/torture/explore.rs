@@ -33,7 +33,7 @@ pub struct Explorer {
 
 impl Default for Explorer {
     fn default() -> Self {
-        Explorer { seed: 1, threads: 2, policies_max: 8, full_every: 8 }
+        Explorer { seed: 1, threads: 2, policies_max: 10, full_every: 8 }
     }
 }
 
@@ -91,7 +91,10 @@ impl Explorer {
                 let disk = snapshot.crash(policy);
                 let outcome = caught(|| oracle::check(&disk, setup, RECOVERY_LIFE, candidates, depth));
                 match outcome {
-                    Ok(recovered) => counts.crash_recoveries += recovered.recoveries,
+                    Ok(recovered) => {
+                        counts.crash_recoveries += recovered.recoveries;
+                        counts.doubtful += recovered.doubtful;
+                    }
                     Err(what) => counts.violations.push(Violation {
                         explorer: "crash",
                         workload: workload.name.clone(),
@@ -343,20 +346,23 @@ impl Explorer {
         let mut rng = Rng::new(seed ^ self.seed.rotate_left(32));
         let mut setup = Setup::random(seed, &mut rng);
         let workload = Workload::random(&mut rng);
-        let faulty = rng.one_in(5);
+        let faulty = rng.one_in(3);
         let disk = setup.disk();
         if faulty {
             if rng.one_in(2) {
                 setup.profile = Profile::FailedSyncCleansPages;
                 disk.set_profile(setup.profile);
             }
-            let mut fault = Fault::error(rng.pick(&ERRNOS)).skip(rng.below(200));
+            let mut fault = Fault::error(rng.pick(&ERRNOS)).skip(rng.below(90));
             if rng.one_in(2) {
                 fault = fault.on(rng.pick(&FAULTED));
             }
             disk.set_fault(if rng.one_in(2) { fault.forever() } else { fault });
         }
         disk.set_short_io(rng.one_in(3).then_some(5));
+        if faulty {
+            disk.transcript_start();
+        }
         let mut trace = Vec::new();
         let outcome = caught(|| {
             let mut driver = Driver::start(setup.clone(), &workload, faulty, disk, None)?;
@@ -377,6 +383,9 @@ impl Explorer {
             };
             let result = finish();
             trace = driver.trace.clone();
+            if result.is_err() {
+                trace.extend(driver.vfs.take_transcript());
+            }
             result
         });
         match outcome {
@@ -466,7 +475,10 @@ fn run_acts(driver: &mut Driver, workload: &Workload) -> Result<(), String> {
         if driver.stuck() {
             return Ok(());
         }
-        driver.compare()?;
+        // A read may be what an error strikes.
+        if !driver.faulty {
+            driver.compare()?;
+        }
     }
     Ok(())
 }
@@ -475,7 +487,10 @@ fn run_acts(driver: &mut Driver, workload: &Workload) -> Result<(), String> {
 fn after_error(driver: &mut Driver) -> Result<(), String> {
     match driver.poisoned {
         true => driver.check_poisoned(),
-        false => Ok(()),
+        false => {
+            driver.vfs.clear_faults();
+            driver.finish()
+        }
     }
 }
 
@@ -499,7 +514,7 @@ fn recover_and_write(
     let after = before.after(&batch).map_err(|k| format!("the model refuses {batch:?}: {k:?}"))?;
     disk.set_mark(1);
     // Sometimes before the tidying, sometimes after it.
-    let early = life.wrapping_add(before.regions.len() as u64) % 2 == 0;
+    let early = life.wrapping_add(before.regions.len() as u64).is_multiple_of(2);
     if !early {
         engine.tick().map_err(|e| format!("tick: {e:?}"))?;
     }

@@ -32,7 +32,7 @@ impl fmt::Display for Violation {
     }
 }
 
-const TRANSCRIPT_LINES: usize = 80;
+const TRANSCRIPT_LINES: usize = 120;
 const LINE_CHARS: usize = 900;
 
 /// Counts of one or more explorations.
@@ -48,6 +48,9 @@ pub struct Counts {
     pub errors_injected: u64,
     /// Seeds of the swarm.
     pub seeds: u64,
+    /// Recoveries in which the default policy could not tell a tear from rot, and fenced an entry that was never
+    /// acknowledged.
+    pub doubtful: u64,
     /// What must not be; at most [`VIOLATIONS_MAX`] are kept.
     pub violations: Vec<Violation>,
 }
@@ -63,6 +66,7 @@ impl Counts {
         self.crash_recoveries += other.crash_recoveries;
         self.errors_injected += other.errors_injected;
         self.seeds += other.seeds;
+        self.doubtful += other.doubtful;
         self.violations.extend(other.violations);
     }
 
@@ -76,12 +80,13 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} runs, {} moments, {} crash recoveries, {} errors injected, {} seeds, {} violations",
+            "{} runs, {} moments, {} crash recoveries, {} errors injected, {} seeds, {} doubtful, {} violations",
             self.runs,
             self.moments,
             self.crash_recoveries,
             self.errors_injected,
             self.seeds,
+            self.doubtful,
             self.violations.len()
         )?;
         self.violations.iter().try_for_each(|v| write!(f, "\n\n{v}"))

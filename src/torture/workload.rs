@@ -287,13 +287,17 @@ impl Maker<'_> {
                 b.add(region, Op::Append(vec![(id, Bytes::from(self.rng.bytes(len)))]));
             }
             Act::Rotate => {
-                // Two that do not fit one segment together.
-                let id = self.next_id(region);
-                let big = |rng: &mut Rng| Bytes::from(rng.bytes(36_000));
+                // Two that do not fit one segment together, mostly of many entries.
+                let first = self.next_id(region);
+                let entries = self.rng.pick(&[1, 36, 36, 36]);
+                let mut part = |first: EntryId| -> Op {
+                    let ids = (0..entries).map(|n| EntryId::new(first.term, first.index.saturating_add(n)));
+                    let len = 36_000 / entries as usize;
+                    Op::Append(ids.map(|id| (id, Bytes::from(self.rng.bytes(len)))).collect())
+                };
                 let mut second = Batch::default();
-                b.add(region, Op::Append(vec![(id, big(self.rng))]));
-                let next = EntryId::new(id.term, id.index.saturating_add(1));
-                second.add(region, Op::Append(vec![(next, big(self.rng))]));
+                b.add(region, part(first));
+                second.add(region, part(EntryId::new(first.term, first.index.saturating_add(entries))));
                 return vec![b, second];
             }
             _ => return Vec::new(),
@@ -334,7 +338,7 @@ impl Maker<'_> {
         let log = self.model.log(region);
         let index = match log.next() {
             Some(next) => next,
-            None => self.rng.pick(&[0, 1, 1, 1, 5, 1 << 33, INDEX_MAX - 30]),
+            None => self.rng.pick(&[0, 1, 1, 1, 5, 1 << 33, INDEX_MAX - 150]),
         };
         EntryId::new(log.last_term().max(1) + u64::from(self.rng.one_in(4)), index)
     }

@@ -1,1 +1,76 @@
-fn main() {}
+//! The command-line tool: benchmarks, and a look into a store.
+//!
+//! Exit codes: 0 all is well, 1 something was found wrong, 2 the command could not run.
+
+mod bench;
+mod inspect;
+
+use clap::{Parser, Subcommand};
+use std::fmt;
+use std::process::ExitCode;
+
+/// Storage engine for the logs of many Raft groups: benchmarks and inspection.
+#[derive(Parser)]
+#[command(name = "raftwood", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure this machine and verify what was written. Without arguments: the machine's floor, a lone writer, and the
+    /// raftstore workload, 15 seconds each.
+    Bench(bench::Args),
+    /// Show segments, regions and space of a store, without changing it. Works beside a running engine.
+    Inspect(inspect::Args),
+    /// A process that the benchmarks kill.
+    #[command(hide = true)]
+    Child(bench::child::Args),
+}
+
+/// Why a command could not run.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(e: E) -> Failure {
+        Failure(e.to_string())
+    }
+}
+
+impl Failure {
+    pub(crate) fn new(text: impl Into<String>) -> Failure {
+        Failure(text.into())
+    }
+}
+
+/// What a command found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    Fine,
+    FoundWrong,
+}
+
+fn main() -> ExitCode {
+    // clap itself exits with 2 when the arguments make no sense.
+    let outcome = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Child(args) => bench::child::run(&args),
+    };
+    match outcome {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::FoundWrong) => ExitCode::from(1),
+        Err(e) => {
+            eprintln!("raftwood: {e}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -22,8 +22,8 @@ mod header;
 mod view;
 
 pub(crate) use builder::FooterBuilder;
-pub(crate) use delta::{RangeSummary, RegionDelta};
-pub(crate) use view::{Footer, RangeRef};
+pub(crate) use delta::RegionDelta;
+pub(crate) use view::Footer;
 
 use crate::format::record::Shape;
 use crate::types::Lsn;

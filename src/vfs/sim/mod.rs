@@ -85,7 +85,8 @@ pub enum Profile {
     /// if they were synced long ago.
     NoSafePartialSector,
     /// After a failed sync the pages are clean: the cache shows the new bytes, the disk keeps the old ones, and the
-    /// next sync returns Ok without having written them. So do Linux's ext4, xfs and btrfs.
+    /// next sync returns Ok without having written them. So do Linux's ext4, xfs and btrfs. Lengths and names are in the
+    /// journal and stay pending.
     FailedSyncCleansPages,
 }
 

@@ -1,0 +1,239 @@
+//! `raftwood bench`: workloads on a real disk, measured from the outside and verified after a reopen.
+
+pub(crate) mod child;
+mod kill;
+mod limit;
+mod payload;
+mod read;
+mod reopen;
+mod report;
+mod run;
+mod writers;
+
+use crate::{Failure, Outcome};
+use raftwood::{Compression, Durability, Options};
+use report::{Report, Row};
+use std::path::{Path, PathBuf};
+
+/// What to measure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Workload {
+    /// One region a batch, --batch-entries entries of --entry-bytes. With one thread it is measured in turns with `limit`.
+    Append,
+    /// Each write is 32 regions x 2 entries x 512 bytes and a hard state.
+    Raftstore,
+    /// 1,000 regions, the last 100 entries kept, a tenth of the regions cold, purge running.
+    Steady,
+    /// Random single entries, ranges of 64, and terms.
+    Read,
+    /// Fill, kill -9, reopen.
+    Reopen,
+    /// The machine's floor: one pwrite and fdatasync of the same size into a pre-written file.
+    Limit,
+    /// kill -9 at random moments, reopen, verify, --repeat times on the same store (default 50).
+    Kill,
+}
+
+/// How a write is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum DurabilityArg {
+    Synced,
+    Written,
+}
+
+/// Arguments of `bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which workloads, in order. Default: append by a lone writer against the floor, then raftstore.
+    #[arg(value_enum)]
+    workloads: Vec<Workload>,
+    /// Writing threads [default: 1 for append, else 2]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Regions [default: one a thread for append, 100 for read, else 1000]
+    #[arg(long)]
+    regions: Option<u64>,
+    /// Payload bytes of an entry [default: 1024 for append, read, reopen and limit; else 512]
+    #[arg(long)]
+    entry_bytes: Option<usize>,
+    /// Entries a region and batch [default: 1 for append and limit, 4 for read and reopen, else 2]
+    #[arg(long)]
+    batch_entries: Option<u64>,
+    #[arg(long, value_enum, default_value = "synced")]
+    durability: DurabilityArg,
+    /// How long each workload writes or reads.
+    #[arg(long, default_value_t = 15.0)]
+    seconds: f64,
+    /// Payload bytes that read and reopen fill in first, with K, M or G.
+    #[arg(long, default_value = "256M", value_parser = parse_bytes)]
+    bytes: u64,
+    /// Where; a directory of its own is made there and removed afterwards [default: the current directory]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Repetitions; the medians are reported. For kill: the number of kills [default: 1; kill: 50]
+    #[arg(long)]
+    repeat: Option<u32>,
+    /// Segment size, with K, M or G [default: the engine's]
+    #[arg(long, value_parser = parse_bytes)]
+    segment_bytes: Option<u64>,
+    /// Compress batches of at least this many payload bytes with LZ4.
+    #[arg(long, value_parser = parse_bytes)]
+    compress_from: Option<u64>,
+    /// Skip reading everything back after the reopen.
+    #[arg(long)]
+    no_verify: bool,
+    /// One JSON object a run and line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `64K`, `256M`, `4G` or plain bytes.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let scale: u64 = match unit.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return Err(format!("'{unit}' is no unit of bytes; use K, M or G")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("'{text}' is no number of bytes"))?;
+    number.checked_mul(scale).ok_or_else(|| format!("'{text}' is too much"))
+}
+
+/// The settings of one workload, defaults filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) workload: Workload,
+    pub(crate) threads: usize,
+    pub(crate) regions: u64,
+    pub(crate) entry_bytes: usize,
+    pub(crate) batch_entries: u64,
+    pub(crate) durability: Durability,
+    pub(crate) seconds: f64,
+    pub(crate) bytes: u64,
+    pub(crate) seed: u64,
+    pub(crate) repeat: Option<u32>,
+    pub(crate) verify: bool,
+    pub(crate) options: Options,
+    pub(crate) segment_bytes: u64,
+}
+
+impl Plan {
+    fn new(args: &Args, workload: Workload) -> Plan {
+        use Workload::*;
+        let threads =
+            args.threads.unwrap_or(if matches!(workload, Append | Limit | Kill) { 1 } else { 2 }).max(1);
+        let regions = match workload {
+            Append | Limit => threads as u64,
+            Read => 100,
+            Kill => 64,
+            _ => 1000,
+        };
+        let entry_bytes = if matches!(workload, Append | Read | Reopen | Limit) { 1024 } else { 512 };
+        let batch_entries = match workload {
+            Append | Limit => 1,
+            Read | Reopen => 4,
+            _ => 2,
+        };
+        let segment_bytes = args.segment_bytes.unwrap_or(64 << 20);
+        let mut options = Options::new().segment_bytes(segment_bytes);
+        if let Some(from) = args.compress_from {
+            options = options.compression(Compression::Lz4 { min_batch_bytes: from as usize });
+        }
+        Plan {
+            workload,
+            threads,
+            regions: args.regions.unwrap_or(regions).max(threads as u64),
+            entry_bytes: args.entry_bytes.unwrap_or(entry_bytes),
+            batch_entries: args.batch_entries.unwrap_or(batch_entries).max(1),
+            durability: match args.durability {
+                DurabilityArg::Synced => Durability::Synced,
+                DurabilityArg::Written => Durability::Written,
+            },
+            seconds: args.seconds.max(0.05),
+            bytes: args.bytes,
+            seed: args.seed,
+            repeat: args.repeat,
+            verify: !args.no_verify,
+            options,
+            segment_bytes,
+        }
+    }
+}
+
+/// Runs `bench`.
+pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
+    let scratch = Scratch::new(args.dir.as_deref())?;
+    let mut report = Report::new(args.json);
+    report.environment(&scratch.0, args.segment_bytes.unwrap_or(64 << 20));
+    let chosen = match args.workloads.is_empty() {
+        true => vec![Workload::Append, Workload::Raftstore],
+        false => args.workloads.clone(),
+    };
+    for workload in chosen {
+        let plan = Plan::new(args, workload);
+        let rounds = if workload == Workload::Kill { 1 } else { plan.repeat.unwrap_or(1).max(1) };
+        let mut runs: Vec<Vec<Row>> = Vec::new();
+        for round in 0..rounds {
+            let plan = Plan { seed: plan.seed + u64::from(round), ..plan.clone() };
+            let dir = scratch.0.join("store");
+            remove_dir(&dir)?;
+            runs.push(measure(&plan, &dir, &mut report)?);
+            remove_dir(&dir)?;
+        }
+        for n in 0..runs.first().map_or(0, Vec::len) {
+            let same: Vec<&Row> = runs.iter().filter_map(|r| r.get(n)).collect();
+            report.row(&Row::median(&same))?;
+        }
+    }
+    report.summary();
+    Ok(report.outcome())
+}
+
+fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec<Row>, Failure> {
+    match plan.workload {
+        Workload::Append if plan.threads == 1 && plan.durability == Durability::Synced => {
+            run::against_the_floor(plan, dir, report)
+        }
+        Workload::Append | Workload::Raftstore | Workload::Steady => run::writes(plan, dir, report),
+        Workload::Limit => limit::measure(plan, dir).map(|row| vec![row]),
+        Workload::Read => read::measure(plan, dir),
+        Workload::Reopen => reopen::measure(plan, dir, report),
+        Workload::Kill => kill::measure(plan, dir, report),
+    }
+}
+
+fn remove_dir(dir: &Path) -> Result<(), Failure> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("cannot remove {}: {e}", dir.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A directory of our own, removed at the end, also of a failed run.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(parent: Option<&Path>) -> Result<Scratch, Failure> {
+        let parent = parent.unwrap_or(Path::new("."));
+        let dir = parent.join(format!("raftwood-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).map_err(|e| {
+            Failure::new(format!("cannot create {}: {e}; choose another --dir", dir.display()))
+        })?;
+        Ok(Scratch(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

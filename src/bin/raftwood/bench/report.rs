@@ -1,0 +1,284 @@
+//! Figures, as a table for people and as JSON for programs.
+
+use super::Plan;
+use crate::inspect::size;
+use crate::{Failure, Outcome};
+use hdrhistogram::Histogram;
+use raftwood::Durability;
+use serde::Serialize;
+use std::path::Path;
+use std::time::Duration;
+
+/// Latencies of one kind of operation.
+#[derive(Clone)]
+pub(crate) struct Timings {
+    /// `None` if no histogram could be made, which its fixed bounds rule out.
+    nanos: Option<Histogram<u64>>,
+    pub(crate) elapsed: Duration,
+}
+
+impl Timings {
+    pub(crate) fn new() -> Timings {
+        Timings { nanos: Histogram::new_with_max(600_000_000_000, 3).ok(), elapsed: Duration::ZERO }
+    }
+
+    pub(crate) fn record(&mut self, one: Duration) {
+        if let Some(h) = &mut self.nanos {
+            h.saturating_record(u64::try_from(one.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Timings) {
+        if let (Some(mine), Some(theirs)) = (&mut self.nanos, &other.nanos) {
+            // Same bounds: it fits.
+            let _ = mine.add(theirs);
+        }
+        self.elapsed = self.elapsed.max(other.elapsed);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.nanos.as_ref().map_or(0, Histogram::len)
+    }
+
+    pub(crate) fn micros(&self, quantile: f64) -> f64 {
+        self.nanos.as_ref().map_or(0.0, |h| h.value_at_quantile(quantile) as f64 / 1000.0)
+    }
+}
+
+/// One run. The names of the fields are the JSON.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Row {
+    pub(crate) workload: String,
+    pub(crate) engine: String,
+    pub(crate) threads: Option<u64>,
+    pub(crate) regions: Option<u64>,
+    pub(crate) entry_bytes: Option<u64>,
+    pub(crate) batch_entries: Option<u64>,
+    pub(crate) durability: Option<&'static str>,
+    pub(crate) seconds: Option<f64>,
+    pub(crate) ops: Option<u64>,
+    pub(crate) entries: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    pub(crate) p999_us: Option<f64>,
+    pub(crate) max_us: Option<f64>,
+    pub(crate) device_bytes: Option<u64>,
+    pub(crate) disk_bytes: Option<u64>,
+    pub(crate) live_bytes: Option<u64>,
+    pub(crate) index_bytes: Option<u64>,
+    pub(crate) rss_bytes: Option<u64>,
+    pub(crate) segments: Option<u64>,
+    pub(crate) open_ms: Option<f64>,
+    pub(crate) verified: Option<u64>,
+    pub(crate) wrong: Option<u64>,
+}
+
+impl Row {
+    pub(crate) fn new(workload: &str, engine: &str, plan: &Plan) -> Row {
+        Row {
+            workload: workload.to_string(),
+            engine: engine.to_string(),
+            threads: Some(plan.threads as u64),
+            regions: Some(plan.regions),
+            entry_bytes: Some(plan.entry_bytes as u64),
+            batch_entries: Some(plan.batch_entries),
+            durability: Some(if plan.durability == Durability::Synced { "synced" } else { "written" }),
+            ..Row::default()
+        }
+    }
+
+    pub(crate) fn timed(&mut self, t: &Timings) {
+        self.seconds = Some(t.elapsed.as_secs_f64());
+        self.ops = Some(t.count());
+        self.p50_us = Some(t.micros(0.5));
+        self.p99_us = Some(t.micros(0.99));
+        self.p999_us = Some(t.micros(0.999));
+        self.max_us = Some(t.micros(1.0));
+    }
+
+    /// The median of each figure over the repetitions; anything wrong in any of them stays wrong.
+    pub(crate) fn median(runs: &[&Row]) -> Row {
+        let Some(first) = runs.first() else { return Row::default() };
+        let mid = |f: &dyn Fn(&Row) -> Option<f64>| {
+            let mut all: Vec<f64> = runs.iter().filter_map(|r| f(r)).collect();
+            all.sort_by(f64::total_cmp);
+            all.get(all.len().saturating_sub(1) / 2).copied()
+        };
+        let mid_u = |f: &dyn Fn(&Row) -> Option<u64>| mid(&|r| f(r).map(|v| v as f64)).map(|v| v as u64);
+        Row {
+            seconds: mid(&|r| r.seconds),
+            ops: mid_u(&|r| r.ops),
+            entries: mid_u(&|r| r.entries),
+            bytes: mid_u(&|r| r.bytes),
+            p50_us: mid(&|r| r.p50_us),
+            p99_us: mid(&|r| r.p99_us),
+            p999_us: mid(&|r| r.p999_us),
+            max_us: mid(&|r| r.max_us),
+            device_bytes: mid_u(&|r| r.device_bytes),
+            disk_bytes: mid_u(&|r| r.disk_bytes),
+            live_bytes: mid_u(&|r| r.live_bytes),
+            index_bytes: mid_u(&|r| r.index_bytes),
+            rss_bytes: mid_u(&|r| r.rss_bytes),
+            segments: mid_u(&|r| r.segments),
+            open_ms: mid(&|r| r.open_ms),
+            verified: mid_u(&|r| r.verified),
+            wrong: runs.iter().map(|r| r.wrong).fold(None, |a, b| a.max(b)),
+            ..(*first).clone()
+        }
+    }
+}
+
+/// Collects what is found and prints it.
+pub(crate) struct Report {
+    json: bool,
+    notes: Vec<String>,
+    verified: u64,
+    wrong: u64,
+    violated: bool,
+    headed: bool,
+}
+
+impl Report {
+    pub(crate) fn new(json: bool) -> Report {
+        Report { json, notes: Vec::new(), verified: 0, wrong: 0, violated: false, headed: false }
+    }
+
+    /// Says where this is measured.
+    pub(crate) fn environment(&self, dir: &Path, segment_bytes: u64) {
+        if self.json {
+            return;
+        }
+        let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        println!(
+            "raftwood {} on {cores} cores, kernel {}, {}, segments of {}, pre-written; figures of a shared machine are ratios",
+            env!("CARGO_PKG_VERSION"),
+            kernel.trim(),
+            file_system(dir),
+            size(segment_bytes)
+        );
+    }
+
+    /// Something worth a sentence below the table.
+    pub(crate) fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// A bound that was asked for and is broken.
+    pub(crate) fn check(&mut self, holds: bool, text: String) {
+        self.violated |= !holds;
+        self.notes.push(format!("{} {text}", if holds { "ok      " } else { "VIOLATED" }));
+    }
+
+    pub(crate) fn row(&mut self, row: &Row) -> Result<(), Failure> {
+        self.verified += row.verified.unwrap_or(0);
+        self.wrong += row.wrong.unwrap_or(0);
+        if self.json {
+            println!("{}", serde_json::to_string(row)?);
+            return Ok(());
+        }
+        if !self.headed {
+            self.headed = true;
+            println!(
+                "\n{:<12} {:>3} {:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>8}",
+                "workload",
+                "thr",
+                "regions",
+                "ops/s",
+                "MiB/s",
+                "p50 us",
+                "p99 us",
+                "p99.9 us",
+                "max us",
+                "device",
+                "disk",
+                "index",
+                "open ms"
+            );
+        }
+        let per_second = |n: Option<u64>| match (n, row.seconds) {
+            (Some(n), Some(s)) if s > 0.0 => Some(n as f64 / s),
+            _ => None,
+        };
+        println!(
+            "{:<12} {:>3} {:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>8}",
+            row.workload,
+            whole(row.threads.map(|n| n as f64)),
+            whole(row.regions.map(|n| n as f64)),
+            whole(per_second(row.ops)),
+            tenth(per_second(row.bytes).map(|b| b / f64::from(1 << 20))),
+            tenth(row.p50_us),
+            tenth(row.p99_us),
+            tenth(row.p999_us),
+            tenth(row.max_us),
+            row.device_bytes.map_or("-".to_string(), size),
+            row.disk_bytes.map_or("-".to_string(), size),
+            row.index_bytes.map_or("-".to_string(), size),
+            tenth(row.open_ms),
+        );
+        Ok(())
+    }
+
+    /// The last lines.
+    pub(crate) fn summary(&self) {
+        if self.json {
+            return;
+        }
+        println!();
+        for note in &self.notes {
+            println!("{note}");
+        }
+        println!("verified {} entries, {} wrong", self.verified, self.wrong);
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        if self.wrong > 0 || self.violated { Outcome::FoundWrong } else { Outcome::Fine }
+    }
+}
+
+fn whole(v: Option<f64>) -> String {
+    v.map_or("-".to_string(), |v| format!("{v:.0}"))
+}
+
+fn tenth(v: Option<f64>) -> String {
+    v.map_or("-".to_string(), |v| format!("{v:.1}"))
+}
+
+/// The type of the file system that holds `dir`, as the system lists its mounts.
+fn file_system(dir: &Path) -> String {
+    let Ok(dir) = dir.canonicalize() else { return "unknown file system".to_string() };
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mut best = ("", "unknown file system");
+    for line in mounts.lines() {
+        let mut words = line.split(' ').skip(1);
+        if let (Some(point), Some(kind)) = (words.next(), words.next())
+            && dir.starts_with(point)
+            && point.len() >= best.0.len()
+        {
+            best = (point, kind);
+        }
+    }
+    best.1.to_string()
+}
+
+/// Bytes that this process has caused to be written to devices, where the system tells.
+pub(crate) fn device_bytes() -> Option<u64> {
+    let io = std::fs::read_to_string("/proc/self/io").ok()?;
+    let line = io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?;
+    line.parse().ok()
+}
+
+/// Resident memory of this process, where the system tells.
+pub(crate) fn rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|k| k * 1024)
+}
+
+/// Bytes that the files of a directory occupy.
+pub(crate) fn disk_bytes(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.blocks() * 512).sum()
+}
