@@ -326,6 +326,15 @@ impl RegionState {
         Ok(())
     }
 
+    /// Damage that the next open would not find by itself. That of a segment that cannot be read it would, and by then
+    /// the file may be back.
+    fn lasting_damage(&self) -> Vec<(u64, u64)> {
+        let Some(damage) = &self.damage else { return Vec::new() };
+        let lost =
+            |a: u64, b: u64| self.extents.iter().any(|e| e.segment.is_lost && e.first <= a && b <= e.last);
+        damage.ranges.iter().copied().filter(|&(a, b)| !lost(a, b)).collect()
+    }
+
     /// As a checkpoint keeps it.
     pub(crate) fn record(&self, region: RegionId) -> RegionRecord {
         RegionRecord {
@@ -336,7 +345,7 @@ impl RegionState {
             hard_state: self.hard_state.clone(),
             kv: self.kv.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             extents: self.extents.iter().map(Extent::record).collect(),
-            damage: self.damage.as_ref().map_or_else(Vec::new, |d| d.ranges.clone()),
+            damage: self.lasting_damage(),
             hard_state_lost: self.damage.as_ref().is_some_and(|d| d.hard_state_lost),
         }
     }

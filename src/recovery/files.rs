@@ -121,7 +121,8 @@ pub(super) fn open_segments(
                 opened.lost.push((id, error.at(&path, None)));
                 lost(checkpoint, id, kind, path)?
             }
-            Err(e) if contained && e.kind() != ErrorKind::Unsupported => {
+            // Only what is wrong with the file itself: a lack of descriptors or permissions is no damage.
+            Err(e) if contained && e.kind() == ErrorKind::Damaged => {
                 opened.lost.push((id, e));
                 lost(checkpoint, id, kind, path)?
             }
@@ -219,7 +220,9 @@ pub(crate) fn read_header(
     path: &Path,
 ) -> Result<std::result::Result<FileHeader, HeaderError>> {
     let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
-    let got = read_up_to(file, &mut block, 0).map_err(|e| Error::io("reading a segment header", path, e))?;
+    let got = read_up_to(file, &mut block, 0).map_err(|e| {
+        Error::damaged(format!("reading the segment's header failed: {e}")).at(path, Some(0)).caused_by(e)
+    })?;
     block.truncate(got);
     Ok(FileHeader::decode_segment_block(&block))
 }

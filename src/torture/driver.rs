@@ -475,9 +475,14 @@ impl Driver {
         let opened = if self.faulty {
             match self.setup.open(&self.vfs, self.life) {
                 Ok(engine) => {
-                    // A read may be what the error strikes; the store is open all the same.
-                    self.vfs.clear_faults();
-                    oracle::matching(&engine, candidates).map(|at| (engine, at))
+                    oracle::matching(&engine, candidates)
+                        .or_else(|_| {
+                            // A read may be what the error strikes; the store is open all the same.
+                            self.vfs.clear_faults();
+                            oracle::matching(&engine, candidates)
+                        })
+                        .map(|at| (engine.clone(), at))
+                        .inspect_err(|_| oracle::kill(&self.vfs, engine))
                 }
                 Err(e) => {
                     self.life += 1;
@@ -487,7 +492,15 @@ impl Driver {
         } else {
             oracle::open_and_match(&self.vfs, &self.setup, self.life, candidates)
         };
-        let (engine, at) = opened.map_err(|e| format!("in life {}: {e}", self.life))?;
+        let (engine, at) = match opened {
+            // Bytes that could not be read were taken for damage, as they must: the healthy disk decides.
+            Err(e) if self.faulty && e.contains("Damaged") => {
+                self.trace.push(format!("  in life {}: {e}", self.life));
+                self.life += 1;
+                return Ok(());
+            }
+            opened => opened.map_err(|e| format!("in life {}: {e}", self.life))?,
+        };
         self.recoveries += 1;
         self.life += 1;
         let found = self.states[self.mark.written + at].clone();

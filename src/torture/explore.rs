@@ -253,7 +253,7 @@ impl Explorer {
         // A run without faults says how many operations there are.
         let ops = match caught(|| {
             let mut driver = Driver::start(setup.clone(), &workload, false, setup.disk(), None)?;
-            run_acts(&mut driver, &workload)?;
+            run_acts(&mut driver, &workload, false)?;
             Ok(driver.vfs.ops())
         }) {
             Ok(ops) => ops,
@@ -314,7 +314,7 @@ impl Explorer {
         disk.set_fault(fault);
         disk.transcript_start();
         let mut driver = Driver::start(setup.clone(), workload, true, disk, None)?;
-        let outcome = run_acts(&mut driver, workload).and_then(|()| after_error(&mut driver));
+        let outcome = run_acts(&mut driver, workload, false).and_then(|()| after_error(&mut driver));
         let depth = if rng.one_in(self.full_every) { Depth::Full } else { Depth::Quick };
         let mut recoveries = 0;
         let outcome = outcome.and_then(|()| {
@@ -367,7 +367,8 @@ impl Explorer {
         let outcome = caught(|| {
             let mut driver = Driver::start(setup.clone(), &workload, faulty, disk, None)?;
             let mut finish = || {
-                run_acts(&mut driver, &workload)?;
+                // A read may be what an error strikes.
+                run_acts(&mut driver, &workload, !faulty)?;
                 if faulty {
                     after_error(&mut driver)?;
                 }
@@ -449,7 +450,7 @@ fn record(explorer: &'static str, workload: &Workload, setup: &Setup, counts: &m
     let mut trace = Vec::new();
     let outcome = caught(|| {
         let mut driver = Driver::start(setup.clone(), workload, false, setup.disk(), Some(Moment::Before))?;
-        let outcome = run_acts(&mut driver, workload).and_then(|()| driver.finish());
+        let outcome = run_acts(&mut driver, workload, true).and_then(|()| driver.finish());
         trace = driver.trace.clone();
         outcome.map(|()| driver)
     });
@@ -469,14 +470,14 @@ fn record(explorer: &'static str, workload: &Workload, setup: &Setup, counts: &m
     }
 }
 
-fn run_acts(driver: &mut Driver, workload: &Workload) -> Result<(), String> {
+/// `compare` reads everything after every act, which is part of the run: two runs are only the same if both do.
+fn run_acts(driver: &mut Driver, workload: &Workload, compare: bool) -> Result<(), String> {
     for act in &workload.acts {
         driver.act(*act)?;
         if driver.stuck() {
             return Ok(());
         }
-        // A read may be what an error strikes.
-        if !driver.faulty {
+        if compare {
             driver.compare()?;
         }
     }
