@@ -4,10 +4,12 @@
 //! in the same few primitives here, so they cannot drift apart.
 
 use super::extent::Extent;
+use crate::codec::Malformed;
 use crate::error::Result;
 use crate::format::batch::{Loc, TermRun};
 use crate::format::checkpoint::{ExtentRecord, RegionRecord};
 use crate::format::footer::RegionDelta;
+use crate::limits::SEGMENT_BYTES_MAX;
 use crate::segment::Segment;
 use crate::types::{EntryId, LogState, Lsn, RegionId};
 use bytes::Bytes;
@@ -299,6 +301,27 @@ impl RegionState {
             }
         }
         self.exists = delta.exists;
+    }
+
+    /// Whether the log is one: what checkpoints and footers say of it is true to their checksums, but they may belong to
+    /// different histories, or to somebody who forges files. Everything else here relies on it.
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        let mut next = None;
+        for e in &self.extents {
+            if next.is_some_and(|next| next != e.first) {
+                return Err(Malformed("its entries do not follow one another"));
+            }
+            if self.base.is_some_and(|base| e.first <= base.index) {
+                return Err(Malformed("it has entries that were compacted"));
+            }
+            let room = if e.segment.is_lost { SEGMENT_BYTES_MAX } else { e.segment.len };
+            // An entry takes some bytes of its batch's description, and LZ4 gains at most 255 to 1.
+            if e.count() > room || e.bytes > room.saturating_mul(256) {
+                return Err(Malformed("it has more in a segment than that can hold"));
+            }
+            next = Some(e.last + 1);
+        }
+        Ok(())
     }
 
     /// Damage that the next open would not find by itself. That of a segment that cannot be read it would, and by then
