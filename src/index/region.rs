@@ -307,9 +307,8 @@ impl RegionState {
     /// the file may be back.
     fn lasting_damage(&self) -> Vec<(u64, u64)> {
         let Some(damage) = &self.damage else { return Vec::new() };
-        let lost = |a: u64, b: u64| {
-            self.extents.iter().any(|e| e.segment.is_lost && e.first <= a && b <= e.last)
-        };
+        let lost =
+            |a: u64, b: u64| self.extents.iter().any(|e| e.segment.is_lost && e.first <= a && b <= e.last);
         damage.ranges.iter().copied().filter(|&(a, b)| !lost(a, b)).collect()
     }
 
