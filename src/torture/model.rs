@@ -204,8 +204,13 @@ fn observe_region(engine: &Engine, id: RegionId) -> Result<Log, String> {
     let mut log = Log { base: state.base, hard_state: region.hard_state(), ..Log::default() };
     log.kv = region.scan(b"").into_iter().collect();
     if !state.is_empty() {
-        let read = region.entries(state.first..=state.last, ReadLimit::NONE).map_err(said)?;
-        log.entries = read.into_iter().map(|e| (e.id, e.payload)).collect();
+        // A read stops short of known damage, and starts at it with an error.
+        let mut from = Some(state.first);
+        while let Some(at) = from.filter(|at| *at <= state.last) {
+            let read = region.entries(at..=state.last, ReadLimit::NONE).map_err(said)?;
+            from = read.last().and_then(|e| e.id.index.checked_add(1));
+            log.entries.extend(read.into_iter().map(|e| (e.id, e.payload)));
+        }
     }
     if let (Some(base), Some(first)) = (state.base, log.first())
         && base.index + 1 != first

@@ -1,0 +1,255 @@
+//! What is refused is refused before anything is written, by name, and leaves nothing behind.
+
+use raftwood::{
+    BoxError, Durability, Engine, EntryId, EntryRef, ErrorKind, EventListener, Options, Pool, ReadLimit,
+    RegionId, Rollback, WriteBatch, WriteError, limits,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+const R: RegionId = RegionId(7);
+
+struct Fixture {
+    engine: Engine,
+    _dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    /// Region 7 has entries 4..=9 with terms 2 (4..=6) and 3 (7..=9), compacted through 3 (term 1), and a hard state.
+    fn new() -> Fixture {
+        Fixture::with(Options::new())
+    }
+
+    fn with(options: Options) -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options.segment_bytes(64 << 10).pool(Pool::default().prewrite(false));
+        let engine = options.open(dir.path()).unwrap();
+        let mut b = engine.batch();
+        b.region(R).append(refs(&run(1, 1..=3))).unwrap().append(refs(&run(2, 4..=6))).unwrap();
+        b.region(R).append(refs(&run(3, 7..=9))).unwrap().set_hard_state(b"hs").unwrap();
+        b.region(R).compact_through(3).unwrap();
+        engine.write(b, Durability::Synced).unwrap();
+        Fixture { engine, _dir: dir }
+    }
+
+    /// Everything there is to see, as text.
+    fn all(&self) -> String {
+        let mut out = String::new();
+        for id in self.engine.regions() {
+            let r = self.engine.region(id);
+            let entries = r.entries(.., ReadLimit::NONE).unwrap();
+            let state = raftwood::LogState { durable: 0, ..r.state() };
+            out += &format!("{id}: {state:?} {entries:?} {:?} {:?}\n", r.hard_state(), r.scan(b""));
+        }
+        out
+    }
+
+    /// The batch is refused with the kind; the message holds all words; the region is named; nothing has changed, and
+    /// the batch comes back whole.
+    fn refused(&self, batch: WriteBatch, kind: ErrorKind, words: &[&str]) -> WriteError {
+        let (before, accepted, len) = (self.all(), self.engine.stats().accepted, batch.encoded_len());
+        let error = self.engine.write(batch.clone(), Durability::Synced).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert_eq!(error.error().region(), Some(R), "{error}");
+        for word in words {
+            assert!(error.to_string().contains(word), "{error} does not say {word}");
+        }
+        let back = self.engine.submit(batch, Durability::Written).unwrap_err().into_batch().unwrap();
+        assert_eq!(back.encoded_len(), len);
+        assert_eq!(self.all(), before);
+        assert_eq!(self.engine.stats().accepted, accepted);
+        error
+    }
+
+    fn batch(&self, build: impl FnOnce(&mut WriteBatch)) -> WriteBatch {
+        let mut b = self.engine.batch();
+        // Something good first: a refusal is of the whole batch.
+        b.region(RegionId(8)).append(refs(&run(1, 1..=2))).unwrap();
+        build(&mut b);
+        b
+    }
+}
+
+fn run(term: u64, range: std::ops::RangeInclusive<u64>) -> Vec<(EntryId, Vec<u8>)> {
+    range.map(|i| (EntryId::new(term, i), format!("{term}/{i}").into_bytes())).collect()
+}
+
+fn refs(entries: &[(EntryId, Vec<u8>)]) -> impl Iterator<Item = EntryRef<'_>> {
+    entries.iter().map(|(id, payload)| EntryRef { id: *id, payload })
+}
+
+#[test]
+fn an_append_that_leaves_a_gap_is_refused_with_both_indexes() {
+    let f = Fixture::new();
+    let b = f.batch(|b| drop(b.region(R).append(refs(&run(3, 12..=13))).map(|_| ())));
+    f.refused(b, ErrorKind::Gap, &["12", "10", "region 7"]);
+}
+
+#[test]
+fn an_append_below_the_compaction_point_is_refused_with_both_indexes() {
+    let f = Fixture::new();
+    let b = f.batch(|b| drop(b.region(R).append(refs(&run(5, 2..=2))).map(|_| ())));
+    f.refused(b, ErrorKind::Compacted, &["2", "3", "region 7"]);
+}
+
+#[test]
+fn an_append_that_lowers_the_term_is_refused_with_both_entries() {
+    let f = Fixture::new();
+    let b = f.batch(|b| drop(b.region(R).append(refs(&run(2, 10..=10))).map(|_| ())));
+    f.refused(b, ErrorKind::TermRegression, &["10", "9", "term 2", "term 3"]);
+    // Also against the compaction point itself.
+    let b = f.batch(|b| drop(b.region(R).append(refs(&run(0, 4..=4))).map(|_| ())));
+    f.refused(b, ErrorKind::TermRegression, &["4", "3", "term 0", "term 1"]);
+}
+
+#[test]
+fn a_compaction_beyond_the_log_is_refused_when_it_is_added() {
+    let f = Fixture::new();
+    let mut b = f.engine.batch();
+    let error = b.region(R).compact_through(10).map(|_| ()).unwrap_err();
+    assert_eq!((error.kind(), error.region()), (ErrorKind::Unavailable, Some(R)));
+    assert!(error.to_string().contains("10") && error.to_string().contains('9'), "{error}");
+    assert!(b.is_empty());
+}
+
+#[test]
+fn a_compaction_that_the_log_has_outgrown_is_refused() {
+    let f = Fixture::new();
+    let stale = f.batch(|b| drop(b.region(R).compact_through(9).map(|_| ())));
+    let mut b = f.engine.batch();
+    b.region(R).truncate_from(6);
+    f.engine.write(b, Durability::Synced).unwrap();
+    f.refused(stale, ErrorKind::Unavailable, &["9", "5"]);
+}
+
+#[test]
+fn indexes_within_one_append_must_be_consecutive_and_the_batch_stays_as_it_was() {
+    let f = Fixture::new();
+    let mut b = f.engine.batch();
+    b.region(R).append(refs(&run(3, 10..=11))).unwrap();
+    let len = b.encoded_len();
+    let mut bad = run(3, 12..=12);
+    bad.extend(run(3, 14..=14));
+    let error = b.region(R).append(refs(&bad)).map(|_| ()).unwrap_err();
+    assert_eq!((error.kind(), error.region()), (ErrorKind::InvalidArgument, Some(R)));
+    assert!(error.to_string().contains("14") && error.to_string().contains("12"), "{error}");
+    let mut bad = run(3, 12..=12);
+    bad.extend(run(2, 13..=13));
+    let error = b.region(R).append(refs(&bad)).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TermRegression);
+    assert_eq!((b.encoded_len(), b.entry_count()), (len, 2));
+    f.engine.write(b, Durability::Synced).unwrap();
+    assert_eq!(f.engine.region(R).last_index(), 11);
+}
+
+#[test]
+fn limits_are_enforced_where_data_enters_and_named() {
+    let f = Fixture::new();
+    let mut b = f.engine.batch();
+    let check = |what: Result<(), raftwood::Error>, name: &str| {
+        let error = what.unwrap_err();
+        assert_eq!((error.kind(), error.region()), (ErrorKind::TooLarge, Some(R)), "{error}");
+        assert!(error.to_string().contains(name), "{error} does not name {name}");
+    };
+    let id = |term, index| [(EntryId::new(term, index), &b""[..])];
+    check(b.region(R).append(id(3, u64::MAX)).map(|_| ()), "INDEX_MAX");
+    check(b.region(R).append(id(u64::MAX, 10)).map(|_| ()), "TERM_MAX");
+    check(b.region(R).reset(EntryId::new(1, u64::MAX)).map(|_| ()), "INDEX_MAX");
+    check(b.region(R).put(&vec![0; limits::KEY_BYTES_MAX + 1], b"").map(|_| ()), "KEY_BYTES_MAX");
+    check(b.region(R).put(b"k", &vec![0; limits::VALUE_BYTES_MAX + 1]).map(|_| ()), "VALUE_BYTES_MAX");
+    check(b.region(R).set_hard_state(&vec![0; limits::VALUE_BYTES_MAX + 1]).map(|_| ()), "VALUE_BYTES_MAX");
+    check(b.region(R).delete(&vec![0; limits::KEY_BYTES_MAX + 1]).map(|_| ()), "KEY_BYTES_MAX");
+    assert!(b.is_empty());
+    b.region(R).put(&vec![1; limits::KEY_BYTES_MAX], &vec![2; limits::VALUE_BYTES_MAX]).unwrap();
+    f.engine.write(b, Durability::Synced).unwrap();
+    assert_eq!(
+        f.engine.region(R).get(&vec![1; limits::KEY_BYTES_MAX]).unwrap().len(),
+        limits::VALUE_BYTES_MAX
+    );
+}
+
+#[test]
+fn a_closure_that_shortens_the_buffer_is_refused() {
+    let f = Fixture::new();
+    let mut b = f.engine.batch();
+    b.region(R).append(refs(&run(3, 10..=10))).unwrap();
+    let error = b.region(R).append_with(EntryId::new(3, 11), Vec::clear).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    b.region(R).append_with(EntryId::new(3, 11), |out| out.extend(b"in place")).unwrap();
+}
+
+#[derive(Default)]
+struct Doorkeeper {
+    refuse: AtomicBool,
+    asked: AtomicU64,
+}
+
+impl EventListener for Doorkeeper {
+    fn before_rollback(&self, r: &Rollback<'_>) -> Result<(), BoxError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let doomed: Vec<u64> = r.entries().map(|e| e.unwrap().id.index).collect();
+        assert_eq!(doomed, (r.first()..=r.last()).collect::<Vec<_>>());
+        if self.refuse.load(Ordering::Relaxed) { Err("not these".into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_listener_that_refuses_a_rollback_refuses_the_batch_and_is_asked_again() {
+    let keeper = Arc::new(Doorkeeper { refuse: AtomicBool::new(true), ..Doorkeeper::default() });
+    let f = Fixture::with(Options::new().listener(keeper.clone()));
+    assert_eq!(keeper.asked.load(Ordering::Relaxed), 0, "nothing was discarded yet");
+    let b = f.batch(|b| drop(b.region(R).append(refs(&run(4, 8..=8))).map(|_| ())));
+    let error = f.refused(b, ErrorKind::Refused, &["8..=9", "not these", "region 7"]);
+    assert!(error.error().is_retryable());
+    assert_eq!(keeper.asked.load(Ordering::Relaxed), 2);
+    keeper.refuse.store(false, Ordering::Relaxed);
+    f.engine.write(error.into_batch().unwrap(), Durability::Synced).unwrap();
+    assert_eq!(keeper.asked.load(Ordering::Relaxed), 3);
+    assert_eq!(f.engine.region(R).last_index(), 8);
+    assert_eq!(f.engine.region(R).term(8).unwrap(), 4);
+}
+
+#[test]
+fn a_truncation_asks_the_listener_too_and_a_plain_append_does_not() {
+    let keeper = Arc::new(Doorkeeper::default());
+    let f = Fixture::with(Options::new().listener(keeper.clone()));
+    let mut b = f.engine.batch();
+    b.region(R).append(refs(&run(3, 10..=12))).unwrap();
+    f.engine.write(b, Durability::Synced).unwrap();
+    assert_eq!(keeper.asked.load(Ordering::Relaxed), 0);
+    let mut b = f.engine.batch();
+    b.region(R).truncate_from(11);
+    f.engine.write(b, Durability::Synced).unwrap();
+    assert_eq!(keeper.asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn reads_outside_the_log_say_which_side_they_missed_it_on() {
+    let f = Fixture::new();
+    let r = f.engine.region(R);
+    let kind = |e: raftwood::Error| {
+        assert_eq!(e.region(), Some(R));
+        e.kind()
+    };
+    assert_eq!(kind(r.term(2).unwrap_err()), ErrorKind::Compacted);
+    assert_eq!(r.term(3).unwrap(), 1, "the compaction point answers for ever");
+    assert_eq!(kind(r.term(10).unwrap_err()), ErrorKind::Unavailable);
+    assert_eq!(kind(r.entry(3).unwrap_err()), ErrorKind::Compacted);
+    assert_eq!(kind(r.entry(10).unwrap_err()), ErrorKind::Unavailable);
+    assert_eq!(kind(r.entries(3..5, ReadLimit::NONE).unwrap_err()), ErrorKind::Compacted);
+    assert_eq!(kind(r.entries(8..12, ReadLimit::NONE).unwrap_err()), ErrorKind::Unavailable);
+    assert!(r.entries(10..10, ReadLimit::NONE).unwrap().is_empty());
+    assert_eq!(r.entries(4.., ReadLimit::bytes(0)).unwrap().len(), 1, "at least one");
+}
+
+#[test]
+fn after_close_every_write_is_refused_and_reads_go_on() {
+    let f = Fixture::new();
+    f.engine.close().unwrap();
+    let mut b = f.engine.batch();
+    b.region(R).append(refs(&run(3, 10..=10))).unwrap();
+    let error = f.engine.write(b, Durability::Synced).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert!(error.into_batch().is_some());
+    assert_eq!(f.engine.region(R).entry(9).unwrap().id, EntryId::new(3, 9));
+}
