@@ -128,6 +128,16 @@ impl Error {
         self.edit(|e| e.region = Some(region))
     }
 
+    /// Names the entry that could not be read, where the message does not yet.
+    pub(crate) fn of_entry(self, region: RegionId, index: u64) -> Error {
+        self.edit(|e| {
+            e.region = Some(region);
+            if !e.message.contains(&format!("entry {index} ")) {
+                e.message = format!("entry {index} cannot be read: {}", e.message);
+            }
+        })
+    }
+
     pub(crate) fn at(self, path: &Path, offset: Option<u64>) -> Error {
         self.edit(|e| {
             e.path = Some(path.to_path_buf());

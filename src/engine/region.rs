@@ -107,6 +107,7 @@ impl Region {
         read: impl Fn() -> Result<T, Failed>,
         indexes: impl Fn(&T) -> Range<u64>,
     ) -> Result<T> {
+        let read = || read().map_err(|e| e.of(self.id));
         let (index, segment, mut error) = match read() {
             Ok(value) => {
                 if self.with(|s| s.damage.is_some()) {
@@ -373,6 +374,14 @@ impl Failed {
     fn into_error(self) -> Error {
         match self {
             Failed::Plainly(e) | Failed::At(_, _, e) => e,
+        }
+    }
+
+    /// The same, naming the entry.
+    fn of(self, region: RegionId) -> Failed {
+        match self {
+            Failed::At(index, segment, e) => Failed::At(index, segment, e.of_entry(region, index)),
+            plainly => plainly,
         }
     }
 }

@@ -47,6 +47,7 @@ fn verify(store: &Store, region: RegionId, extent: &Extent, report: &mut ScrubRe
                 report.bytes += bytes.len() as u64;
             }
             Err(error) => {
+                let error = error.of_entry(region, index);
                 store.note_damage(region, index, &error);
                 report.damage.push(error);
             }

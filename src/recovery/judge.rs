@@ -18,7 +18,7 @@
 //! | header or description wrong | no            | no                 | -                    | Prove      | Refuse  |
 //!
 //! Visibly torn: a sector of what is wrong is still zero, or it ends in zeros with nothing behind, or the record would go
-//! beyond the end of the file. Old bytes are possible in a recycled file: there a sector that was not written shows its
+//! beyond the end of the file; and no single flip in a sector that was written explains it. Old bytes are possible in a recycled file: there a sector that was not written shows its
 //! older life. One flip: flipping one bit back makes the payload match, which no sector of other bytes does.
 
 use crate::engine::options::TailPolicy;

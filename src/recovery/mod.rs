@@ -29,7 +29,9 @@ pub(crate) use tail::TailRecord;
 use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
-use crate::format::checkpoint::{CheckpointError, CheckpointHeader, RegionRecord, read_checkpoint};
+use crate::format::checkpoint::{
+    CHECKPOINT_HEADERS_LEN, CheckpointError, CheckpointHeader, RegionRecord, read_checkpoint,
+};
 use crate::format::file_header::{FileKind, HeaderError, StoreId};
 use crate::format::footer::Footer;
 use crate::format::names::FileName;
@@ -224,6 +226,18 @@ fn newest_checkpoint(
     if listing.is_fresh() {
         return Ok(None);
     }
+    for &sequence in listing.checkpoints.iter().rev() {
+        let Ok(bytes) = read_file(options, &dir.join(FileName::Checkpoint(sequence).to_string())) else {
+            continue;
+        };
+        if let Some((header, regions)) = mend_checkpoint(&bytes).filter(|c| c.0.identity.file == sequence) {
+            report.checkpoint = sequence;
+            report.bad_checkpoints = reasons.len() as u64;
+            report.mended_records += 1;
+            let info = kept(listing, &header, bytes.len() as u64);
+            return Ok(Some((header, regions, info)));
+        }
+    }
     let why = match reasons.is_empty() {
         true => "there is none".to_string(),
         false => reasons.join("; "),
@@ -233,6 +247,27 @@ fn newest_checkpoint(
          or let the node join anew"
     ))
     .at(dir, None))
+}
+
+/// The checkpoint with one bit of its headers flipped back, if that makes it right. A young store has but one, and
+/// nothing in it but headers. Magic, lengths and all checksums of the chunks have to agree.
+fn mend_checkpoint(bytes: &Bytes) -> Option<(CheckpointHeader, Vec<RegionRecord>)> {
+    let mut tried = bytes.to_vec();
+    for bit in 0..CHECKPOINT_HEADERS_LEN.min(tried.len()) * 8 {
+        tried[bit / 8] ^= 1 << (bit % 8);
+        let candidate = Bytes::from(std::mem::take(&mut tried));
+        let mut regions = Vec::new();
+        let read = read_checkpoint(&candidate, |region| {
+            regions.push(region);
+            Ok(())
+        });
+        if let Ok(header) = read {
+            return Some((header, regions));
+        }
+        tried = candidate.into();
+        tried[bit / 8] ^= 1 << (bit % 8);
+    }
+    None
 }
 
 /// The checkpoints to keep from here on. The one before the chosen is known by name only, so nothing that its replay

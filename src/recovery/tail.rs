@@ -108,8 +108,10 @@ fn weigh(
             let mut rot = true;
             for w in &wrong {
                 let place = u64::from(base + w.at.start)..u64::from(base + w.at.end);
-                tear |= looks_unwritten(scanner, place)?;
-                rot &= is_one_flip(w, base, record);
+                // A last byte that rotted to zero is no tear: what one flip explains is believed to be one.
+                let flipped = is_one_flip(scanner, w, base, record)?;
+                tear |= !flipped && looks_unwritten(scanner, place)?;
+                rot &= flipped;
             }
             let stale = segment.previous_salt != 0;
             (Facts { record: RecordIs::WrongInPayload, tear, stale, rot, policy }, wrong)
@@ -132,16 +134,22 @@ fn weigh(
 }
 
 /// Whether flipping one bit back makes the entry match, and no unwritten sector can be the cause: then the bit would be
-/// one of many that differ, unless the record hardly reaches into that sector.
-fn is_one_flip(wrong: &WrongEntry, base: u32, record: &Record) -> bool {
-    let Some(bytes) = &wrong.bytes else { return false };
+/// one of many that differ, unless the record hardly reaches into that sector, and some of it would not be zero.
+fn is_one_flip(
+    scanner: &mut Scanner<'_>,
+    wrong: &WrongEntry,
+    base: u32,
+    record: &Record,
+) -> Result<bool> {
+    let Some(bytes) = &wrong.bytes else { return Ok(false) };
     let found = entry_checksum(wrong.region, wrong.id, bytes);
-    let Some(Flip::Message { byte, .. }) = find_flip(bytes.len(), found, wrong.crc) else { return false };
+    let Some(Flip::Message { byte, .. }) = find_flip(bytes.len(), found, wrong.crc) else { return Ok(false) };
     let at = u64::from(base + wrong.at.start) + byte as u64;
     let sector = at / SECTOR * SECTOR;
     let from = sector.max(u64::from(record.offset));
     let to = (sector + SECTOR).min(u64::from(record.payload_at() + record.header.payload_len));
-    to - from >= u64::from(TELLING_BYTES)
+    let len = to.saturating_sub(from);
+    Ok(len >= u64::from(TELLING_BYTES) && scanner.read(from, len as usize)?.iter().any(|b| *b != 0))
 }
 
 /// Fewer bytes of a sector than this may agree with what was there before but for one bit, by chance.

@@ -1,0 +1,177 @@
+//! Small complete stores, and what was acknowledged in them.
+
+use bytes::Bytes;
+use raftwood::vfs::sim::{LossPolicy, SimVfs, Snapshot};
+use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, Purge, RegionId};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub const DIR: &str = "/db";
+
+/// How many regions each store has.
+pub const REGIONS: u64 = 100;
+
+/// What was acknowledged of one region.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Acked {
+    pub entries: Vec<(EntryId, Bytes)>,
+    pub hard_state: Option<Bytes>,
+}
+
+pub type State = BTreeMap<u64, Acked>;
+
+/// A store on a disk that nobody has open.
+pub struct Store {
+    pub name: &'static str,
+    pub disk: Snapshot,
+    pub acked: State,
+    /// The state without the last group, where no watermark says that it was durable: a tear may look like that.
+    pub without_last: Option<State>,
+}
+
+pub fn options(vfs: &SimVfs, life: u64) -> Options {
+    let salt = AtomicU64::new(life << 32 | 0x5a17);
+    Options::new()
+        .segment_bytes(64 << 10)
+        .pool(Pool::default().files_max(1).prewrite(false))
+        .purge(Purge::default().background(false))
+        .background(Background::Manual)
+        .salt_source(Arc::new(move || salt.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)))
+        .vfs(Arc::new(vfs.clone()))
+}
+
+/// Ends a process: nothing that dropping the engine would do reaches the disk.
+pub fn kill(vfs: &SimVfs, engine: Engine) {
+    vfs.halt_after(0);
+    drop(engine);
+    vfs.halt_after(u64::MAX);
+}
+
+/// Writes stores and remembers.
+pub struct Writer {
+    pub vfs: SimVfs,
+    pub acked: State,
+    life: u64,
+}
+
+impl Writer {
+    pub fn new(seed: u64) -> Writer {
+        Writer { vfs: SimVfs::new(seed), acked: State::new(), life: 0 }
+    }
+
+    pub fn open(&mut self) -> Engine {
+        self.life += 1;
+        options(&self.vfs, self.life).open(DIR).unwrap()
+    }
+
+    /// One batch: one more entry and a new hard state for each of these regions.
+    pub fn write(&mut self, engine: &Engine, regions: impl IntoIterator<Item = u64>) {
+        let mut batch = engine.batch();
+        for id in regions {
+            let acked = self.acked.entry(id).or_default();
+            let index = acked.entries.last().map_or(1 + id % 3, |e| e.0.index + 1);
+            let entry = EntryId::new(1 + index / 2, index);
+            // It ends in a byte that one flip makes zero.
+            let payload = Bytes::from(format!("{id}:{index}@"));
+            let hard = Bytes::from(vec![entry.term as u8, id as u8]);
+            let mut region = batch.region(RegionId(id));
+            region.append([(entry, &payload[..])]).unwrap();
+            region.set_hard_state(&hard).unwrap();
+            acked.entries.push((entry, payload));
+            acked.hard_state = Some(hard);
+        }
+        engine.write(batch, Durability::Synced).unwrap();
+    }
+
+    pub fn finish(self, name: &'static str, without_last: Option<State>) -> Store {
+        let disk = self.vfs.crash(LossPolicy::KeepAll);
+        disk.settle();
+        Store { name, disk: disk.freeze(), acked: self.acked, without_last }
+    }
+}
+
+/// Closed cleanly; the first of its segments is sealed.
+pub fn closed() -> Store {
+    let mut w = Writer::new(1);
+    let engine = w.open();
+    w.write(&engine, 1..=REGIONS);
+    engine.close().unwrap();
+    drop(engine);
+    let engine = w.open();
+    engine.tick().unwrap();
+    w.write(&engine, (1..=REGIONS).step_by(4));
+    engine.close().unwrap();
+    drop(engine);
+    w.finish("closed, one segment sealed", None)
+}
+
+/// Killed with an unsealed tail, whose last record says that all before it is durable and has nothing of its own.
+pub fn proven_tail() -> Store {
+    let mut w = Writer::new(2);
+    let engine = w.open();
+    for first in 1..=4 {
+        w.write(&engine, (first..=REGIONS).step_by(4));
+    }
+    w.write(&engine, [7, 8]);
+    let before = w.acked.clone();
+    w.write(&engine, [9]);
+    let vfs = w.vfs.clone();
+    kill(&vfs, engine);
+    w.finish("killed, unsealed tail", Some(before))
+}
+
+/// Killed behind its last group, which is half of the store and above the watermark.
+pub fn unproven_group() -> Store {
+    let mut w = Writer::new(3);
+    let engine = w.open();
+    w.write(&engine, 1..=REGIONS);
+    let before = w.acked.clone();
+    w.write(&engine, 1..=REGIONS);
+    let vfs = w.vfs.clone();
+    kill(&vfs, engine);
+    w.finish("killed, last group above the watermark", Some(before))
+}
+
+/// Closed cleanly; three segments are sealed, and each holds a third of the regions.
+pub fn thirds() -> Store {
+    let mut w = Writer::new(4);
+    for third in 0..3 {
+        let engine = w.open();
+        w.write(&engine, third_of(third));
+        engine.tick().unwrap();
+        engine.close().unwrap();
+    }
+    let engine = w.open();
+    engine.tick().unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    w.finish("closed, three segments sealed", None)
+}
+
+/// The regions whose entries lie in one of its segments.
+pub fn third_of(third: u64) -> std::ops::RangeInclusive<u64> {
+    [1..=33, 34..=66, 67..=REGIONS][third as usize].clone()
+}
+
+impl Store {
+    /// The files with their lengths, without the empty ones.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let all = self.disk.crash(LossPolicy::KeepAll).list();
+        all.into_iter().filter(|(_, len)| *len > 0).collect()
+    }
+
+    /// The bytes of a file that mean something: not what a segment has not used yet.
+    pub fn used_bytes(&self, path: &Path) -> Vec<u64> {
+        let bytes = self.disk.crash(LossPolicy::KeepAll).read_file(path).unwrap();
+        let kind = path.extension().and_then(|e| e.to_str());
+        let is_segment = matches!(kind, Some("log" | "cold" | "free"));
+        let end = match is_segment {
+            true => bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1),
+            false => bytes.len(),
+        };
+        let header = |at: usize| at < 128 || (2048..2176).contains(&at);
+        (0..end).filter(|at| !is_segment || *at >= 4096 || header(*at)).map(|at| at as u64).collect()
+    }
+}
