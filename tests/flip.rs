@@ -80,7 +80,7 @@ fn no_cut_file_loses_an_acknowledged_entry_without_a_word() {
 /// A segment that nothing has named yet, neither a checkpoint nor a later segment, can only vanish without a trace.
 fn is_known(store: &Store, path: &PathBuf) -> bool {
     let newest = store.files().into_iter().map(|f| f.0).filter(|p| p.extension().is_some_and(|e| e == "log")).max();
-    store.without_last.is_none() || Some(path) != newest.as_ref()
+    store.prefixes.is_empty() || Some(path) != newest.as_ref()
 }
 
 #[test]

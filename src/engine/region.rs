@@ -412,7 +412,11 @@ impl Spans<'_> {
                     end += u64::from(next.len);
                 }
                 let span = u32::try_from(end - pos).unwrap_or(loc.len);
-                self.bytes = self.segment.bytes(loc.pos, span)?;
+                self.bytes = match self.segment.bytes(loc.pos, span) {
+                    // The error must be that of the entry that cannot be read.
+                    Err(_) if span > loc.len => self.segment.bytes(loc.pos, loc.len)?,
+                    read => read?,
+                };
                 self.at = pos;
             }
             let from = (pos - self.at) as usize;

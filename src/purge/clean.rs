@@ -1,9 +1,10 @@
 //! Moves what lives in mostly dead segments elsewhere, so that their files can go.
 
+use super::seal::mend_footer;
 use crate::codec::checksum::{crc32, entry_checksum};
 use crate::commit::{Accept, Encoded};
 use crate::engine::report::PurgeReport;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, EntryMeta, Install, Op, Section, TermRun};
 use crate::format::footer::{Footer, FooterBuilder, Tail};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
@@ -75,11 +76,17 @@ fn victims(store: &Store) -> Vec<Arc<Segment>> {
 struct Piece {
     region: RegionId,
     extent: Extent,
+    /// What is known to be damaged of the region.
+    damage: Vec<(u64, u64)>,
 }
 
 /// Moves what lives in the best victims into one cold segment. False when there was nothing to move.
 pub(crate) fn clean(store: &Store, report: &mut PurgeReport) -> Result<bool> {
     let victims = victims(store);
+    for victim in &victims {
+        // A row of its index that rotted would look like a damaged entry.
+        store.report(mend_footer(store, victim).map(drop));
+    }
     let mut pieces = collect(store, &victims)?;
     if pieces.is_empty() {
         return Ok(false);
@@ -95,6 +102,7 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport) -> Result<bool> {
         Ok(())
     })?;
     drop(pieces);
+    let Some(cold) = cold else { return Ok(false) };
     report.moved_bytes += moved;
     report.segments_cleaned += victims.len() as u64;
     store.cleaned_bytes.fetch_add(moved, Ordering::Relaxed);
@@ -115,7 +123,8 @@ fn collect(store: &Store, victims: &[Arc<Segment>]) -> Result<Vec<Piece>> {
             let Some(cell) = store.table.get(region) else { continue };
             let state = cell.read();
             let here = state.extents.iter().filter(|e| e.segment.id == victim.id);
-            pieces.extend(here.cloned().map(|extent| Piece { region, extent }));
+            let damage = state.damage.as_ref().map_or_else(Vec::new, |d| d.ranges.clone());
+            pieces.extend(here.cloned().map(|extent| Piece { region, extent, damage: damage.clone() }));
         }
     }
     Ok(pieces)
@@ -135,12 +144,13 @@ pub(super) struct Writer<'a> {
     started: Instant,
 }
 
-/// Writes a cold segment of about `bytes` of entries, durably, and leaves no trace of one that fails.
+/// Writes a cold segment of about `bytes` of entries, durably, and leaves no trace of one that fails. `None` when there was
+/// nothing to write.
 pub(super) fn write_cold(
     store: &Store,
     bytes: u64,
     fill: impl FnOnce(&mut Writer<'_>) -> Result<()>,
-) -> Result<Arc<Segment>> {
+) -> Result<Option<Arc<Segment>>> {
     let cold = store.factory.create_cold(u64::from(FIRST_RECORD) + bytes + 4096)?;
     let mut w = Writer {
         store,
@@ -154,8 +164,10 @@ pub(super) fn write_cold(
         moved: 0,
         started: Instant::now(),
     };
-    let written = fill(&mut w).and_then(|()| w.finish());
-    if written.is_err() {
+    let filled = fill(&mut w);
+    let empty = w.offset == u64::from(FIRST_RECORD) && w.batch.entries.is_empty();
+    let written = filled.and_then(|()| if empty { Ok(None) } else { w.finish().map(Some) });
+    if !matches!(written, Ok(Some(_))) {
         store.factory.drop_cold(&cold);
     }
     written
@@ -185,14 +197,26 @@ impl Writer<'_> {
         Ok(segment)
     }
 
+    /// Adds the entries of a piece. Damaged ones stay where they are, so that a repair or an older copy of the file can
+    /// still bring them back.
     fn piece(&mut self, piece: &Piece) -> Result<()> {
         let (region, e) = (piece.region, &piece.extent);
-        let mut locs = Vec::with_capacity(e.count() as usize);
-        e.locs(region, e.first, e.last, |loc| locs.push(loc))?;
-        for (index, loc) in (e.first..=e.last).zip(locs) {
-            let id = EntryId::new(e.term(region, index)?, index);
-            let bytes = e.segment.entry(region, id, loc)?;
-            self.push(region, id, loc.crc, &bytes)?;
+        for index in e.first..=e.last {
+            let known = |r: &(u64, u64)| (r.0..=r.1).contains(&index);
+            if piece.damage.iter().any(known) {
+                continue;
+            }
+            let read = e.loc(region, index).and_then(|loc| {
+                let id = EntryId::new(e.term(region, index)?, index);
+                Ok((id, loc.crc, e.segment.entry(region, id, loc)?))
+            });
+            match read {
+                Ok((id, crc, bytes)) => self.push(region, id, crc, &bytes)?,
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    self.store.note_damage(region, index, &error.of_entry(region, index));
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -49,7 +49,9 @@ pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8
     if extent.segment.entry_from_file(region, id, loc).is_err() {
         let sources = [extent.segment.clone()];
         let cold = write_cold(store, payload.len() as u64, |w| w.push(region, id, loc.crc, payload))?;
-        install(store, &cold, &sources)?;
+        if let Some(cold) = cold {
+            install(store, &cold, &sources)?;
+        }
     }
     store.forget_damage(region, id.index..id.index + 1);
     Ok(())

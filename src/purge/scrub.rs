@@ -1,10 +1,11 @@
 //! Looks for rot before a reader meets it.
 
+use super::seal::mend_footer;
+use crate::engine::listener::Event;
 use crate::engine::report::{ScrubOptions, ScrubReport};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::index::Extent;
-use crate::segment::rebuild_footer;
-use crate::store::Store;
+use crate::store::{Store, lock};
 use crate::types::{EntryId, RegionId};
 use std::time::{Duration, Instant};
 
@@ -12,15 +13,26 @@ use std::time::{Duration, Instant};
 pub(crate) fn scrub(store: &Store, options: &ScrubOptions) -> Result<ScrubReport> {
     let mut report = ScrubReport::default();
     for segment in store.shared.segments() {
-        let Some(footer) = segment.footer() else { continue };
+        if segment.footer().is_none() {
+            continue;
+        }
         if options.from_device {
             let dropped = segment.file.drop_cache(0..segment.len);
             dropped.map_err(|e| Error::io("dropping a segment from the cache", &segment.path, e))?;
         }
-        let sound = (0..footer.range_count()).all(|i| footer.range(i).is_some_and(|r| r.verify_locs()));
-        if !sound || footer.deltas().is_err() || footer.installs().is_err() {
-            rebuild_footer(&segment)?;
-            report.footers_rebuilt += 1;
+        // A segment may be removed while this looks at it: then nobody needs its footer.
+        let _one = lock(&store.upkeep);
+        if store.shared.segment(segment.id).is_none() {
+            continue;
+        }
+        match mend_footer(store, &segment) {
+            Ok(mended) => report.footers_rebuilt += u64::from(mended),
+            // Its entries are looked at one by one below.
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                store.shared.tell(&Event::Damage { error: &error });
+                report.damage.push(error);
+            }
+            Err(error) => return Err(error),
         }
     }
     let started = Instant::now();

@@ -1,7 +1,7 @@
 //! Full segments get their footer, and what the heap knew of them is let go.
 
 use crate::engine::listener::Event;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::footer::Footer;
 use crate::segment::{Segment, build_footer, load_footer, write_footer};
 use crate::store::{Store, lock};
@@ -9,7 +9,8 @@ use crate::types::Lsn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Seals every full segment whose records are durable.
+/// Seals every full segment whose records are durable. One whose records are damaged goes without a footer: its entries
+/// are read by what the heap knows, and the segments behind it are sealed all the same.
 pub(crate) fn seal_due(store: &Store) -> Result<()> {
     loop {
         let Some((segment, end)) = lock(&store.shared.sealing).front().cloned() else { return Ok(()) };
@@ -20,7 +21,12 @@ pub(crate) fn seal_due(store: &Store) -> Result<()> {
             }
             store.committer.sync()?;
         }
-        seal(store, &segment, end)?;
+        match seal(store, &segment, end) {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                store.shared.tell(&Event::Damage { error: &error });
+            }
+            sealed => sealed?,
+        }
         lock(&store.shared.sealing).pop_front();
     }
 }
@@ -35,13 +41,31 @@ fn seal(store: &Store, segment: &Arc<Segment>, end: u32) -> Result<()> {
         // Written and not readable: keep the copy that is at hand; the next open builds it again.
         None => Arc::new(
             Footer::open(built.into(), &segment.identity)
-                .map_err(|e| crate::Error::damaged(format!("a footer just built makes no sense: {e}")))?,
+                .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")))?,
         ),
     };
     let entries = footer.entry_count();
     install(store, segment, footer);
     store.shared.tell(&Event::SegmentSealed { segment: segment.id, entries });
     Ok(())
+}
+
+/// Builds the footer anew if any part of it is wrong, on disk too. Whether it was.
+pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<bool> {
+    let Some(footer) = segment.footer() else { return Ok(false) };
+    let listed = (0..footer.range_count()).all(|i| footer.range(i).is_some_and(|r| r.verify_locs()));
+    if listed && footer.deltas().is_ok() && footer.installs().is_ok() {
+        return Ok(false);
+    }
+    let built = build_footer(segment, segment.sealed_end())?;
+    let view = Footer::open(built.clone().into(), &segment.identity)
+        .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None))?;
+    segment.set_footer(Arc::new(view));
+    // It is a cache: one that cannot be written is built again by whoever needs it.
+    if !segment.is_lost {
+        write_footer(&*store.options.vfs, &store.dir, segment.id, &built)?;
+    }
+    Ok(true)
 }
 
 fn install(store: &Store, segment: &Arc<Segment>, footer: Arc<Footer>) {

@@ -27,8 +27,8 @@ impl Outcome {
     }
 }
 
-/// Opens the store and compares it with what was acknowledged. `torn_is_fine`: the last group may be gone if nothing
-/// proves that it was acknowledged.
+/// Opens the store and compares it with what was acknowledged. `torn_is_fine`: the last groups may be gone where
+/// nothing is left that proves that they were acknowledged.
 pub fn examine(vfs: &SimVfs, store: &Store, torn_is_fine: bool) -> Result<Outcome, String> {
     let engine = match options(vfs, 99).open(DIR) {
         Ok(engine) => engine,
@@ -41,8 +41,10 @@ pub fn examine(vfs: &SimVfs, store: &Store, torn_is_fine: bool) -> Result<Outcom
         Err(e) => return Err(format!("open fails with the wrong kind: {e:?}")),
     };
     let mut outcome = compare(&engine, &store.acked);
-    if let (Err(why), Some(before), true) = (&outcome, &store.without_last, torn_is_fine) {
-        outcome = compare(&engine, before).map_err(|e| format!("{why}; without the last group: {e}"));
+    for before in store.prefixes.iter().filter(|_| torn_is_fine) {
+        if let Err(why) = outcome {
+            outcome = compare(&engine, before).map_err(|e| format!("{why}; without the last groups: {e}"));
+        }
     }
     kill(vfs, engine);
     outcome.map(|damaged| Outcome::Open { damaged })

@@ -27,8 +27,9 @@ pub struct Store {
     pub name: &'static str,
     pub disk: Snapshot,
     pub acked: State,
-    /// The state without the last group, where no watermark says that it was durable: a tear may look like that.
-    pub without_last: Option<State>,
+    /// The states without the last groups. Where what proves that a group was durable is erased along with it, a tear
+    /// may look like that.
+    pub prefixes: Vec<State>,
 }
 
 pub fn options(vfs: &SimVfs, life: u64) -> Options {
@@ -85,10 +86,10 @@ impl Writer {
         engine.write(batch, Durability::Synced).unwrap();
     }
 
-    pub fn finish(self, name: &'static str, without_last: Option<State>) -> Store {
+    pub fn finish(self, name: &'static str, prefixes: Vec<State>) -> Store {
         let disk = self.vfs.crash(LossPolicy::KeepAll);
         disk.settle();
-        Store { name, disk: disk.freeze(), acked: self.acked, without_last }
+        Store { name, disk: disk.freeze(), acked: self.acked, prefixes }
     }
 }
 
@@ -104,7 +105,7 @@ pub fn closed() -> Store {
     w.write(&engine, (1..=REGIONS).step_by(4));
     engine.close().unwrap();
     drop(engine);
-    w.finish("closed, one segment sealed", None)
+    w.finish("closed, one segment sealed", Vec::new())
 }
 
 /// Killed with an unsealed tail, whose last record says that all before it is durable and has nothing of its own.
@@ -114,12 +115,13 @@ pub fn proven_tail() -> Store {
     for first in 1..=4 {
         w.write(&engine, (first..=REGIONS).step_by(4));
     }
-    w.write(&engine, [7, 8]);
     let before = w.acked.clone();
+    w.write(&engine, [7, 8]);
+    let between = w.acked.clone();
     w.write(&engine, [9]);
     let vfs = w.vfs.clone();
     kill(&vfs, engine);
-    w.finish("killed, unsealed tail", Some(before))
+    w.finish("killed, unsealed tail", vec![between, before])
 }
 
 /// Killed behind its last group, which is half of the store and above the watermark.
@@ -131,7 +133,7 @@ pub fn unproven_group() -> Store {
     w.write(&engine, 1..=REGIONS);
     let vfs = w.vfs.clone();
     kill(&vfs, engine);
-    w.finish("killed, last group above the watermark", Some(before))
+    w.finish("killed, last group above the watermark", vec![before])
 }
 
 /// Closed cleanly; three segments are sealed, and each holds a third of the regions.
@@ -147,7 +149,7 @@ pub fn thirds() -> Store {
     engine.tick().unwrap();
     engine.close().unwrap();
     drop(engine);
-    w.finish("closed, three segments sealed", None)
+    w.finish("closed, three segments sealed", Vec::new())
 }
 
 /// The regions whose entries lie in one of its segments.

@@ -1,0 +1,444 @@
+//! Damage is named, fenced, told, looked up truthfully, and healed.
+
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop
+
+#[path = "flip/stores.rs"]
+#[allow(dead_code)] // made for the sweeps
+mod stores;
+
+use raftwood::vfs::sim::{LossPolicy, SimVfs};
+use raftwood::{
+    Compression, Durability, Engine, EntryId, ErrorKind, Event, EventListener, Health, Lookup, Options, Purge,
+    ReadLimit, RegionId, ScrubOptions,
+};
+use std::sync::{Arc, Mutex};
+use stores::{DIR, options};
+
+const R: RegionId = RegionId(7);
+const OTHER: RegionId = RegionId(8);
+
+/// Remembers what it is told of damage.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl EventListener for Heard {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::Damage { error } = event {
+            self.0.lock().unwrap().push(error.to_string());
+        }
+    }
+}
+
+struct Fixture {
+    vfs: SimVfs,
+    heard: Arc<Heard>,
+    life: u64,
+}
+
+fn payload(region: RegionId, index: u64) -> Vec<u8> {
+    format!("<region {region} entry {index}>{}", "=".repeat(40)).into_bytes()
+}
+
+fn term(index: u64) -> u64 {
+    1 + index / 4
+}
+
+fn append(engine: &Engine, region: RegionId, indexes: std::ops::RangeInclusive<u64>) {
+    for index in indexes {
+        let mut batch = engine.batch();
+        let bytes = payload(region, index);
+        batch.region(region).append([(EntryId::new(term(index), index), &bytes[..])]).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+    }
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture { vfs: SimVfs::new(5), heard: Arc::default(), life: 0 }
+    }
+
+    fn open_with(&mut self, change: impl FnOnce(Options) -> Options) -> Engine {
+        self.life += 1;
+        change(options(&self.vfs, self.life).listener(self.heard.clone())).open(DIR).unwrap()
+    }
+
+    fn open(&mut self) -> Engine {
+        self.open_with(|o| o)
+    }
+
+    /// Entries 1 to 8 of two regions, in the active segment.
+    fn active(&mut self) -> Engine {
+        let engine = self.open();
+        append(&engine, R, 1..=8);
+        append(&engine, OTHER, 1..=8);
+        engine
+    }
+
+    /// The same in a sealed segment.
+    fn sealed(&mut self) -> Engine {
+        self.active().close().unwrap();
+        let engine = self.open();
+        engine.tick().unwrap();
+        engine
+    }
+
+    /// Where the bytes of an entry lie: file and offset. The newest copy, if there are several.
+    fn find(&self, region: RegionId, index: u64) -> (std::path::PathBuf, u64) {
+        let wanted = payload(region, index);
+        let mut found = None;
+        for (path, len) in self.vfs.list() {
+            if len > 0 && path.extension().is_some_and(|e| e == "log" || e == "cold") {
+                let bytes = self.vfs.read_file(&path).unwrap();
+                if let Some(at) = bytes.windows(wanted.len()).position(|w| w == wanted) {
+                    found = found.max(Some((path, at as u64)));
+                }
+            }
+        }
+        found.unwrap()
+    }
+
+    fn rot(&self, region: RegionId, index: u64) {
+        let (path, at) = self.find(region, index);
+        self.vfs.flip_bit(&path, (at + 3) * 8).unwrap();
+    }
+
+    fn heard(&self) -> usize {
+        self.heard.0.lock().unwrap().len()
+    }
+}
+
+fn damaged(engine: &Engine, region: RegionId) -> Vec<(u64, u64)> {
+    match engine.region(region).health() {
+        Health::Damaged { ranges, hard_state_lost: false } => ranges,
+        Health::Healthy => Vec::new(),
+        other => unreachable!("{other:?}"),
+    }
+}
+
+/// Every entry of the region can be read, and is right.
+fn is_whole(engine: &Engine, region: RegionId, indexes: std::ops::RangeInclusive<u64>) {
+    let read = engine.region(region).entries(indexes.clone(), ReadLimit::NONE).unwrap();
+    assert!(read.iter().map(|e| e.id.index).eq(indexes));
+    for e in &read {
+        assert_eq!((e.id.term, &e.payload[..]), (term(e.id.index), &payload(region, e.id.index)[..]));
+    }
+}
+
+fn reads_damaged(engine: &Engine, region: RegionId, index: u64) {
+    let error = engine.region(region).entry(index).unwrap_err();
+    assert_eq!((error.kind(), error.region()), (ErrorKind::Damaged, Some(region)), "{error}");
+    assert!(error.path().is_some() && error.to_string().contains(&format!("entry {index} ")), "{error}");
+}
+
+#[test]
+fn a_read_that_finds_damage_tells_the_listener_and_fences_the_entry_alone() {
+    for sealed in [false, true] {
+        let mut f = Fixture::new();
+        let engine = if sealed { f.sealed() } else { f.active() };
+        f.rot(R, 5);
+        assert_eq!((engine.region(R).health(), f.heard()), (Health::Healthy, 0));
+        reads_damaged(&engine, R, 5);
+        assert_eq!((damaged(&engine, R), f.heard()), (vec![(5, 5)], 1));
+        // Once found, it is not told again at every read.
+        reads_damaged(&engine, R, 5);
+        assert_eq!(f.heard(), 1);
+        assert_eq!(engine.region(R).entries(.., ReadLimit::NONE).unwrap_err().kind(), ErrorKind::Damaged);
+        is_whole(&engine, R, 1..=4);
+        is_whole(&engine, R, 6..=8);
+        is_whole(&engine, OTHER, 1..=8);
+        assert_eq!(engine.region(R).term(5).unwrap(), term(5));
+        append(&engine, R, 9..=9);
+    }
+}
+
+#[test]
+fn a_lookup_denies_an_entry_only_when_that_is_certain() {
+    let mut f = Fixture::new();
+    let engine = f.sealed();
+    let mut batch = engine.batch();
+    batch.region(R).compact_through(2).unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    f.rot(R, 5);
+    let region = engine.region(R);
+    let lookup = |index: u64, term: u64| region.lookup(EntryId::new(term, index));
+    assert_eq!(lookup(4, term(4)), Lookup::Have);
+    assert_eq!(lookup(5, term(5)), Lookup::HaveDamaged);
+    assert_eq!(lookup(5, 99), Lookup::DontHave);
+    assert_eq!(lookup(1, term(1)), Lookup::Unknown);
+    // The region is known to be damaged: what else is missing nobody can tell.
+    assert_eq!(lookup(9, 3), Lookup::Unknown);
+    assert_eq!(engine.region(OTHER).lookup(EntryId::new(3, 9)), Lookup::DontHave);
+    assert_eq!(engine.region(RegionId(99)).lookup(EntryId::new(1, 1)), Lookup::DontHave);
+}
+
+#[test]
+fn a_repair_takes_only_what_was_recorded_and_survives_a_reopen() {
+    for sealed in [false, true] {
+        let mut f = Fixture::new();
+        let engine = if sealed { f.sealed() } else { f.active() };
+        f.rot(R, 5);
+        reads_damaged(&engine, R, 5);
+        let region = engine.region(R);
+        let right = payload(R, 5);
+        let mut wrong = right.clone();
+        wrong[0] ^= 1;
+        let refused = [
+            (EntryId::new(term(5), 5), wrong),
+            (EntryId::new(term(5), 5), right[1..].to_vec()),
+            (EntryId::new(term(5) + 1, 5), right.clone()),
+            (EntryId::new(term(5), 5), payload(OTHER, 5)),
+        ];
+        for (id, bytes) in refused {
+            assert_eq!(region.repair(id, &bytes).unwrap_err().kind(), ErrorKind::InvalidArgument);
+            assert_eq!(damaged(&engine, R), [(5, 5)]);
+        }
+        region.repair(EntryId::new(term(5), 5), &right).unwrap();
+        assert_eq!(region.health(), Health::Healthy);
+        is_whole(&engine, R, 1..=8);
+        drop(region);
+
+        // Behind a power cut, and behind a clean close.
+        let cut = f.vfs.crash(LossPolicy::LoseAll);
+        let after = options(&cut, 9).open(DIR).unwrap();
+        is_whole(&after, R, 1..=8);
+        is_whole(&after, OTHER, 1..=8);
+        assert_eq!(after.region(R).health(), Health::Healthy);
+        engine.close().unwrap();
+        drop(engine);
+        let engine = f.open();
+        is_whole(&engine, R, 1..=8);
+        append(&engine, R, 9..=9);
+    }
+}
+
+#[test]
+fn overwriting_compacting_and_resetting_heal() {
+    for how in ["overwrite", "truncate", "compact", "reset", "destroy"] {
+        let mut f = Fixture::new();
+        let engine = f.sealed();
+        f.rot(R, 5);
+        reads_damaged(&engine, R, 5);
+        let mut batch = engine.batch();
+        let mut b = batch.region(R);
+        match how {
+            "overwrite" => drop(b.append([(EntryId::new(9, 5), &b"new"[..])]).unwrap()),
+            "truncate" => drop(b.truncate_from(5)),
+            "compact" => drop(b.compact_through(5).unwrap()),
+            "reset" => drop(b.reset(EntryId::new(9, 20)).unwrap()),
+            _ => drop(b.destroy()),
+        }
+        engine.write(batch, Durability::Synced).unwrap();
+        assert_eq!(engine.region(R).health(), Health::Healthy, "{how}");
+        engine.close().unwrap();
+        drop(engine);
+        let engine = f.open();
+        assert_eq!(engine.region(R).health(), Health::Healthy, "{how}");
+        assert!(engine.region(R).entries(.., ReadLimit::NONE).is_ok(), "{how}");
+        is_whole(&engine, OTHER, 1..=8);
+    }
+}
+
+#[test]
+fn a_scrub_finds_rot_in_sealed_and_in_active_segments_and_names_each_entry() {
+    for from_device in [false, true] {
+        let mut f = Fixture::new();
+        let engine = f.sealed();
+        append(&engine, R, 9..=12);
+        f.rot(R, 3);
+        f.rot(OTHER, 4);
+        f.rot(R, 10);
+        let report = engine.scrub(&ScrubOptions::default().from_device(from_device)).unwrap();
+        assert_eq!((report.entries, report.damage.len(), f.heard()), (20 - 3, 3, 3));
+        assert_eq!(damaged(&engine, R), [(3, 3), (10, 10)]);
+        assert_eq!(damaged(&engine, OTHER), [(4, 4)]);
+        // What was found is known to the next life too.
+        engine.close().unwrap();
+        drop(engine);
+        let engine = f.open();
+        assert_eq!(damaged(&engine, R), [(3, 3), (10, 10)]);
+    }
+}
+
+#[test]
+fn a_scrub_builds_a_rotten_footer_anew_on_disk_too() {
+    let mut f = Fixture::new();
+    let engine = f.sealed();
+    let (path, len) = f.vfs.list().into_iter().find(|(p, _)| p.extension().is_some_and(|e| e == "foot")).unwrap();
+    let before = f.vfs.read_file(&path).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    // The last location: its checksum is looked at when an entry does not verify.
+    f.vfs.flip_bit(&path, (len - 2) * 8).unwrap();
+    let engine = f.open();
+    let report = engine.scrub(&ScrubOptions::default()).unwrap();
+    assert_eq!((report.footers_rebuilt, report.damage.len(), f.heard()), (1, 0, 0));
+    assert_eq!(f.vfs.read_file(&path).unwrap(), before);
+    assert_eq!(engine.scrub(&ScrubOptions::default()).unwrap().footers_rebuilt, 0);
+    is_whole(&engine, R, 1..=8);
+    is_whole(&engine, OTHER, 1..=8);
+}
+
+#[test]
+fn a_read_through_a_rotten_footer_is_right() {
+    let mut f = Fixture::new();
+    f.sealed().close().unwrap();
+    let (path, len) = f.vfs.list().into_iter().find(|(p, _)| p.extension().is_some_and(|e| e == "foot")).unwrap();
+    f.vfs.flip_bit(&path, (len - 2) * 8).unwrap();
+    let engine = f.open();
+    is_whole(&engine, OTHER, 1..=8);
+    assert_eq!((engine.region(OTHER).health(), f.heard()), (Health::Healthy, 0));
+}
+
+#[test]
+fn the_digest_is_equal_on_replicas_with_another_layout_and_differs_by_one_entry() {
+    let mut plain = Fixture::new();
+    let a = plain.sealed();
+    let mut other = Fixture::new();
+    let b = other.open_with(|o| o.compression(Compression::Lz4 { min_batch_bytes: 64 }));
+    let mut batch = b.batch();
+    for index in 1..=8 {
+        let bytes = payload(R, index);
+        batch.region(R).append([(EntryId::new(term(index), index), &bytes[..])]).unwrap();
+    }
+    b.write(batch, Durability::Synced).unwrap();
+    let digest = a.region(R).checksum(..).unwrap();
+    assert_eq!(digest.entries(), 8);
+    assert_eq!(digest, b.region(R).checksum(..).unwrap());
+    assert_eq!(a.region(R).checksum(2..5).unwrap(), b.region(R).checksum(2..5).unwrap());
+    assert_ne!(a.region(R).checksum(2..5).unwrap(), b.region(R).checksum(3..6).unwrap());
+    // A repaired entry lies elsewhere.
+    plain.rot(R, 5);
+    assert_eq!(a.region(R).checksum(..).unwrap_err().kind(), ErrorKind::Damaged);
+    a.region(R).repair(EntryId::new(term(5), 5), &payload(R, 5)).unwrap();
+    assert_eq!(a.region(R).checksum(..).unwrap(), digest);
+    // One entry with other bytes.
+    let mut batch = b.batch();
+    batch.region(R).append([(EntryId::new(term(8), 8), &b"another"[..])]).unwrap();
+    b.write(batch, Durability::Synced).unwrap();
+    assert_ne!(b.region(R).checksum(..).unwrap(), digest);
+    assert_eq!(a.region(R).checksum(..=7).unwrap(), b.region(R).checksum(..=7).unwrap());
+}
+
+#[test]
+fn a_bad_sector_fails_the_reads_of_its_entries_and_no_later_ones() {
+    for sealed in [false, true] {
+        let mut f = Fixture::new();
+        let engine = if sealed { f.sealed() } else { f.active() };
+        let (path, at) = f.find(R, 5);
+        let sector = at / 512;
+        let bytes = f.vfs.read_file(&path).unwrap()[(sector * 512) as usize..][..512].to_vec();
+        f.vfs.add_bad_sector(&path, sector).unwrap();
+        reads_damaged(&engine, R, 5);
+        is_whole(&engine, OTHER, 8..=8);
+        // It may have been the cable.
+        assert_eq!(engine.region(R).health(), Health::Healthy);
+        f.vfs.write_bytes(&path, sector * 512, &bytes).unwrap();
+        f.vfs.settle();
+        let healed = f.vfs.crash(LossPolicy::KeepAll);
+        drop(healed);
+    }
+}
+
+#[test]
+fn a_failed_read_names_the_entry_that_cannot_be_read() {
+    let mut f = Fixture::new();
+    let engine = f.open();
+    let mut batch = engine.batch();
+    for index in 1..=100 {
+        let bytes = payload(R, index);
+        batch.region(R).append([(EntryId::new(term(index), index), &bytes[..])]).unwrap();
+    }
+    engine.write(batch, Durability::Synced).unwrap();
+    let (path, at) = f.find(R, 60);
+    f.vfs.add_bad_sector(&path, at / 512).unwrap();
+    let error = engine.region(R).entries(.., ReadLimit::NONE).unwrap_err();
+    let mut readable = 0;
+    while engine.region(R).entry(readable + 1).is_ok() {
+        readable += 1;
+    }
+    assert!(readable > 40 && readable < 60, "{readable}");
+    assert!(error.to_string().contains(&format!("entry {} ", readable + 1)), "{error}");
+}
+
+#[test]
+fn the_cleaner_leaves_a_damaged_entry_where_it_is_and_loses_nothing() {
+    let mut f = Fixture::new();
+    let purge = |o: Options| o.purge(Purge::default().background(false).garbage_percent_max(10));
+    let engine = f.open_with(purge);
+    append(&engine, R, 1..=8);
+    // Garbage: rolled segments of a region that is compacted.
+    let filler = vec![b'.'; 20 << 10];
+    for index in 1..=24 {
+        let mut batch = engine.batch();
+        batch.region(OTHER).append([(EntryId::new(1, index), &filler[..])]).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+        if index % 3 == 0 {
+            append(&engine, RegionId(100 + index), 1..=2);
+        }
+    }
+    engine.tick().unwrap();
+    let mut batch = engine.batch();
+    batch.region(OTHER).compact_through(24).unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    f.rot(R, 5);
+    let old = f.find(R, 4).0;
+    let report = engine.purge().unwrap();
+    assert!(report.moved_bytes > 0, "{report:?}");
+    assert_ne!(f.find(R, 4).0, old, "its neighbours were moved");
+    assert_eq!((damaged(&engine, R), f.heard()), (vec![(5, 5)], 1));
+    let check = |engine: &Engine| {
+        reads_damaged(engine, R, 5);
+        is_whole(engine, R, 1..=4);
+        is_whole(engine, R, 6..=8);
+        (1..=8).for_each(|n| is_whole(engine, RegionId(100 + 3 * n), 1..=2));
+    };
+    check(&engine);
+    engine.close().unwrap();
+    drop(engine);
+    let engine = f.open_with(purge);
+    check(&engine);
+    engine.region(R).repair(EntryId::new(term(5), 5), &payload(R, 5)).unwrap();
+    is_whole(&engine, R, 1..=8);
+}
+
+#[test]
+fn a_flip_in_memory_behind_the_hand_over_is_found_by_the_first_read() {
+    for compression in [Compression::None, Compression::Lz4 { min_batch_bytes: 16 }] {
+        let mut f = Fixture::new();
+        let engine = f.open_with(|o| o.compression(compression));
+        let mut batch = engine.batch();
+        let bytes = payload(R, 1);
+        let mut b = batch.region(R);
+        b.append([(EntryId::new(1, 1), &bytes[..])]).unwrap();
+        // The buffer is the batch's own: this stands for a bit that flips between the hand-over and the write.
+        b.append_with(EntryId::new(1, 2), |buffer| {
+            buffer[5] ^= 1;
+            buffer.extend_from_slice(b"second");
+        })
+        .unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+        reads_damaged(&engine, R, 1);
+        assert_eq!(&engine.region(R).entry(2).unwrap().payload[..], b"second");
+        assert_eq!(f.heard(), 1);
+    }
+}
+
+#[test]
+fn a_record_that_rots_before_its_segment_is_sealed_stops_neither_sealing_nor_checkpoints() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    // The description of the first batch, beyond mending.
+    f.vfs.write_bytes("/db/0000000001.log", 4096 + 66, &[0xff; 8]).unwrap();
+    let filler = vec![b'.'; 20 << 10];
+    for index in 9..=24 {
+        let mut batch = engine.batch();
+        batch.region(OTHER).append([(EntryId::new(20, index), &filler[..])]).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+    }
+    engine.tick().unwrap();
+    assert!(f.heard() > 0);
+    assert!(f.vfs.read_file("/db/0000000002.foot").is_ok(), "{:?}", f.vfs.list());
+    assert!(f.vfs.list().iter().any(|(p, _)| p.ends_with("0000000002.ckpt")), "{:?}", f.vfs.list());
+    is_whole(&engine, R, 1..=8);
+}
