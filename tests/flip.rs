@@ -13,7 +13,7 @@ mod stores;
 
 use oracle::{Outcome, sweep};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use stores::{Store, third_of};
 
 fn stores() -> [Store; 3] {
@@ -78,9 +78,10 @@ fn no_cut_file_loses_an_acknowledged_entry_without_a_word() {
 }
 
 /// A segment that nothing has named yet, neither a checkpoint nor a later segment, can only vanish without a trace.
-fn is_known(store: &Store, path: &PathBuf) -> bool {
-    let newest = store.files().into_iter().map(|f| f.0).filter(|p| p.extension().is_some_and(|e| e == "log")).max();
-    store.prefixes.is_empty() || Some(path) != newest.as_ref()
+fn is_known(store: &Store, path: &Path) -> bool {
+    let newest =
+        store.files().into_iter().map(|f| f.0).filter(|p| p.extension().is_some_and(|e| e == "log")).max();
+    store.prefixes.is_empty() || Some(path) != newest.as_deref()
 }
 
 #[test]

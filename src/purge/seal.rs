@@ -58,8 +58,9 @@ pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<bool> {
         return Ok(false);
     }
     let built = build_footer(segment, segment.sealed_end())?;
-    let view = Footer::open(built.clone().into(), &segment.identity)
-        .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None))?;
+    let view = Footer::open(built.clone().into(), &segment.identity).map_err(|e| {
+        Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None)
+    })?;
     segment.set_footer(Arc::new(view));
     // It is a cache: one that cannot be written is built again by whoever needs it.
     if !segment.is_lost {

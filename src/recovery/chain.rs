@@ -100,10 +100,19 @@ pub(super) fn follow(
         forget(&mut links[at]);
     }
 
-    let (tail, cut) = match purpose {
+    // Nothing stands in any segment behind the last of the log.
+    let end =
+        log.last().map(|&at| (links[at].segment.clone(), links[at].end, links[at].sealed)).filter(|end| {
+            let later = links.iter().filter(|l| l.segment.id > end.0.id);
+            !end.2 && later.clone().all(|l| l.end == FIRST_RECORD && l.behind.is_none())
+        });
+    let (tail, cut, torn) = match purpose {
         Purpose::Write => cut_at_watermark(&mut links, watermark, options, report)?,
-        Purpose::Inspect => (Vec::new(), false),
+        Purpose::Inspect => (Vec::new(), false, true),
     };
+    if let (Some((segment, end, _)), false) = (end, torn) {
+        tail::ends_clearly(&segment, end, options)?;
+    }
     let mut last = log.first().and_then(|&at| links[at].follows).unwrap_or(before);
     for link in &links {
         if link.end > FIRST_RECORD {
@@ -208,6 +217,14 @@ fn read_link(
         link.records.push((record.end(), record.shape, record.header.watermark));
         previous = Some(record.shape);
         report.tail_batches += 1;
+    }
+    // Nobody can say that the log ends where the device cannot be read.
+    if let Some(sector) = scanner.bad_sector(u64::from(link.end)..u64::MAX) {
+        return Err(Error::damaged(
+            "the device cannot read a sector behind the last record that is whole: acknowledged records may stand there; \
+             copy the store to another device, or restore it",
+        )
+        .at(&segment.path, Some(sector * 512)));
     }
     Ok(link)
 }
@@ -342,13 +359,14 @@ fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {
     .at(&at.unwrap_or_default(), Some(u64::from(hole.offset())))
 }
 
-/// Takes what lies behind the watermark out of the log, verified, to be made durable anew.
+/// Takes what lies behind the watermark out of the log, verified, to be made durable anew. Also returns whether anything was
+/// taken out, and whether a tear was found.
 fn cut_at_watermark(
     links: &mut [Link],
     watermark: Lsn,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<(Vec<TailRecord>, bool)> {
+) -> Result<(Vec<TailRecord>, bool, bool)> {
     let mut tail = Vec::new();
     let (mut torn, mut cut) = (false, false);
     for link in links.iter_mut().filter(|l| !l.sealed) {
@@ -369,5 +387,5 @@ fn cut_at_watermark(
         link.last = keep.checked_sub(1).map_or(Shape::default(), |i| link.records[i].1);
         link.records.truncate(keep);
     }
-    Ok((tail, cut))
+    Ok((tail, cut, torn))
 }

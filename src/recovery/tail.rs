@@ -8,7 +8,7 @@ use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Install};
-use crate::format::record::{RECORD_HEADER_LEN, RecordKind, record_len};
+use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Record, Scanner};
 use crate::segment::verify::{WrongEntry, wrong_entries};
@@ -62,7 +62,7 @@ pub(super) fn collect(
                 (verdict, record.end())
             }
             Found::BadDescription(header) => {
-                let len = record_len(header.desc_len, header.payload_len);
+                let len = bytes_of(header);
                 (unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)?, at)
             }
             Found::Nothing => {
@@ -80,6 +80,26 @@ pub(super) fn collect(
         }
     }
     Ok(true)
+}
+
+/// Refuses a log behind whose last record stands something that is neither a record nor the remains of a torn one.
+pub(super) fn ends_clearly(segment: &Segment, at: u32, options: &Options) -> Result<()> {
+    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
+    let len = match scanner.look(at)? {
+        // It belongs to another history.
+        Found::Record(_) => return Ok(()),
+        Found::BadDescription(header) => bytes_of(&header),
+        Found::Nothing => u64::from(RECORD_HEADER_LEN),
+    };
+    match unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)? {
+        Verdict::Refuse => Err(refused(segment, at)),
+        _ => Ok(()),
+    }
+}
+
+/// The length of a record without its padding, whose zeros would look like a tear.
+fn bytes_of(header: &RecordHeader) -> u64 {
+    u64::from(RECORD_HEADER_LEN) + u64::from(header.desc_len) + u64::from(header.payload_len)
 }
 
 /// Judges a record whose header and description are right.
@@ -113,7 +133,9 @@ fn weigh(
                 tear |= !flipped && looks_unwritten(scanner, place)?;
                 rot &= flipped;
             }
-            let stale = segment.previous_salt != 0;
+            let place = u64::from(base)..u64::from(base) + payload.len() as u64;
+            let failed = scanner.bad_sector(place).is_some();
+            let stale = segment.previous_salt != 0 && !failed;
             (Facts { record: RecordIs::WrongInPayload, tear, stale, rot, policy }, wrong)
         }
         None => (
@@ -135,12 +157,7 @@ fn weigh(
 
 /// Whether flipping one bit back makes the entry match, and no unwritten sector can be the cause: then the bit would be
 /// one of many that differ, unless the record hardly reaches into that sector, and some of it would not be zero.
-fn is_one_flip(
-    scanner: &mut Scanner<'_>,
-    wrong: &WrongEntry,
-    base: u32,
-    record: &Record,
-) -> Result<bool> {
+fn is_one_flip(scanner: &mut Scanner<'_>, wrong: &WrongEntry, base: u32, record: &Record) -> Result<bool> {
     let Some(bytes) = &wrong.bytes else { return Ok(false) };
     let found = entry_checksum(wrong.region, wrong.id, bytes);
     let Some(Flip::Message { byte, .. }) = find_flip(bytes.len(), found, wrong.crc) else { return Ok(false) };
@@ -162,8 +179,9 @@ fn unreadable(
     options: &Options,
 ) -> Result<Verdict> {
     let beyond = place.end > segment.len;
-    let tear = beyond || looks_unwritten(scanner, place)?;
-    let (stale, policy) = (segment.previous_salt != 0, options.tail_policy);
+    let tear = beyond || looks_unwritten(scanner, place.clone())?;
+    let failed = scanner.bad_sector(place).is_some();
+    let (stale, policy) = (segment.previous_salt != 0 && !failed, options.tail_policy);
     Ok(judge(Facts { record: RecordIs::Unreadable, tear, stale, rot: false, policy }))
 }
 

@@ -4,6 +4,7 @@
 //! has to be rebuilt. Reads go through a bounded window of positional reads, not the mapping, so that a bad sector is
 //! an error and not a signal, and memory does not grow with the segment.
 
+use super::EIO;
 use super::verify::wrong_entries;
 use crate::codec::checksum::crc32;
 use crate::codec::mend::{Flip, find_flip};
@@ -15,6 +16,8 @@ use crate::types::Lsn;
 use crate::vfs::VfsFile;
 use crate::vfs::io::read_up_to;
 use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 /// How much is read at once.
@@ -64,6 +67,8 @@ pub(crate) struct Scanner<'a> {
     limit: u64,
     window: Vec<u8>,
     window_at: u64,
+    /// Sectors that the device could not read.
+    bad: BTreeSet<u64>,
 }
 
 impl<'a> Scanner<'a> {
@@ -77,6 +82,7 @@ impl<'a> Scanner<'a> {
             limit,
             window: Vec::new(),
             window_at: 0,
+            bad: BTreeSet::new(),
         }
     }
 
@@ -201,8 +207,10 @@ impl<'a> Scanner<'a> {
             // Lengths were checked against the limit, and the limit is the file's length: no hostile allocation.
             let want = WINDOW_BYTES.max(len).min(self.limit.saturating_sub(offset) as usize);
             self.window.resize(want, 0);
-            let got = read_up_to(self.file, &mut self.window, offset)
-                .map_err(|e| Error::io("reading a segment", self.path, e).at(self.path, Some(offset)))?;
+            let got = match read_up_to(self.file, &mut self.window, offset) {
+                Err(e) if e.raw_os_error() == Some(EIO) => self.read_around(offset)?,
+                read => read.map_err(|e| self.failed(offset, e))?,
+            };
             self.window.truncate(got);
             self.window_at = offset;
         }
@@ -210,7 +218,45 @@ impl<'a> Scanner<'a> {
         let to = (from + len).min(self.window.len());
         Ok(self.window.get(from..to).unwrap_or(&[]))
     }
+
+    /// Fills the window sector by sector. What the device cannot read is rot like any other: it shows as bytes that are
+    /// right nowhere and look like no tear.
+    fn read_around(&mut self, offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while done < self.window.len() {
+            let at = offset + done as u64;
+            let len = ((SECTOR - at % SECTOR) as usize).min(self.window.len() - done);
+            let sector = &mut self.window[done..done + len];
+            match read_up_to(self.file, sector, at) {
+                Ok(n) if n < len => return Ok(done + n),
+                Err(e) if e.raw_os_error() == Some(EIO) => {
+                    sector.fill(UNREADABLE);
+                    self.bad.insert(at / SECTOR);
+                }
+                read => drop(read.map_err(|e| self.failed(at, e))?),
+            }
+            done += len;
+        }
+        Ok(done)
+    }
+
+    fn failed(&self, offset: u64, e: std::io::Error) -> Error {
+        Error::io("reading a segment", self.path, e).at(self.path, Some(offset))
+    }
+
+    /// The first sector from `place` that the device could not read.
+    pub(crate) fn bad_sector(&self, place: Range<u64>) -> Option<u64> {
+        if place.is_empty() {
+            return None;
+        }
+        self.bad.range(place.start / SECTOR..=(place.end - 1) / SECTOR).next().copied()
+    }
 }
+
+const SECTOR: u64 = 512;
+
+/// What stands for a byte that cannot be read.
+const UNREADABLE: u8 = 0xa5;
 
 /// The header with one bit flipped back, if that makes it right. Position, magic and checksum all have to agree.
 fn mend_header(head: &[u8], seed: u32, at: Lsn) -> Option<(RecordHeader, Shape)> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What became of a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Open failed and named a file.
     Refused(String),
     /// These regions have an entry that cannot be read, or do not know their hard state.
@@ -19,7 +19,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// How many regions stopped serving.
-    pub fn stopped(&self) -> usize {
+    pub(crate) fn stopped(&self) -> usize {
         match self {
             Outcome::Refused(_) => REGIONS as usize,
             Outcome::Open { damaged } => damaged.len(),
@@ -29,7 +29,7 @@ impl Outcome {
 
 /// Opens the store and compares it with what was acknowledged. `torn_is_fine`: the last groups may be gone where
 /// nothing is left that proves that they were acknowledged.
-pub fn examine(vfs: &SimVfs, store: &Store, torn_is_fine: bool) -> Result<Outcome, String> {
+pub(crate) fn examine(vfs: &SimVfs, store: &Store, torn_is_fine: bool) -> Result<Outcome, String> {
     let engine = match options(vfs, 99).open(DIR) {
         Ok(engine) => engine,
         Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
@@ -116,22 +116,22 @@ fn serves(engine: &Engine, id: u64, acked: &Acked) -> Result<bool, String> {
 
 /// What many harms did.
 #[derive(Default, Debug)]
-pub struct Tally {
-    pub tried: usize,
-    pub stopped: usize,
-    pub refused: usize,
-    pub damaged: usize,
+pub(crate) struct Tally {
+    pub(crate) tried: usize,
+    pub(crate) stopped: usize,
+    pub(crate) refused: usize,
+    pub(crate) damaged: usize,
     /// Refusals, digits left out.
-    pub reasons: BTreeMap<String, usize>,
-    pub violations: Vec<String>,
+    pub(crate) reasons: BTreeMap<String, usize>,
+    pub(crate) violations: Vec<String>,
 }
 
 impl Tally {
-    pub fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.stopped as f64 / self.tried.max(1) as f64
     }
 
-    pub fn check(&self, name: &str) {
+    pub(crate) fn check(&self, name: &str) {
         println!(
             "{name}: {} tried, {} opens refused, {} with damaged regions, {:.4} regions stopped on average",
             self.tried,
@@ -148,7 +148,7 @@ impl Tally {
 }
 
 /// Does each harm to a copy of the store and examines it, on two threads.
-pub fn sweep<H: Sync + std::fmt::Debug>(
+pub(crate) fn sweep<H: Sync + std::fmt::Debug>(
     store: &Store,
     harms: &[H],
     torn_is_fine: bool,
@@ -178,10 +178,13 @@ pub fn sweep<H: Sync + std::fmt::Debug>(
                                 match &outcome {
                                     Outcome::Refused(why) => {
                                         tally.refused += 1;
-                                        let plain: String = why.chars().filter(|c| !c.is_ascii_digit()).collect();
+                                        let plain: String =
+                                            why.chars().filter(|c| !c.is_ascii_digit()).collect();
                                         *tally.reasons.entry(plain).or_default() += 1;
                                     }
-                                    Outcome::Open { damaged } => tally.damaged += usize::from(!damaged.is_empty()),
+                                    Outcome::Open { damaged } => {
+                                        tally.damaged += usize::from(!damaged.is_empty())
+                                    }
                                 }
                                 outcomes.push((n, outcome));
                             }

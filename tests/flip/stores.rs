@@ -8,31 +8,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub const DIR: &str = "/db";
+pub(crate) const DIR: &str = "/db";
 
 /// How many regions each store has.
-pub const REGIONS: u64 = 100;
+pub(crate) const REGIONS: u64 = 100;
 
 /// What was acknowledged of one region.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Acked {
-    pub entries: Vec<(EntryId, Bytes)>,
-    pub hard_state: Option<Bytes>,
+pub(crate) struct Acked {
+    pub(crate) entries: Vec<(EntryId, Bytes)>,
+    pub(crate) hard_state: Option<Bytes>,
 }
 
-pub type State = BTreeMap<u64, Acked>;
+pub(crate) type State = BTreeMap<u64, Acked>;
 
 /// A store on a disk that nobody has open.
-pub struct Store {
-    pub name: &'static str,
-    pub disk: Snapshot,
-    pub acked: State,
+pub(crate) struct Store {
+    pub(crate) name: &'static str,
+    pub(crate) disk: Snapshot,
+    pub(crate) acked: State,
     /// The states without the last groups. Where what proves that a group was durable is erased along with it, a tear
     /// may look like that.
-    pub prefixes: Vec<State>,
+    pub(crate) prefixes: Vec<State>,
 }
 
-pub fn options(vfs: &SimVfs, life: u64) -> Options {
+pub(crate) fn options(vfs: &SimVfs, life: u64) -> Options {
     let salt = AtomicU64::new(life << 32 | 0x5a17);
     Options::new()
         .segment_bytes(64 << 10)
@@ -44,31 +44,31 @@ pub fn options(vfs: &SimVfs, life: u64) -> Options {
 }
 
 /// Ends a process: nothing that dropping the engine would do reaches the disk.
-pub fn kill(vfs: &SimVfs, engine: Engine) {
+pub(crate) fn kill(vfs: &SimVfs, engine: Engine) {
     vfs.halt_after(0);
     drop(engine);
     vfs.halt_after(u64::MAX);
 }
 
 /// Writes stores and remembers.
-pub struct Writer {
-    pub vfs: SimVfs,
-    pub acked: State,
+pub(crate) struct Writer {
+    pub(crate) vfs: SimVfs,
+    pub(crate) acked: State,
     life: u64,
 }
 
 impl Writer {
-    pub fn new(seed: u64) -> Writer {
+    pub(crate) fn new(seed: u64) -> Writer {
         Writer { vfs: SimVfs::new(seed), acked: State::new(), life: 0 }
     }
 
-    pub fn open(&mut self) -> Engine {
+    pub(crate) fn open(&mut self) -> Engine {
         self.life += 1;
         options(&self.vfs, self.life).open(DIR).unwrap()
     }
 
     /// One batch: one more entry and a new hard state for each of these regions.
-    pub fn write(&mut self, engine: &Engine, regions: impl IntoIterator<Item = u64>) {
+    pub(crate) fn write(&mut self, engine: &Engine, regions: impl IntoIterator<Item = u64>) {
         let mut batch = engine.batch();
         for id in regions {
             let acked = self.acked.entry(id).or_default();
@@ -86,7 +86,7 @@ impl Writer {
         engine.write(batch, Durability::Synced).unwrap();
     }
 
-    pub fn finish(self, name: &'static str, prefixes: Vec<State>) -> Store {
+    pub(crate) fn finish(self, name: &'static str, prefixes: Vec<State>) -> Store {
         let disk = self.vfs.crash(LossPolicy::KeepAll);
         disk.settle();
         Store { name, disk: disk.freeze(), acked: self.acked, prefixes }
@@ -94,7 +94,7 @@ impl Writer {
 }
 
 /// Closed cleanly; the first of its segments is sealed.
-pub fn closed() -> Store {
+pub(crate) fn closed() -> Store {
     let mut w = Writer::new(1);
     let engine = w.open();
     w.write(&engine, 1..=REGIONS);
@@ -109,7 +109,7 @@ pub fn closed() -> Store {
 }
 
 /// Killed with an unsealed tail, whose last record says that all before it is durable and has nothing of its own.
-pub fn proven_tail() -> Store {
+pub(crate) fn proven_tail() -> Store {
     let mut w = Writer::new(2);
     let engine = w.open();
     for first in 1..=4 {
@@ -125,7 +125,7 @@ pub fn proven_tail() -> Store {
 }
 
 /// Killed behind its last group, which is half of the store and above the watermark.
-pub fn unproven_group() -> Store {
+pub(crate) fn unproven_group() -> Store {
     let mut w = Writer::new(3);
     let engine = w.open();
     w.write(&engine, 1..=REGIONS);
@@ -133,11 +133,12 @@ pub fn unproven_group() -> Store {
     w.write(&engine, 1..=REGIONS);
     let vfs = w.vfs.clone();
     kill(&vfs, engine);
-    w.finish("killed, last group above the watermark", vec![before])
+    // The header of the second group, which proves the first, shares a sector with it.
+    w.finish("killed, last group above the watermark", vec![before, State::new()])
 }
 
 /// Closed cleanly; three segments are sealed, and each holds a third of the regions.
-pub fn thirds() -> Store {
+pub(crate) fn thirds() -> Store {
     let mut w = Writer::new(4);
     for third in 0..3 {
         let engine = w.open();
@@ -153,19 +154,19 @@ pub fn thirds() -> Store {
 }
 
 /// The regions whose entries lie in one of its segments.
-pub fn third_of(third: u64) -> std::ops::RangeInclusive<u64> {
+pub(crate) fn third_of(third: u64) -> std::ops::RangeInclusive<u64> {
     [1..=33, 34..=66, 67..=REGIONS][third as usize].clone()
 }
 
 impl Store {
     /// The files with their lengths, without the empty ones.
-    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+    pub(crate) fn files(&self) -> Vec<(PathBuf, u64)> {
         let all = self.disk.crash(LossPolicy::KeepAll).list();
         all.into_iter().filter(|(_, len)| *len > 0).collect()
     }
 
     /// The bytes of a file that mean something: not what a segment has not used yet.
-    pub fn used_bytes(&self, path: &Path) -> Vec<u64> {
+    pub(crate) fn used_bytes(&self, path: &Path) -> Vec<u64> {
         let bytes = self.disk.crash(LossPolicy::KeepAll).read_file(path).unwrap();
         let kind = path.extension().and_then(|e| e.to_str());
         let is_segment = matches!(kind, Some("log" | "cold" | "free"));

@@ -104,6 +104,14 @@ impl SimVfs {
         Ok(())
     }
 
+    /// The device reads this sector again: it was the cable.
+    pub fn heal_sector(&self, path: impl AsRef<Path>, sector: u64) -> Result<()> {
+        let mut state = self.shared.lock();
+        let ino = state.disk.lookup(path.as_ref())?;
+        state.disk.file(ino)?.bad.remove(&sector);
+        Ok(())
+    }
+
     /// Makes everything durable, as a long quiet time would: nothing is pending any more.
     pub fn settle(&self) {
         let mut state = self.shared.lock();
