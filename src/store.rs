@@ -143,6 +143,13 @@ impl Store {
         self.shared.tell(&Event::Damage { error });
     }
 
+    /// These entries were read and are right.
+    pub(crate) fn forget_damage(&self, region: RegionId, indexes: std::ops::Range<u64>) {
+        if let Some(cell) = self.table.get(region) {
+            cell.write().forget_damage(indexes);
+        }
+    }
+
     /// What a background task failed with goes to the listeners; the task comes round again.
     pub(crate) fn report(&self, outcome: Result<()>) {
         if let Err(error) = outcome {

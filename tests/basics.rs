@@ -1,5 +1,7 @@
 //! The engine on a real disk, from the outside.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop
+
 use raftwood::{Durability, Engine, EntryId, EntryRef, ErrorKind, Options, Pool, ReadLimit, RegionId};
 
 fn entries(term: u64, range: std::ops::RangeInclusive<u64>) -> Vec<(EntryId, Vec<u8>)> {

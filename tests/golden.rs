@@ -22,6 +22,11 @@ type Files = BTreeMap<String, Vec<u8>>;
 const STORES: [&str; 7] =
     ["clean-close", "unsealed-tail", "sealed", "cold", "compressed", "destroyed", "index-zero"];
 
+/// Stores whose bytes depend on what is policy and not format: which segments the cleaner takes, say. They are read for ever,
+/// and not written again. When a policy changes, its store comes here; it is not refreshed.
+#[cfg(feature = "sim")]
+const READ_ONLY: [&str; 1] = ["cold"];
+
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)
 }
@@ -177,6 +182,9 @@ mod written_today {
             let (files, expected) = make(name);
             if std::env::var_os("RAFTWOOD_REFRESH_GOLDEN").is_some() {
                 save(name, &files, &expected);
+            }
+            if READ_ONLY.contains(&name) {
+                continue;
             }
             let kept = load(name);
             let names =

@@ -1,5 +1,7 @@
 //! Two processes and one directory: the test runs itself again as the second one.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on should stop
+
 use raftwood::{Durability, Engine, EntryId, ErrorKind, Options, RegionId};
 use std::path::Path;
 use std::process::{Command, ExitStatus};

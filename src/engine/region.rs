@@ -5,12 +5,12 @@ use crate::engine::digest::Digest;
 use crate::engine::report::{Health, Lookup, RegionStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
-use crate::index::{Extent, RegionState, TermAt};
+use crate::index::{Damage, Extent, RegionState, TermAt};
 use crate::purge;
 use crate::segment::{Segment, rebuild_footer};
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
 use bytes::Bytes;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 /// The name of one region of an engine, to read from. Cheap to make and to clone; it keeps no snapshot: each call
@@ -78,15 +78,18 @@ impl Region {
     /// `Compacted`, `Unavailable`; `Damaged` if the bytes do not match the checksum that was taken when the entry was
     /// handed over.
     pub fn entry(&self, index: u64) -> Result<Entry> {
-        self.rescued(|| {
-            let extent = self.with(|s| match s.extent(index) {
-                Some(e) => self.unless_damaged(s, index, index).map(|()| e.part(index, index)),
-                None if index < first_or_next(s) => Err(self.compacted(s, index)),
-                None => Err(self.unavailable(s, index)),
-            });
-            let extent = extent.map_err(Failed::Plainly)?;
-            self.read_one(&extent, index).map_err(|e| Failed::At(index, extent.segment.clone(), e))
-        })
+        self.rescued(
+            || {
+                let extent = self.with(|s| match s.extent(index) {
+                    Some(e) => Ok(e.part(index, index)),
+                    None if index < first_or_next(s) => Err(self.compacted(s, index)),
+                    None => Err(self.unavailable(s, index)),
+                });
+                let extent = extent.map_err(Failed::Plainly)?;
+                self.read_one(&extent, index).map_err(|e| Failed::At(index, extent.segment.clone(), e))
+            },
+            |e| e.id.index..e.id.index + 1,
+        )
     }
 
     fn read_one(&self, extent: &Extent, index: u64) -> Result<Entry> {
@@ -96,15 +99,28 @@ impl Region {
         Ok(Entry { id, payload })
     }
 
-    /// Tries `read`; where it meets damage, builds the segment's footer anew, which may have been what was wrong, and
-    /// tries once more. What is still damaged then is noted, told to the listeners, and returned.
-    fn rescued<T>(&self, read: impl Fn() -> Result<T, Failed>) -> Result<T> {
-        let damage = match read() {
-            Ok(value) => return Ok(value),
+    /// Tries `read`; where it meets damage that is new, builds the segment's footer anew, which may have been what was
+    /// wrong, and tries once more. What is still damaged then is noted, told to the listeners, and returned; what turns
+    /// out to be right after all is forgotten.
+    fn rescued<T>(
+        &self,
+        read: impl Fn() -> Result<T, Failed>,
+        indexes: impl Fn(&T) -> Range<u64>,
+    ) -> Result<T> {
+        let (index, segment, mut error) = match read() {
+            Ok(value) => {
+                if self.with(|s| s.damage.is_some()) {
+                    self.engine.store().forget_damage(self.id, indexes(&value));
+                }
+                return Ok(value);
+            }
             Err(Failed::At(index, segment, e)) if e.kind() == ErrorKind::Damaged => (index, segment, e),
             Err(e) => return Err(e.into_error()),
         };
-        let (index, segment, mut error) = damage;
+        let known = |d: &Damage| d.ranges.iter().any(|r| (r.0..=r.1).contains(&index));
+        if self.with(|s| s.damage.as_deref().is_some_and(known)) {
+            return Err(error);
+        }
         if segment.footer().is_some() && rebuild_footer(&segment).is_ok() {
             match read() {
                 Ok(value) => return Ok(value),
@@ -115,75 +131,57 @@ impl Region {
         Err(error)
     }
 
-    /// What is known to be damaged is not read again.
-    fn unless_damaged(&self, s: &RegionState, from: u64, to: u64) -> Result<()> {
-        let Some(damage) = &s.damage else { return Ok(()) };
-        match damage.ranges.iter().find(|r| r.0 <= to && from <= r.1) {
-            None => Ok(()),
-            Some((a, b)) => {
-                let at = (*a).max(from);
-                let path = s.extent(at).map(|e| e.segment.path.clone()).unwrap_or_default();
-                Err(Error::damaged(format!(
-                    "entries {a}..={b} are known to be damaged; fetch them from a replica and hand them to repair(), \
-                     or append over them"
-                ))
-                .in_region(self.id)
-                .at(&path, None))
-            }
-        }
-    }
-
     /// The entries of `range` in order, at least one if there is any, no more than `limit` allows. A range without an
-    /// end goes to the last entry. A read stops short of entries that are known to be damaged.
+    /// end goes to the last entry.
     ///
     /// # Errors
     /// `Compacted` if the range starts at or below the compaction point, `Unavailable` if it reaches beyond the last
-    /// entry; an empty range is fine up to one behind the last. `Damaged` if the first entry is, or one that was not
-    /// known to be.
+    /// entry; an empty range is fine up to one behind the last. `Damaged` if any entry that would be returned is:
+    /// the error names it, and those before and behind it can be read.
     pub fn entries(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
-        self.rescued(|| {
-            let parts = self.with(|s| {
-                let first = first_or_next(s);
-                let next = s.last().map_or_else(|| s.base.map_or(first, |b| b.index + 1), |l| l + 1);
-                let (from, to) = bounds(&range, first, next);
-                if from < first {
-                    return Err(self.compacted(s, from));
-                }
-                if from > next || to > next {
-                    return Err(self.unavailable(s, from.max(to.saturating_sub(1))));
-                }
-                Ok(self.parts(s, from, to, limit))
-            });
-            self.read(parts.map_err(Failed::Plainly)?, limit)
-        })
+        self.rescued(
+            || {
+                let parts = self.with(|s| {
+                    let first = first_or_next(s);
+                    let next = s.last().map_or_else(|| s.base.map_or(first, |b| b.index + 1), |l| l + 1);
+                    let (from, to) = bounds(&range, first, next);
+                    if from < first {
+                        return Err(self.compacted(s, from));
+                    }
+                    if from > next || to > next {
+                        return Err(self.unavailable(s, from.max(to.saturating_sub(1))));
+                    }
+                    Ok(self.parts(s, from, to, limit))
+                });
+                self.read(&parts.map_err(Failed::Plainly)?, limit)
+            },
+            span,
+        )
     }
 
     /// As [`entries`](Region::entries), but the range is cut to what is there instead of refused.
     pub fn entries_clamped(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
-        self.rescued(|| {
-            let parts = self.with(|s| match (s.first(), s.last()) {
-                (Some(first), Some(last)) => {
-                    let (from, to) = bounds(&range, first, last + 1);
-                    self.parts(s, from.max(first), to.min(last + 1), limit)
-                }
-                _ => Parts::default(),
-            });
-            self.read(parts, limit)
-        })
+        self.rescued(
+            || {
+                let parts = self.with(|s| match (s.first(), s.last()) {
+                    (Some(first), Some(last)) => {
+                        let (from, to) = bounds(&range, first, last + 1);
+                        self.parts(s, from.max(first), to.min(last + 1), limit)
+                    }
+                    _ => Vec::new(),
+                });
+                self.read(&parts, limit)
+            },
+            span,
+        )
     }
 
     /// What a read of `from..to` needs once the region's lock is released: copies of the extents that it touches, as
     /// far as `limit` may reach.
-    fn parts(&self, s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Parts {
-        let mut out = Parts::default();
+    fn parts(&self, s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Vec<Extent> {
+        let mut out = Vec::new();
         let mut entries = limit.entries;
         let mut bytes = limit.bytes;
-        // A read goes up to what is known to be damaged, and fails only if it would have to start there.
-        let damage = s.damage.as_ref().and_then(|d| d.ranges.iter().find(|r| r.1 >= from && r.0 < to));
-        let to = damage.map_or(to, |d| d.0.max(from));
-        if let Some((a, _)) = damage.filter(|d| d.0 <= from) {
-            out.damaged = self.unless_damaged(s, from.max(*a), from).err();
-        }
         let start = s.extents.partition_point(|e| e.last < from);
         for e in &s.extents[start..] {
             if e.first >= to || entries == 0 {
@@ -193,7 +191,7 @@ impl Region {
             let b = e.last.min(to - 1).min(a.saturating_add(entries - 1));
             // Locations on the heap are copied, so no more of them than the limit can use.
             let b = e.reach(a, b, bytes, limit.overhead);
-            out.extents.push(e.part(a, b));
+            out.push(e.part(a, b));
             entries -= b - a + 1;
             bytes = bytes.saturating_sub(e.cost(a, b, limit.overhead));
             if bytes == 0 {
@@ -203,13 +201,10 @@ impl Region {
         out
     }
 
-    fn read(&self, parts: Parts, limit: ReadLimit) -> Result<Vec<Entry>, Failed> {
-        if let Some(error) = parts.damaged {
-            return Err(Failed::Plainly(error));
-        }
+    fn read(&self, parts: &[Extent], limit: ReadLimit) -> Result<Vec<Entry>, Failed> {
         let mut out = Vec::new();
         let mut budget = limit.bytes;
-        for extent in &parts.extents {
+        for extent in parts {
             let want = limit.entries.saturating_sub(out.len() as u64).min(extent.count());
             if want == 0 {
                 break;
@@ -357,12 +352,13 @@ fn bounds(range: &impl RangeBounds<u64>, first: u64, next: u64) -> (u64, u64) {
     (from, to)
 }
 
-/// What a read needs once the region's lock is released.
-#[derive(Default)]
-struct Parts {
-    extents: Vec<Extent>,
-    /// The first entry asked for is known to be damaged.
-    damaged: Option<Error>,
+/// The indexes of what was read.
+#[allow(clippy::ptr_arg)] // it is handed to `rescued`, whose value is the vector
+fn span(entries: &Vec<Entry>) -> Range<u64> {
+    match (entries.first(), entries.last()) {
+        (Some(a), Some(z)) => a.id.index..z.id.index + 1,
+        _ => 0..0,
+    }
 }
 
 /// Why a read failed, and where.

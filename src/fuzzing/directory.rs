@@ -8,6 +8,7 @@
 
 use super::fixup;
 use crate::codec::checksum::entry_checksum;
+use crate::codec::varint::put_varint;
 use crate::vfs::sim::{LossPolicy, SimVfs, Snapshot};
 use crate::{
     Background, Compression, Durability, Engine, Entry, EntryId, EntryRef, Options, Pool, Purge, ReadLimit,
@@ -42,6 +43,11 @@ pub fn directory(data: &[u8]) {
     let mut files = sample.files.clone();
     // An input that ends early has said what it had to say.
     let _ = change(&mut u, &mut files);
+    put_to_use(sample, &files);
+}
+
+/// Puts the files in the place of the sample's, and does everything with them that one can.
+fn put_to_use(sample: &Sample, files: &Files) {
     let disk = sample.disk.crash(LossPolicy::KeepAll);
     for name in sample.files.keys().filter(|name| !files.contains_key(*name)) {
         disk.remove_file(Path::new(DIR).join(name)).expect("it was there");
@@ -49,7 +55,7 @@ pub fn directory(data: &[u8]) {
     for (name, bytes) in files.iter().filter(|(name, bytes)| sample.files.get(*name) != Some(*bytes)) {
         disk.write_file(Path::new(DIR).join(name), bytes).expect("the disk takes it");
     }
-    let seen = Seen { written: &sample.written, files: &files };
+    let seen = Seen { written: &sample.written, files };
     seen.inspect(&disk);
     if let Some(appended) = seen.write(&disk) {
         seen.reopen(&disk, appended);
@@ -184,16 +190,44 @@ fn offset(u: &mut Unstructured<'_>, bytes: &[u8]) -> Result<usize> {
     u.int_in_range(0..=(used + 16).min(bytes.len()))
 }
 
+/// Around the limits of every width, and some that are beyond what a small store can have.
+const NUMBERS: [u64; 12] = [
+    0,
+    1,
+    127,
+    255,
+    4096,
+    65_536,
+    u32::MAX as u64 - 1,
+    u32::MAX as u64,
+    1 << 40,
+    1 << 63,
+    u64::MAX - 1,
+    u64::MAX,
+];
+
 fn change_one(u: &mut Unstructured<'_>, files: &mut Files) -> Result<()> {
     let kind = u.int_in_range(0..=9)?;
     let name = pick(u, files)?;
     let mut bytes = files.get(&name).cloned().unwrap_or_default();
     let at = offset(u, &bytes)?;
     match kind {
-        // Overwrite. The most telling change, and so the most frequent.
-        0..=2 => {
+        // Overwrite.
+        0 => {
             let len = u.int_in_range(1..=8)?.min(bytes.len() - at);
             u.fill_buffer(&mut bytes[at..at + len])?;
+        }
+        // A number that is telling: as a field of fixed width, or in the place of a varint.
+        1 => {
+            let number = u.choose(&NUMBERS)?.to_le_bytes();
+            let len = (*u.choose(&[1, 4, 8])?).min(bytes.len() - at);
+            bytes[at..at + len].copy_from_slice(&number[..len]);
+        }
+        2 => {
+            let mut number = Vec::new();
+            put_varint(&mut number, *u.choose(&NUMBERS)?);
+            let len = u.int_in_range(0..=2)?.min(bytes.len() - at);
+            bytes.splice(at..at + len, number);
         }
         3 => {
             let extra: [u8; 4] = u.arbitrary()?;
@@ -329,6 +363,40 @@ mod tests {
             let at = bytes.iter().zip(&files[name]).position(|(a, b)| a != b);
             assert_eq!(at, None, "{name} differs");
         }
+    }
+
+    /// A few minutes: `cargo test --release --features fuzzing --lib every_number -- --ignored`.
+    #[test]
+    #[ignore = "takes minutes"]
+    fn every_number_in_place_of_every_byte_of_an_index_is_survived() {
+        let sample = sample();
+        let indexes =
+            sample.files.iter().filter(|(name, _)| name.ends_with("ckpt") || name.ends_with("foot"));
+        let (mut runs, mut failed) = (0, Vec::new());
+        for (name, good) in indexes {
+            for (at, number, gone) in (128..good.len()).flat_map(|at| {
+                NUMBERS.iter().flat_map(move |number| (0..=2).map(move |gone| (at, *number, gone)))
+            }) {
+                let mut varint = Vec::new();
+                put_varint(&mut varint, number);
+                let mut files = sample.files.clone();
+                let bytes = files.get_mut(name).unwrap();
+                let end = (at + gone).min(bytes.len());
+                bytes.splice(at..end, varint);
+                fix(&mut files, false);
+                let run = std::panic::AssertUnwindSafe(|| put_to_use(sample, &files));
+                if std::panic::catch_unwind(run).is_err() {
+                    failed.push(format!("{name}: {number} at {at} in place of {gone} bytes"));
+                }
+                runs += 1;
+            }
+        }
+        assert!(
+            failed.is_empty(),
+            "{} of {runs} runs panicked: {:#?}",
+            failed.len(),
+            &failed[..failed.len().min(20)]
+        );
     }
 
     #[test]

@@ -4,14 +4,17 @@
 //! in the same few primitives here, so they cannot drift apart.
 
 use super::extent::Extent;
+use crate::codec::Malformed;
 use crate::error::Result;
 use crate::format::batch::{Loc, TermRun};
 use crate::format::checkpoint::{ExtentRecord, RegionRecord};
 use crate::format::footer::RegionDelta;
+use crate::limits::SEGMENT_BYTES_MAX;
 use crate::segment::Segment;
 use crate::types::{EntryId, LogState, Lsn, RegionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Everything known of one region.
@@ -234,17 +237,14 @@ impl RegionState {
         *ranges = merged;
     }
 
-    /// The entry at `index` was healed.
-    pub(crate) fn forget_damage(&mut self, index: u64) {
+    /// The entries at these indexes are right, or were healed.
+    pub(crate) fn forget_damage(&mut self, indexes: Range<u64>) {
         if let Some(damage) = &mut self.damage {
-            let ranges = std::mem::take(&mut damage.ranges);
-            for (a, b) in ranges {
-                if (a..=b).contains(&index) {
-                    damage.ranges.extend((a < index).then(|| (a, index - 1)));
-                    damage.ranges.extend((index < b).then(|| (index + 1, b)));
-                } else {
-                    damage.ranges.push((a, b));
-                }
+            for (a, b) in std::mem::take(&mut damage.ranges) {
+                let before = (a < indexes.start).then(|| (a, b.min(indexes.start - 1)));
+                let after = (b >= indexes.end).then(|| (a.max(indexes.end), b));
+                damage.ranges.extend(before);
+                damage.ranges.extend(after);
             }
         }
         self.trim_damage(|a, b| Some((a, b)));
@@ -301,6 +301,27 @@ impl RegionState {
             }
         }
         self.exists = delta.exists;
+    }
+
+    /// Whether the log is one: what checkpoints and footers say of it is true to their checksums, but they may belong to
+    /// different histories, or to somebody who forges files. Everything else here relies on it.
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        let mut next = None;
+        for e in &self.extents {
+            if next.is_some_and(|next| next != e.first) {
+                return Err(Malformed("its entries do not follow one another"));
+            }
+            if self.base.is_some_and(|base| e.first <= base.index) {
+                return Err(Malformed("it has entries that were compacted"));
+            }
+            let room = if e.segment.is_lost { SEGMENT_BYTES_MAX } else { e.segment.len };
+            // An entry takes some bytes of its batch's description, and LZ4 gains at most 255 to 1.
+            if e.count() > room || e.bytes > room.saturating_mul(256) {
+                return Err(Malformed("it has more in a segment than that can hold"));
+            }
+            next = Some(e.last + 1);
+        }
+        Ok(())
     }
 
     /// Damage that the next open would not find by itself. That of a segment that cannot be read it would, and by then

@@ -51,8 +51,6 @@ pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8
         let cold = write_cold(store, payload.len() as u64, |w| w.push(region, id, loc.crc, payload))?;
         install(store, &cold, &sources)?;
     }
-    if let Some(cell) = store.table.get(region) {
-        cell.write().forget_damage(id.index);
-    }
+    store.forget_damage(region, id.index..id.index + 1);
     Ok(())
 }

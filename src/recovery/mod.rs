@@ -34,11 +34,11 @@ use crate::format::file_header::{FileKind, HeaderError, StoreId};
 use crate::format::footer::Footer;
 use crate::format::names::FileName;
 use crate::format::record::Shape;
-use crate::index::{Damage, Extent, Table};
+use crate::index::{Damage, Extent, RegionState, Table};
 use crate::purge::relocate;
 use crate::segment::{Segment, load_footer, rebuild_footer};
 use crate::store::{CheckpointInfo, Checkpoints};
-use crate::types::Lsn;
+use crate::types::{Lsn, RegionId};
 use crate::vfs::OpenMode;
 use crate::vfs::io::read_exact_at;
 use bytes::Bytes;
@@ -293,6 +293,11 @@ fn load_region(
 ) -> Result<()> {
     let cell = table.get_or_create(record.region);
     let mut state = cell.write();
+    if !state.extents.is_empty() {
+        return Err(Error::damaged("the checkpoint has the region twice")
+            .in_region(record.region)
+            .at(dir, None));
+    }
     state.exists = record.exists;
     state.base = record.base;
     state.hard_state = record.hard_state;
@@ -318,7 +323,19 @@ fn load_region(
         }
         state.extents.push(Extent::sealed(extent, segment));
     }
-    Ok(())
+    if let Some(damage) = &mut state.damage {
+        damage.ranges.sort_unstable();
+    }
+    makes_sense(&state, record.region, dir)
+}
+
+/// Refuses a region whose parts do not go together. Found by fuzzing, with checksums that were right.
+fn makes_sense(state: &RegionState, region: RegionId, path: &Path) -> Result<()> {
+    state.check().map_err(|e| {
+        Error::damaged(format!("the log of the region makes no sense: {e}; run `raftwood check`"))
+            .in_region(region)
+            .at(path, None)
+    })
 }
 
 /// Applies the segments from `start` on. Returns the cold segments that install records named.
@@ -343,6 +360,7 @@ fn replay(
                 continue;
             }
             state.apply_delta(&delta, segment);
+            makes_sense(&state, delta.region, &segment.path)?;
             state.touched = Lsn::new(segment.id, segment.sealed_end());
         }
         for install in footer.installs().map_err(bad)? {

@@ -249,7 +249,8 @@ impl Maker<'_> {
                 }
             }
             Act::MultiAppend => {
-                for region in self.regions.to_vec() {
+                for n in 0..self.regions.len() {
+                    let region = self.regions[n];
                     let n = 1 + self.rng.below(3);
                     self.append(&mut b, region, n);
                 }

@@ -115,8 +115,8 @@ impl RegionRecord {
             }
             free_from = end;
         }
-        if self.damage.iter().any(|(first, last)| first > last) {
-            return Err(Malformed("a damaged range is empty"));
+        if self.damage.iter().any(|(first, last)| first > last || *last > INDEX_MAX) {
+            return Err(Malformed("a damaged range is empty or goes beyond the highest index"));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 /// Arguments of the hidden command.
 #[derive(clap::Args)]
+#[group(id = "child")]
 pub(crate) struct Args {
     /// What to do.
     #[arg(long, value_enum)]

@@ -262,11 +262,17 @@ fn file_system(dir: &Path) -> String {
     best.1.to_string()
 }
 
-/// Bytes that this process has caused to be written to devices, where the system tells.
-pub(crate) fn device_bytes() -> Option<u64> {
-    let io = std::fs::read_to_string("/proc/self/io").ok()?;
-    let line = io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?;
-    line.parse().ok()
+/// Bytes written to the device that holds `dir` since the system started, by anybody, where the system tells.
+///
+/// What the system says of this process alone will not do: it counts a large folio of the page cache as a whole whenever
+/// a small write makes it dirty, many times what then goes to the device.
+pub(crate) fn device_bytes(dir: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let dev = std::fs::metadata(dir).ok()?.dev();
+    let (major, minor) = ((dev >> 8) & 0xfff | (dev >> 32) & !0xfff, dev & 0xff | (dev >> 12) & !0xff);
+    let stat = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    let sectors: u64 = stat.split_whitespace().nth(6)?.parse().ok()?;
+    Some(sectors * 512)
 }
 
 /// Resident memory of this process, where the system tells.

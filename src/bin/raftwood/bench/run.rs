@@ -34,16 +34,16 @@ pub(crate) fn against_the_floor(plan: &Plan, dir: &Path, report: &mut Report) ->
     let Some(writer) = writers.first_mut() else { return Err(Failure::new("no writer")) };
     let floor_dir = dir.with_extension("floor");
     let mut floor = Floor::new(&floor_dir, plan.entry_bytes * plan.batch_entries as usize)?;
-    let before = (device_bytes(), engine.stats());
+    let before = (device_bytes(dir), engine.stats());
     let total = Duration::from_secs_f64(plan.seconds);
     let progress = bar("append", total * 2);
     let began = Instant::now();
     let mut device = 0;
     while writer.timings.elapsed < total {
         floor.run(TURN.min(total))?;
-        let start = device_bytes();
+        let start = device_bytes(dir);
         writer.run(&engine, TURN.min(total))?;
-        device += device_bytes().zip(start).map_or(0, |(b, a)| b - a);
+        device += device_bytes(dir).zip(start).map_or(0, |(b, a)| b - a);
         progress.set_position(began.elapsed().as_millis() as u64);
     }
     progress.finish_and_clear();
@@ -73,7 +73,7 @@ pub(crate) fn writes(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec
     for writer in &mut writers {
         writer.prepare(&engine)?;
     }
-    let before = (device_bytes(), engine.stats());
+    let before = (device_bytes(dir), engine.stats());
     let time = Duration::from_secs_f64(plan.seconds);
     let stop = AtomicBool::new(false);
     let mut outcomes: Vec<Result<(), Failure>> = Vec::new();
@@ -161,7 +161,7 @@ fn finish(
     timings: &Timings,
     before: (Option<u64>, Stats),
 ) -> Result<Row, Failure> {
-    let device = device_bytes().zip(before.0).map(|(b, a)| b - a);
+    let device = device_bytes(dir).zip(before.0).map(|(b, a)| b - a);
     let stats = engine.stats();
     let mut row = Row::new(name, "raftwood", plan);
     row.timed(timings);

@@ -1,0 +1,136 @@
+//! The tool, from the outside: what it prints, and its exit codes.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop
+#![cfg(feature = "cli")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const FIELDS: [&str; 24] = [
+    "workload",
+    "engine",
+    "threads",
+    "regions",
+    "entry_bytes",
+    "batch_entries",
+    "durability",
+    "seconds",
+    "ops",
+    "entries",
+    "bytes",
+    "p50_us",
+    "p99_us",
+    "p999_us",
+    "max_us",
+    "device_bytes",
+    "disk_bytes",
+    "live_bytes",
+    "index_bytes",
+    "rss_bytes",
+    "segments",
+    "open_ms",
+    "verified",
+    "wrong",
+];
+
+fn tool(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_raftwood")).args(args).current_dir(dir).output().unwrap()
+}
+
+/// Runs `bench` with `--json` and returns its rows, after checking that each has exactly the documented fields.
+fn rows(args: &[&str]) -> Vec<serde_json::Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let all = [&["bench", "--json", "--seconds", "0.2", "--segment-bytes", "1M"], args].concat();
+    let out = tool(dir.path(), &all);
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the bench leaves nothing behind");
+    let rows: Vec<serde_json::Value> =
+        String::from_utf8(out.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    for row in &rows {
+        let mut names: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = FIELDS.to_vec();
+        names.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+    }
+    rows
+}
+
+#[test]
+fn without_arguments_floor_lone_writer_and_raftstore_are_measured_and_verified() {
+    let rows = rows(&[]);
+    let names: Vec<&str> = rows.iter().map(|r| r["workload"].as_str().unwrap()).collect();
+    assert_eq!(names, ["limit", "append", "raftstore"]);
+    for row in &rows[1..] {
+        assert!(row["ops"].as_u64().unwrap() > 0);
+        assert!(row["verified"].as_u64().unwrap() > 0);
+        assert_eq!(row["wrong"], 0);
+    }
+}
+
+#[test]
+fn many_writers_on_steady_regions_are_verified_with_compression_too() {
+    for more in [&[][..], &["--compress-from", "1K"]] {
+        let args =
+            [&["append", "--threads", "3", "--durability", "written", "--regions", "9"], more].concat();
+        let rows = rows(&args);
+        assert_eq!((rows[0]["wrong"].as_u64(), rows[0]["threads"].as_u64()), (Some(0), Some(3)));
+    }
+}
+
+#[test]
+fn reads_are_measured_after_a_reopen() {
+    let rows = rows(&["read", "--bytes", "2M", "--regions", "10"]);
+    let names: Vec<&str> = rows.iter().map(|r| r["workload"].as_str().unwrap()).collect();
+    assert_eq!(names, ["read.entry", "read.range64", "read.term"]);
+    assert_eq!(rows[0]["verified"], 2080);
+}
+
+#[test]
+fn a_killed_store_reopens_with_everything() {
+    let rows = rows(&["reopen", "--bytes", "3M", "--regions", "20"]);
+    assert_eq!((rows[0]["workload"].as_str(), rows[0]["wrong"].as_u64()), (Some("reopen"), Some(0)));
+    assert!(rows[0]["verified"].as_u64().unwrap() >= 3 << 10);
+}
+
+#[test]
+fn kills_lose_nothing_that_was_acknowledged() {
+    let rows = rows(&["kill", "--repeat", "4"]);
+    assert_eq!((rows[0]["workload"].as_str(), rows[0]["wrong"].as_u64()), (Some("kill"), Some(0)));
+    assert!(rows[0]["verified"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn inspect_shows_a_store_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let engine = raftwood::Engine::open(&store).unwrap();
+    let mut batch = engine.batch();
+    let id = raftwood::EntryId::new(1, 1);
+    batch.region(raftwood::RegionId(5)).append([raftwood::EntryRef { id, payload: b"x" }]).unwrap();
+    engine.write(batch, raftwood::Durability::Synced).unwrap();
+
+    // Beside a running engine.
+    let out = tool(dir.path(), &["inspect", "store", "--json", "--regions"]);
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    let shown: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((shown["regions"].as_u64(), shown["entries"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(shown["region_list"][0]["id"], 5);
+    assert_eq!(tool(dir.path(), &["inspect", "store"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_cannot_run_exits_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [
+        &["bench", "no-such-workload"][..],
+        &["bench", "--bytes", "many"],
+        &["bench", "--dir", "/proc/nowhere", "limit"],
+        &["inspect", "no-such-store"],
+        &[],
+    ] {
+        let out = tool(dir.path(), args);
+        assert_eq!(out.status.code(), Some(2), "{args:?}");
+        assert!(!out.stderr.is_empty(), "{args:?} says why");
+    }
+}
