@@ -61,7 +61,7 @@ fn after_an_error_nothing_is_acknowledged_and_nothing_durable_is_lost() {
     let seed = seed() * 7_000_003;
     setups.push(Setup { profile: Profile::FailedSyncCleansPages, ..Setup::plain(seed) });
     setups.push(Setup { profile: Profile::FailedSyncCleansPages, prewrite: true, ..Setup::plain(seed + 1) });
-    let counts = explorer().errors(&Workload::named(), &setups, 260 * scale());
+    let counts = explorer().errors(&Workload::named(), &setups, 400 * scale());
     check("errors", &counts);
     assert!(counts.errors_injected >= 20_000 * scale(), "{counts}");
 }
