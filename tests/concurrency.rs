@@ -1,6 +1,7 @@
 //! Many threads, one log: tickets, order, back-pressure, and a disk that stands still or fails.
 
 #![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use raftwood::vfs::sim::{EIO, Fault, OpKind, SimVfs};
 use raftwood::{
