@@ -20,7 +20,7 @@ use crate::store::{Checkpoints, Shared, Store};
 use crate::types::Durability;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -132,6 +132,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         report: Default::default(),
         fetcher: Fetcher::default(),
         threads,
+        is_whole: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
     };
     let mut engine = Engine(Arc::new(inner));
@@ -176,6 +177,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         let _one = crate::store::lock(&store.upkeep);
         purge::checkpoint(&store)?;
     }
+    engine.0.is_whole.store(true, Ordering::Release);
     engine.0.threads.start_upkeep(&store)?;
     report.regions = store.table.cells().filter(|c| c.read().exists).count() as u64;
     report.times.tail = phase.elapsed();
