@@ -14,6 +14,7 @@ use crate::format::record::RecordKind;
 use crate::index::Table;
 use crate::purge;
 use crate::recovery::{Purpose, Recovered, recover};
+use crate::segment::Retire;
 use crate::segment::pool::SegmentFactory;
 use crate::store::{Checkpoints, Shared, Store};
 use crate::types::Durability;
@@ -71,6 +72,7 @@ fn fresh(options: &Options) -> Recovered {
         tail: Vec::new(),
         cut: false,
         free: Vec::new(),
+        unused: Vec::new(),
         leftovers: Vec::new(),
         report: crate::engine::report::OpenReport { created: true, ..Default::default() },
     }
@@ -151,6 +153,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     }
     store.committer.end_recovery(r.cut)?;
     // Nothing of these is needed any more, now that the tail is durable elsewhere.
+    r.unused.into_iter().for_each(|file| store.factory.retire(file));
     for path in &leftovers {
         match store.options.vfs.remove(path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
