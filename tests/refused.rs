@@ -1,6 +1,5 @@
 //! What is refused is refused before anything is written, by name, and leaves nothing behind.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on should stop
 
 use raftwood::{

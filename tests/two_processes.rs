@@ -1,6 +1,5 @@
 //! Two processes and one directory: the test runs itself again as the second one.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on should stop
 
 use raftwood::{Durability, Engine, EntryId, ErrorKind, Options, RegionId};
