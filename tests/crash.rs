@@ -57,11 +57,11 @@ fn a_crash_inside_recovery_starts_over_and_loses_nothing() {
 #[test]
 fn after_an_error_nothing_is_acknowledged_and_nothing_durable_is_lost() {
     let mut setups = setups();
-    setups.truncate(2 * scale() as usize);
+    setups.truncate(3 * scale() as usize);
     let seed = seed() * 7_000_003;
     setups.push(Setup { profile: Profile::FailedSyncCleansPages, ..Setup::plain(seed) });
     setups.push(Setup { profile: Profile::FailedSyncCleansPages, prewrite: true, ..Setup::plain(seed + 1) });
-    let counts = explorer().errors(&Workload::named(), &setups, 260 * scale());
+    let counts = explorer().errors(&Workload::named(), &setups, 400 * scale());
     check("errors", &counts);
     assert!(counts.errors_injected >= 20_000 * scale(), "{counts}");
 }

@@ -1,5 +1,7 @@
 //! What is refused is refused before anything is written, by name, and leaves nothing behind.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on should stop
+
 use raftwood::{
     BoxError, Durability, Engine, EntryId, EntryRef, ErrorKind, EventListener, Options, Pool, ReadLimit,
     RegionId, Rollback, WriteBatch, WriteError, limits,

@@ -394,6 +394,11 @@ impl Committer {
             group.into_iter().rev().for_each(|pending| p.queue.push_front(pending));
             return self.poison(p, cause);
         }
+        if self.gate.is_shut() {
+            // A sync failed meanwhile: what was written is not acknowledged any more, not even as written.
+            group.into_iter().rev().for_each(|pending| p.queue.push_front(pending));
+            return self.fail_all(p);
+        }
         p.chain = chain;
         p.noted = watermark;
         for pending in group {
@@ -526,15 +531,14 @@ impl Committer {
         while !p.completions.is_empty() {
             let due = std::mem::take(&mut p.completions);
             drop(p);
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                for (pending, result) in due {
-                    pending.complete(result);
-                }
-            }));
+            let mut panicked = false;
+            // One by one: a callback that panics must not take along those that come after it.
+            for (pending, result) in due {
+                panicked |= catch_unwind(AssertUnwindSafe(|| pending.complete(result))).is_err();
+            }
             p = self.lock();
-            if outcome.is_err() {
-                let cause = Error::new(ErrorKind::Io, "a completion callback panicked");
-                p = self.trip(p, cause);
+            if panicked {
+                p = self.poison(p, Error::new(ErrorKind::Io, "a completion callback panicked"));
             }
         }
         p.completing = false;

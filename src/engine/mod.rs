@@ -27,7 +27,7 @@ use crate::{Options, purge};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or when the
@@ -59,6 +59,9 @@ struct Inner {
     report: OpenReport,
     fetcher: Fetcher,
     threads: Threads,
+    /// Whether open got to its end. Before that the table lacks what is still to be recovered, so nothing of it may be
+    /// written to a checkpoint.
+    is_whole: AtomicBool,
     /// Released when the engine is closed.
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
@@ -377,7 +380,7 @@ impl Inner {
         }
         let store = &self.store;
         let mut outcome = store.committer.gate().check();
-        if outcome.is_ok() {
+        if outcome.is_ok() && self.is_whole.load(Ordering::Acquire) {
             outcome = store.committer.sync().map(drop).and_then(|()| {
                 let _one = lock(&store.upkeep);
                 purge::seal_due(store)?;

@@ -14,12 +14,13 @@ use crate::format::record::RecordKind;
 use crate::index::Table;
 use crate::purge;
 use crate::recovery::{Purpose, Recovered, recover};
+use crate::segment::Retire;
 use crate::segment::pool::SegmentFactory;
 use crate::store::{Checkpoints, Shared, Store};
 use crate::types::Durability;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -71,6 +72,7 @@ fn fresh(options: &Options) -> Recovered {
         tail: Vec::new(),
         cut: false,
         free: Vec::new(),
+        unused: Vec::new(),
         leftovers: Vec::new(),
         report: crate::engine::report::OpenReport { created: true, ..Default::default() },
     }
@@ -130,6 +132,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         report: Default::default(),
         fetcher: Fetcher::default(),
         threads,
+        is_whole: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
     };
     let mut engine = Engine(Arc::new(inner));
@@ -150,6 +153,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     }
     store.committer.end_recovery(r.cut)?;
     // Nothing of these is needed any more, now that the tail is durable elsewhere.
+    r.unused.into_iter().for_each(|file| store.factory.retire(file));
     for path in &leftovers {
         match store.options.vfs.remove(path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -173,6 +177,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         let _one = crate::store::lock(&store.upkeep);
         purge::checkpoint(&store)?;
     }
+    engine.0.is_whole.store(true, Ordering::Release);
     engine.0.threads.start_upkeep(&store)?;
     report.regions = store.table.cells().filter(|c| c.read().exists).count() as u64;
     report.times.tail = phase.elapsed();

@@ -38,7 +38,8 @@ use crate::format::names::FileName;
 use crate::format::record::Shape;
 use crate::index::{Damage, Extent, RegionState, Table};
 use crate::purge::relocate;
-use crate::segment::{Segment, load_footer, rebuild_footer};
+use crate::segment::scan::{FIRST_RECORD, Scanner};
+use crate::segment::{RetiredFile, Segment, load_footer, rebuild_footer};
 use crate::store::{CheckpointInfo, Checkpoints};
 use crate::types::{Lsn, RegionId};
 use crate::vfs::OpenMode;
@@ -77,6 +78,8 @@ pub(crate) struct Recovered {
     pub(crate) cut: bool,
     /// Free files: number and length.
     pub(crate) free: Vec<(u32, u64)>,
+    /// Log segments that hold no record of the log: they can be given back once the tail is durable.
+    pub(crate) unused: Vec<RetiredFile>,
     /// Files that nothing needs, to be removed once the store is open.
     pub(crate) leftovers: Vec<PathBuf>,
     pub(crate) report: OpenReport,
@@ -154,6 +157,9 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
             unsealed.retain(|s| s.id != id);
         }
     }
+    let newest_file = opened.segments.keys().next_back().copied().unwrap_or(0).max(listing.highest);
+    let unused = take_unused(&mut opened.segments, &header);
+    unsealed.retain(|s| opened.segments.contains_key(&s.id));
     files::stray_footers(dir, &mut listing, &opened.segments);
     // A checkpoint older than the two that are kept: its removal was lost in a crash.
     let oldest = info.kept.front().map_or(0, |c| c.sequence);
@@ -164,7 +170,6 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
     report.segments = opened.segments.len() as u64;
     report.regions = table.cells().filter(|c| c.read().exists).count() as u64;
     report.foreign = std::mem::take(&mut listing.foreign);
-    let newest_file = opened.segments.keys().next_back().copied().unwrap_or(0).max(listing.highest);
     let next_file = header.next_file.max(newest_file.saturating_add(1));
     Ok(Some(Recovered {
         id,
@@ -177,9 +182,36 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
         tail: chain.tail,
         cut: chain.cut,
         free: listing.free,
+        unused,
         leftovers: listing.leftovers,
         report,
     }))
+}
+
+/// Takes out the log segments that were prepared and hold nothing, or nothing but what was cut off. Those that the
+/// checkpoint names stay until the next one does not.
+fn take_unused(
+    segments: &mut BTreeMap<u32, Arc<Segment>>,
+    checkpoint: &CheckpointHeader,
+) -> Vec<RetiredFile> {
+    let named = |id: u32| checkpoint.segments.iter().any(|s| s.id == id);
+    let empty = |s: &&Arc<Segment>| s.kind == FileKind::Log && s.sealed_end() == FIRST_RECORD && !s.is_lost;
+    let ids: Vec<u32> = segments.values().filter(empty).map(|s| s.id).filter(|id| !named(*id)).collect();
+    let taken = ids.iter().filter_map(|id| segments.remove(id));
+    taken
+        .map(|s| {
+            // Bytes that were accepted and never acknowledged may have been handed out by an engine of this process.
+            let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
+            let blank = scanner.read(u64::from(FIRST_RECORD), 512).is_ok_and(|b| b.iter().all(|b| *b == 0));
+            RetiredFile {
+                path: s.path.clone(),
+                len: s.len,
+                salt: s.identity.salt,
+                recyclable: blank,
+                map: None,
+            }
+        })
+        .collect()
 }
 
 /// The newest checkpoint that can be believed, with its regions. `None` in a directory without a store.

@@ -122,6 +122,17 @@ pub(crate) struct RetiredFile {
     pub(crate) len: u64,
     pub(crate) salt: u64,
     pub(crate) recyclable: bool,
+    /// The mapping, which bytes that were handed out may still share: as long as they do, the file must not be written
+    /// again. Without its name it lives until they are gone.
+    pub(crate) map: Option<Arc<Map>>,
+}
+
+impl RetiredFile {
+    /// Whether nobody can see the file's bytes any more.
+    pub(crate) fn is_unseen(&self) -> bool {
+        // The segment is gone, so nobody can take a new share.
+        self.map.as_ref().is_none_or(|map| Arc::strong_count(map) == 1)
+    }
 }
 
 impl Segment {
@@ -383,6 +394,7 @@ impl Drop for Segment {
                 len: self.len,
                 salt: self.identity.salt,
                 recyclable: self.recyclable,
+                map: self.map.take(),
             });
         }
     }

@@ -238,6 +238,7 @@ impl SegmentFactory {
                     len: free.len,
                     salt: header.identity.salt,
                     recyclable: true,
+                    map: None,
                 });
             }
             // It may be half dressed: its content does not matter, under the free name at least.
@@ -309,7 +310,7 @@ impl SegmentFactory {
         let mut failed = None;
         while let Some(file) = files.pop() {
             let room = self.free_count() + renamed.len() + ready < self.files_max;
-            let keep = room && file.recyclable && file.len == self.segment_bytes;
+            let keep = room && file.recyclable && file.is_unseen() && file.len == self.segment_bytes;
             let done = match keep {
                 true => {
                     let number = self.next_free.fetch_add(1, Ordering::Relaxed);
@@ -341,6 +342,7 @@ impl SegmentFactory {
                         len: f.len,
                         salt: f.salt,
                         recyclable: true,
+                        map: None,
                     }));
                     failed = failed.or(Some(e));
                 }

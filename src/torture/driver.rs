@@ -191,6 +191,9 @@ impl Driver {
                 let batches =
                     Maker { model: &model, regions: &self.regions, rng: &mut self.rng }.batches(act);
                 for batch in batches {
+                    if self.poisoned {
+                        break;
+                    }
                     let (durability, wait) = match act {
                         Act::Submit => (Durability::Synced, false),
                         Act::Written => (Durability::Written, !self.rng.one_in(3)),
