@@ -5,7 +5,7 @@
 //! accepts, an entry that is handed out is one that was written.
 //!
 //! A checksum would stop a fuzzer at the door: no mutation gets past it by chance. So the checksums are set right before
-//! the bytes are looked at ([`fixup`]), from the offsets in `docs/format.md` and not with the crate's own encoders, which
+//! the bytes are looked at (`fixup`), from the offsets in `docs/format.md` and not with the crate's own encoders, which
 //! makes it a second reading of that document. What is found so can only be met when someone forges files; but the same
 //! code decides on the one corruption in four billion that CRC lets through.
 //!
