@@ -524,6 +524,10 @@ impl Committer {
     /// Completes what is due, in order, one thread at a time and without the lock.
     fn run_completions<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
         self.room.notify_all();
+        if p.closed {
+            // The thread that drives what nobody waits for ends once everything has completed, whoever did it.
+            self.work.notify_all();
+        }
         if p.completing {
             return p;
         }
