@@ -504,3 +504,19 @@ fn a_last_record_that_rotted_beyond_mending_is_not_taken_for_a_tear() {
         is_whole(&f.open(), R, 1..=10);
     }
 }
+
+#[test]
+fn a_missing_segment_is_known_by_the_footer_that_it_left() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    stores::kill(&f.vfs, engine);
+    let engine = f.open();
+    engine.tick().unwrap();
+    stores::kill(&f.vfs, engine);
+    f.vfs.settle();
+    let log = std::path::Path::new("/db/0000000001.log");
+    assert!(f.vfs.read_file("/db/0000000001.foot").is_ok(), "{:?}", f.vfs.list());
+    f.vfs.remove_file(log).unwrap();
+    let error = options(&f.vfs, 9).open(DIR).err().unwrap();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Damaged, Some(log)), "{error}");
+}

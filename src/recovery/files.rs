@@ -20,7 +20,7 @@ pub(super) struct Listing {
     pub(super) checkpoints: Vec<u32>,
     logs: Vec<u32>,
     colds: Vec<u32>,
-    footers: Vec<u32>,
+    pub(super) footers: Vec<u32>,
     pub(super) free: Vec<(u32, u64)>,
     pub(super) leftovers: Vec<PathBuf>,
     pub(super) foreign: Vec<String>,

@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::{
     CHECKPOINT_HEADERS_LEN, CheckpointError, CheckpointHeader, RegionRecord, read_checkpoint,
 };
-use crate::format::file_header::{FileKind, HeaderError, StoreId};
+use crate::format::file_header::{FileHeader, FileKind, HeaderError, StoreId};
 use crate::format::footer::Footer;
 use crate::format::names::FileName;
 use crate::format::record::Shape;
@@ -98,6 +98,7 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
     let phase = Instant::now();
     let id = header.identity.store;
     let mut opened = files::open_segments(dir, options, &mut listing, &header, &mut report)?;
+    missing_behind_its_footer(dir, options, &listing, &opened, &header)?;
     let chain = chain::follow(&mut opened, &header, options, purpose, &mut report)?;
     let mut unsealed = Vec::new();
     let mut failed: Option<Error> = None;
@@ -336,6 +337,30 @@ pub(super) fn read_file(options: &Options, path: &Path) -> Result<Bytes> {
     let mut bytes = vec![0; len];
     read_exact_at(&*file, &mut bytes, 0).map_err(fail)?;
     Ok(Bytes::from(bytes))
+}
+
+/// Refuses a log whose segment is gone while its footer is there: what nothing else names was acknowledged all the same. A
+/// segment is given back only once no replay needs it.
+fn missing_behind_its_footer(
+    dir: &Path,
+    options: &Options,
+    listing: &Listing,
+    opened: &files::Opened,
+    checkpoint: &CheckpointHeader,
+) -> Result<()> {
+    let replayed = listing.footers.iter().filter(|id| **id >= checkpoint.start_segment);
+    for &id in replayed.filter(|id| !opened.segments.contains_key(id)) {
+        let Ok(bytes) = read_file(options, &dir.join(FileName::Footer(id).to_string())) else { continue };
+        let Ok(header) = FileHeader::decode(&bytes) else { continue };
+        let ours = header.identity.store == checkpoint.identity.store && header.identity.file == id;
+        let Some(footer) = Footer::open(bytes, &header.identity).ok().filter(|_| ours) else { continue };
+        // A cold segment has no operations, and goes when it is dead.
+        if footer.deltas().is_ok_and(|deltas| !deltas.is_empty()) {
+            return Err(Error::damaged("a segment is missing, and its footer is there; put the file back")
+                .at(&dir.join(FileName::Log(id).to_string()), None));
+        }
+    }
+    Ok(())
 }
 
 /// Builds the footer of a segment that has none, on the heap; it is written later.
