@@ -101,6 +101,25 @@ fn kills_lose_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn torture_counts_what_it_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = tool(dir.path(), &["torture", "--sim", "1", "--kills", "2", "--json"]);
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    let survived: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(survived["crash_recoveries"].as_u64().unwrap() > 1);
+    assert_eq!((survived["violations"].as_u64(), survived["kills"].as_u64()), (Some(0), Some(2)));
+}
+
+#[test]
+fn two_hundred_kills_of_a_writing_process_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = tool(dir.path(), &["torture", "--sim", "0", "--kills", "200", "--json"]);
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    let survived: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((survived["violations"].as_u64(), survived["kills"].as_u64()), (Some(0), Some(200)));
+}
+
+#[test]
 fn inspect_shows_a_store_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");

@@ -4,6 +4,7 @@
 
 mod bench;
 mod inspect;
+mod torture;
 
 use clap::{Parser, Subcommand};
 use std::fmt;
@@ -24,6 +25,8 @@ enum Command {
     Bench(bench::Args),
     /// Show segments, regions and space of a store, without changing it. Works beside a running engine.
     Inspect(inspect::Args),
+    /// Crash, fail and kill the engine a great many times, and count what it survived.
+    Torture(torture::Args),
     /// A process that the benchmarks kill.
     #[command(hide = true)]
     Child(bench::child::Args),
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Torture(args) => torture::run(&args),
         Command::Child(args) => bench::child::run(&args),
     };
     match outcome {

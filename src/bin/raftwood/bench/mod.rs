@@ -15,6 +15,28 @@ use raftwood::{Compression, Durability, Options};
 use report::{Report, Row};
 use std::path::{Path, PathBuf};
 
+impl Default for Args {
+    fn default() -> Self {
+        Args {
+            workloads: Vec::new(),
+            threads: None,
+            regions: None,
+            entry_bytes: None,
+            batch_entries: None,
+            durability: DurabilityArg::Synced,
+            seconds: 15.0,
+            bytes: 256 << 20,
+            dir: None,
+            seed: 1,
+            repeat: None,
+            segment_bytes: None,
+            compress_from: None,
+            no_verify: false,
+            json: false,
+        }
+    }
+}
+
 /// What to measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum Workload {
@@ -194,6 +216,16 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     }
     report.summary();
     Ok(report.outcome())
+}
+
+/// Kills a writing process so many times on one store, and says whether it lost anything.
+pub(crate) fn kills(kills: u32, seed: u64, dir: Option<&Path>) -> Result<Outcome, Failure> {
+    let scratch = Scratch::new(dir)?;
+    let mut report = Report::new(true);
+    let plan = Plan { repeat: Some(kills), seed, ..Plan::new(&Args::default(), Workload::Kill) };
+    let rows = kill::measure(&plan, &scratch.0.join("store"), &mut report)?;
+    let wrong = rows.iter().filter_map(|r| r.wrong).sum::<u64>();
+    Ok(if wrong == 0 { report.outcome() } else { Outcome::FoundWrong })
 }
 
 fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec<Row>, Failure> {
