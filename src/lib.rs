@@ -15,6 +15,8 @@ pub mod fuzzing;
 pub(crate) mod index;
 pub mod limits;
 pub(crate) mod purge;
+#[cfg(feature = "raft-rs")]
+pub mod raft_rs;
 pub(crate) mod recovery;
 pub(crate) mod segment;
 pub(crate) mod store;

@@ -87,6 +87,42 @@ impl WriteBatch {
             + self.inline_bytes
     }
 
+    /// Where the batch stands, to go back to when a call is refused.
+    pub(crate) fn mark(&self) -> Mark {
+        let b = &self.batch;
+        Mark {
+            sections: b.sections.len(),
+            section_ops: b.sections.last().map_or(0, |s| s.ops),
+            ops: b.ops.len(),
+            last_op: b.ops.last().cloned(),
+            runs: b.runs.len(),
+            last_run: b.runs.last().copied(),
+            entries: b.entries.len(),
+            payload: self.payload.len(),
+            inline_bytes: self.inline_bytes,
+        }
+    }
+
+    /// Back to where it stood.
+    pub(crate) fn rewind(&mut self, m: Mark) {
+        let b = &mut self.batch;
+        b.sections.truncate(m.sections);
+        if let Some(s) = b.sections.last_mut() {
+            s.ops = m.section_ops;
+        }
+        b.ops.truncate(m.ops);
+        if let (Some(op), Some(last)) = (b.ops.last_mut(), m.last_op) {
+            *op = last;
+        }
+        b.runs.truncate(m.runs);
+        if let (Some(run), Some(last)) = (b.runs.last_mut(), m.last_run) {
+            *run = last;
+        }
+        b.entries.truncate(m.entries);
+        self.payload.truncate(m.payload);
+        self.inline_bytes = m.inline_bytes;
+    }
+
     /// To the form in which it goes to the log, without copying what goes there uncompressed.
     pub(crate) fn encode(mut self, compression: Compression) -> (Encoded, Remains) {
         let mut blocks = Vec::new();
@@ -195,7 +231,7 @@ impl RegionBatch<'_> {
         I: IntoIterator,
         I::Item: Into<EntryRef<'e>>,
     {
-        let undo = self.mark();
+        let undo = self.batch.mark();
         let mut previous: Option<u64> = None;
         for entry in entries {
             let entry: EntryRef<'e> = entry.into();
@@ -208,7 +244,7 @@ impl RegionBatch<'_> {
                 _ => self.push(entry.id, entry.payload.len(), |out| out.extend_from_slice(entry.payload)),
             };
             if let Err(e) = pushed {
-                self.rewind(undo);
+                self.batch.rewind(undo);
                 return Err(e);
             }
         }
@@ -219,9 +255,9 @@ impl RegionBatch<'_> {
     ///
     /// `fill` must only append; what it returns with a shorter buffer is refused as `InvalidArgument`.
     pub fn append_with(&mut self, id: EntryId, fill: impl FnOnce(&mut Vec<u8>)) -> Result<&mut Self> {
-        let undo = self.mark();
+        let undo = self.batch.mark();
         if let Err(e) = self.push(id, 0, fill) {
-            self.rewind(undo);
+            self.batch.rewind(undo);
             return Err(e);
         }
         Ok(self)
@@ -394,42 +430,10 @@ impl RegionBatch<'_> {
         }
         Ok(())
     }
-
-    fn mark(&self) -> Mark {
-        let b = &self.batch.batch;
-        Mark {
-            sections: b.sections.len(),
-            section_ops: b.sections.last().map_or(0, |s| s.ops),
-            ops: b.ops.len(),
-            last_op: b.ops.last().cloned(),
-            runs: b.runs.len(),
-            last_run: b.runs.last().copied(),
-            entries: b.entries.len(),
-            payload: self.batch.payload.len(),
-        }
-    }
-
-    fn rewind(&mut self, m: Mark) {
-        let b = &mut self.batch.batch;
-        b.sections.truncate(m.sections);
-        if let Some(s) = b.sections.last_mut() {
-            s.ops = m.section_ops;
-        }
-        b.ops.truncate(m.ops);
-        if let (Some(op), Some(last)) = (b.ops.last_mut(), m.last_op) {
-            *op = last;
-        }
-        b.runs.truncate(m.runs);
-        if let (Some(run), Some(last)) = (b.runs.last_mut(), m.last_run) {
-            *run = last;
-        }
-        b.entries.truncate(m.entries);
-        self.batch.payload.truncate(m.payload);
-    }
 }
 
 /// Where a batch stood before a call, to go back to when the call is refused.
-struct Mark {
+pub(crate) struct Mark {
     sections: usize,
     section_ops: u32,
     ops: usize,
@@ -438,6 +442,7 @@ struct Mark {
     last_run: Option<TermRun>,
     entries: usize,
     payload: usize,
+    inline_bytes: usize,
 }
 
 fn check_id(region: RegionId, id: EntryId) -> Result<()> {

@@ -59,6 +59,12 @@ impl Region {
         self.with(|s| s.last().unwrap_or_else(|| s.base.map_or(0, |b| b.index)))
     }
 
+    /// The segment that holds the entry, if it is live.
+    #[cfg(feature = "raft-rs")]
+    pub(crate) fn segment_of(&self, index: u64) -> Option<u32> {
+        self.with(|s| s.extent(index).map(|e| e.segment.id))
+    }
+
     /// The term of the entry at `index`. Answers for the compaction point too, for ever, and with 0 for index 0 of a
     /// log that starts at 1. Never touches a payload.
     ///

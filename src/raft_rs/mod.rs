@@ -1,0 +1,104 @@
+//! Storage for crate [`raft`](https://docs.rs/raft/0.7) (raft-rs): feature `raft-rs`.
+//!
+//! - [`RegionStorage`] is `raft::Storage` for one region: what a `RawNode` reads from.
+//! - [`ReadyBatch`] gathers the `Ready`s of many groups and writes them as one atomic batch with one sync;
+//!   [`ReadyWriter`] does so without blocking and tells, in order, what may be passed to `on_persist_ready`.
+//! - [`Delegated`] lets a follower send entries on to its neighbours in the leader's place, from its own log.
+//!
+//! `raft` leaves it to the application which protobuf library encodes its messages: your own dependency on it names the
+//! codec (`features = ["protobuf-codec"]` or `["prost-codec"]`; none or both do not compile). The feature
+//! `raft-rs-protobuf` names the first. Entries are stored in a form of this crate's own, so a log outlives a change of
+//! the codec; see [the format](#how-it-is-stored).
+//!
+//! ```
+//! use raft::{Config, RawNode, prelude::ConfState};
+//! use raftwood::raft_rs::{ReadyBatch, RegionStorage};
+//! use raftwood::{Engine, RegionId};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let engine = Engine::open(dir.path())?;
+//! let region = RegionId(7);
+//! let storage = RegionStorage::new(&engine, region);
+//! if !engine.region(region).exists() {
+//!     storage.bootstrap(&ConfState::from((vec![1], vec![])))?;
+//! }
+//! let config = Config { id: 1, election_tick: 10, heartbeat_tick: 3, ..Config::default() };
+//! let logger = slog::Logger::root(slog::Discard, slog::o!());
+//! let mut node = RawNode::new(&config, storage, &logger)?;
+//! node.campaign()?;
+//!
+//! while node.has_ready() {
+//!     let mut ready = node.ready();
+//!     // A leader's messages may leave before its own disk is done; see below.
+//!     send(ready.take_messages());
+//!     let mut batch = ReadyBatch::new(&engine);
+//!     batch.add(region, &ready)?; // ... and those of all other groups that are ready
+//!     batch.write(&engine)?; // one record, one sync
+//!     send(ready.take_persisted_messages());
+//!     apply(ready.take_committed_entries());
+//!     let mut light = node.advance(ready);
+//!     send(light.take_messages());
+//!     apply(light.take_committed_entries());
+//!     node.advance_apply();
+//! }
+//! assert_eq!(node.raft.state, raft::StateRole::Leader);
+//! # fn send(_: Vec<raft::prelude::Message>) {}
+//! # fn apply(_: Vec<raft::prelude::Entry>) {}
+//! # Ok(()) }
+//! ```
+//!
+//! # In which order
+//!
+//! | what | when | why |
+//! |---|---|---|
+//! | `ready.messages()` (only a leader has any) | at once, before persisting | a leader counts itself towards the majority only after `on_persist_ready`, so followers may be faster than its own disk (Raft thesis, 10.2.1) |
+//! | `ready.persisted_messages()` (followers, candidates) | after the batch is durable | a vote or an acknowledgement is a promise about this node's disk |
+//! | `ready.committed_entries()` | at once | raft 0.7 hands out only entries that are both committed and persisted here |
+//! | a snapshot in a `Ready` | the state machine takes it durably first, then the batch is written | a log that starts behind a snapshot which nobody has cannot be replayed; the other way round, [`RegionStorage::recover`] makes the log fit |
+//! | `compact_through` | up to what the state machine has durably applied, not further | what is compacted cannot be applied again after a crash |
+//! | `advance_append_async` | after `submit` returned: what was submitted is readable | raft reads from the storage what it has handed out |
+//! | `on_persist_ready(number)` | when [`ReadyWriter`] says so | it means that all earlier ones are durable too, and plain tickets of unlike durability may overtake each other |
+//!
+//! # After a crash
+//!
+//! What was acknowledged is there; of what was not, a prefix. A `Ready` is there whole or not at all, together with those of the
+//! other groups in its batch. Where the state machine is ahead of the log (it applied what the log had not made durable, or took a
+//! snapshot that the log had not yet heard of), call [`RegionStorage::recover`] before making the `RawNode`.
+//!
+//! # Damage
+//!
+//! An entry that is damaged is an error wherever raft asks for it, never a shorter log; raft then panics (`fatal!`), for it cannot go
+//! on. The exception: when raft reads in order to send to a follower, `Compacted` is answered, so that the follower gets a snapshot and
+//! the group lives on. Look at [`Region::health`](crate::Region::health) before starting a group; entries can be had back from a
+//! replica with [`Region::repair`](crate::Region::repair).
+//!
+//! # How it is stored
+//!
+//! - An entry's payload: nothing at all for an empty normal entry; else one byte (bits 0 and 1: the entry's type; bit 2: a context
+//!   follows; bit 3: `sync_log`), then the context as length (LEB128) and bytes if there is one, then the data.
+//! - The hard state: a byte 1, then term, vote and commit as LEB128.
+//! - The conf state: the metadata key `raft/conf_state`: a byte 1, the index as of which it holds, five fields.
+
+mod codec;
+mod fetch;
+mod ready;
+mod relay;
+mod storage;
+
+pub use codec::{decode_conf_state, decode_entry, decode_hard_state};
+pub use codec::{encode_conf_state, encode_entry, encode_hard_state};
+pub use ready::{Persisted, ReadyBatch, ReadyError, ReadyWriter};
+pub use relay::Delegated;
+pub use storage::{RegionStorage, SnapshotProvider};
+
+use crate::error::{Error, ErrorKind};
+use raft::StorageError;
+
+/// As raft knows it.
+fn store_error(error: Error) -> raft::Error {
+    raft::Error::Store(match error.kind() {
+        ErrorKind::Compacted => StorageError::Compacted,
+        ErrorKind::Unavailable => StorageError::Unavailable,
+        _ => StorageError::Other(Box::new(error)),
+    })
+}

@@ -1,0 +1,311 @@
+//! The write side: what raft wants persisted, of many groups at once.
+
+use super::codec::{encode_conf_state, encode_entry, encode_hard_state, id_of};
+use super::storage::CONF_STATE;
+use crate::commit::Ticket;
+use crate::engine::batch::{RegionBatch, WriteBatch};
+use crate::engine::{Engine, WriteError};
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{Durability, EntryId, Lsn, RegionId};
+use raft::Ready;
+use raft::prelude::{ConfState, HardState};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A `Ready` that was written: `on_persist_ready(ready)` may be called for the group.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Persisted {
+    /// The group.
+    pub region: RegionId,
+    /// The number of its `Ready`.
+    pub ready: u64,
+}
+
+/// The `Ready`s of any number of groups on their way to the log: one atomic record, one sync.
+///
+/// It is synced if any of them asks for it ([`must_sync`](Ready::must_sync)); else it is only written.
+#[derive(Clone, Debug)]
+pub struct ReadyBatch {
+    batch: WriteBatch,
+    readies: Vec<Persisted>,
+    must_sync: bool,
+}
+
+impl ReadyBatch {
+    /// An empty one.
+    pub fn new(engine: &Engine) -> ReadyBatch {
+        ReadyBatch { batch: engine.batch(), readies: Vec::new(), must_sync: false }
+    }
+
+    /// Adds what a `Ready` wants persisted: snapshot, then entries, then the hard state.
+    ///
+    /// Of a snapshot, the log takes the place (it is emptied and starts behind it) and the conf state; its data is the state
+    /// machine's, which must have made it durable before this batch is written.
+    ///
+    /// # Errors
+    /// As [`RegionBatch::append`]; the batch is then as it was before the call. `TooLarge`, when this batch is full: write it, and add
+    /// to the next one.
+    pub fn add(&mut self, region: RegionId, ready: &Ready) -> Result<()> {
+        let undo = self.batch.mark();
+        let added = self.add_parts(region, ready);
+        match added {
+            Ok(()) => {
+                self.must_sync |= ready.must_sync();
+                self.readies.push(Persisted { region, ready: ready.number() });
+            }
+            Err(_) => self.batch.rewind(undo),
+        }
+        added
+    }
+
+    fn add_parts(&mut self, id: RegionId, ready: &Ready) -> Result<()> {
+        let mut region = self.batch.region(id);
+        if !ready.snapshot().is_empty() {
+            let meta = ready.snapshot().get_metadata();
+            region.reset(EntryId::new(meta.get_term(), meta.get_index()))?;
+            region.put(CONF_STATE, &encode_conf_state(meta.get_index(), meta.get_conf_state()))?;
+        }
+        for entry in ready.entries() {
+            region.append_with(id_of(entry), |out| encode_entry(entry, out))?;
+        }
+        if let Some(state) = ready.hs() {
+            region.set_hard_state(&encode_hard_state(state))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a hard state by itself: after `advance_append`, when `LightReady::commit_index` says that more is committed. Needs no sync;
+    /// lost in a crash, it is learnt again from the leader.
+    ///
+    /// # Errors
+    /// `TooLarge` when the batch is full.
+    pub fn set_hard_state(&mut self, region: RegionId, state: &HardState) -> Result<()> {
+        self.batch.region(region).set_hard_state(&encode_hard_state(state)).map(drop)
+    }
+
+    /// Adds the configuration that holds as of the entry at `index`, as `apply_conf_change` returned it. Written with the batch; sync
+    /// it ([`require_sync`](Self::require_sync)) before the state machine's applied index moves past the entry durably.
+    ///
+    /// # Errors
+    /// `TooLarge` when the batch is full.
+    pub fn set_conf_state(&mut self, region: RegionId, index: u64, state: &ConfState) -> Result<()> {
+        self.batch.region(region).put(CONF_STATE, &encode_conf_state(index, state)).map(drop)
+    }
+
+    /// Anything else that belongs to the same moment: compaction, metadata, destruction.
+    pub fn region(&mut self, id: RegionId) -> RegionBatch<'_> {
+        self.batch.region(id)
+    }
+
+    /// Syncs the batch whatever its `Ready`s ask for.
+    pub fn require_sync(&mut self) {
+        self.must_sync = true;
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.readies.is_empty()
+    }
+
+    /// Bytes that it would take in the log: a close upper bound.
+    pub fn encoded_len(&self) -> usize {
+        self.batch.encoded_len()
+    }
+
+    /// How durable it will be.
+    pub fn durability(&self) -> Durability {
+        if self.must_sync { Durability::Synced } else { Durability::Written }
+    }
+
+    /// Writes it and returns when it is as durable as its `Ready`s ask for: `advance` may be called for each of them.
+    ///
+    /// # Errors
+    /// As [`Engine::write`]; the batch comes back where nothing of it was written.
+    pub fn write(self, engine: &Engine) -> Result<Vec<Persisted>, ReadyError> {
+        let durability = self.durability();
+        let ReadyBatch { batch, readies, must_sync } = self;
+        if batch.is_empty() && !must_sync {
+            return Ok(readies);
+        }
+        match engine.write(batch, durability) {
+            Ok(_) => Ok(readies),
+            Err(e) => Err(ReadyError::new(e, readies, must_sync)),
+        }
+    }
+
+    /// Submits it: what it holds can be read on return, and the ticket tells when it is durable. Tickets of unlike durability may
+    /// overtake each other, so hand out the `Persisted` in the order of submission; [`ReadyWriter`] does.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`]; the batch comes back.
+    pub fn submit(self, engine: &Engine) -> Result<(Ticket, Vec<Persisted>), ReadyError> {
+        let durability = self.durability();
+        let ReadyBatch { batch, readies, must_sync } = self;
+        match engine.submit(batch, durability) {
+            Ok(ticket) => Ok((ticket, readies)),
+            Err(e) => Err(ReadyError::new(e, readies, must_sync)),
+        }
+    }
+}
+
+/// A refused batch of `Ready`s.
+///
+/// raft cannot take a `Ready` back: write the batch again when the cause is gone ([`Error::is_retryable`]), or stop the groups in it.
+pub struct ReadyError {
+    error: Error,
+    batch: Option<Box<ReadyBatch>>,
+}
+
+impl ReadyError {
+    fn new(e: WriteError, readies: Vec<Persisted>, must_sync: bool) -> ReadyError {
+        let error = e.error().clone();
+        let batch = e.into_batch().map(|batch| Box::new(ReadyBatch { batch, readies, must_sync }));
+        ReadyError { error, batch }
+    }
+
+    /// Why.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// What code can act on.
+    pub fn kind(&self) -> ErrorKind {
+        self.error.kind()
+    }
+
+    /// The batch, as it was, if it was refused before anything of it was accepted.
+    pub fn into_batch(self) -> Option<ReadyBatch> {
+        self.batch.map(|b| *b)
+    }
+}
+
+impl fmt::Debug for ReadyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.error, f)
+    }
+}
+
+impl fmt::Display for ReadyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl std::error::Error for ReadyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<ReadyError> for Error {
+    fn from(e: ReadyError) -> Error {
+        e.error
+    }
+}
+
+/// Writes `Ready`s without blocking, for groups driven with `advance_append_async`.
+///
+/// Each batch is readable when [`submit`](ReadyWriter::submit) returns. When it is durable, and all that were submitted before it are,
+/// the sink is told: once for each batch, in the order of submission. That is what `on_persist_ready` needs, for it means "and all
+/// before it".
+pub struct ReadyWriter {
+    engine: Engine,
+    line: Arc<Line>,
+}
+
+impl fmt::Debug for ReadyWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadyWriter").field("waiting", &self.line.lock().slots.len()).finish_non_exhaustive()
+    }
+}
+
+impl ReadyWriter {
+    /// A writer for `engine`. `sink` is called on whichever thread completes a batch, so it should be quick: typically it sends to the
+    /// thread that drives the groups. An error means that the engine has stopped writing (`Poisoned`): nothing of that batch
+    /// may be passed to raft, and nothing later will be durable.
+    pub fn new(
+        engine: &Engine,
+        sink: impl Fn(Result<Vec<Persisted>>) + Send + Sync + 'static,
+    ) -> ReadyWriter {
+        let state = Mutex::new(State { slots: VecDeque::new(), first: 0, is_delivering: false });
+        ReadyWriter { engine: engine.clone(), line: Arc::new(Line { state, sink: Box::new(sink) }) }
+    }
+
+    /// Accepts a batch. One that is empty completes in its turn.
+    ///
+    /// Only one thread should submit for a group, as only one drives it.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`]: the batch comes back, nothing of it was written, and the sink will not hear of it.
+    pub fn submit(&self, batch: ReadyBatch) -> Result<(), ReadyError> {
+        // The place in line is taken first: a later batch must not be delivered before this one is known to be refused.
+        let at = self.line.enter();
+        match batch.submit(&self.engine) {
+            Ok((ticket, readies)) => {
+                let line = self.line.clone();
+                ticket.on_complete(move |outcome| line.done(at, Some(outcome.map(|_: Lsn| readies))));
+                Ok(())
+            }
+            Err(e) => {
+                self.line.done(at, None);
+                Err(e)
+            }
+        }
+    }
+}
+
+/// Completions waiting for their turn.
+struct Line {
+    state: Mutex<State>,
+    sink: Box<dyn Fn(Result<Vec<Persisted>>) + Send + Sync>,
+}
+
+struct State {
+    slots: VecDeque<Slot>,
+    /// The number of the first slot.
+    first: u64,
+    /// A thread is handing out completions; others leave theirs to it, so that the order holds.
+    is_delivering: bool,
+}
+
+enum Slot {
+    Waiting,
+    Done(Result<Vec<Persisted>>),
+    /// Refused: there is nothing to tell.
+    Gone,
+}
+
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self) -> u64 {
+        let mut s = self.lock();
+        s.slots.push_back(Slot::Waiting);
+        s.first + s.slots.len() as u64 - 1
+    }
+
+    fn done(&self, at: u64, outcome: Option<Result<Vec<Persisted>>>) {
+        let mut s = self.lock();
+        let place = (at - s.first) as usize;
+        if let Some(slot) = s.slots.get_mut(place) {
+            *slot = outcome.map_or(Slot::Gone, Slot::Done);
+        }
+        if s.is_delivering {
+            return;
+        }
+        s.is_delivering = true;
+        while matches!(s.slots.front(), Some(Slot::Done(_) | Slot::Gone)) {
+            let slot = s.slots.pop_front();
+            s.first += 1;
+            if let Some(Slot::Done(outcome)) = slot {
+                drop(s);
+                (self.sink)(outcome);
+                s = self.lock();
+            }
+        }
+        s.is_delivering = false;
+    }
+}

@@ -1,0 +1,80 @@
+//! Follower replication: one follower of a zone hands the leader's entries on to its neighbours.
+//!
+//! Entries that go to several replicas in another zone need cross the zones' boundary once. The leader sends them to one of the
+//! replicas there, the agent, as usual. To the others' address at the agent it sends what remains of their message without
+//! the entries: a [`Delegated`]. The agent reads the entries from its own log and sends the message on, in the leader's name; the answer
+//! goes to the leader directly. Raft sees messages that took a detour, no more: a detour that fails is a message that was lost.
+//!
+//! The idea is TiKV's follower replication (an RFC of tikv/rfcs); there it is part of the consensus, here of the transport.
+
+use super::codec::id_of;
+use super::storage::RegionStorage;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{EntryId, ReadLimit};
+use raft::prelude::{Message, MessageType};
+
+/// An append message whose entries are to be filled in by a replica that has them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delegated {
+    /// The message for the follower `message.to`, without entries.
+    pub message: Message,
+    /// The last of the entries that belong into it; the first is the one behind `message.index`.
+    pub last: EntryId,
+}
+
+impl Delegated {
+    /// Takes the entries out of an append message. Any other message, and an append without entries, comes back unchanged: send it
+    /// directly.
+    #[allow(clippy::result_large_err)] // the message comes back, it is no error
+    pub fn new(mut message: Message) -> Result<Delegated, Message> {
+        let last = match message.get_entries().last() {
+            Some(last) if message.get_msg_type() == MessageType::MsgAppend => id_of(last),
+            _ => return Err(message),
+        };
+        message.set_entries(Vec::new().into());
+        Ok(Delegated { message, last })
+    }
+
+    /// At the agent: reads the entries on a thread of the engine, and hands the message, whole again, to `done`.
+    ///
+    /// The entries are the leader's: before and after reading, the agent's log must have the same term at the entry before the
+    /// first and at the last, and logs that agree on an entry agree on all before it (Raft's log matching).
+    ///
+    /// # Errors
+    /// `done` is given `Unavailable` or `Compacted` if this log does not have the leader's entries (yet): try again after the next
+    /// append, or tell the leader, who calls `report_unreachable` and sends directly. Other errors are those of reading.
+    pub fn fill(self, storage: &RegionStorage, done: impl FnOnce(Result<Message>) + Send + 'static) {
+        if let Err(e) = self.check(storage) {
+            return done(Err(e));
+        }
+        let storage = storage.clone();
+        let (first, last) = (self.message.get_index() + 1, self.last.index);
+        storage.clone().engine().fetch(storage.region().id(), first..=last, ReadLimit::NONE, move |read| {
+            let filled = read.and_then(|stored| {
+                let entries = storage.decode(&stored, None)?;
+                // It may have been overwritten between the check and the read.
+                self.check(&storage)?;
+                let mut message = self.message;
+                message.set_entries(entries.into());
+                Ok(message)
+            });
+            done(filled);
+        });
+    }
+
+    fn check(&self, storage: &RegionStorage) -> Result<()> {
+        let region = storage.region();
+        let before = EntryId::new(self.message.get_log_term(), self.message.get_index());
+        if before.index >= self.last.index {
+            return Err(Error::invalid("the delegated message has no entries").in_region(region.id()));
+        }
+        for id in [before, self.last] {
+            let term = region.term(id.index)?;
+            if term != id.term {
+                let why = format!("entry {} has term {term} here, and {} at the leader", id.index, id.term);
+                return Err(Error::new(ErrorKind::Unavailable, why).in_region(region.id()));
+            }
+        }
+        Ok(())
+    }
+}

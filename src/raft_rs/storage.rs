@@ -1,0 +1,297 @@
+//! `raft::Storage` for one region.
+
+use super::codec::{
+    decode_conf_state, decode_entry, decode_hard_state, encode_conf_state, encode_hard_state,
+};
+use super::fetch::{FarReads, Fetched};
+use super::store_error;
+use crate::engine::Engine;
+use crate::engine::region::Region;
+use crate::engine::report::Health;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{Durability, Entry, EntryId, ReadLimit, RegionId};
+use raft::prelude::{ConfState, Entry as RaftEntry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use std::fmt;
+use std::sync::Arc;
+
+/// The metadata key under which the conf state is kept.
+pub(super) const CONF_STATE: &[u8] = b"raft/conf_state";
+
+/// Where snapshots come from: the log does not know the state machine.
+///
+/// A closure `Fn(request_index, to) -> Option<Snapshot>` is one.
+pub trait SnapshotProvider: Send + Sync {
+    /// A snapshot for the peer `to`, at `request_index` or later, or `None` while it is being made: raft asks again. It must not
+    /// block: it is called from within raft.
+    fn snapshot(&self, request_index: u64, to: u64) -> Option<Snapshot>;
+}
+
+impl<F: Fn(u64, u64) -> Option<Snapshot> + Send + Sync> SnapshotProvider for F {
+    fn snapshot(&self, request_index: u64, to: u64) -> Option<Snapshot> {
+        self(request_index, to)
+    }
+}
+
+/// The log of one region as a `RawNode` wants it. Cheap to clone; each call answers as of now.
+///
+/// It only reads; what is to be written goes through [`ReadyBatch`](super::ReadyBatch).
+#[derive(Clone)]
+pub struct RegionStorage {
+    engine: Engine,
+    region: Region,
+    snapshots: Option<Arc<dyn SnapshotProvider>>,
+    far: Option<Arc<FarReads>>,
+}
+
+impl fmt::Debug for RegionStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionStorage").field("region", &self.region.id()).finish_non_exhaustive()
+    }
+}
+
+impl RegionStorage {
+    /// The log of `region`. Without a [provider](Self::snapshots), snapshots are temporarily unavailable for ever; without
+    /// [`fetch_far`](Self::fetch_far), all reads are done on the spot.
+    pub fn new(engine: &Engine, region: RegionId) -> RegionStorage {
+        RegionStorage { engine: engine.clone(), region: engine.region(region), snapshots: None, far: None }
+    }
+
+    /// Where snapshots come from.
+    pub fn snapshots(mut self, provider: impl SnapshotProvider + 'static) -> RegionStorage {
+        self.snapshots = Some(Arc::new(provider));
+        self
+    }
+
+    /// Reads far back, which may have to wait for the device, are done on threads of the engine: raft hears
+    /// `LogTemporarilyUnavailable`, and `notify` is called when the entries are there, with the context that raft gave.
+    /// Pass it to `RawNode::on_entries_fetched` on the thread that drives the group.
+    ///
+    /// Far is what lies more than `segments` segments behind the one that is being written; 1 is a good value. What is nearer was
+    /// written moments ago, so it is in memory, and reading it there is quicker than asking another thread.
+    pub fn fetch_far(
+        mut self,
+        segments: u32,
+        notify: impl Fn(RegionId, GetEntriesContext) + Send + Sync + 'static,
+    ) -> RegionStorage {
+        self.far = Some(Arc::new(FarReads::new(self.region.id(), segments, Box::new(notify))));
+        self
+    }
+
+    /// The region.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Gives a region that does not exist yet its first configuration, durably. All replicas of a new group are given the same one;
+    /// replicas that join later are given none, and wait for a snapshot.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the region exists.
+    pub fn bootstrap(&self, conf_state: &ConfState) -> Result<()> {
+        let id = self.region.id();
+        if self.region.exists() {
+            return Err(Error::invalid("bootstrap refused: the region exists already; destroy it first")
+                .in_region(id));
+        }
+        let mut batch = self.engine.batch();
+        batch.region(id).put(CONF_STATE, &encode_conf_state(0, conf_state))?;
+        self.engine.write(batch, Durability::Synced)?;
+        Ok(())
+    }
+
+    /// Makes the log fit a state machine that stands at `applied`, durably: call it at every start, before making the `RawNode`.
+    ///
+    /// Usually the log has that entry and more, and nothing is written. Where it does not (the state machine took a snapshot, or
+    /// applied entries, that the log never made durable), the log is emptied and starts anew behind `applied`. In either case
+    /// the commit index is raised to `applied` where it lags, for what was applied was committed. Term and vote stay.
+    /// `conf_state` is the state machine's, as of `applied`, if it keeps one; it replaces an older one in the log.
+    ///
+    /// # Errors
+    /// `Damaged` where the region's state cannot be trusted: a term or vote that was lost must not be made up.
+    pub fn recover(&self, applied: EntryId, conf_state: Option<&ConfState>) -> Result<()> {
+        let id = self.region.id();
+        let hard_state = self.hard_state()?;
+        let log = self.region.state();
+        let fits = applied.index <= log.last
+            && match self.region.term(applied.index) {
+                Ok(term) => term == applied.term,
+                Err(e) if e.kind() == ErrorKind::Compacted => true,
+                Err(e) => return Err(e),
+            };
+        let mut batch = self.engine.batch();
+        let mut wanted = hard_state.clone();
+        if !fits {
+            batch.region(id).reset(applied)?;
+            if wanted.get_term() < applied.term {
+                wanted.set_term(applied.term);
+                wanted.set_vote(0);
+            }
+            wanted.set_commit(applied.index);
+        } else if wanted.get_commit() < applied.index {
+            wanted.set_commit(applied.index);
+        }
+        if wanted != hard_state {
+            batch.region(id).set_hard_state(&encode_hard_state(&wanted))?;
+        }
+        if let Some(conf_state) = conf_state
+            && self.conf_state()?.is_none_or(|(index, _)| index < applied.index)
+        {
+            batch.region(id).put(CONF_STATE, &encode_conf_state(applied.index, conf_state))?;
+        }
+        if !batch.is_empty() {
+            self.engine.write(batch, Durability::Synced)?;
+        }
+        Ok(())
+    }
+
+    /// Term, vote and commit as last written.
+    ///
+    /// # Errors
+    /// `Damaged` if it was lost: the node must not vote then, and must not be started with another one.
+    pub fn hard_state(&self) -> Result<HardState> {
+        let id = self.region.id();
+        if let Health::Damaged { hard_state_lost: true, .. } = self.region.health() {
+            return Err(Error::damaged(
+                "the hard state is lost: this replica may have voted, so it must be removed from its group and added anew",
+            )
+            .in_region(id));
+        }
+        match self.region.hard_state() {
+            Some(bytes) => decode_hard_state(&bytes).map_err(|e| e.in_region(id)),
+            None => Ok(HardState::default()),
+        }
+    }
+
+    /// The conf state as last written, and the index as of which it holds.
+    ///
+    /// # Errors
+    /// `Damaged` if another program wrote something else under its key.
+    pub fn conf_state(&self) -> Result<Option<(u64, ConfState)>> {
+        let id = self.region.id();
+        let bytes = self.region.get(CONF_STATE);
+        bytes.map(|bytes| decode_conf_state(&bytes).map_err(|e| e.in_region(id))).transpose()
+    }
+
+    fn read(&self, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<RaftEntry>> {
+        // What is stored of an entry is no longer than the message that raft counts, so no entry that the limit allows is missed;
+        // `limit_size` then counts as raft does.
+        let limit = max_size.map_or(ReadLimit::NONE, ReadLimit::bytes);
+        self.decode(&self.region.entries(low..high, limit)?, max_size)
+    }
+
+    pub(super) fn decode(&self, stored: &[Entry], max_size: Option<u64>) -> Result<Vec<RaftEntry>> {
+        let mut entries: Vec<RaftEntry> = stored
+            .iter()
+            .map(decode_entry)
+            .collect::<Result<_>>()
+            .map_err(|e| e.in_region(self.region.id()))?;
+        raft::util::limit_size(&mut entries, max_size);
+        Ok(entries)
+    }
+
+    /// Whether the entry lies so far back that reading it may wait for the device.
+    fn is_far(&self, far: &FarReads, index: u64) -> bool {
+        let active = self.engine.store().committer.active().0.id;
+        let segment = self.region.segment_of(index);
+        segment.is_some_and(|s| s.saturating_add(far.segments) < active)
+    }
+}
+
+impl Storage for RegionStorage {
+    /// Hard state and conf state as last written. A commit index below the compaction point is raised to it: what was compacted was
+    /// committed, though the note of that may not have been written.
+    ///
+    /// # Errors
+    /// `Store(Other)` when the hard state was lost, or when it says that more is committed than the log has.
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let mut hard_state = self.hard_state().map_err(store_error)?;
+        let conf_state = self.conf_state().map_err(store_error)?.map(|(_, c)| c).unwrap_or_default();
+        let log = self.region.state();
+        if let Some(base) = log.base
+            && hard_state.get_commit() < base.index
+        {
+            hard_state.set_commit(base.index);
+            // raft looks at the hard state as a whole: with a commit it must have a term.
+            let term = hard_state.get_term().max(base.term);
+            hard_state.set_term(term);
+        }
+        if hard_state.get_commit() > log.last {
+            let e = Error::damaged(format!(
+                "entry {} is committed, but the log ends at {}; if the state machine has applied more, call RegionStorage::recover",
+                hard_state.get_commit(),
+                log.last
+            ));
+            return Err(store_error(e.in_region(self.region.id())));
+        }
+        Ok(RaftState { hard_state, conf_state })
+    }
+
+    /// The entries of `low..high`, at least one if the range has any, and no more than `max_size` bytes as raft counts them.
+    ///
+    /// # Errors
+    /// `Compacted`, `Unavailable` (where `MemStorage` panics), `LogTemporarilyUnavailable` while a
+    /// [far read](RegionStorage::fetch_far) is on its way, `Other` for damage.
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<RaftEntry>> {
+        let max_size = max_size.into();
+        if low > high {
+            return Err(store_error(Error::invalid(format!(
+                "the range {low}..{high} ends before it begins"
+            ))));
+        }
+        let for_follower = context.can_async();
+        let read = match &self.far {
+            Some(far) if for_follower && low < high && self.is_far(far, low) => {
+                match far.take(self, low, high, max_size, context) {
+                    Fetched::Now(entries) => entries,
+                    Fetched::Later => return Err(StorageError::LogTemporarilyUnavailable.into()),
+                }
+            }
+            _ => self.read(low, high, max_size),
+        };
+        read.map_err(|e| match e.kind() {
+            ErrorKind::Damaged if for_follower => StorageError::Compacted.into(),
+            _ => store_error(e),
+        })
+    }
+
+    /// The term of an entry; for ever also of the one just below the first.
+    ///
+    /// # Errors
+    /// `Compacted`, `Unavailable`.
+    fn term(&self, idx: u64) -> raft::Result<u64> {
+        self.region.term(idx).map_err(store_error)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.region.first_index())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.region.last_index())
+    }
+
+    /// What the [provider](RegionStorage::snapshots) has.
+    ///
+    /// # Errors
+    /// `SnapshotTemporarilyUnavailable` while it has none that is new enough: one below `request_index`, or below the compaction
+    /// point, would not help the peer.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let least = request_index.max(self.region.first_index().saturating_sub(1)).max(1);
+        let snapshot = self.snapshots.as_ref().and_then(|p| p.snapshot(request_index, to));
+        match snapshot {
+            Some(s) if s.get_metadata().get_index() >= least => Ok(s),
+            _ => Err(StorageError::SnapshotTemporarilyUnavailable.into()),
+        }
+    }
+}
