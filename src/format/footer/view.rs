@@ -227,6 +227,7 @@ impl<'a> RangeRef<'a> {
     }
 
     /// How many entries.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn count(&self) -> u32 {
         self.row.count
     }
@@ -237,11 +238,13 @@ impl<'a> RangeRef<'a> {
     }
 
     /// The term of the first entry.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn first_term(&self) -> u64 {
         self.run(0).map_or(0, |run| run.1)
     }
 
     /// The term of the last entry.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn last_term(&self) -> u64 {
         self.row.run_count.checked_sub(1).and_then(|last| self.run(last)).map_or(0, |run| run.1)
     }
@@ -265,6 +268,7 @@ impl<'a> RangeRef<'a> {
     }
 
     /// The index that each term starts at, and the term, in order.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, u64)> + use<'a> {
         let range = *self;
         (0..self.row.run_count).map_while(move |at| range.run(at))

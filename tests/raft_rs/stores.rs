@@ -1,0 +1,143 @@
+//! The two stores behind one face.
+
+use raft::prelude::{ConfState, Entry, HardState, Snapshot};
+use raft::storage::MemStorage;
+use raft::{GetEntriesContext, Storage};
+use raftwood::raft_rs::{RegionStorage, encode_conf_state, encode_entry, encode_hard_state};
+use raftwood::vfs::sim::SimVfs;
+use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, RegionBatch, RegionId};
+use std::sync::Arc;
+
+pub(crate) const REGION: RegionId = RegionId(1);
+
+/// What the suite needs to bring a store into a state, and what it may expect beyond the contract.
+pub(crate) trait Store {
+    type Storage: Storage + Clone;
+    fn fresh() -> Self;
+    fn storage(&self) -> Self::Storage;
+    fn append(&self, entries: &[Entry]);
+    fn set_hard_state(&self, state: &HardState);
+    fn set_conf_state(&self, state: &ConfState);
+    /// Entries up to and including this one go.
+    fn compact_through(&self, index: u64);
+    fn apply_snapshot(&self, snapshot: &Snapshot);
+    /// The contract asks for it, and `MemStorage` (which says of itself that it is incomplete) does not do it: it forgets the
+    /// term below the first index when it compacts, and panics for reads of an empty log and beyond the last entry.
+    const IS_COMPLETE: bool;
+}
+
+pub(crate) struct Mem(MemStorage);
+
+impl Store for Mem {
+    type Storage = MemStorage;
+    const IS_COMPLETE: bool = false;
+    fn fresh() -> Mem {
+        Mem(MemStorage::new())
+    }
+    fn storage(&self) -> MemStorage {
+        self.0.clone()
+    }
+    fn append(&self, entries: &[Entry]) {
+        self.0.wl().append(entries).unwrap();
+    }
+    fn set_hard_state(&self, state: &HardState) {
+        self.0.wl().set_hardstate(state.clone());
+    }
+    fn set_conf_state(&self, state: &ConfState) {
+        self.0.wl().set_conf_state(state.clone());
+    }
+    fn compact_through(&self, index: u64) {
+        self.0.wl().compact(index + 1).unwrap();
+    }
+    fn apply_snapshot(&self, snapshot: &Snapshot) {
+        self.0.wl().apply_snapshot(snapshot.clone()).unwrap();
+    }
+}
+
+pub(crate) struct Ours {
+    pub(crate) engine: Engine,
+    pub(crate) disk: SimVfs,
+}
+
+impl Store for Ours {
+    type Storage = RegionStorage;
+    const IS_COMPLETE: bool = true;
+    fn fresh() -> Ours {
+        Ours::open(SimVfs::new(1), Background::Manual)
+    }
+    fn storage(&self) -> RegionStorage {
+        RegionStorage::new(&self.engine, REGION)
+    }
+    fn append(&self, entries: &[Entry]) {
+        self.write(|region| {
+            for e in entries {
+                region.append_with(EntryId::new(e.term, e.index), |out| encode_entry(e, out)).unwrap();
+            }
+        });
+    }
+    fn set_hard_state(&self, state: &HardState) {
+        self.write(|region| {
+            region.set_hard_state(&encode_hard_state(state)).unwrap();
+        });
+    }
+    fn set_conf_state(&self, state: &ConfState) {
+        self.write(|region| {
+            region.put(b"raft/conf_state", &encode_conf_state(0, state)).unwrap();
+        });
+    }
+    fn compact_through(&self, index: u64) {
+        self.write(|region| {
+            region.compact_through(index).unwrap();
+        });
+    }
+    fn apply_snapshot(&self, snapshot: &Snapshot) {
+        let meta = snapshot.get_metadata();
+        self.write(|region| {
+            region.reset(EntryId::new(meta.term, meta.index)).unwrap();
+            let conf_state = encode_conf_state(meta.index, meta.get_conf_state());
+            region.put(b"raft/conf_state", &conf_state).unwrap();
+        });
+    }
+}
+
+impl Ours {
+    pub(crate) fn open(disk: SimVfs, background: Background) -> Ours {
+        let options = Options::new()
+            .segment_bytes(64 << 10)
+            .pool(Pool::default().prewrite(false))
+            .background(background)
+            .vfs(Arc::new(disk.clone()));
+        Ours { engine: options.open("/db").unwrap(), disk }
+    }
+
+    pub(crate) fn write(&self, fill: impl FnOnce(&mut RegionBatch<'_>)) {
+        let mut batch = self.engine.batch();
+        fill(&mut batch.region(REGION));
+        self.engine.write(batch, Durability::Synced).unwrap();
+    }
+}
+
+pub(crate) fn entry(index: u64, term: u64) -> Entry {
+    let mut e = Entry::default();
+    e.set_index(index);
+    e.set_term(term);
+    e
+}
+
+pub(crate) fn filled(index: u64, term: u64, bytes: usize) -> Entry {
+    let mut e = entry(index, term);
+    e.set_data(vec![index as u8; bytes].into());
+    e
+}
+
+pub(crate) fn snapshot(index: u64, term: u64, voters: &[u64]) -> Snapshot {
+    let mut s = Snapshot::default();
+    s.mut_metadata().set_index(index);
+    s.mut_metadata().set_term(term);
+    s.mut_metadata().set_conf_state(ConfState::from((voters.to_vec(), vec![])));
+    s
+}
+
+pub(crate) fn here() -> GetEntriesContext {
+    GetEntriesContext::empty(false)
+}
