@@ -146,6 +146,7 @@ impl SegmentFactory {
     }
 
     /// Whether the reserve is there.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn has_reserve(&self) -> bool {
         lock(&self.reserve).is_some()
     }

@@ -1,0 +1,124 @@
+//! The node processes, and how they are tormented.
+
+use crate::wire::{Client, Reply, Request, Result};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub const NODES: u64 = 3;
+
+pub struct Cluster {
+    dir: PathBuf,
+    groups: u64,
+    pub addrs: Vec<SocketAddr>,
+    children: Vec<Option<Child>>,
+    pub kills: u64,
+    /// Committed entries that were applied again after a kill.
+    pub replayed: u64,
+}
+
+impl Cluster {
+    pub fn start(dir: &Path, groups: u64) -> Result<Cluster> {
+        // Taken and given back: the nodes bind them in a moment.
+        let free: Vec<TcpListener> =
+            (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
+        let addrs = free.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
+        drop(free);
+        let children = (0..NODES).map(|_| None).collect();
+        let mut cluster = Cluster { dir: dir.to_path_buf(), groups, addrs, children, kills: 0, replayed: 0 };
+        for id in 1..=NODES {
+            cluster.start_node(id)?;
+        }
+        Ok(cluster)
+    }
+
+    pub fn dir_of(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("node-{id}"))
+    }
+
+    /// Starts a node and waits until its store is open.
+    pub fn start_node(&mut self, id: u64) -> Result<()> {
+        let nodes: Vec<String> = self.addrs.iter().map(SocketAddr::to_string).collect();
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("node")
+            .args(["--id", &id.to_string(), "--groups", &self.groups.to_string()])
+            .args(["--nodes", &nodes.join(",")])
+            .arg("--dir")
+            .arg(self.dir_of(id))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        if let Some(out) = child.stdout.take() {
+            BufReader::new(out).read_line(&mut line)?;
+        }
+        let replayed = line.trim().strip_prefix("ready ").and_then(|n| n.parse::<u64>().ok());
+        self.children[id as usize - 1] = Some(child);
+        self.replayed += replayed.ok_or_else(|| format!("node {id} did not start"))?;
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, id: u64) -> Result<()> {
+        if let Some(mut child) = self.children[id as usize - 1].take() {
+            // One that is dead already died of itself.
+            if let Some(status) = child.try_wait()? {
+                return Err(format!("node {id} ended by itself: {status}").into());
+            }
+            child.kill()?;
+            child.wait()?;
+            self.kills += 1;
+        }
+        Ok(())
+    }
+
+    pub fn is_up(&self, id: u64) -> bool {
+        self.children[id as usize - 1].is_some()
+    }
+
+    /// An error if a node died that nobody killed.
+    pub fn check(&mut self) -> Result<()> {
+        for (id, child) in (1..).zip(&mut self.children) {
+            if let Some(child) = child
+                && let Some(status) = child.try_wait()?
+            {
+                return Err(format!("node {id} ended by itself: {status}").into());
+            }
+        }
+        Ok(())
+    }
+
+    pub fn ask(&self, id: u64, request: &Request, patience: Duration) -> Result<Reply> {
+        Client::connect(self.addrs[id as usize - 1], patience)?.call(request)
+    }
+
+    pub fn partition(&self, id: u64, from: Vec<u64>) -> Result<()> {
+        self.ask(id, &Request::Partition { from }, Duration::from_secs(5)).map(drop)
+    }
+
+    /// Asks whoever leads the group, until somebody does it or the time is over.
+    pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<Reply> {
+        let until = Instant::now() + patience;
+        let mut at = group % NODES + 1;
+        while Instant::now() < until {
+            match self.ask(at, request, Duration::from_secs(2)) {
+                Ok(Reply::NotLeader { leader }) if leader != 0 && leader != at => at = leader,
+                Ok(reply @ (Reply::Done | Reply::Written { .. })) => return Some(reply),
+                _ => at = at % NODES + 1,
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        None
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

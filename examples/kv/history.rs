@@ -1,0 +1,145 @@
+//! What the clients saw, and whether one register could have behaved so.
+//!
+//! The check is Wing and Gong's, with Lowe's memory of what was tried (crate `todc-utils`), for each register by itself:
+//! linearizability is local. A register here counts its writes, so an outcome says much about the order, and the search is short.
+//! A write of which nobody knows whether it happened is taken to end after everything else: placed last, it has no effect.
+
+use crate::wire::Via;
+use std::collections::BTreeMap;
+use todc_utils::linearizability::WGLChecker;
+use todc_utils::linearizability::history::{Action, History};
+use todc_utils::specifications::Specification;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    /// The version that it was told to have become; `None` if nobody knows whether it happened.
+    Write {
+        value: u64,
+        version: Option<u64>,
+    },
+    Read {
+        via: Via,
+        version: u64,
+        value: u64,
+    },
+}
+
+/// One operation, with the time in nanoseconds when it was asked for and when it was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Op {
+    pub group: u64,
+    pub key: u64,
+    pub start: u64,
+    pub end: u64,
+    pub what: What,
+}
+
+/// A register and how often it was written.
+struct Register;
+
+impl Specification for Register {
+    /// Version and value.
+    type State = (u64, u64);
+    type Operation = What;
+
+    fn init() -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn apply(operation: &What, state: &(u64, u64)) -> (bool, (u64, u64)) {
+        match *operation {
+            What::Write { value, version } => {
+                let next = state.0 + 1;
+                (version.is_none_or(|v| v == next), (next, value))
+            }
+            What::Read { version, value, .. } => ((version, value) == *state, *state),
+        }
+    }
+}
+
+/// The registers whose operations no order explains.
+pub fn violations(ops: &[Op]) -> Vec<(u64, u64)> {
+    let mut by_register: BTreeMap<(u64, u64), Vec<&Op>> = BTreeMap::new();
+    for op in ops {
+        by_register.entry((op.group, op.key)).or_default().push(op);
+    }
+    by_register.into_iter().filter(|(_, ops)| !is_linearizable(ops)).map(|(register, _)| register).collect()
+}
+
+fn is_linearizable(ops: &[&Op]) -> bool {
+    let mut events = Vec::with_capacity(ops.len() * 2);
+    for (process, op) in ops.iter().enumerate() {
+        let unknown = matches!(op.what, What::Write { version: None, .. });
+        let end = if unknown { u64::MAX } else { op.end };
+        // At the same moment, calls before responses: they overlap.
+        events.push((op.start, 0, process));
+        events.push((end, 1, process));
+    }
+    events.sort_unstable();
+    let actions = events.into_iter().map(|(_, kind, process)| {
+        let what = ops[process].what;
+        (process, if kind == 0 { Action::Call(what) } else { Action::Response(what) })
+    });
+    let actions: Vec<_> = actions.collect();
+    actions.is_empty() || WGLChecker::<Register>::is_linearizable(History::from_actions(actions))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(start: u64, end: u64, what: What) -> Op {
+        Op { group: 1, key: 1, start, end, what }
+    }
+
+    fn write(value: u64, version: u64) -> What {
+        What::Write { value, version: Some(version) }
+    }
+
+    fn read(version: u64, value: u64) -> What {
+        What::Read { via: Via::Index, version, value }
+    }
+
+    fn lost(value: u64) -> What {
+        What::Write { value, version: None }
+    }
+
+    #[test]
+    fn what_one_register_can_do_is_accepted() {
+        let fine: &[&[Op]] = &[
+            &[op(0, 1, write(7, 1)), op(2, 3, read(1, 7))],
+            // Overlapping: the read may see either.
+            &[op(0, 9, write(7, 1)), op(1, 2, read(0, 0)), op(3, 4, read(1, 7))],
+            &[op(0, 9, write(7, 2)), op(0, 9, write(8, 1)), op(10, 11, read(2, 7))],
+            // A write that nobody heard of again may have happened, late, or never.
+            &[op(0, 1, lost(7)), op(2, 3, read(0, 0)), op(4, 5, read(1, 7))],
+            &[op(0, 1, lost(7)), op(2, 3, write(8, 1)), op(4, 5, read(1, 8))],
+            &[op(0, 1, lost(7)), op(0, 1, lost(8)), op(2, 3, write(9, 2)), op(4, 5, read(3, 8))],
+        ];
+        for ops in fine {
+            assert_eq!(violations(ops), [], "{ops:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_register_can_do_is_found() {
+        let wrong: &[&[Op]] = &[
+            // Stale.
+            &[op(0, 1, write(7, 1)), op(2, 3, write(8, 2)), op(4, 5, read(1, 7))],
+            // Back in time, though both reads overlap the write.
+            &[op(0, 9, write(7, 1)), op(1, 2, read(1, 7)), op(3, 4, read(0, 0))],
+            // Lost.
+            &[op(0, 1, write(7, 1)), op(2, 3, read(0, 0))],
+            // Twice.
+            &[op(0, 1, write(7, 1)), op(2, 3, write(8, 3))],
+            &[op(0, 1, lost(7)), op(2, 3, write(8, 3))],
+            // Out of nowhere.
+            &[op(0, 1, read(1, 7))],
+            // Two writes that became the same version.
+            &[op(0, 9, write(7, 1)), op(0, 9, write(8, 1))],
+        ];
+        for ops in wrong {
+            assert_eq!(violations(ops), [(1, 1)], "{ops:?}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Sockets of a node: messages to and from its peers, requests of clients.
+
+use crate::node::Input;
+use crate::rollback::SaveRollbacks;
+use crate::wire::{CLIENT, PEER, Reply, Request, Result, read_frame, write_frame};
+use raft::prelude::Message;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+/// Messages that wait for a peer; beyond it they are lost, as on any network.
+const QUEUE: usize = 8192;
+
+/// The way to a peer. Connects when there is something to say, and again when the connection breaks.
+pub struct Peer(SyncSender<(u64, Message)>);
+
+impl Peer {
+    pub fn new(addr: SocketAddr) -> Peer {
+        let (send, queue) = sync_channel(QUEUE);
+        std::thread::spawn(move || deliver(addr, &queue));
+        Peer(send)
+    }
+
+    pub fn send(&self, group: u64, message: Message) {
+        let _ = self.0.try_send((group, message));
+    }
+}
+
+fn deliver(addr: SocketAddr, queue: &Receiver<(u64, Message)>) {
+    let mut connection: Option<BufWriter<TcpStream>> = None;
+    while let Ok(first) = queue.recv() {
+        if connection.is_none() {
+            connection = connect(addr).ok();
+        }
+        let Some(out) = &mut connection else {
+            // Nobody there: what has gathered is lost, or it would be stale when the peer is back.
+            std::thread::sleep(Duration::from_millis(20));
+            queue.try_iter().for_each(drop);
+            continue;
+        };
+        let send = || -> Result<()> {
+            for (group, message) in std::iter::once(first).chain(queue.try_iter().take(1000)) {
+                write_frame(out, group, &message)?;
+            }
+            Ok(out.flush()?)
+        };
+        if send().is_err() {
+            connection = None;
+        }
+    }
+}
+
+fn connect(addr: SocketAddr) -> Result<BufWriter<TcpStream>> {
+    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_millis(200))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&[PEER])?;
+    Ok(BufWriter::with_capacity(64 << 10, stream))
+}
+
+/// Takes connections for ever.
+pub fn listen(listener: TcpListener, node: Sender<Input>, rollbacks: Arc<SaveRollbacks>) {
+    for stream in listener.incoming().flatten() {
+        let (node, rollbacks) = (node.clone(), rollbacks.clone());
+        std::thread::spawn(move || {
+            // A connection that breaks is the other side's affair.
+            let _ = serve(stream, &node, &rollbacks);
+        });
+    }
+}
+
+fn serve(mut stream: TcpStream, node: &Sender<Input>, rollbacks: &SaveRollbacks) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    match kind[0] {
+        PEER => {
+            let mut reader = BufReader::with_capacity(64 << 10, stream);
+            loop {
+                let (group, message) = read_frame(&mut reader)?;
+                node.send(Input::Message(group, message))?;
+            }
+        }
+        CLIENT => {
+            let mut reader = BufReader::new(stream.try_clone()?);
+            let mut line = String::new();
+            while reader.read_line(&mut line)? > 0 {
+                let reply = match serde_json::from_str(&line)? {
+                    // Not for the thread that drives the groups: it may be waiting for just this.
+                    Request::FailRollbacks { fail } => {
+                        rollbacks.fail.store(fail, Ordering::SeqCst);
+                        Reply::Done
+                    }
+                    request => ask(node, request)?,
+                };
+                let mut text = serde_json::to_string(&reply)?;
+                text.push('\n');
+                stream.write_all(text.as_bytes())?;
+                line.clear();
+            }
+            Ok(())
+        }
+        _ => Err("neither a peer nor a client".into()),
+    }
+}
+
+fn ask(node: &Sender<Input>, request: Request) -> Result<Reply> {
+    let (waiter, answer) = channel();
+    node.send(Input::Request(request, waiter))?;
+    // Whoever dropped the waiter did not say what became of the request.
+    Ok(answer.recv().unwrap_or(Reply::Unknown))
+}
