@@ -84,6 +84,7 @@ fn is_linearizable(ops: &[&Op]) -> bool {
     actions.is_empty() || WGLChecker::<Register>::is_linearizable(History::from_actions(actions))
 }
 
+/// What the check accepts and what it finds.
 #[cfg(test)]
 mod tests {
     use super::*;

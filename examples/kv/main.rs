@@ -75,7 +75,7 @@ struct Args {
     #[arg(long, default_value_t = 22)]
     kills: u64,
     /// Clients, each with one request at a time.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 32)]
     clients: u64,
     /// All choices come from it.
     #[arg(long, default_value_t = 1)]

@@ -48,12 +48,12 @@ pub struct Args {
     #[arg(long)]
     pub groups: u64,
     /// Entries that a log keeps before it is compacted.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 40)]
     pub keep: u64,
 }
 
 /// Of what is compacted, so many entries stay for followers that are a little behind.
-const SLACK: u64 = 20;
+const SLACK: u64 = 10;
 
 /// A read that nobody confirms in this time has failed.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
@@ -83,6 +83,9 @@ struct Group {
     held: VecDeque<(u64, Vec<Message>)>,
     /// The last entry that was handed to the state machine.
     handed: u64,
+    /// A snapshot on its way into the log: the number of its `Ready`, and its index. Until it is there, raft would look for entries that
+    /// are gone if it had to campaign, so it hears of nothing.
+    installing: Option<(u64, u64)>,
     lease: Lease,
 }
 
@@ -211,6 +214,7 @@ fn start_group(
         reads: Vec::new(),
         held: VecDeque::new(),
         handed: applied.index,
+        installing: None,
         lease: Lease::default(),
     })
 }
@@ -242,7 +246,7 @@ impl Node {
     fn tick(&mut self, awake: &mut BTreeSet<u64>) {
         let now = now();
         for (id, group) in &mut self.groups {
-            if group.node.tick() {
+            if group.installing.is_none() && group.node.tick() {
                 awake.insert(*id);
             }
             group.asked.retain(|_, asked| {
@@ -265,7 +269,7 @@ impl Node {
                 if self.cut_off.contains(&message.from) || is_vote && now() < self.started + VOTE_AFTER {
                     return Ok(());
                 }
-                if let Some(group) = self.groups.get_mut(&id) {
+                if let Some(group) = self.groups.get_mut(&id).filter(|g| g.installing.is_none()) {
                     awake.insert(id);
                     // Messages of peers that are no longer, or not yet, in the group are refused here.
                     let _ = group.node.step(message);
@@ -276,6 +280,9 @@ impl Node {
                 for Persisted { region, ready } in outcome? {
                     let Some(group) = self.groups.get_mut(&region.0) else { continue };
                     group.node.on_persist_ready(ready);
+                    if let Some((_, index)) = group.installing.take_if(|i| i.0 <= ready) {
+                        group.node.advance_apply_to(index);
+                    }
                     awake.insert(region.0);
                     let mut messages = Vec::new();
                     while let Some((_, held)) = group.held.pop_front_if(|h| h.0 <= ready) {
@@ -389,6 +396,7 @@ impl Node {
                 let (done, installed) = channel();
                 let snapshot: Snapshot = ready.snapshot().clone();
                 group.handed = snapshot.get_metadata().index;
+                group.installing = Some((ready.number(), group.handed));
                 // Whoever waited for entries that the snapshot covers will not hear what became of them.
                 group.proposals.clear();
                 self.stats.snapshots_installed += 1;
@@ -459,7 +467,7 @@ impl Group {
     fn request(&mut self, request: Request, waiter: Waiter, asked: &mut u64, id: u64, stats: &mut Stats) {
         let (term, at) = (self.node.raft.term, now());
         let by_index = matches!(request, Request::Read { via: Via::Index, .. });
-        if !self.is_leader() && !by_index {
+        if self.installing.is_some() || !self.is_leader() && !by_index {
             let _ = waiter.send(Reply::NotLeader { leader: self.node.raft.leader_id });
             return;
         }

@@ -55,6 +55,7 @@
 //! | `ready.persisted_messages()` (followers, candidates) | after the batch is durable | a vote or an acknowledgement is a promise about this node's disk |
 //! | `ready.committed_entries()` | at once | raft 0.7 hands out only entries that are both committed and persisted here |
 //! | a snapshot in a `Ready` | the state machine takes it durably first, then the batch is written | a log that starts behind a snapshot which nobody has cannot be replayed; the other way round, [`RegionStorage::recover`] makes the log fit |
+//! | `advance_apply_to(snapshot index)` | when the `Ready` with the snapshot is persisted; until then, give that group neither messages nor ticks | raft 0.7 looks at the entries behind the applied index when it campaigns, and panics if they are compacted |
 //! | `compact_through` | up to what the state machine has durably applied, not further | what is compacted cannot be applied again after a crash |
 //! | `advance_append_async` | after `submit` returned: what was submitted is readable | raft reads from the storage what it has handed out |
 //! | `on_persist_ready(number)` | when [`ReadyWriter`] says so | it means that all earlier ones are durable too, and plain tickets of unlike durability may overtake each other |

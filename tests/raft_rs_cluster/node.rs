@@ -1,0 +1,395 @@
+//! A node: one engine on a simulated disk, a replica of every group, and a state machine that is a list.
+
+use super::checker::{Checker, Fact, fact};
+use super::run::Counts;
+use raft::prelude::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, Snapshot};
+use raft::{Config, GetEntriesContext, RawNode, Ready, StateRole};
+use raftwood::raft_rs::{Persisted, ReadyBatch, RegionStorage, decode_conf_state, encode_conf_state};
+use raftwood::torture::{Setup, rng::Rng};
+use raftwood::vfs::sim::{LossPolicy, SimVfs};
+use raftwood::{Engine, EntryId, Health, RegionId, Ticket};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+pub(crate) const NODES: u64 = 3;
+
+/// A group's state: everything that was ever applied.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub(crate) struct State {
+    pub(crate) applied: EntryId,
+    pub(crate) log: BTreeMap<u64, Fact>,
+    conf_state: Vec<u8>,
+}
+
+struct Group {
+    raft: RawNode<RegionStorage>,
+    state: State,
+    /// What a crash leaves of the state.
+    durable: State,
+    /// What raft may send as a snapshot: the state as of some moment.
+    offered: Arc<Mutex<State>>,
+    held: VecDeque<(u64, Vec<Message>)>,
+    installing: Option<(u64, u64)>,
+    fetched: Arc<Mutex<Vec<GetEntriesContext>>>,
+}
+
+pub(crate) struct Node {
+    pub(crate) id: u64,
+    seed: u64,
+    disk: SimVfs,
+    setup: Setup,
+    lives: u64,
+    /// Whether it goes on while batches are on their way to the disk.
+    is_async: bool,
+    up: Option<Up>,
+    /// The state machines' disk, while the node is down.
+    kept: BTreeMap<u64, State>,
+}
+
+struct Up {
+    engine: Engine,
+    groups: BTreeMap<u64, Group>,
+    /// Submitted and not known to be durable, oldest first.
+    on_their_way: VecDeque<(Ticket, Vec<Persisted>)>,
+}
+
+/// The power went off under the node's hands.
+pub(crate) struct PowerCut;
+
+impl Node {
+    pub(crate) fn new(id: u64, groups: u64, seed: u64, rng: &mut Rng) -> Node {
+        let setup = Setup::random(seed ^ id << 32, rng);
+        let everybody = ConfState::from(((1..=NODES).collect::<Vec<_>>(), vec![]));
+        let first = State { conf_state: encode_conf_state(0, &everybody), ..State::default() };
+        Node {
+            id,
+            seed,
+            disk: setup.disk(),
+            setup,
+            lives: 0,
+            is_async: rng.one_in(2),
+            up: None,
+            kept: (1..=groups).map(|g| (g, first.clone())).collect(),
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.is_some()
+    }
+
+    /// Opens the store and starts the groups from what it holds.
+    pub(crate) fn start(&mut self, checker: &Checker, counts: &mut Counts) {
+        self.lives += 1;
+        let engine = self.setup.open(&self.disk, self.lives).unwrap();
+        let mut groups = BTreeMap::new();
+        for (&id, state) in &self.kept {
+            let region = engine.region(RegionId(id));
+            assert_eq!(region.health(), Health::Healthy, "a power cut is not damage");
+            let offered = Arc::new(Mutex::new(State::default()));
+            let fetched = Arc::new(Mutex::new(Vec::new()));
+            let (provider, fetches) = (offered.clone(), fetched.clone());
+            let storage = RegionStorage::new(&engine, RegionId(id))
+                .snapshots(move |_: u64, _: u64| Some(to_snapshot(&provider.lock().unwrap())))
+                .fetch_far(1, move |_, context| fetches.lock().unwrap().push(context));
+            let conf_state = decode_conf_state(&state.conf_state).unwrap().1;
+            if !region.exists() {
+                storage.bootstrap(&conf_state).unwrap();
+            }
+            counts.beyond += u64::from(state.applied.index > region.last_index());
+            storage.recover(state.applied, Some(&conf_state)).unwrap();
+            let hard_state = storage.hard_state().unwrap();
+            checker.restarts(id, self.id, hard_state.term, hard_state.vote);
+            let config = Config {
+                id: self.id,
+                applied: state.applied.index,
+                // Elections are called by the run: raft's own clock draws its chance from elsewhere.
+                election_tick: 1_000_000,
+                heartbeat_tick: 1,
+                max_size_per_msg: 300,
+                max_inflight_msgs: 4,
+                pre_vote: self.seed.is_multiple_of(2),
+                ..Config::default()
+            };
+            let logger = slog::Logger::root(slog::Discard, slog::o!());
+            let raft = RawNode::new(&config, storage, &logger).unwrap();
+            let (state, durable) = (state.clone(), state.clone());
+            let held = VecDeque::new();
+            groups.insert(id, Group { raft, state, durable, offered, held, installing: None, fetched });
+        }
+        self.up = Some(Up { engine, groups, on_their_way: VecDeque::new() });
+    }
+
+    /// The power goes off, now or at some later call of the disk that has been set before.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+        let Some(up) = self.up.take() else { return };
+        self.kept = up.groups.iter().map(|(&id, g)| (id, g.durable.clone())).collect();
+        self.disk.power_off();
+        let policy = match rng.below(4) {
+            0 => LossPolicy::LoseAll,
+            1 => LossPolicy::KeepAll,
+            _ => LossPolicy::Random(rng.next()),
+        };
+        let disk = self.disk.crash(policy);
+        drop(up);
+        self.disk = disk;
+    }
+
+    /// From now on the power may go off within so many calls of the disk.
+    pub(crate) fn doom(&mut self, calls: u64) {
+        self.disk.halt_after(self.disk.ops() + calls);
+    }
+
+    fn group(&mut self, group: u64) -> Option<&mut Group> {
+        self.up.as_mut()?.groups.get_mut(&group).filter(|g| g.installing.is_none())
+    }
+
+    pub(crate) fn step(&mut self, group: u64, message: Message) {
+        if let Some(group) = self.group(group) {
+            let _ = group.raft.step(message);
+        }
+    }
+
+    pub(crate) fn tick(&mut self) {
+        for group in self.up.iter_mut().flat_map(|up| up.groups.values_mut()) {
+            if group.installing.is_none() {
+                group.raft.tick();
+            }
+        }
+    }
+
+    pub(crate) fn campaign(&mut self, group: u64) {
+        if let Some(group) = self.group(group) {
+            let _ = group.raft.campaign();
+        }
+    }
+
+    pub(crate) fn propose(&mut self, group: u64, data: Vec<u8>) -> bool {
+        self.group(group)
+            .is_some_and(|g| g.raft.raft.state == StateRole::Leader && g.raft.propose(vec![], data).is_ok())
+    }
+
+    pub(crate) fn change(&mut self, group: u64, change: ConfChange) {
+        if let Some(group) = self.group(group) {
+            let _ = group.raft.propose_conf_change(vec![], change);
+        }
+    }
+
+    pub(crate) fn transfer(&mut self, group: u64, to: u64) {
+        if let Some(group) = self.group(group) {
+            group.raft.transfer_leader(to);
+        }
+    }
+
+    /// What a peer that could not be reached, or a snapshot that was lost, would do to the leader.
+    pub(crate) fn unreachable(&mut self, group: u64, peer: u64) {
+        if let Some(group) = self.group(group) {
+            group.raft.report_unreachable(peer);
+            group.raft.report_snapshot(peer, raft::SnapshotStatus::Failure);
+        }
+    }
+
+    /// The state machine makes durable what it has; then the log may drop it.
+    pub(crate) fn persist_state(&mut self, group: u64, compact: bool) -> Result<(), PowerCut> {
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let Some(g) = up.groups.get_mut(&group) else { return Ok(()) };
+        g.durable = g.state.clone();
+        *g.offered.lock().unwrap() = g.state.clone();
+        let index = g.durable.applied.index;
+        if compact && index > 2 && g.installing.is_none() {
+            let mut batch = ReadyBatch::new(&up.engine);
+            // A far gap, or none at all, behind it.
+            let _ = batch.region(RegionId(group)).compact_through(index - index % 3);
+            if !batch.is_empty() {
+                batch.write(&up.engine).map_err(|_| PowerCut)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What threads of the engine would do.
+    pub(crate) fn upkeep(&mut self) -> Result<(), PowerCut> {
+        match &self.up {
+            Some(up) => up.engine.tick().map_err(|_| PowerCut),
+            None => Ok(()),
+        }
+    }
+
+    /// Gathers what all groups want done, and does it. Messages go to `out`.
+    pub(crate) fn work(
+        &mut self,
+        checker: &mut Checker,
+        out: &mut Vec<(u64, Message)>,
+        counts: &mut Counts,
+    ) -> Result<(), PowerCut> {
+        let (id, is_async) = (self.id, self.is_async);
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let mut batch = ReadyBatch::new(&up.engine);
+        let mut readies: Vec<(u64, Ready)> = Vec::new();
+        for (&group, g) in &mut up.groups {
+            for context in std::mem::take(&mut *g.fetched.lock().unwrap()) {
+                g.raft.on_entries_fetched(context);
+            }
+            if !g.raft.has_ready() {
+                continue;
+            }
+            if g.raft.raft.state == StateRole::Leader {
+                checker.leads(group, g.raft.raft.term, id);
+            }
+            let mut ready = g.raft.ready();
+            out.extend(ready.take_messages().into_iter().map(|m| (group, m)));
+            if !ready.snapshot().is_empty() {
+                g.install(ready.snapshot(), ready.number());
+                counts.snapshots += 1;
+            }
+            if let Some(first) = ready.entries().first() {
+                counts.rollbacks += u64::from(up.engine.region(RegionId(group)).last_index() >= first.index);
+            }
+            batch.add(RegionId(group), &ready).unwrap();
+            readies.push((group, ready));
+        }
+        if readies.is_empty() {
+            return Ok(());
+        }
+        match is_async {
+            false => {
+                batch.write(&up.engine).map_err(|_| PowerCut)?;
+                for (group, mut ready) in readies {
+                    let Some(g) = up.groups.get_mut(&group) else { continue };
+                    out.extend(ready.take_persisted_messages().into_iter().map(|m| (group, m)));
+                    g.apply(group, ready.take_committed_entries(), checker);
+                    let mut light = g.raft.advance_append(ready);
+                    g.finish_installing(u64::MAX);
+                    out.extend(light.take_messages().into_iter().map(|m| (group, m)));
+                    g.apply(group, light.take_committed_entries(), checker);
+                    g.raft.advance_apply_to(g.state.applied.index);
+                }
+            }
+            true => {
+                let (ticket, persisted) = batch.submit(&up.engine).map_err(|_| PowerCut)?;
+                up.on_their_way.push_back((ticket, persisted));
+                for (group, mut ready) in readies {
+                    let Some(g) = up.groups.get_mut(&group) else { continue };
+                    g.held.push_back((ready.number(), ready.take_persisted_messages()));
+                    g.apply(group, ready.take_committed_entries(), checker);
+                    g.raft.advance_append_async(ready);
+                    if g.installing.is_none() {
+                        g.raft.advance_apply_to(g.state.applied.index);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest batch that is on its way.
+    pub(crate) fn complete(&mut self, out: &mut Vec<(u64, Message)>) -> Result<(), PowerCut> {
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let Some((ticket, persisted)) = up.on_their_way.pop_front() else { return Ok(()) };
+        ticket.wait().map_err(|_| PowerCut)?;
+        for Persisted { region, ready } in persisted {
+            let Some(g) = up.groups.get_mut(&region.0) else { continue };
+            g.raft.on_persist_ready(ready);
+            g.finish_installing(ready);
+            while let Some((_, messages)) = g.held.pop_front_if(|h| h.0 <= ready) {
+                out.extend(messages.into_iter().map(|m| (region.0, m)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        self.up.as_ref().is_some_and(|up| {
+            !up.on_their_way.is_empty()
+                || up.groups.values().any(|g| g.raft.has_ready() || !g.fetched.lock().unwrap().is_empty())
+        })
+    }
+
+    pub(crate) fn leads(&self, group: u64) -> bool {
+        self.up.as_ref().is_some_and(|up| up.groups[&group].raft.raft.state == StateRole::Leader)
+    }
+
+    pub(crate) fn term(&self, group: u64) -> u64 {
+        self.up.as_ref().map_or(0, |up| up.groups[&group].raft.raft.term)
+    }
+
+    pub(crate) fn voters(&self, group: u64) -> Vec<u64> {
+        let mut voters = self
+            .up
+            .as_ref()
+            .map(|up| up.groups[&group].raft.raft.prs().conf().to_conf_state().voters)
+            .unwrap_or_default();
+        voters.sort_unstable();
+        voters
+    }
+
+    pub(crate) fn state(&self, group: u64) -> Option<&State> {
+        self.up.as_ref().map(|up| &up.groups[&group].state)
+    }
+
+    /// The log as the store has it.
+    pub(crate) fn log(&self, group: u64) -> BTreeMap<u64, Fact> {
+        let Some(up) = &self.up else { return BTreeMap::new() };
+        let region = up.engine.region(RegionId(group));
+        let entries = region.entries(.., raftwood::ReadLimit::NONE).unwrap();
+        entries.iter().map(|e| (e.id.index, fact(&raftwood::raft_rs::decode_entry(e).unwrap()))).collect()
+    }
+}
+
+impl Group {
+    fn apply(&mut self, group: u64, entries: Vec<Entry>, checker: &mut Checker) {
+        for entry in entries {
+            assert_eq!(entry.index, self.state.applied.index + 1, "group {group}: applied out of order");
+            let what = fact(&entry);
+            checker.applies(group, entry.index, &what);
+            self.state.log.insert(entry.index, what);
+            self.state.applied = EntryId::new(entry.term, entry.index);
+            let changed = match entry.get_entry_type() {
+                EntryType::EntryNormal => continue,
+                EntryType::EntryConfChange => {
+                    let change: ConfChange = protobuf::Message::parse_from_bytes(&entry.data).unwrap();
+                    self.raft.apply_conf_change(&change)
+                }
+                EntryType::EntryConfChangeV2 => {
+                    let change: ConfChangeV2 = protobuf::Message::parse_from_bytes(&entry.data).unwrap();
+                    self.raft.apply_conf_change(&change)
+                }
+            };
+            self.state.conf_state = encode_conf_state(entry.index, &changed.unwrap());
+        }
+    }
+
+    /// The state machine takes a snapshot, durably, before the log hears of it.
+    fn install(&mut self, snapshot: &Snapshot, ready: u64) {
+        let meta = snapshot.get_metadata();
+        self.state = from_bytes(&snapshot.data);
+        assert_eq!(self.state.applied, EntryId::new(meta.term, meta.index));
+        self.durable = self.state.clone();
+        self.installing = Some((ready, meta.index));
+    }
+
+    fn finish_installing(&mut self, ready: u64) {
+        if let Some((_, index)) = self.installing.take_if(|i| i.0 <= ready) {
+            self.raft.advance_apply_to(index);
+        }
+    }
+}
+
+fn to_snapshot(state: &State) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let log: Vec<_> = state.log.iter().collect();
+    let id = (state.applied.term, state.applied.index);
+    snapshot.set_data(serde_json::to_vec(&(id, log, &state.conf_state)).unwrap().into());
+    let meta = snapshot.mut_metadata();
+    meta.set_index(state.applied.index);
+    meta.set_term(state.applied.term);
+    if !state.conf_state.is_empty() {
+        meta.set_conf_state(decode_conf_state(&state.conf_state).unwrap().1);
+    }
+    snapshot
+}
+
+fn from_bytes(bytes: &[u8]) -> State {
+    type Parts = ((u64, u64), Vec<(u64, Fact)>, Vec<u8>);
+    let ((term, index), log, conf_state): Parts = serde_json::from_slice(bytes).unwrap();
+    State { applied: EntryId::new(term, index), log: log.into_iter().collect(), conf_state }
+}

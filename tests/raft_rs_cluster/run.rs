@@ -1,0 +1,328 @@
+//! One run: what happens is drawn from the seed.
+
+use super::checker::Checker;
+use super::node::{NODES, Node, PowerCut};
+use raft::prelude::{ConfChange, ConfChangeType, Message};
+use raftwood::torture::rng::Rng;
+
+#[derive(Clone, Default, PartialEq, Debug)]
+pub(crate) struct Counts {
+    pub(crate) runs: u64,
+    pub(crate) power_cuts: u64,
+    /// Of these, in the middle of something that the node was doing.
+    pub(crate) amidst: u64,
+    pub(crate) elections: u64,
+    pub(crate) committed: u64,
+    pub(crate) snapshots: u64,
+    /// Appends that discarded entries.
+    pub(crate) rollbacks: u64,
+    pub(crate) changes: u64,
+    /// Restarts with a state machine that was ahead of the log.
+    pub(crate) beyond: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Counts) {
+        let Counts { runs, power_cuts, amidst, elections, committed, snapshots, rollbacks, changes, beyond } =
+            other;
+        self.runs += runs;
+        self.power_cuts += power_cuts;
+        self.amidst += amidst;
+        self.elections += elections;
+        self.committed += committed;
+        self.snapshots += snapshots;
+        self.rollbacks += rollbacks;
+        self.changes += changes;
+        self.beyond += beyond;
+    }
+
+    pub(crate) fn each(&self) -> [(&'static str, u64); 9] {
+        [
+            ("runs", self.runs),
+            ("power cuts", self.power_cuts),
+            ("power cuts amidst something", self.amidst),
+            ("elections", self.elections),
+            ("entries committed", self.committed),
+            ("snapshots installed", self.snapshots),
+            ("rollbacks", self.rollbacks),
+            ("configurations changed", self.changes),
+            ("logs behind their state machine", self.beyond),
+        ]
+    }
+}
+
+struct Cluster {
+    rng: Rng,
+    groups: u64,
+    nodes: Vec<Node>,
+    /// Messages on the network.
+    flying: Vec<(u64, Message)>,
+    /// A node that nobody hears and that hears nobody.
+    cut_off: Option<u64>,
+    checker: Checker,
+    counts: Counts,
+    proposed: u64,
+}
+
+const STEPS: u64 = 900;
+
+pub(crate) fn run(seed: u64) -> Counts {
+    let mut rng = Rng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let groups = 1 + rng.below(3);
+    let nodes = (1..=NODES).map(|id| Node::new(id, groups, seed, &mut rng)).collect();
+    let mut cluster = Cluster {
+        rng,
+        groups,
+        nodes,
+        flying: Vec::new(),
+        cut_off: None,
+        checker: Checker::default(),
+        counts: Counts { runs: 1, ..Counts::default() },
+        proposed: 0,
+    };
+    for node in &mut cluster.nodes {
+        node.start(&cluster.checker, &mut cluster.counts);
+    }
+    for _ in 0..STEPS {
+        cluster.something();
+    }
+    cluster.make_whole();
+    cluster.counts.elections = cluster.checker.elections();
+    cluster.counts.committed = cluster.checker.commits();
+    cluster.counts
+}
+
+impl Cluster {
+    fn pick_node(&mut self) -> usize {
+        self.rng.below(NODES) as usize
+    }
+
+    fn pick_group(&mut self) -> u64 {
+        1 + self.rng.below(self.groups)
+    }
+
+    fn something(&mut self) {
+        let (n, group) = (self.pick_node(), self.pick_group());
+        if !self.nodes[n].is_up() {
+            if self.rng.one_in(6) {
+                self.nodes[n].start(&self.checker, &mut self.counts);
+            }
+            return;
+        }
+        let outcome = match self.rng.below(100) {
+            0..40 => {
+                self.deliver();
+                Ok(())
+            }
+            40..50 => {
+                self.nodes[n].tick();
+                Ok(())
+            }
+            50..53 => {
+                self.nodes[n].campaign(group);
+                Ok(())
+            }
+            53..70 => {
+                self.propose(n, group);
+                Ok(())
+            }
+            70..74 => {
+                let compact = self.rng.one_in(2);
+                self.nodes[n].persist_state(group, compact)
+            }
+            74..76 => self.nodes[n].upkeep(),
+            76 => {
+                let to = 1 + self.rng.below(NODES);
+                self.nodes[n].transfer(group, to);
+                Ok(())
+            }
+            77 => {
+                self.change(n, group);
+                Ok(())
+            }
+            78 => {
+                let peer = 1 + self.rng.below(NODES);
+                self.nodes[n].unreachable(group, peer);
+                Ok(())
+            }
+            79 => {
+                self.cut_off = match self.cut_off {
+                    Some(_) => None,
+                    None => Some(n as u64 + 1),
+                };
+                Ok(())
+            }
+            80 => {
+                self.crash(n);
+                return;
+            }
+            // Sooner or later: the power goes off amidst whatever the node is doing then.
+            81 => {
+                let calls = self.rng.below(12);
+                self.nodes[n].doom(calls);
+                Ok(())
+            }
+            82..90 => {
+                let mut out = Vec::new();
+                let outcome = self.nodes[n].complete(&mut out);
+                self.send(out);
+                outcome
+            }
+            _ => Ok(()),
+        };
+        if outcome.and_then(|()| self.work(n)).is_err() {
+            self.counts.amidst += 1;
+            self.crash(n);
+        }
+    }
+
+    fn work(&mut self, n: usize) -> Result<(), PowerCut> {
+        let mut out = Vec::new();
+        let outcome = self.nodes[n].work(&mut self.checker, &mut out, &mut self.counts);
+        self.send(out);
+        outcome
+    }
+
+    fn crash(&mut self, n: usize) {
+        self.counts.power_cuts += 1;
+        self.nodes[n].crash(&mut self.rng);
+    }
+
+    fn propose(&mut self, n: usize, group: u64) {
+        self.proposed += 1;
+        let mut data = self.proposed.to_le_bytes().to_vec();
+        data.resize(8 + self.rng.below(200) as usize, n as u8);
+        self.nodes[n].propose(group, data);
+    }
+
+    fn change(&mut self, n: usize, group: u64) {
+        if !self.nodes[n].leads(group) {
+            return;
+        }
+        let mut change = ConfChange::default();
+        let node = 1 + self.rng.below(NODES);
+        // At most one is missing from the voters: three nodes are few.
+        let voters = self.nodes[n].voters(group);
+        let kind = match voters.len() as u64 == NODES {
+            true if self.rng.one_in(2) => ConfChangeType::RemoveNode,
+            true => ConfChangeType::AddLearnerNode,
+            false => ConfChangeType::AddNode,
+        };
+        let missing = (1..=NODES).find(|id| !voters.contains(id));
+        change.set_change_type(kind);
+        change.set_node_id(if kind == ConfChangeType::AddNode { missing.unwrap_or(node) } else { node });
+        self.nodes[n].change(group, change);
+        self.counts.changes += 1;
+    }
+
+    fn send(&mut self, messages: Vec<(u64, Message)>) {
+        for (group, message) in messages {
+            self.checker.sends(group, &message);
+            self.flying.push((group, message));
+        }
+    }
+
+    /// Any message arrives, or is lost; now and then it arrives again.
+    fn deliver(&mut self) {
+        for _ in 0..1 + self.rng.below(6) {
+            if self.flying.is_empty() {
+                return;
+            }
+            let at = self.rng.below(self.flying.len() as u64) as usize;
+            let (group, message) = match self.rng.one_in(20) {
+                true => self.flying[at].clone(),
+                false => self.flying.swap_remove(at),
+            };
+            if self.rng.one_in(12) || [message.from, message.to].map(Some).contains(&self.cut_off) {
+                continue;
+            }
+            let to = message.to as usize - 1;
+            self.nodes[to].step(group, message);
+            if self.work(to).is_err() {
+                self.counts.amidst += 1;
+                self.crash(to);
+            }
+        }
+        self.flying.truncate(400);
+    }
+
+    /// Everybody up, nothing lost any more: all must come to the same.
+    fn make_whole(&mut self) {
+        self.cut_off = None;
+        for n in 0..NODES as usize {
+            // Also those whose power is about to go off.
+            self.crash(n);
+            self.nodes[n].start(&self.checker, &mut self.counts);
+        }
+        for round in 0..4000 {
+            let group = 1 + round % self.groups;
+            if self.is_settled(group) && (1..=self.groups).all(|g| self.is_settled(g)) {
+                break;
+            }
+            self.settle_a_little(round, group);
+        }
+        for group in 1..=self.groups {
+            assert!(self.is_settled(group), "group {group} has not settled");
+            let committed = self.checker.committed(group).cloned().unwrap_or_default();
+            for node in &self.nodes {
+                let state = node.state(group).unwrap();
+                assert_eq!(
+                    state.log, committed,
+                    "group {group}: node {} has not applied what was committed",
+                    node.id
+                );
+            }
+            let logs: Vec<_> = self.nodes.iter().map(|n| n.log(group)).collect();
+            for (a, b) in [(0, 1), (1, 2), (0, 2)] {
+                Checker::logs_match(group, &logs[a], &logs[b]);
+            }
+        }
+    }
+
+    fn settle_a_little(&mut self, round: u64, group: u64) {
+        let leader = (0..NODES as usize)
+            .filter(|&n| self.nodes[n].leads(group))
+            .max_by_key(|&n| self.nodes[n].term(group));
+        match leader {
+            None if round.is_multiple_of(37) => {
+                let n = self.pick_node();
+                self.nodes[n].campaign(group);
+            }
+            // It may be a leader whom nobody follows any more.
+            Some(_) if round.is_multiple_of(997) => {
+                let n = self.pick_node();
+                self.nodes[n].campaign(group);
+            }
+            Some(n) if self.nodes[n].voters(group).len() < NODES as usize && round.is_multiple_of(23) => {
+                self.change(n, group);
+            }
+            Some(n) if round.is_multiple_of(11) => {
+                let _ = self.nodes[n].persist_state(group, false);
+                for peer in 1..=NODES {
+                    self.nodes[n].unreachable(group, peer);
+                }
+            }
+            _ => {}
+        }
+        for n in 0..NODES as usize {
+            if round.is_multiple_of(5) {
+                self.nodes[n].tick();
+            }
+            let mut out = Vec::new();
+            while self.nodes[n].has_work() {
+                self.nodes[n].work(&mut self.checker, &mut out, &mut self.counts).ok().unwrap();
+                self.nodes[n].complete(&mut out).ok().unwrap();
+            }
+            self.send(out);
+        }
+        for (group, message) in std::mem::take(&mut self.flying) {
+            self.nodes[message.to as usize - 1].step(group, message);
+        }
+    }
+
+    fn is_settled(&self, group: u64) -> bool {
+        let led = self.nodes.iter().any(|n| n.leads(group) && n.voters(group).len() == NODES as usize);
+        let last = self.checker.committed(group).and_then(|c| c.keys().next_back().copied()).unwrap_or(0);
+        led && self.nodes.iter().all(|n| n.state(group).is_some_and(|s| s.applied.index >= last))
+    }
+}
