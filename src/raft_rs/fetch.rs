@@ -77,11 +77,12 @@ impl FarReads {
                         let end = stored.partition_point(|e| e.id.index < high);
                         return Fetched::Now(storage.decode(&stored[..end], max_size));
                     }
-                    // The log has changed since: read anew.
-                    Ok(_) => {
+                    // The log has changed since, or reading failed for a reason that may be gone: find out here and now.
+                    _ => {
                         reads.remove(&low);
+                        drop(reads);
+                        return Fetched::Now(storage.read(low, high, max_size));
                     }
-                    Err(e) => return Fetched::Now(Err(e)),
                 }
             }
             None => {}

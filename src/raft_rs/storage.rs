@@ -177,7 +177,7 @@ impl RegionStorage {
         bytes.map(|bytes| decode_conf_state(&bytes).map_err(|e| e.in_region(id))).transpose()
     }
 
-    fn read(&self, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<RaftEntry>> {
+    pub(super) fn read(&self, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<RaftEntry>> {
         // What is stored of an entry is no longer than the message that raft counts, so no entry that the limit allows is missed;
         // `limit_size` then counts as raft does.
         let limit = max_size.map_or(ReadLimit::NONE, ReadLimit::bytes);

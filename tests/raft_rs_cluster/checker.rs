@@ -38,6 +38,8 @@ impl Checker {
         let (from, term) = (message.from, message.term);
         let vote = match message.get_msg_type() {
             MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse => return,
+            // Forwarded in another's name.
+            MessageType::MsgTransferLeader | MessageType::MsgPropose | MessageType::MsgReadIndex => return,
             MessageType::MsgRequestVote => Some(from),
             MessageType::MsgRequestVoteResponse if !message.reject => Some(message.to),
             _ => None,

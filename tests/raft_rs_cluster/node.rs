@@ -39,6 +39,8 @@ pub(crate) struct Node {
     disk: SimVfs,
     setup: Setup,
     lives: u64,
+    /// The call of the disk behind which the power goes off.
+    doomed_at: Option<u64>,
     /// Whether it goes on while batches are on their way to the disk.
     is_async: bool,
     up: Option<Up>,
@@ -51,6 +53,11 @@ struct Up {
     groups: BTreeMap<u64, Group>,
     /// Submitted and not known to be durable, oldest first.
     on_their_way: VecDeque<(Ticket, Vec<Persisted>)>,
+}
+
+/// Whether reads far back are done on threads of the engine. When they are done is not the seed's to say, so not in all runs.
+pub(crate) fn fetches_far(seed: u64) -> bool {
+    seed % 4 == 3
 }
 
 /// The power went off under the node's hands.
@@ -67,6 +74,7 @@ impl Node {
             disk: setup.disk(),
             setup,
             lives: 0,
+            doomed_at: None,
             is_async: rng.one_in(2),
             up: None,
             kept: (1..=groups).map(|g| (g, first.clone())).collect(),
@@ -88,9 +96,11 @@ impl Node {
             let offered = Arc::new(Mutex::new(State::default()));
             let fetched = Arc::new(Mutex::new(Vec::new()));
             let (provider, fetches) = (offered.clone(), fetched.clone());
-            let storage = RegionStorage::new(&engine, RegionId(id))
-                .snapshots(move |_: u64, _: u64| Some(to_snapshot(&provider.lock().unwrap())))
-                .fetch_far(1, move |_, context| fetches.lock().unwrap().push(context));
+            let mut storage = RegionStorage::new(&engine, RegionId(id))
+                .snapshots(move |_: u64, _: u64| Some(to_snapshot(&provider.lock().unwrap())));
+            if fetches_far(self.seed) {
+                storage = storage.fetch_far(1, move |_, context| fetches.lock().unwrap().push(context));
+            }
             let conf_state = decode_conf_state(&state.conf_state).unwrap().1;
             if !region.exists() {
                 storage.bootstrap(&conf_state).unwrap();
@@ -132,11 +142,19 @@ impl Node {
         let disk = self.disk.crash(policy);
         drop(up);
         self.disk = disk;
+        self.doomed_at = None;
     }
 
     /// From now on the power may go off within so many calls of the disk.
     pub(crate) fn doom(&mut self, calls: u64) {
-        self.disk.halt_after(self.disk.ops() + calls);
+        let at = self.disk.ops() + calls;
+        self.disk.halt_after(at);
+        self.doomed_at = Some(at);
+    }
+
+    /// Whether the power has gone off meanwhile: whatever the node did since counts for nothing.
+    pub(crate) fn is_off(&self) -> bool {
+        self.doomed_at.is_some_and(|at| self.disk.ops() > at)
     }
 
     fn group(&mut self, group: u64) -> Option<&mut Group> {
@@ -310,6 +328,29 @@ impl Node {
 
     pub(crate) fn term(&self, group: u64) -> u64 {
         self.up.as_ref().map_or(0, |up| up.groups[&group].raft.raft.term)
+    }
+
+    /// For people.
+    pub(crate) fn describe(&self, group: u64) -> String {
+        let Some(up) = &self.up else { return format!("{} is down", self.id) };
+        let (g, way) = (&up.groups[&group], up.on_their_way.len());
+        let (raft, log) = (&g.raft.raft, &g.raft.raft.raft_log);
+        let progress: Vec<_> =
+            raft.prs().iter().map(|(id, p)| (*id, p.state, p.matched, p.next_idx)).collect();
+        format!(
+            "{}: {:?} in {}, leader {}, committed {}, persisted {}, applied {}, log {}..={}, installing {:?}, {way} on their way, {:?}, {progress:?}",
+            self.id,
+            raft.state,
+            raft.term,
+            raft.leader_id,
+            log.committed,
+            log.persisted,
+            g.state.applied.index,
+            log.first_index(),
+            log.last_index(),
+            g.installing,
+            raft.prs().conf().to_conf_state(),
+        )
     }
 
     pub(crate) fn voters(&self, group: u64) -> Vec<u64> {
