@@ -114,11 +114,16 @@ pub(super) fn open_segments(
                 continue;
             }
             Ok(None) => {
-                listing.foreign.push(name.to_string());
                 let error = Error::damaged(
                     "the file under a segment's name belongs to another store; put the right one back",
-                );
-                opened.lost.push((id, error.at(&path, None)));
+                )
+                .at(&path, None);
+                // What it held of the log is gone, and nobody knows which regions that concerns.
+                if !contained {
+                    return Err(error);
+                }
+                listing.foreign.push(name.to_string());
+                opened.lost.push((id, error));
                 lost(checkpoint, id, kind, path)?
             }
             // Only what is wrong with the file itself: a lack of descriptors or permissions is no damage.
