@@ -181,6 +181,9 @@ impl Region {
     /// far as `limit` may reach.
     fn parts(&self, s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Vec<Extent> {
         let mut out = Vec::new();
+        if from >= to {
+            return out;
+        }
         let mut entries = limit.entries;
         let mut bytes = limit.bytes;
         let start = s.extents.partition_point(|e| e.last < from);

@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub(super) struct Listing {
     /// Ascending.
     pub(super) checkpoints: Vec<u32>,
+    pub(super) checkpoint_bytes: BTreeMap<u32, u64>,
     logs: Vec<u32>,
     colds: Vec<u32>,
     pub(super) footers: Vec<u32>,
@@ -56,7 +57,10 @@ pub(super) fn list(dir: &Path, options: &Options) -> Result<Listing> {
             .at(&dir.join(&entry.name), None));
         }
         match name {
-            FileName::Checkpoint(n) => l.checkpoints.push(n),
+            FileName::Checkpoint(n) => {
+                l.checkpoints.push(n);
+                l.checkpoint_bytes.insert(n, entry.len);
+            }
             FileName::Log(n) => l.logs.push(n),
             FileName::Cold(n) => l.colds.push(n),
             FileName::Footer(n) => l.footers.push(n),

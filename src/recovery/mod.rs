@@ -321,7 +321,7 @@ fn kept(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Checkpoints
             sequence: before,
             start_segment: 0,
             accepted: Lsn::ZERO,
-            bytes: 0,
+            bytes: listing.checkpoint_bytes.get(&before).copied().unwrap_or(0),
             log_bytes: 0,
         });
     }
