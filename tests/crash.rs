@@ -1,4 +1,4 @@
-//! The CI tier of torture: crashes, crashes inside recovery, errors, and swarms, on a simulated disk.
+//! The CI tier of torture: crashes, every subset of what was pending, crashes inside recovery, errors, and swarms, on a simulated disk.
 //!
 //! `RAFTWOOD_TORTURE_SCALE` multiplies the counts (default 1; 20 makes about a million crash recoveries), and
 //! `RAFTWOOD_TORTURE_SEED` moves all seeds. The counts reached are printed: run with `--nocapture`.
@@ -47,6 +47,18 @@ fn every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged() {
     let counts = explorer().crashes(&Workload::named(), &setups());
     check("crashes", &counts);
     assert!(counts.crash_recoveries >= 50_000 * scale(), "{counts}");
+}
+
+#[test]
+fn every_subset_of_up_to_ten_pending_changes_leaves_a_prefix_that_holds_all_that_was_acknowledged() {
+    // The tests run side by side, and share the processor: each of these recoveries is a quick one mostly.
+    let explorer = Explorer { full_every: 32, ..explorer() };
+    let counts = explorer.subsets(&Workload::named(), &setups(), 1200);
+    check("every subset", &counts);
+    let taken = |pending: std::ops::RangeInclusive<usize>| counts.exhaustive[pending].iter().sum::<u64>();
+    println!("moments taken whole, by pending changes: {:?}", counts.exhaustive);
+    assert!(taken(4..=10) >= 300 * scale() && taken(9..=10) >= 10 * scale(), "{counts}");
+    assert!(counts.singled >= 50 * scale(), "{counts}");
 }
 
 #[test]

@@ -16,8 +16,9 @@ use crate::purge;
 use crate::recovery::{Purpose, Recovered, recover};
 use crate::segment::Retire;
 use crate::segment::pool::SegmentFactory;
+use crate::segment::scan::FIRST_RECORD;
 use crate::store::{Checkpoints, Shared, Store};
-use crate::types::Durability;
+use crate::types::{Durability, Lsn};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -151,6 +152,9 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     for (region, index) in r.tail.iter().flat_map(|t| t.damaged.iter().copied()) {
         store.table.get_or_create(region).write().note_damage(index);
     }
+    if report.assumed_torn {
+        report.hard_states_lost = lose_hard_states(&store)?;
+    }
     store.committer.end_recovery(r.cut)?;
     // Nothing of these is needed any more, now that the tail is durable elsewhere.
     r.unused.into_iter().for_each(|file| store.factory.retire(file));
@@ -172,7 +176,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         });
     }
     store.report(store.factory.keep_reserve());
-    if report.bad_checkpoints > 0 {
+    if report.bad_checkpoints > 0 || report.assumed_torn {
         // Two good ones again, before anything relies on the older alone.
         let _one = crate::store::lock(&store.upkeep);
         purge::checkpoint(&store)?;
@@ -185,4 +189,27 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         inner.report = report;
     }
     Ok(engine)
+}
+
+/// Notes that every region's newest hard state may have been dropped, and returns how many regions that are.
+///
+/// It is in a checkpoint before the log is cut off where the record was: the next life will find nothing that is wrong. And
+/// what the checkpoint says is behind all records of the lives before, so that none of them sets the old one again.
+fn lose_hard_states(store: &Store) -> Result<u64> {
+    let (active, offset) = store.committer.active();
+    if offset > FIRST_RECORD {
+        store.committer.roll(active.id)?;
+    }
+    let (active, _) = store.committer.active();
+    let mut lost = 0;
+    for cell in store.table.cells() {
+        let mut state = cell.write();
+        if state.exists {
+            state.lose_hard_state(Lsn::new(active.id, FIRST_RECORD));
+            lost += 1;
+        }
+    }
+    let _one = crate::store::lock(&store.upkeep);
+    purge::checkpoint(store)?;
+    Ok(lost)
 }

@@ -127,7 +127,10 @@ pub enum TailPolicy {
     /// inside); otherwise open refuses and names the bytes. The default.
     #[default]
     Prove,
-    /// Take it for torn: what was never acknowledged may be dropped. Only after you decided so for this store.
+    /// Take it for torn: drop it. Only after you decided so for this store. Where nothing proves that it was torn, the
+    /// newest vote of any region may have been in it: then every region's [`Health`](crate::Health) says that its hard
+    /// state is lost, in later lives too, until the region sets one. A region that was created in what was dropped is
+    /// not there at all.
     AssumeTorn,
 }
 

@@ -249,9 +249,26 @@ impl Region {
         Ok(out)
     }
 
-    /// The hard state as it was last set.
+    /// The hard state as it was last set, as far as that is known. Before it is voted on, [`health`](Region::health) has
+    /// to be looked at, or [`hard_state_or_lost`](Region::hard_state_or_lost) be asked instead: after damage it may be
+    /// older than the one that was acknowledged.
     pub fn hard_state(&self) -> Option<Bytes> {
         self.with(|s| s.hard_state.clone())
+    }
+
+    /// The hard state as it was last set, and never an older one.
+    ///
+    /// # Errors
+    /// `Damaged` when a newer one may have been lost: the region must not vote until it has set one again.
+    pub fn hard_state_or_lost(&self) -> Result<Option<Bytes>> {
+        self.with(|s| match &s.damage {
+            Some(d) if d.hard_state_lost => Err(Error::damaged(
+                "the newest hard state may have been lost with the end of the log: the region must not vote; \
+                 set the one that is known from elsewhere, or let the region join anew",
+            )
+            .in_region(self.id)),
+            _ => Ok(s.hard_state.clone()),
+        })
     }
 
     /// The value of a metadata key.

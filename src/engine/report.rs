@@ -32,6 +32,11 @@ pub struct OpenReport {
     pub mended_records: u64,
     /// Bytes behind the last whole batch that were never acknowledged and were dropped.
     pub torn_bytes: u64,
+    /// Whether a record was dropped for the only reason that [`TailPolicy::AssumeTorn`](crate::TailPolicy::AssumeTorn)
+    /// says so. It may have been acknowledged.
+    pub assumed_torn: bool,
+    /// Regions whose hard state may have been in it, that is all of them: their health says so until it is set again.
+    pub hard_states_lost: u64,
     /// Damage that was found; see [`ErrorKind::Damaged`](crate::ErrorKind::Damaged).
     pub damage: Vec<Error>,
     /// Names in the directory that are not of this store; left alone.
@@ -196,7 +201,8 @@ pub enum Health {
     Damaged {
         /// Inclusive ranges of indexes that cannot be read.
         ranges: Vec<(u64, u64)>,
-        /// The hard state may be older than what was acknowledged: the region must not vote.
+        /// The hard state may be older than what was acknowledged: the region must not vote, and not campaign, until it
+        /// has set one that it has from elsewhere, or has joined anew. Setting it, or destroying the region, ends this.
         hard_state_lost: bool,
     },
 }

@@ -199,6 +199,13 @@ impl RegionState {
         self.trim_damage(|a, b| Some((a, b)));
     }
 
+    /// The hard state that is known may not be the newest that was acknowledged. Replay of anything before `as_of` would
+    /// set the old one again, as if it were good: that is in this state already.
+    pub(crate) fn lose_hard_state(&mut self, as_of: Lsn) {
+        self.damage.get_or_insert_default().hard_state_lost = true;
+        self.touched = self.touched.max(as_of);
+    }
+
     pub(crate) fn put(&mut self, key: &Bytes, value: &Bytes) {
         self.exists = true;
         self.kv.insert(key.clone(), value.clone());

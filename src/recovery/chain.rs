@@ -111,7 +111,7 @@ pub(super) fn follow(
         Purpose::Inspect => (Vec::new(), false, true),
     };
     if let (Some((segment, end, _)), false) = (end, torn) {
-        tail::ends_clearly(&segment, end, options)?;
+        tail::ends_clearly(&segment, end, options, report)?;
     }
     let mut last = log.first().and_then(|&at| links[at].follows).unwrap_or(before);
     for link in &links {

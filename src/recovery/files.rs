@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub(super) struct Listing {
     /// Ascending.
     pub(super) checkpoints: Vec<u32>,
+    pub(super) checkpoint_bytes: BTreeMap<u32, u64>,
     logs: Vec<u32>,
     colds: Vec<u32>,
     pub(super) footers: Vec<u32>,
@@ -56,7 +57,10 @@ pub(super) fn list(dir: &Path, options: &Options) -> Result<Listing> {
             .at(&dir.join(&entry.name), None));
         }
         match name {
-            FileName::Checkpoint(n) => l.checkpoints.push(n),
+            FileName::Checkpoint(n) => {
+                l.checkpoints.push(n);
+                l.checkpoint_bytes.insert(n, entry.len);
+            }
             FileName::Log(n) => l.logs.push(n),
             FileName::Cold(n) => l.colds.push(n),
             FileName::Footer(n) => l.footers.push(n),
@@ -114,11 +118,16 @@ pub(super) fn open_segments(
                 continue;
             }
             Ok(None) => {
-                listing.foreign.push(name.to_string());
                 let error = Error::damaged(
                     "the file under a segment's name belongs to another store; put the right one back",
-                );
-                opened.lost.push((id, error.at(&path, None)));
+                )
+                .at(&path, None);
+                // What it held of the log is gone, and nobody knows which regions that concerns.
+                if !contained {
+                    return Err(error);
+                }
+                listing.foreign.push(name.to_string());
+                opened.lost.push((id, error));
                 lost(checkpoint, id, kind, path)?
             }
             // Only what is wrong with the file itself: a lack of descriptors or permissions is no damage.

@@ -7,15 +7,16 @@
 //! | the record                  | torn, visibly | old bytes possible | one flip explains it | policy     | verdict |
 //! |-----------------------------|---------------|--------------------|----------------------|------------|---------|
 //! | all right                   | -             | -                  | -                    | -          | Keep    |
-//! | payloads wrong              | -             | -                  | -                    | AssumeTorn | Torn    |
-//! | payloads wrong              | yes           | -                  | -                    | Prove      | Torn    |
-//! | payloads wrong              | no            | no                 | -                    | Prove      | Fence   |
-//! | payloads wrong              | no            | yes                | no                   | Prove      | Torn    |
+//! | payloads wrong              | yes           | -                  | -                    | -          | Torn    |
+//! | payloads wrong              | no            | yes                | no                   | -          | Torn    |
 //! | payloads wrong              | no            | yes                | yes                  | Prove      | Fence   |
-//! | header or description wrong | -             | -                  | -                    | AssumeTorn | Torn    |
-//! | header or description wrong | yes           | -                  | -                    | Prove      | Torn    |
-//! | header or description wrong | no            | yes                | -                    | Prove      | Torn    |
+//! | payloads wrong              | no            | no                 | -                    | Prove      | Fence   |
+//! | payloads wrong              | no            | yes                | yes                  | AssumeTorn | Lose    |
+//! | payloads wrong              | no            | no                 | -                    | AssumeTorn | Lose    |
+//! | header or description wrong | yes           | -                  | -                    | -          | Torn    |
+//! | header or description wrong | no            | yes                | -                    | -          | Torn    |
 //! | header or description wrong | no            | no                 | -                    | Prove      | Refuse  |
+//! | header or description wrong | no            | no                 | -                    | AssumeTorn | Lose    |
 //!
 //! Visibly torn: a sector of what is wrong is still zero, or it ends in zeros with nothing behind, or the record would go
 //! beyond the end of the file; and no single flip in a sector that was written explains it. Old bytes are possible in a recycled file: there a sector that was not written shows its
@@ -55,18 +56,23 @@ pub(super) enum Verdict {
     Fence,
     /// Nothing says which regions it concerns or whether it was acknowledged: open refuses.
     Refuse,
+    /// The caller decided to drop it, with what follows. It may have been acknowledged, and with it any region's vote.
+    Lose,
 }
 
 /// Decides.
 pub(super) fn judge(facts: Facts) -> Verdict {
-    match (facts.record, facts.policy) {
-        (RecordIs::Right, _) => Verdict::Keep,
-        (_, TailPolicy::AssumeTorn) => Verdict::Torn,
-        (_, TailPolicy::Prove) if facts.tear => Verdict::Torn,
-        (RecordIs::WrongInPayload, TailPolicy::Prove) if facts.stale && !facts.rot => Verdict::Torn,
-        (RecordIs::WrongInPayload, TailPolicy::Prove) => Verdict::Fence,
-        (RecordIs::Unreadable, TailPolicy::Prove) if facts.stale => Verdict::Torn,
-        (RecordIs::Unreadable, TailPolicy::Prove) => Verdict::Refuse,
+    let proven = match facts.record {
+        RecordIs::Right => Verdict::Keep,
+        _ if facts.tear => Verdict::Torn,
+        RecordIs::WrongInPayload if facts.stale && !facts.rot => Verdict::Torn,
+        RecordIs::WrongInPayload => Verdict::Fence,
+        RecordIs::Unreadable if facts.stale => Verdict::Torn,
+        RecordIs::Unreadable => Verdict::Refuse,
+    };
+    match (proven, facts.policy) {
+        (Verdict::Fence | Verdict::Refuse, TailPolicy::AssumeTorn) => Verdict::Lose,
+        (verdict, _) => verdict,
     }
 }
 
@@ -81,17 +87,18 @@ mod tests {
     struct Row(RecordIs, Option<bool>, Option<bool>, Option<bool>, Option<TailPolicy>, Verdict);
     const YES: Option<bool> = Some(true);
     const NO: Option<bool> = Some(false);
-    const TABLE: [Row; 10] = [
+    const TABLE: [Row; 11] = [
         Row(Right, None, None, None, None, Keep),
-        Row(WrongInPayload, None, None, None, Some(AssumeTorn), Torn),
-        Row(WrongInPayload, YES, None, None, Some(Prove), Torn),
-        Row(WrongInPayload, NO, NO, None, Some(Prove), Fence),
-        Row(WrongInPayload, NO, YES, NO, Some(Prove), Torn),
+        Row(WrongInPayload, YES, None, None, None, Torn),
+        Row(WrongInPayload, NO, YES, NO, None, Torn),
         Row(WrongInPayload, NO, YES, YES, Some(Prove), Fence),
-        Row(Unreadable, None, None, None, Some(AssumeTorn), Torn),
-        Row(Unreadable, YES, None, None, Some(Prove), Torn),
-        Row(Unreadable, NO, YES, None, Some(Prove), Torn),
+        Row(WrongInPayload, NO, NO, None, Some(Prove), Fence),
+        Row(WrongInPayload, NO, YES, YES, Some(AssumeTorn), Lose),
+        Row(WrongInPayload, NO, NO, None, Some(AssumeTorn), Lose),
+        Row(Unreadable, YES, None, None, None, Torn),
+        Row(Unreadable, NO, YES, None, None, Torn),
         Row(Unreadable, NO, NO, None, Some(Prove), Refuse),
+        Row(Unreadable, NO, NO, None, Some(AssumeTorn), Lose),
     ];
 
     fn covers(row: &Row, f: &Facts) -> bool {

@@ -30,7 +30,7 @@ use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{
-    CHECKPOINT_HEADERS_LEN, CheckpointError, CheckpointHeader, RegionRecord, read_checkpoint,
+    CHECKPOINT_HEADERS_LEN, CheckpointError, CheckpointHeader, RegionRecord, read_checkpoint, read_proof,
 };
 use crate::format::file_header::{FileHeader, FileKind, HeaderError, StoreId};
 use crate::format::footer::Footer;
@@ -223,6 +223,7 @@ fn newest_checkpoint(
     report: &mut OpenReport,
 ) -> Result<Option<(CheckpointHeader, Vec<RegionRecord>, Checkpoints)>> {
     let mut reasons: Vec<String> = Vec::new();
+    let mut proofs = Vec::new();
     for &sequence in listing.checkpoints.iter().rev() {
         let path = dir.join(FileName::Checkpoint(sequence).to_string());
         let mut regions = Vec::new();
@@ -231,12 +232,19 @@ fn newest_checkpoint(
                 regions.push(region);
                 Ok(())
             });
+            if header.is_err() {
+                proofs.extend(read_proof(&bytes).filter(|p| p.0.file == sequence));
+            }
             (header, bytes.len() as u64)
         });
         match outcome {
-            Ok((Ok(header), bytes)) if header.identity.file == sequence => {
+            Ok((Ok(mut header), bytes)) if header.identity.file == sequence => {
                 report.checkpoint = sequence;
                 report.bad_checkpoints = reasons.len() as u64;
+                // A newer one that is rotten knew of files that this one does not, and that may be gone: the end of the
+                // log must not be taken for where they began.
+                let ours = proofs.iter().filter(|p| p.0.store == header.identity.store);
+                header.synced = ours.fold(header.synced, |synced, p| synced.max(p.1));
                 return Ok(Some((header.clone(), regions, kept(listing, &header, bytes))));
             }
             Ok((
@@ -313,7 +321,7 @@ fn kept(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Checkpoints
             sequence: before,
             start_segment: 0,
             accepted: Lsn::ZERO,
-            bytes: 0,
+            bytes: listing.checkpoint_bytes.get(&before).copied().unwrap_or(0),
             log_bytes: 0,
         });
     }

@@ -72,7 +72,8 @@ pub(super) fn collect(
         };
         match verdict {
             Verdict::Keep | Verdict::Fence => at = end,
-            Verdict::Torn => {
+            Verdict::Torn | Verdict::Lose => {
+                report.assumed_torn |= verdict == Verdict::Lose;
                 report.torn_bytes += u64::from(until - at);
                 return Ok(false);
             }
@@ -83,7 +84,12 @@ pub(super) fn collect(
 }
 
 /// Refuses a log behind whose last record stands something that is neither a record nor the remains of a torn one.
-pub(super) fn ends_clearly(segment: &Segment, at: u32, options: &Options) -> Result<()> {
+pub(super) fn ends_clearly(
+    segment: &Segment,
+    at: u32,
+    options: &Options,
+    report: &mut OpenReport,
+) -> Result<()> {
     let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
     let len = match scanner.look(at)? {
         // It belongs to another history.
@@ -93,7 +99,10 @@ pub(super) fn ends_clearly(segment: &Segment, at: u32, options: &Options) -> Res
     };
     match unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)? {
         Verdict::Refuse => Err(refused(segment, at)),
-        _ => Ok(()),
+        verdict => {
+            report.assumed_torn |= verdict == Verdict::Lose;
+            Ok(())
+        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! The explorers: crashes at every operation, crashes inside recovery, errors at every operation, and swarms.
+//! The explorers: crashes at every operation, every loss at some of them, crashes inside recovery, errors at every operation, and swarms.
 
 use super::batch::{Batch, Op};
 use super::driver::Driver;
 use super::model::Model;
 use super::oracle::{self, Depth};
-use super::policies::policies;
+use super::policies::{EXHAUSTIVE_MAX, is_exhaustive, policies, thorough, thorough_cost};
 use super::report::{Counts, Violation};
 use super::rng::Rng;
 use super::setup::Setup;
@@ -53,6 +53,17 @@ impl Explorer {
         })
     }
 
+    /// A power cut at some operations, with every loss there is: all subsets of up to ten pending changes, and of more than
+    /// that each one alone, prefixes and a sample. About `budget` recoveries in each run; moments with so few changes
+    /// that [`crashes`](Explorer::crashes) takes them whole are left to it.
+    pub fn subsets(&self, workloads: &[Workload], setups: &[Setup], budget: usize) -> Counts {
+        let cases = workloads.len() * setups.len();
+        self.spread(0..cases as u64, |n| {
+            let workload = &workloads[n as usize % workloads.len()];
+            self.subset_run(workload, &setups[n as usize / workloads.len()], budget)
+        })
+    }
+
     /// A power cut at every operation of a recovery from a power cut, and again inside the recovery from that.
     pub fn nested(&self, workloads: &[Workload], setups: &[Setup], roots_per_run: u64) -> Counts {
         let cases = workloads.len() * setups.len();
@@ -85,38 +96,94 @@ impl Explorer {
         let snapshots = std::mem::take(&mut driver.snapshots);
         for snapshot in &snapshots {
             counts.moments += 1;
-            for policy in policies(snapshot.pending_count(), self.policies_max, &mut rng) {
-                let candidates = driver.candidates(snapshot.mark(), policy == LossPolicy::KeepAll);
-                let depth = if rng.one_in(self.full_every) { Depth::Full } else { Depth::Quick };
-                let disk = snapshot.crash(policy);
-                let outcome = caught(|| oracle::check(&disk, setup, RECOVERY_LIFE, candidates, depth));
-                match outcome {
-                    Ok(recovered) => {
-                        counts.crash_recoveries += recovered.recoveries;
-                        counts.doubtful += recovered.doubtful;
-                    }
-                    Err(what) => counts.violations.push(Violation {
-                        explorer: "crash",
-                        workload: workload.name.clone(),
-                        seed: setup.seed,
-                        at: format!(
-                            "op {} ({:?} {}), {policy:?} of {:?}, {depth:?}",
-                            snapshot.op(),
-                            snapshot.moment(),
-                            snapshot.call(),
-                            snapshot.pending()
-                        ),
-                        what,
-                        transcript: driver.trace.clone(),
-                    }),
-                }
-                if counts.enough() {
-                    return counts;
-                }
+            let pending = snapshot.pending_count();
+            if is_exhaustive(pending, self.policies_max) {
+                counts.exhaustive[pending] += 1;
+            }
+            let losses = policies(pending, self.policies_max, &mut rng);
+            if !self.lose("crash", workload, setup, &driver, snapshot, losses, &mut rng, &mut counts) {
+                return counts;
             }
         }
         self.torn(workload, setup, &driver, &snapshots, &mut counts);
         counts
+    }
+
+    fn subset_run(&self, workload: &Workload, setup: &Setup, budget: usize) -> Counts {
+        let mut counts = Counts { runs: 1, ..Counts::default() };
+        let mut rng = Rng::new(self.seed ^ setup.seed ^ 0x5b5e);
+        let Some(mut driver) = record("subsets", workload, setup, &mut counts) else { return counts };
+        let mut snapshots = std::mem::take(&mut driver.snapshots);
+        snapshots.retain(|s| !is_exhaustive(s.pending_count(), self.policies_max));
+        let mut left = budget;
+        // Every other run takes the moment with the most losses that can all be taken; the rest is by chance.
+        let few = |s: &sim::Snapshot| s.pending_count() <= EXHAUSTIVE_MAX;
+        let most = (0..snapshots.len())
+            .filter(|&n| few(&snapshots[n]))
+            .max_by_key(|&n| snapshots[n].pending_count());
+        let mut next = most.filter(|_| rng.one_in(2));
+        while !snapshots.is_empty() {
+            let chance = rng.below(snapshots.len() as u64) as usize;
+            let snapshot = snapshots.swap_remove(next.take().unwrap_or(chance));
+            let pending = snapshot.pending_count();
+            // What does not fit any more makes room for one that does.
+            let Some(rest) = left.checked_sub(thorough_cost(pending)) else { continue };
+            left = rest;
+            counts.moments += 1;
+            match pending {
+                0..=EXHAUSTIVE_MAX => counts.exhaustive[pending] += 1,
+                _ => counts.singled += 1,
+            }
+            let losses = thorough(pending, &mut rng);
+            if !self.lose("subsets", workload, setup, &driver, &snapshot, losses, &mut rng, &mut counts) {
+                break;
+            }
+        }
+        counts
+    }
+
+    /// Recovers from each of the losses at one moment. False once enough is wrong.
+    #[allow(clippy::too_many_arguments, reason = "what a violation has to name")]
+    fn lose(
+        &self,
+        explorer: &'static str,
+        workload: &Workload,
+        setup: &Setup,
+        driver: &Driver,
+        snapshot: &sim::Snapshot,
+        losses: Vec<LossPolicy>,
+        rng: &mut Rng,
+        counts: &mut Counts,
+    ) -> bool {
+        for policy in losses {
+            let candidates = driver.candidates(snapshot.mark(), policy == LossPolicy::KeepAll);
+            let depth = if rng.one_in(self.full_every) { Depth::Full } else { Depth::Quick };
+            let disk = snapshot.crash(policy);
+            match caught(|| oracle::check(&disk, setup, RECOVERY_LIFE, candidates, depth)) {
+                Ok(recovered) => {
+                    counts.crash_recoveries += recovered.recoveries;
+                    counts.doubtful += recovered.doubtful;
+                }
+                Err(what) => counts.violations.push(Violation {
+                    explorer,
+                    workload: workload.name.clone(),
+                    seed: setup.seed,
+                    at: format!(
+                        "op {} ({:?} {}), {policy:?} of {:?}, {depth:?}",
+                        snapshot.op(),
+                        snapshot.moment(),
+                        snapshot.call(),
+                        snapshot.pending()
+                    ),
+                    what,
+                    transcript: driver.trace.clone(),
+                }),
+            }
+            if counts.enough() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Sectors that are torn themselves: not promised by the default policy, survived by the other one.

@@ -42,6 +42,10 @@ pub struct Counts {
     pub runs: u64,
     /// Moments at which the power could have failed.
     pub moments: u64,
+    /// Of these, those at which every possible loss was tried, by the number of changes that were pending.
+    pub exhaustive: [u64; 11],
+    /// Of these, those with more than ten changes pending, at which each one was lost alone and each one kept alone.
+    pub singled: u64,
     /// Stores recovered behind a crash, crashes inside recovery among them.
     pub crash_recoveries: u64,
     /// Errors that struck.
@@ -63,6 +67,8 @@ impl Counts {
     pub fn add(&mut self, other: Counts) {
         self.runs += other.runs;
         self.moments += other.moments;
+        self.exhaustive.iter_mut().zip(other.exhaustive).for_each(|(n, more)| *n += more);
+        self.singled += other.singled;
         self.crash_recoveries += other.crash_recoveries;
         self.errors_injected += other.errors_injected;
         self.seeds += other.seeds;
@@ -80,9 +86,13 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} runs, {} moments, {} crash recoveries, {} errors injected, {} seeds, {} doubtful, {} violations",
+            "{} runs, {} moments ({} with every loss there is, {} of them with ten changes pending; {} with each of more than \
+             ten lost alone and kept alone), {} crash recoveries, {} errors injected, {} seeds, {} doubtful, {} violations",
             self.runs,
             self.moments,
+            self.exhaustive.iter().sum::<u64>(),
+            self.exhaustive[10],
+            self.singled,
             self.crash_recoveries,
             self.errors_injected,
             self.seeds,

@@ -18,7 +18,7 @@ mod reader;
 mod record;
 mod writer;
 
-pub(crate) use reader::read_checkpoint;
+pub(crate) use reader::{read_checkpoint, read_proof};
 pub(crate) use writer::CheckpointWriter;
 
 use crate::codec::Malformed;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::codec::checksum::crc32;
 use crate::codec::{Malformed, Reader};
-use crate::format::file_header::{FILE_HEADER_LEN, FileHeader, FileKind};
+use crate::format::file_header::{FILE_HEADER_LEN, FileHeader, FileKind, Identity};
 use crate::types::Lsn;
 use bytes::Bytes;
 
@@ -57,6 +57,15 @@ pub(crate) fn read_checkpoint(
         regions: fixed.regions,
         segments,
     })
+}
+
+/// What a checkpoint whose body cannot be believed still proves, if its headers can be: its identity, and up to where the
+/// log was durable before it got its name.
+pub(crate) fn read_proof(bytes: &[u8]) -> Option<(Identity, Lsn)> {
+    let file = FileHeader::decode(bytes).ok().filter(|f| f.kind == FileKind::Checkpoint)?;
+    let fixed = bytes.get(FILE_HEADER_LEN..CHECKPOINT_HEADERS_LEN)?;
+    let fixed = Fixed::decode(fixed, file.identity.seed()).ok()?;
+    Some((file.identity, fixed.synced))
 }
 
 /// The reader of the chunk that the next record starts in.
