@@ -31,8 +31,10 @@ use crate::engine::listener::Event;
 use crate::engine::report::PurgeReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::FileKind;
+use crate::planted::{Bug, planted};
 use crate::segment::{Segment, footer_path};
 use crate::store::{Store, lock};
+use crate::types::Lsn;
 use std::sync::Arc;
 
 /// Everything the background thread does when it is woken.
@@ -113,7 +115,12 @@ fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<()> {
     let (start, accepted) = {
         let checkpoints = lock(&store.checkpoints);
         match checkpoints.kept.front() {
-            Some(oldest) if checkpoints.kept.len() == 2 => (oldest.start_segment, oldest.accepted),
+            Some(_) if planted(Bug::UnlinkBeforeCheckpoint) => (u32::MAX, Lsn::from_u64(u64::MAX)),
+            Some(oldest) if checkpoints.kept.len() == 2 => {
+                let newest = checkpoints.kept.back().filter(|_| planted(Bug::OlderCheckpointUnheeded));
+                let trusted = newest.unwrap_or(oldest);
+                (trusted.start_segment, trusted.accepted)
+            }
             _ => return Ok(()),
         }
     };

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::{FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
+use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::vfs::io::read_up_to;
 use crate::vfs::{FileType, OpenMode, VfsFile};
@@ -43,6 +44,7 @@ pub(super) fn list(dir: &Path, options: &Options) -> Result<Listing> {
         let Some(name) = FileName::parse(&entry.name) else {
             match entry.name == CHECKPOINT_TEMP && entry.file_type == FileType::File {
                 true => l.leftovers.push(dir.join(&entry.name)),
+                false if planted(Bug::UnknownFileRemoved) => l.leftovers.push(dir.join(&entry.name)),
                 false => l.foreign.push(entry.name),
             }
             continue;
@@ -194,7 +196,7 @@ fn open_segment(
             .at(path, None));
         }
     };
-    if header.identity.store != checkpoint.identity.store {
+    if header.identity.store != checkpoint.identity.store && !planted(Bug::StoreNotChecked) {
         return Ok(None);
     }
     if header.identity.file != id || header.kind != kind {
