@@ -58,7 +58,7 @@ bugs! {
     /// A segment gets a length and no blocks. Breaks: a full disk is met before a batch is accepted.
     SpaceNotReserved caught by "full_disk::a_full_disk_fails_the_append_that_needs_space_and_nothing_else",
     /// The reserve is never made. Breaks: a full store opens and purges.
-    NoReserve caught by "full_disk::a_store_on_a_full_disk_opens_and_purges",
+    NoReserve caught by "full_disk::a_store_on_a_full_disk_opens_and_takes_what_makes_room",
     /// Listeners are not asked before entries are discarded. Breaks: the rollback hook.
     RollbackNotAsked caught by "refused::a_truncation_asks_the_listener_too_and_a_plain_append_does_not",
     /// A listener's refusal is not heeded. Breaks: the rollback hook.
@@ -136,9 +136,6 @@ bugs! {
     DeletionLost caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// Replay applies a segment to its first region only. Breaks: a batch is whole over its regions.
     OnlyFirstRegionReplayed caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
-    /// Replay applies a segment to a region that was captured behind it. Breaks: a checkpoint may be taken
-    /// while writes go on.
-    CaptureReplayedOver caught by "checkpoints::a_region_that_moves_on_while_a_checkpoint_is_taken_is_replayed_from_where_it_was_captured",
     /// A compaction forgets the term of its last entry. Breaks: the compaction point answers for ever.
     BaseTermForgotten caught by "refused::reads_outside_the_log_say_which_side_they_missed_it_on",
     /// A checkpoint leaves out what is known to be damaged. Breaks: damage stays known.
@@ -196,9 +193,9 @@ bugs! {
     /// A read returns more bytes than its limit. Breaks: memory is bounded.
     LimitExceeded caught by "refused::a_read_stops_at_its_limit",
     /// The digest of a range does not cover the terms. Breaks: replicas that differ are told apart.
-    DigestWithoutTerm caught by "damage::the_digest_is_equal_on_replicas_with_another_layout_and_differs_by_one_entry",
+    DigestWithoutTerm caught by "damage::the_digest_covers_each_bit_of_payloads_and_terms",
     /// The digest of a range covers lengths and no bytes. Breaks: replicas that differ are told apart.
-    DigestWithoutBytes caught by "damage::the_digest_is_equal_on_replicas_with_another_layout_and_differs_by_one_entry",
+    DigestWithoutBytes caught by "damage::the_digest_covers_each_bit_of_payloads_and_terms",
     /// Open relies on names that may not be durable. Breaks: a crash inside recovery loses nothing.
     DirectoryNotSyncedAtOpen caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
 }

@@ -325,6 +325,23 @@ fn the_digest_is_equal_on_replicas_with_another_layout_and_differs_by_one_entry(
 }
 
 #[test]
+fn the_digest_covers_each_bit_of_payloads_and_terms() {
+    let digest = |term: u64, payload: &[u8]| {
+        let mut f = Fixture::new();
+        let engine = f.open();
+        let mut batch = engine.batch();
+        let entries = [(EntryId::new(1, 1), &b"same"[..]), (EntryId::new(term, 2), payload)];
+        batch.region(R).append(entries).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+        engine.region(R).checksum(..).unwrap()
+    };
+    let one = digest(2, b"payload");
+    assert_eq!(digest(2, b"payload"), one);
+    assert_ne!(digest(2, b"paylobd"), one, "another payload of the same length");
+    assert_ne!(digest(3, b"payload"), one, "another term");
+}
+
+#[test]
 fn a_bad_sector_fails_the_reads_of_its_entries_and_no_later_ones() {
     for sealed in [false, true] {
         let mut f = Fixture::new();
