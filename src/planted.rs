@@ -37,7 +37,7 @@ bugs! {
     /// Threads that wait are not woken by an error. Breaks: nothing hangs.
     WaitersNotWoken caught by "concurrency::poison_wakes_everybody_with_the_first_cause",
     /// Whoever is done with its own batch leaves without waking the next one. Breaks: nothing hangs.
-    WorkNotHandedOn caught by "concurrency::tickets_complete_in_the_order_of_their_positions",
+    WorkNotHandedOn caught by "concurrency::whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others",
     /// Tickets that are due together complete last first. Breaks: tickets complete in order.
     TicketsOutOfOrder caught by "concurrency::tickets_complete_in_the_order_of_their_positions",
     /// Records say that what was only accepted is durable. Breaks: torn is not damaged.
@@ -46,15 +46,15 @@ bugs! {
     WatermarkStuck caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// While recovery copies the tail, the copy's own records count as proof that it is complete. Breaks: a
     /// crash inside recovery loses nothing.
-    WatermarkInsideTheCopy caught by "torn_copy::torn_copy_of_an_acknowledged_tail_takes_nothing_with_it",
+    WatermarkInsideTheCopy caught by "torn_copy::a_copy_that_is_synced_half_way_does_not_count_as_complete",
     /// Recovery answers before the copy of the tail is durable. Breaks: what was answered stays.
     CopyNotSealed caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
     /// A segment counts as written to its end after its first write. Breaks: accepted entries can be read.
-    WrittenTooFar caught by "concurrency::what_was_submitted_can_be_read_while_its_sync_is_stuck_and_nobody_else_waits",
+    WrittenTooFar caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// The bound on bytes in flight is not looked at. Breaks: memory is bounded.
     InFlightUnbounded caught by "concurrency::beyond_the_bound_on_bytes_in_flight_a_batch_waits_or_comes_back",
     /// An append that finds no space stops all writing. Breaks: a full disk fails that append alone.
-    NoSpacePoisons caught by "crash::after_an_error_nothing_is_acknowledged_and_nothing_durable_is_lost",
+    NoSpacePoisons caught by "full_disk::a_full_disk_fails_the_append_that_needs_space_and_nothing_else",
     /// A segment gets a length and no blocks. Breaks: a full disk is met before a batch is accepted.
     SpaceNotReserved caught by "full_disk::a_full_disk_fails_the_append_that_needs_space_and_nothing_else",
     /// The reserve is never made. Breaks: a full store opens and purges.
@@ -78,7 +78,7 @@ bugs! {
     /// A sector that cannot be read is an error of the system. Breaks: damage is named.
     BadSectorIsNoDamage caught by "damage::a_bad_sector_fails_the_reads_of_its_entries_and_no_later_ones",
     /// Recovery does not look at a description's checksum. Breaks: torn batches are dropped whole.
-    DescriptionNotVerified caught by "flip::no_flipped_bit_loses_an_acknowledged_entry_or_stops_more_than_its_own_region",
+    DescriptionNotVerified caught by "damage::a_last_record_that_rotted_beyond_mending_is_not_taken_for_a_tear",
     /// Recovery takes a sector that it cannot read for the end of the log. Breaks: damage is never truncated.
     BadSectorEndsTheLog caught by "damage::a_bad_sector_at_the_end_of_the_log_is_never_taken_for_the_end",
     /// A segment gets its name before its header is durable. Breaks: a name stands for a valid file.
@@ -106,18 +106,16 @@ bugs! {
     /// A store with unknown flags is opened. Breaks: it is refused without writing a byte.
     UnknownFlagsRead caught by "golden::newer_version_or_unknown_flag_is_refused_without_writing_a_byte",
     /// The second copy of a segment's header is not looked at. Breaks: one rotten sector takes no segment.
-    SecondHeaderIgnored caught by "flip::no_zeroed_sector_loses_an_acknowledged_entry_without_a_word",
+    SecondHeaderIgnored caught by "lib::format::file_header::tests::one_rotten_sector_does_not_take_the_segment",
     /// A record that was written for another place is taken. Breaks: misdirected writes are found.
     PositionNotChecked caught by "lib::format::record::tests::record_of_another_life_or_place_is_refused",
     /// The checksum of a record's header is not looked at. Breaks: torn batches are dropped whole.
-    RecordNotVerified caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
-    /// The footer of another segment is taken. Breaks: a footer is a cache of its own segment.
-    FooterOfAnotherLife caught by "flip::no_two_files_swapped_lose_an_acknowledged_entry_without_a_word",
+    RecordNotVerified caught by "lib::format::record::tests::every_flipped_bit_is_detected",
     /// The checksum over a footer's net effects is not looked at. Breaks: a rotten footer is built anew.
-    FooterNotVerified caught by "flip::no_flipped_bit_loses_an_acknowledged_entry_or_stops_more_than_its_own_region",
+    FooterNotVerified caught by "damage::no_flipped_bit_of_a_footer_that_is_replayed_changes_what_is_there",
     /// The checksums of a checkpoint's chunks are not looked at. Breaks: a rotten checkpoint gives way to the
     /// one before.
-    CheckpointNotVerified caught by "flip::no_flipped_bit_loses_an_acknowledged_entry_or_stops_more_than_its_own_region",
+    CheckpointNotVerified caught by "lib::format::checkpoint::tests::every_flipped_bit_is_detected",
     /// A compressed block may claim any length. Breaks: hostile bytes allocate nothing.
     BombNotBounded caught by "lib::codec::compress::tests::decompression_bomb_is_refused_before_it_is_allocated_for",
     /// A count may exceed what the bytes left can hold. Breaks: hostile bytes allocate nothing.
@@ -140,8 +138,8 @@ bugs! {
     BaseTermForgotten caught by "refused::reads_outside_the_log_say_which_side_they_missed_it_on",
     /// A checkpoint leaves out what is known to be damaged. Breaks: damage stays known.
     DamageForgotten caught by "damage::a_scrub_finds_rot_in_sealed_and_in_active_segments_and_names_each_entry",
-    /// One damaged entry fences its whole region. Breaks: damage stays where it is.
-    WholeRegionFenced caught by "damage::a_read_that_finds_damage_tells_the_listener_and_fences_the_entry_alone",
+    /// With a damaged entry its neighbours are fenced. Breaks: damage stays where it is.
+    NeighboursFenced caught by "damage::a_read_that_finds_damage_tells_the_listener_and_fences_the_entry_alone",
     /// The cleaner's copy is installed over entries written since. Breaks: discarded entries never come back.
     CopyOverNewerEntries caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// What lies behind the cleaner's copy in the same run is dropped. Breaks: the cleaner loses nothing.
@@ -150,8 +148,8 @@ bugs! {
     CleanerLaundersRot caught by "damage::the_cleaner_leaves_a_damaged_entry_where_it_is_and_loses_nothing",
     /// An installed copy is answered for before its record is durable. Breaks: a repair is durable on return.
     InstallNotSynced caught by "damage::a_repair_takes_only_what_was_recorded_and_survives_a_reopen",
-    /// Recovery follows a record whatever it follows. Breaks: old bytes never splice in.
-    PredecessorNotChecked caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
+    /// A segment counts though it follows a record that cannot be found. Breaks: what lies behind a hole never returns.
+    PredecessorNotChecked caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// What a former recovery cut off counts again. Breaks: torn batches never come back.
     TailNotCutOff caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
     /// A copy of the tail that was never finished cuts off the original. Breaks: a crash inside recovery loses
@@ -160,13 +158,11 @@ bugs! {
     /// A hole below the watermark ends the log. Breaks: damage is never truncated.
     HoleTakenForTear caught by "flip::no_zeroed_sector_loses_an_acknowledged_entry_without_a_word",
     /// Recovery answers with batches that may be in the page cache only. Breaks: what was answered stays.
-    TailNotWrittenAnew caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
-    /// Recovery reads the tail from the page cache. Breaks: a failed sync is not undone by a restart.
-    CacheBelieved caught by "crash::after_an_error_nothing_is_acknowledged_and_nothing_durable_is_lost",
+    TailNotWrittenAnew caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// Recovery does not look at the payloads of the tail. Breaks: torn batches are dropped whole.
     TailNotVerified caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// A segment of another store is taken. Breaks: foreign files are ignored.
-    StoreNotChecked caught by "flip::a_sealed_segment_cut_missing_or_foreign_damages_only_the_entries_in_it",
+    StoreNotChecked caught by "damage::a_segment_of_another_store_is_never_taken_for_ours",
     /// A file that is not ours is removed at open. Breaks: foreign files are left alone.
     UnknownFileRemoved caught by "refused::what_is_not_ours_in_the_directory_is_left_alone",
     /// A checkpoint gets its name before the log it tells of is durable. Breaks: a checkpoint knows nothing
@@ -197,7 +193,7 @@ bugs! {
     /// The digest of a range covers lengths and no bytes. Breaks: replicas that differ are told apart.
     DigestWithoutBytes caught by "damage::the_digest_covers_each_bit_of_payloads_and_terms",
     /// Open relies on names that may not be durable. Breaks: a crash inside recovery loses nothing.
-    DirectoryNotSyncedAtOpen caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
+    DirectoryNotSyncedAtOpen caught by "kill_then_cut::a_power_cut_while_a_killed_store_is_opened_loses_nothing",
 }
 
 /// Whether the engine makes this mistake.

@@ -228,6 +228,29 @@ fn a_sync_that_ends_after_the_first_error_acknowledges_nothing() {
 }
 
 #[test]
+fn whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others() {
+    let vfs = SimVfs::new(13);
+    let engine = open(&vfs);
+    for round in 1..=50 {
+        vfs.block_syncs();
+        thread::scope(|s| {
+            let write = |region| {
+                let engine = &engine;
+                s.spawn(move || engine.write(batch(engine, region, round, 10), Durability::Synced).unwrap())
+            };
+            write(1);
+            vfs.wait_for_syncs(1);
+            // These find somebody at work and go to sleep.
+            (2..=4).for_each(|region| drop(write(region)));
+            while (2..=4).any(|region| engine.region(RegionId(region)).last_index() < round) {
+                thread::yield_now();
+            }
+            vfs.release_syncs();
+        });
+    }
+}
+
+#[test]
 fn a_callback_that_panics_poisons_and_nothing_hangs() {
     let vfs = SimVfs::new(7);
     let engine = open(&vfs);

@@ -225,7 +225,7 @@ impl RegionState {
         let at = ranges.partition_point(|r| r.1 < index);
         match ranges.get(at) {
             Some(r) if r.0 <= index => return,
-            _ if planted(Bug::WholeRegionFenced) => *ranges = vec![(0, u64::MAX)],
+            _ if planted(Bug::NeighboursFenced) => ranges.insert(at, (index.saturating_sub(1), index + 1)),
             _ => ranges.insert(at, (index, index)),
         }
         // Neighbours become one range.

@@ -41,6 +41,10 @@ use std::sync::Arc;
 pub(crate) fn upkeep(store: &Store) -> Result<()> {
     let _one = lock(&store.upkeep);
     seal_due(store)?;
+    if planted(Bug::UnlinkBeforeCheckpoint) {
+        reclaim(store, &mut PurgeReport::default())?;
+        store.factory.absorb_retired(store.committer.ready().0)?;
+    }
     checkpoint_if_due(store)?;
     if store.options.purge.background {
         let mut report = PurgeReport::default();

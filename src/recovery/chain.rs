@@ -206,7 +206,7 @@ fn read_link(
         };
         // The position is part of the checksum and so is the predecessor: a record that follows something else belongs
         // to no log of this life.
-        if previous.is_some_and(|p| p != record.header.previous) && !planted(Bug::PredecessorNotChecked) {
+        if previous.is_some_and(|p| p != record.header.previous) {
             break;
         }
         if previous.is_none() {
@@ -257,6 +257,7 @@ fn thread(links: &mut [Link], start_segment: u32, watermark: Lsn) -> Vec<usize> 
         let finished = watermark > Lsn::new(links[at].segment.id, FIRST_RECORD);
         match place(links, &log, follows, start_segment) {
             Some(place) if place.is_end(links, &log) => log.push(at),
+            None if planted(Bug::PredecessorNotChecked) => log.push(at),
             Some(place) if finished || planted(Bug::TornCopyBelieved) => {
                 if !planted(Bug::TailNotCutOff) {
                     place.cut(links, &mut log);

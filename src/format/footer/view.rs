@@ -44,8 +44,7 @@ impl Footer {
                 Malformed("the footer is of a newer release")
             }
         })?;
-        let foreign = file.identity != *identity && !planted(Bug::FooterOfAnotherLife);
-        if file.kind != FileKind::Footer || foreign {
+        if file.kind != FileKind::Footer || file.identity != *identity {
             return Err(Malformed("the footer belongs to another segment, or to another life of it"));
         }
         if file.len != bytes.len() as u64 {
