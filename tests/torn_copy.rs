@@ -65,7 +65,7 @@ fn torn_copy_of_an_acknowledged_tail_takes_nothing_with_it() {
 /// after that must not say so: a watermark inside the copy is what the next recovery believes a complete copy by.
 #[test]
 fn a_copy_that_is_synced_half_way_does_not_count_as_complete() {
-    const SMALL: u64 = 40;
+    const SMALL: u64 = 200;
     let disk = SimVfs::new(2);
     let engine = open(&disk);
     let large = vec![7; 9 << 20];
@@ -96,6 +96,8 @@ fn a_copy_that_is_synced_half_way_does_not_count_as_complete() {
                 while seen.load(Ordering::Acquire) == 0 && patience.elapsed() < Duration::from_secs(5) {
                     std::thread::yield_now();
                 }
+                // Time for that sync to end, and to be believed, before all is copied.
+                (0..200).for_each(|_| std::thread::yield_now());
             }
             _ => {}
         }
@@ -108,10 +110,10 @@ fn a_copy_that_is_synced_half_way_does_not_count_as_complete() {
     disk.set_hook(None);
     let writes = copying.iter().filter(|s| s.call().contains(".log") && s.call().contains("write"));
     let mut tried = 0;
-    for moment in writes {
+    for moment in writes.step_by(8) {
         tried += 1;
         let cut = moment.crash(LossPolicy::KeepAll);
         assert_eq!(entries(&open(&cut)) as u64, 1 + SMALL, "killed behind {}", moment.call());
     }
-    assert!(tried as u64 > SMALL, "{tried}");
+    assert!(tried > SMALL / 8, "{tried}");
 }
