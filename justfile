@@ -20,3 +20,7 @@ lint:
 # One fuzz target for a minute.
 fuzz TARGET:
     cargo +nightly fuzz run --release {{TARGET}} -- -max_total_time=60
+
+# Plants each known mistake in turn, or those named, and shows which test notices it (about ten minutes).
+planted *BUGS:
+    .ci/planted {{BUGS}}

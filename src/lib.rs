@@ -14,6 +14,7 @@ pub(crate) mod format;
 pub mod fuzzing;
 pub(crate) mod index;
 pub mod limits;
+pub(crate) mod planted;
 pub(crate) mod purge;
 #[cfg(feature = "raft-rs")]
 pub mod raft_rs;

@@ -207,6 +207,50 @@ fn poison_wakes_everybody_with_the_first_cause() {
 }
 
 #[test]
+fn a_sync_that_ends_after_the_first_error_acknowledges_nothing() {
+    let vfs = SimVfs::new(12);
+    let engine = open(&vfs);
+    submit(&engine, 1, 1).wait().unwrap();
+    vfs.block_syncs();
+    let first = submit(&engine, 1, 2);
+    vfs.wait_for_syncs(1);
+    // While that sync is under way another batch cannot be written.
+    vfs.set_fault(Fault::error(EIO).on(OpKind::Write).path(".log").forever());
+    let refused = engine.write(batch(&engine, 2, 1, 10), Durability::Written).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Poisoned);
+    let durable = engine.durable_lsn();
+    vfs.release_syncs();
+    assert_eq!(first.wait().unwrap_err().kind(), ErrorKind::Poisoned);
+    // Closing waits for the thread that syncs.
+    assert_eq!(engine.close().unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(engine.durable_lsn(), durable, "what was refused must not count as durable later");
+    assert_eq!(engine.region(RegionId(1)).state().durable, 1);
+}
+
+#[test]
+fn whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others() {
+    let vfs = SimVfs::new(13);
+    let engine = open(&vfs);
+    for round in 1..=50 {
+        vfs.block_syncs();
+        thread::scope(|s| {
+            let write = |region| {
+                let engine = &engine;
+                s.spawn(move || engine.write(batch(engine, region, round, 10), Durability::Synced).unwrap())
+            };
+            write(1);
+            vfs.wait_for_syncs(1);
+            // These find somebody at work and go to sleep.
+            (2..=4).for_each(|region| drop(write(region)));
+            while (2..=4).any(|region| engine.region(RegionId(region)).last_index() < round) {
+                thread::yield_now();
+            }
+            vfs.release_syncs();
+        });
+    }
+}
+
+#[test]
 fn a_callback_that_panics_poisons_and_nothing_hangs() {
     let vfs = SimVfs::new(7);
     let engine = open(&vfs);

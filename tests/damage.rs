@@ -304,6 +304,44 @@ fn a_read_through_a_rotten_footer_is_right() {
 }
 
 #[test]
+fn no_flipped_bit_of_a_footer_that_is_replayed_changes_what_is_there() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    let mut batch = engine.batch();
+    batch.region(R).set_hard_state(b"term and vote").unwrap().put(b"key", b"value").unwrap();
+    batch.region(OTHER).truncate_from(7).compact_through(2).unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    stores::kill(&f.vfs, engine);
+    // The next life seals the segment and makes no checkpoint.
+    let engine = f.open();
+    engine.tick().unwrap();
+    stores::kill(&f.vfs, engine);
+    f.vfs.settle();
+    let footer = "/db/0000000001.foot";
+    let bytes = f.vfs.read_file(footer).unwrap();
+    let whole = f.vfs.freeze();
+    let mut rebuilt = 0;
+    for bit in 0..bytes.len() as u64 * 8 {
+        let vfs = whole.crash(LossPolicy::KeepAll);
+        vfs.flip_bit(footer, bit).unwrap();
+        let engine = options(&vfs, 9).open(DIR).unwrap();
+        assert_eq!(engine.open_report().replayed_segments, 2, "bit {bit}");
+        rebuilt += engine.open_report().scanned_segments;
+        is_whole(&engine, R, 1..=8);
+        is_whole(&engine, OTHER, 3..=6);
+        let r = engine.region(R);
+        assert_eq!(
+            (r.hard_state().unwrap(), r.get(b"key").unwrap()),
+            ("term and vote".into(), "value".into())
+        );
+        assert_eq!(engine.region(OTHER).state().base, Some(EntryId::new(term(2), 2)), "bit {bit}");
+        assert_eq!(engine.regions(), [R, OTHER], "bit {bit}");
+        stores::kill(&vfs, engine);
+    }
+    assert!(rebuilt > 2000, "{rebuilt} of {} flips found at open", bytes.len() * 8);
+}
+
+#[test]
 fn the_digest_is_equal_on_replicas_with_another_layout_and_differs_by_one_entry() {
     let mut plain = Fixture::new();
     let a = plain.sealed();
@@ -331,6 +369,23 @@ fn the_digest_is_equal_on_replicas_with_another_layout_and_differs_by_one_entry(
     b.write(batch, Durability::Synced).unwrap();
     assert_ne!(b.region(R).checksum(..).unwrap(), digest);
     assert_eq!(a.region(R).checksum(..=7).unwrap(), b.region(R).checksum(..=7).unwrap());
+}
+
+#[test]
+fn the_digest_covers_each_bit_of_payloads_and_terms() {
+    let digest = |term: u64, payload: &[u8]| {
+        let mut f = Fixture::new();
+        let engine = f.open();
+        let mut batch = engine.batch();
+        let entries = [(EntryId::new(1, 1), &b"same"[..]), (EntryId::new(term, 2), payload)];
+        batch.region(R).append(entries).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+        engine.region(R).checksum(..).unwrap()
+    };
+    let one = digest(2, b"payload");
+    assert_eq!(digest(2, b"payload"), one);
+    assert_ne!(digest(2, b"paylobd"), one, "another payload of the same length");
+    assert_ne!(digest(3, b"payload"), one, "another term");
 }
 
 #[test]
@@ -756,4 +811,41 @@ fn a_file_of_another_store_in_place_of_the_active_segment_is_never_taken_for_the
     f.vfs.write_bytes(&active, 0, &theirs).unwrap();
     let error = options(&f.vfs, 9).open(DIR).err().unwrap();
     assert_eq!((error.kind(), error.path()), (ErrorKind::Damaged, Some(active.as_path())), "{error}");
+}
+
+#[test]
+fn a_segment_of_another_store_is_never_taken_for_ours() {
+    let mut ours = Fixture::new();
+    let engine = ours.active();
+    stores::kill(&ours.vfs, engine);
+    // Another store, written in the same way, with other entries.
+    let theirs = SimVfs::new(6);
+    let engine = options(&theirs, 77).open(DIR).unwrap();
+    append(&engine, RegionId(99), 1..=16);
+    stores::kill(&theirs, engine);
+    let foreign = theirs.read_file("/db/0000000001.log").unwrap();
+    for name in ["0000000001.log", "0000000005.log"] {
+        let vfs = ours.vfs.crash(LossPolicy::KeepAll);
+        let path = format!("{DIR}/{name}");
+        // Under another number it has to say that number.
+        let mut bytes = foreign.clone();
+        for at in [0, 2048].into_iter().filter(|_| name.contains('5')) {
+            bytes[at + 40] = 5;
+            let crc = crc32fast::hash(&bytes[at..at + 124]);
+            bytes[at + 124..at + 128].copy_from_slice(&crc.to_le_bytes());
+        }
+        vfs.write_file(&path, &bytes).unwrap();
+        for life in 90..92 {
+            let engine = options(&vfs, life).open(DIR).unwrap();
+            assert!(!engine.region(RegionId(99)).exists(), "{name}: entries of another store");
+            assert_eq!(engine.open_report().foreign, [name]);
+            if name.contains('5') {
+                is_whole(&engine, R, 1..=8);
+                is_whole(&engine, OTHER, 1..=8);
+            }
+            engine.purge().unwrap();
+            engine.close().unwrap();
+        }
+        assert_eq!(vfs.read_file(&path).unwrap(), bytes, "it is not ours to change");
+    }
 }

@@ -6,8 +6,8 @@ use raftwood::{
     BoxError, Durability, Engine, EntryId, EntryRef, ErrorKind, EventListener, Options, Pool, ReadLimit,
     RegionId, Rollback, WriteBatch, WriteError, limits,
 };
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 const R: RegionId = RegionId(7);
 
@@ -223,6 +223,91 @@ fn a_truncation_asks_the_listener_too_and_a_plain_append_does_not() {
     b.region(R).truncate_from(11);
     f.engine.write(b, Durability::Synced).unwrap();
     assert_eq!(keeper.asked.load(Ordering::Relaxed), 1);
+}
+
+/// Uses the time in which it is asked to let the region go on.
+#[derive(Default)]
+struct Meddler {
+    engine: Mutex<Option<Engine>>,
+    asked: Mutex<Vec<(u64, u64)>>,
+}
+
+impl EventListener for Meddler {
+    fn before_rollback(&self, r: &Rollback<'_>) -> Result<(), BoxError> {
+        self.asked.lock().unwrap().push((r.first(), r.last()));
+        if let Some(engine) = self.engine.lock().unwrap().take() {
+            let mut b = engine.batch();
+            b.region(R).append(refs(&run(3, 10..=10)))?;
+            engine.write(b, Durability::Synced)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_log_that_changes_while_a_listener_is_asked_is_shown_to_it_again() {
+    let meddler = Arc::new(Meddler::default());
+    let f = Fixture::with(Options::new().listener(meddler.clone()));
+    *meddler.engine.lock().unwrap() = Some(f.engine.clone());
+    let b = f.batch(|b| drop(b.region(R).append(refs(&run(4, 8..=8))).map(|_| ())));
+    f.engine.write(b, Durability::Synced).unwrap();
+    assert_eq!(*meddler.asked.lock().unwrap(), [(8, 9), (8, 10)], "nothing goes that it has not seen");
+    assert_eq!(f.engine.region(R).last_index(), 8);
+}
+
+#[test]
+fn a_read_stops_at_its_limit() {
+    let f = Fixture::new();
+    let mut b = f.engine.batch();
+    let long: Vec<(EntryId, Vec<u8>)> = (10..=29).map(|i| (EntryId::new(3, i), vec![7; 100])).collect();
+    b.region(R).append(refs(&long)).unwrap();
+    f.engine.write(b, Durability::Synced).unwrap();
+    let r = f.engine.region(R);
+    let read = |limit: ReadLimit| r.entries(10.., limit).unwrap().len();
+    // While the segment is written, and when its index is the footer's.
+    for sealed in [false, true] {
+        if sealed {
+            let filler = vec![(EntryId::new(1, 1), vec![0; 60 << 10])];
+            for region in 100..104 {
+                let mut b = f.engine.batch();
+                b.region(RegionId(region)).append(refs(&filler)).unwrap();
+                f.engine.write(b, Durability::Synced).unwrap();
+            }
+            f.engine.purge().unwrap();
+        }
+        assert_eq!(read(ReadLimit::bytes(99)), 1, "at least one");
+        assert_eq!(read(ReadLimit::bytes(199)), 1);
+        assert_eq!(read(ReadLimit::bytes(200)), 2);
+        assert_eq!(read(ReadLimit::bytes(550)), 5);
+        assert_eq!(read(ReadLimit::bytes(550).overhead(10)), 5);
+        assert_eq!(read(ReadLimit::bytes(549).overhead(10)), 4);
+        assert_eq!(read(ReadLimit::entries(3)), 3);
+        assert_eq!(read(ReadLimit::bytes(550).and_entries(4)), 4);
+        assert_eq!(read(ReadLimit::NONE), 20);
+    }
+}
+
+#[test]
+fn what_is_not_ours_in_the_directory_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    drop(Engine::open(dir.path()).unwrap());
+    for name in ["notes.txt", "0000000001.log.bak", "1.log", "0000000009.backup"] {
+        std::fs::write(file(name), name).unwrap();
+    }
+    std::fs::create_dir(file("lost+found")).unwrap();
+    for _ in 0..2 {
+        let engine = Engine::open(dir.path()).unwrap();
+        let mut foreign = engine.open_report().foreign.clone();
+        foreign.sort();
+        assert_eq!(foreign, ["0000000001.log.bak", "0000000009.backup", "1.log", "lost+found", "notes.txt"]);
+        engine.purge().unwrap();
+        engine.close().unwrap();
+    }
+    for name in ["notes.txt", "0000000001.log.bak", "1.log", "0000000009.backup"] {
+        assert_eq!(std::fs::read(file(name)).unwrap(), name.as_bytes());
+    }
+    assert!(file("lost+found").is_dir());
 }
 
 #[test]

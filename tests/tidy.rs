@@ -11,29 +11,36 @@ use std::path::{Path, PathBuf};
 
 /// What each module may use, besides itself. From bottom to top: none uses one that comes later.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("planted", &[]),
     ("limits", &[]),
     ("types", &[]),
     ("error", &["types"]),
-    ("codec", &["limits", "types"]),
-    ("format", &["codec", "limits", "types"]),
-    ("vfs", &[]),
-    ("segment", &["codec", "error", "format", "limits", "types", "vfs"]),
-    ("index", &["codec", "error", "format", "limits", "segment", "types"]),
-    ("commit", &["codec", "error", "format", "index", "limits", "segment", "types", "vfs"]),
+    ("codec", &["limits", "planted", "types"]),
+    ("format", &["codec", "limits", "planted", "types"]),
+    ("vfs", &["planted"]),
+    ("segment", &["codec", "error", "format", "limits", "planted", "types", "vfs"]),
+    ("index", &["codec", "error", "format", "limits", "planted", "segment", "types"]),
+    ("commit", &["codec", "error", "format", "index", "limits", "planted", "segment", "types", "vfs"]),
     ("store", &["commit", "error", "format", "index", "segment", "types"]),
-    ("purge", &["codec", "commit", "error", "format", "index", "limits", "segment", "store", "types", "vfs"]),
+    (
+        "purge",
+        &[
+            "codec", "commit", "error", "format", "index", "limits", "planted", "segment", "store", "types",
+            "vfs",
+        ],
+    ),
     (
         "recovery",
         &[
-            "codec", "commit", "error", "format", "index", "limits", "purge", "segment", "store", "types",
-            "vfs",
+            "codec", "commit", "error", "format", "index", "limits", "planted", "purge", "segment", "store",
+            "types", "vfs",
         ],
     ),
     (
         "engine",
         &[
-            "codec", "commit", "error", "format", "index", "limits", "purge", "recovery", "segment", "store",
-            "types", "vfs",
+            "codec", "commit", "error", "format", "index", "limits", "planted", "purge", "recovery",
+            "segment", "store", "types", "vfs",
         ],
     ),
 ];

@@ -2,6 +2,7 @@
 
 use super::Malformed;
 use crate::limits::{BLOCK_BYTES_MAX, ENTRY_BYTES_MAX};
+use crate::planted::{Bug, planted};
 use lz4_flex::block;
 
 /// The most bytes that one block may claim to hold: an entry of the largest size in a block that others began.
@@ -21,7 +22,8 @@ pub(crate) fn compress(src: &[u8], out: &mut Vec<u8>) -> Option<usize> {
 /// Whether `stored_len` bytes of LZ4 can hold `raw_len` bytes at all. Asked before anything is allocated: LZ4 gains
 /// at most 255 to 1, so a small block cannot claim a large result.
 pub(crate) fn is_plausible(stored_len: usize, raw_len: usize) -> bool {
-    raw_len <= RAW_LEN_MAX && raw_len <= stored_len.saturating_mul(255).saturating_add(64)
+    planted(Bug::BombNotBounded)
+        || raw_len <= RAW_LEN_MAX && raw_len <= stored_len.saturating_mul(255).saturating_add(64)
 }
 
 /// The `raw_len` bytes that `src` holds; any other length is malformed.

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Op, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
 use crate::index::{Doomed, RegionCell, plan};
+use crate::planted::{Bug, planted};
 use crate::segment::InFlight;
 use crate::segment::scan::FIRST_RECORD;
 use crate::types::{Lsn, RegionId};
@@ -23,22 +24,30 @@ impl Committer {
             if p.closed {
                 return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
             }
-            if p.in_flight_bytes > 0 && p.in_flight_bytes + len as usize > self.in_flight_max {
+            let bounded = !planted(Bug::InFlightUnbounded);
+            if bounded && p.in_flight_bytes > 0 && p.in_flight_bytes + len as usize > self.in_flight_max {
                 p = self.wait_for_room(p, how.on_full)?;
                 continue;
             }
             if !p.active.fits(p.offset, len) {
-                p = self.rotate(p, len)?;
+                p = self.rotate(p, len).inspect_err(|e| {
+                    if planted(Bug::NoSpacePoisons) {
+                        self.gate.trip(e.clone());
+                    }
+                })?;
                 continue;
             }
             if how.checked {
                 let planned = plan(&self.table, &encoded.batch)?;
-                if let Some(ask) = how.before_rollback
+                let stale = planted(Bug::StaleApprovalTaken) && !approved.is_empty();
+                if let Some(ask) = how.before_rollback.filter(|_| !planted(Bug::RollbackNotAsked))
                     && !planned.doomed.is_empty()
                     && planned.doomed != approved
+                    && !stale
                 {
                     drop(p);
-                    ask(&planned.doomed)?;
+                    ask(&planned.doomed)
+                        .or_else(|e| if planted(Bug::RefusalIgnored) { Ok(()) } else { Err(e) })?;
                     approved = planned.doomed;
                     p = self.lock();
                     continue;

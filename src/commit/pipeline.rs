@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Block};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
 use crate::index::{Doomed, Table};
+use crate::planted::{Bug, planted};
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{SYNC_SLOTS, Segment};
@@ -231,14 +232,17 @@ impl Committer {
     /// While recovery copies the tail of the life before, nothing here counts yet: a watermark inside this life is what
     /// tells the next one that the copy is complete.
     fn watermark(&self) -> Lsn {
-        let durable = self.durable();
-        if self.recovering.load(Ordering::Acquire) || durable == self.start { self.before } else { durable }
+        let durable = if planted(Bug::WatermarkTooFar) { self.accepted() } else { self.durable() };
+        let recovering = self.recovering.load(Ordering::Acquire) && !planted(Bug::WatermarkInsideTheCopy);
+        let stuck = planted(Bug::WatermarkStuck);
+        if recovering || durable == self.start || stuck { self.before } else { durable }
     }
 
     /// The tail of the life before has been written anew. If records that still show in its files are no part of the log
     /// any more, two records are made durable, one after the other, before anything is acknowledged or sealed: the first
     /// with the copy, the second to say that the copy is whole.
     pub(crate) fn end_recovery(&self, cut: bool) -> Result<()> {
+        let cut = cut && !planted(Bug::CopyNotSealed);
         if cut {
             self.write(&watermark_record(), &Accept::internal(Durability::Synced))?;
         }
@@ -359,7 +363,7 @@ impl Committer {
 
     /// If there is work that nobody is at, wakes somebody for it.
     fn hand_off(&self, p: &Pipeline) {
-        if !(p.can_write() || p.can_sync()) {
+        if planted(Bug::WorkNotHandedOn) || !(p.can_write() || p.can_sync()) {
             return;
         }
         let woken = p.awaiting.iter().take(4).chain(p.queue.iter().take(4)).any(|pending| pending.promote());
@@ -407,7 +411,9 @@ impl Committer {
             if p.dirty.last().is_none_or(|s| s.id != pending.segment.id) {
                 p.dirty.push(pending.segment.clone());
             }
-            match pending.durability {
+            let durability =
+                if planted(Bug::AckBeforeSync) { Durability::Written } else { pending.durability };
+            match durability {
                 Durability::Synced => p.awaiting.push_back(pending),
                 Durability::Written => {
                     p.in_flight_bytes -= pending.bytes;
@@ -462,7 +468,7 @@ impl Committer {
             slices.push(&ZEROS[..(padded - end) as usize]);
             write_parts_at(&*segment.file, &slices, start)
                 .map_err(|e| Error::io("writing to the log", &segment.path, e))?;
-            segment.advance_written(end as u32);
+            segment.advance_written(if planted(Bug::WrittenTooFar) { u32::MAX } else { end as u32 });
             segment.record_bytes.fetch_add(end - start, Ordering::Relaxed);
             self.counters.writes.fetch_add(1, Ordering::Relaxed);
             self.counters.written_bytes.fetch_add(padded - start, Ordering::Relaxed);
@@ -482,9 +488,17 @@ impl Committer {
         drop(p);
 
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            segments.iter().try_for_each(|s| {
+            let skipped = match segments.len() {
+                n if planted(Bug::SyncForgotten) => n,
+                n if planted(Bug::OlderSegmentNotSynced) => n.saturating_sub(1),
+                _ => 0,
+            };
+            segments.iter().skip(skipped).try_for_each(|s| {
                 self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-                s.sync_handle(slot).sync_data().map_err(|e| Error::io("syncing the log", &s.path, e))
+                let sync = || s.sync_handle(slot).sync_data();
+                let synced =
+                    sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
+                synced.map_err(|e| Error::io("syncing the log", &s.path, e))
             })
         }))
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
@@ -493,7 +507,7 @@ impl Committer {
         if let Err(cause) = outcome {
             return self.poison(p, cause);
         }
-        if self.gate.is_shut() {
+        if self.gate.is_shut() && !planted(Bug::AckAfterError) {
             // It may be durable, but nothing is acknowledged after the first error.
             return self.fail_all(p);
         }
@@ -533,7 +547,10 @@ impl Committer {
         }
         p.completing = true;
         while !p.completions.is_empty() {
-            let due = std::mem::take(&mut p.completions);
+            let mut due = std::mem::take(&mut p.completions);
+            if planted(Bug::TicketsOutOfOrder) {
+                due.make_contiguous().reverse();
+            }
             drop(p);
             let mut panicked = false;
             // One by one: a callback that panics must not take along those that come after it.
@@ -555,7 +572,7 @@ impl Committer {
     }
 
     fn trip<'a>(&'a self, p: MutexGuard<'a, Pipeline>, cause: Error) -> MutexGuard<'a, Pipeline> {
-        if !self.gate.trip(cause.clone()) {
+        if planted(Bug::GateLeftOpen) || !self.gate.trip(cause.clone()) {
             return p;
         }
         drop(p);

@@ -3,6 +3,7 @@
 use super::pipeline::Committer;
 use crate::error::Result;
 use crate::format::record::RecordKind;
+use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::types::{Durability, Lsn};
 use bytes::Bytes;
@@ -117,6 +118,7 @@ impl Pending {
         drop(s);
         match waiter {
             Waiter::None => {}
+            Waiter::Thread(_) if planted(Bug::WaitersNotWoken) && result.is_err() => {}
             Waiter::Thread(thread) => thread.unpark(),
             Waiter::Waker(waker) => waker.wake(),
             Waiter::Callback(f) => f(result),

@@ -1,6 +1,7 @@
 //! A digest of a range of entries.
 
 use crate::codec::checksum::entry_checksum;
+use crate::planted::{Bug, planted};
 use crate::types::{Entry, RegionId};
 use std::fmt;
 
@@ -26,9 +27,11 @@ impl Digest {
 
     /// Adds the next entry.
     pub(crate) fn add(&mut self, region: RegionId, e: &Entry) {
-        let word = u64::from(entry_checksum(region, e.id, &e.payload)) << 32
-            | (e.payload.len() as u64 & 0xffff_ffff);
-        for word in [word, e.id.index, e.id.term] {
+        let term = if planted(Bug::DigestWithoutTerm) { 0 } else { e.id.term };
+        let payload = if planted(Bug::DigestWithoutBytes) { &[] } else { &e.payload[..] };
+        let sum = entry_checksum(region, crate::types::EntryId::new(term, e.id.index), payload);
+        let word = u64::from(sum) << 32 | (e.payload.len() as u64 & 0xffff_ffff);
+        for word in [word, e.id.index, term] {
             // The finalizer of splitmix64 over the running sum: order matters, and every bit reaches every other.
             let mut z = self.hash.wrapping_add(word).wrapping_add(0x9e37_79b9_7f4a_7c15);
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -6,6 +6,7 @@ use crate::engine::report::{Health, Lookup, RegionStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
 use crate::index::{Damage, Extent, RegionState, TermAt};
+use crate::planted::{Bug, planted};
 use crate::purge;
 use crate::segment::{Segment, rebuild_footer};
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
@@ -227,7 +228,8 @@ impl Region {
             let mut take = 0;
             for loc in &locs {
                 let cost = u64::from(loc.len).saturating_add(limit.overhead);
-                if cost > budget && !(out.is_empty() && take == 0) {
+                let first = out.is_empty() && take == 0 && !planted(Bug::LimitOfZeroReadsNothing);
+                if cost > budget && !first && !planted(Bug::LimitExceeded) {
                     break;
                 }
                 budget = budget.saturating_sub(cost);
@@ -310,6 +312,7 @@ impl Region {
             Ok(term) if term != id.term => Lookup::DontHave,
             Ok(_) => match self.entry(id.index) {
                 Ok(_) => Lookup::Have,
+                Err(_) if planted(Bug::DamagedDenied) => Lookup::DontHave,
                 Err(e) if e.kind() == ErrorKind::Damaged => Lookup::HaveDamaged,
                 Err(_) => Lookup::Unknown,
             },

@@ -2,6 +2,7 @@
 
 use crate::codec::checksum::crc32;
 use crate::codec::{Malformed, Reader};
+use crate::planted::{Bug, planted};
 use std::fmt;
 
 /// Names one store, drawn at random when it is created: a file copied in from another store does not verify.
@@ -55,7 +56,9 @@ pub(crate) struct Identity {
 impl Identity {
     /// What every checksum in the file starts from.
     pub(crate) fn seed(&self) -> u32 {
-        crc32(crc32(crc32(0, &self.store.0), &self.file.to_le_bytes()), &self.salt.to_le_bytes())
+        let file = if planted(Bug::SegmentLeftOut) { 0 } else { self.file };
+        let salt = if planted(Bug::SaltLeftOut) { 0 } else { self.salt };
+        crc32(crc32(crc32(0, &self.store.0), &file.to_le_bytes()), &salt.to_le_bytes())
     }
 }
 
@@ -150,11 +153,13 @@ impl FileHeader {
         match r.u32()? {
             0 => return Err(Malformed("format version 0 does not exist").into()),
             1..=FORMAT_VERSION => {}
+            _ if planted(Bug::NewerVersionRead) => {}
             newer => return Err(HeaderError::NewerVersion(newer)),
         }
         let kind = r.u32()?;
         match r.u64()? {
             0 => {}
+            _ if planted(Bug::UnknownFlagsRead) => {}
             flags => return Err(HeaderError::UnknownFlags(flags)),
         }
         let kind = FileKind::from_u32(kind)?;
@@ -172,6 +177,7 @@ impl FileHeader {
     /// more telling error is returned, so that a newer store with a rotten sector is still refused as newer.
     pub(crate) fn decode_segment_block(block: &[u8]) -> Result<FileHeader, HeaderError> {
         match FileHeader::decode(block) {
+            Err(e) if planted(Bug::SecondHeaderIgnored) => Err(e),
             Err(HeaderError::Malformed(first)) => match block.get(SECOND_COPY_AT..).map(FileHeader::decode) {
                 None | Some(Err(HeaderError::Malformed(_))) => Err(first.into()),
                 Some(second) => second,

@@ -7,6 +7,7 @@ use super::region::TermAt;
 use super::table::{RegionCell, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Op, Step};
+use crate::planted::{Bug, planted};
 use crate::types::{EntryId, Lsn, RegionId};
 use std::sync::Arc;
 
@@ -119,6 +120,7 @@ impl Shadow {
         let refuse = |kind, text: String| Err(Error::new(kind, text).in_region(self.region));
         if let Some(base) = self.base
             && first <= base.index
+            && !planted(Bug::AppendBelowBase)
         {
             return refuse(
                 ErrorKind::Compacted,
@@ -132,6 +134,7 @@ impl Shadow {
         let next = self.live.map(|l| l.1 + 1).or(self.base.map(|b| b.index + 1));
         if let Some(next) = next
             && first > next
+            && !planted(Bug::GapAccepted)
         {
             return refuse(
                 ErrorKind::Gap,
@@ -148,6 +151,7 @@ impl Shadow {
         };
         if let (Some(before), Some((term, _))) = (before, runs.clone().next())
             && term < before
+            && !planted(Bug::TermFalls)
         {
             return refuse(
                 ErrorKind::TermRegression,

@@ -10,6 +10,7 @@ use crate::format::batch::{Loc, TermRun};
 use crate::format::checkpoint::{ExtentRecord, RegionRecord};
 use crate::format::footer::RegionDelta;
 use crate::limits::SEGMENT_BYTES_MAX;
+use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::types::{EntryId, LogState, Lsn, RegionId};
 use bytes::Bytes;
@@ -165,7 +166,7 @@ impl RegionState {
         if self.base.is_some_and(|b| b.index >= id.index) {
             return;
         }
-        self.base = Some(id);
+        self.base = Some(if planted(Bug::BaseTermForgotten) { EntryId::new(0, id.index) } else { id });
         self.drop_through(id.index);
     }
 
@@ -231,6 +232,7 @@ impl RegionState {
         let at = ranges.partition_point(|r| r.1 < index);
         match ranges.get(at) {
             Some(r) if r.0 <= index => return,
+            _ if planted(Bug::NeighboursFenced) => ranges.insert(at, (index.saturating_sub(1), index + 1)),
             _ => ranges.insert(at, (index, index)),
         }
         // Neighbours become one range.
@@ -270,13 +272,17 @@ impl RegionState {
 
     /// Applies the net effect of one sealed segment. Applying it to a state taken inside the segment is fine.
     pub(crate) fn apply_delta(&mut self, delta: &RegionDelta, segment: &Arc<Segment>) {
-        if delta.wiped {
+        if delta.wiped && !planted(Bug::DestroyLost) {
             self.destroy();
         }
         if let Some(base) = delta.reset {
-            self.reset(base);
+            if planted(Bug::ResetReplayedAsCompaction) {
+                self.compact_through(base)
+            } else {
+                self.reset(base)
+            }
         }
-        if let Some(index) = delta.truncate_from {
+        if let Some(index) = delta.truncate_from.filter(|_| !planted(Bug::TruncationLost)) {
             self.truncate_from(index);
         }
         if let Some(range) = &delta.range {
@@ -291,19 +297,22 @@ impl RegionState {
             };
             self.push_extent(Extent::sealed(&record, segment));
         }
-        if let Some(id) = delta.compact {
+        if let Some(id) = delta.compact.filter(|_| !planted(Bug::CompactionLost)) {
             self.compact_through(id);
         }
         // The state may have been taken after the compaction, and the segment still lists what it dropped.
         if let Some(base) = self.base {
             self.drop_through(base.index);
         }
-        if let Some(value) = &delta.hard_state {
+        if let Some(value) = &delta.hard_state
+            && !(planted(Bug::OldHardStateWins) && self.hard_state.is_some())
+        {
             self.set_hard_state(value);
         }
         for (key, value) in &delta.kv {
             match value {
                 Some(value) => self.put(key, value),
+                None if planted(Bug::DeletionLost) => {}
                 None => self.delete(key),
             }
         }
@@ -350,7 +359,7 @@ impl RegionState {
             hard_state: self.hard_state.clone(),
             kv: self.kv.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             extents: self.extents.iter().map(Extent::record).collect(),
-            damage: self.lasting_damage(),
+            damage: if planted(Bug::DamageForgotten) { Vec::new() } else { self.lasting_damage() },
             hard_state_lost: self.damage.as_ref().is_some_and(|d| d.hard_state_lost),
         }
     }
@@ -380,7 +389,7 @@ impl RegionState {
         let mut next: Vec<Extent> = Vec::with_capacity(self.extents.len() + 1);
         for mut e in std::mem::take(&mut self.extents) {
             let (a, b) = (e.first.max(first), e.last.min(last));
-            if a > b || !sources.contains(&e.segment.id) {
+            if a > b || !(sources.contains(&e.segment.id) || planted(Bug::CopyOverNewerEntries)) {
                 next.push(e);
                 continue;
             }
@@ -404,7 +413,7 @@ impl RegionState {
             moved.bytes = (u128::from(bytes) * u128::from(moved.count()) / copied) as u64;
             cold.add_live(moved.count(), moved.bytes);
             next.push(moved);
-            if e.last > b {
+            if e.last > b && !planted(Bug::CleanerDropsTheRest) {
                 let mut after = e.clone();
                 after.segment.add_live(after.count(), after.bytes);
                 after.cut_through(b);

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::{CHECKPOINT_HEADERS_LEN, CheckpointHeader, CheckpointWriter, SegmentRecord};
 use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
+use crate::planted::{Bug, planted};
 use crate::store::{CheckpointInfo, Checkpoints, Store, lock};
 use crate::types::Lsn;
 use crate::vfs::io::write_parts_at;
@@ -96,14 +97,16 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
             out.append(&chunk)?;
         }
     }
-    store.committer.sync()?;
+    if !planted(Bug::CheckpointBeforeLogSync) {
+        store.committer.sync()?;
+    }
     writer.set_synced(store.committer.durable());
     let bytes = out.finish(writer, &store.dir, sequence)?;
 
     let mut kept = lock(&store.checkpoints);
     kept.next_sequence = next_sequence;
     kept.kept.push_back(CheckpointInfo { sequence, start_segment, accepted, bytes, log_bytes });
-    while kept.kept.len() > 2 {
+    while kept.kept.len() > if planted(Bug::OneCheckpointKept) { 1 } else { 2 } {
         if let Some(old) = kept.kept.pop_front() {
             let path = store.dir.join(FileName::Checkpoint(old.sequence).to_string());
             match store.options.vfs.remove(&path) {
@@ -183,7 +186,9 @@ impl Output {
         self.append(&rest)?;
         self.write(&headers, 0)?;
         let path = dir.join(FileName::Checkpoint(sequence).to_string());
-        self.file.sync_all().map_err(|e| Error::io("syncing a checkpoint", &self.temp, e))?;
+        if !planted(Bug::CheckpointNotSynced) {
+            self.file.sync_all().map_err(|e| Error::io("syncing a checkpoint", &self.temp, e))?;
+        }
         self.vfs.rename(&self.temp, &path).map_err(|e| Error::io("naming a checkpoint", &path, e))?;
         self.vfs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))?;
         Ok(self.len)

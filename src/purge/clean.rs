@@ -9,6 +9,7 @@ use crate::format::batch::{Batch, EntryMeta, Install, Op, Section, TermRun};
 use crate::format::footer::{Footer, FooterBuilder, Tail};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
 use crate::index::Extent;
+use crate::planted::{Bug, planted};
 use crate::segment::pool::ColdFile;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, load_footer, write_footer};
@@ -208,6 +209,10 @@ impl Writer<'_> {
             }
             let read = e.loc(region, index).and_then(|loc| {
                 let id = EntryId::new(e.term(region, index)?, index);
+                if planted(Bug::CleanerLaundersRot) {
+                    let bytes = e.segment.unverified(loc)?;
+                    return Ok((id, entry_checksum(region, id, &bytes), bytes));
+                }
                 Ok((id, loc.crc, e.segment.entry(region, id, loc)?))
             });
             match read {
@@ -314,7 +319,8 @@ pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment
         desc: Bytes::from(desc),
         payload: Bytes::new(),
     };
-    store.committer.write(&record, &Accept::internal(Durability::Synced))?;
+    let durability = if planted(Bug::InstallNotSynced) { Durability::Written } else { Durability::Synced };
+    store.committer.write(&record, &Accept::internal(durability))?;
     relocate(&store.table, cold, &sources);
     Ok(())
 }

@@ -31,14 +31,20 @@ use crate::engine::listener::Event;
 use crate::engine::report::PurgeReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::FileKind;
+use crate::planted::{Bug, planted};
 use crate::segment::{Segment, footer_path};
 use crate::store::{Store, lock};
+use crate::types::Lsn;
 use std::sync::Arc;
 
 /// Everything the background thread does when it is woken.
 pub(crate) fn upkeep(store: &Store) -> Result<()> {
     let _one = lock(&store.upkeep);
     seal_due(store)?;
+    if planted(Bug::UnlinkBeforeCheckpoint) {
+        reclaim(store, &mut PurgeReport::default())?;
+        store.factory.absorb_retired(store.committer.ready().0)?;
+    }
     checkpoint_if_due(store)?;
     if store.options.purge.background {
         let mut report = PurgeReport::default();
@@ -113,7 +119,12 @@ fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<()> {
     let (start, accepted) = {
         let checkpoints = lock(&store.checkpoints);
         match checkpoints.kept.front() {
-            Some(oldest) if checkpoints.kept.len() == 2 => (oldest.start_segment, oldest.accepted),
+            Some(_) if planted(Bug::UnlinkBeforeCheckpoint) => (u32::MAX, Lsn::from_u64(u64::MAX)),
+            Some(oldest) if checkpoints.kept.len() == 2 => {
+                let newest = checkpoints.kept.back().filter(|_| planted(Bug::OlderCheckpointUnheeded));
+                let trusted = newest.unwrap_or(oldest);
+                (trusted.start_segment, trusted.accepted)
+            }
             _ => return Ok(()),
         }
     };

@@ -6,6 +6,7 @@
 use super::clean::{install, write_cold};
 use crate::codec::checksum::entry_checksum;
 use crate::error::{Error, ErrorKind, Result};
+use crate::planted::{Bug, planted};
 use crate::segment::rebuild_footer;
 use crate::store::{Store, lock};
 use crate::types::{EntryId, RegionId};
@@ -38,7 +39,7 @@ pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8
     let fits = term == id.term
         && payload.len() == loc.len as usize
         && entry_checksum(region, id, payload) == loc.crc;
-    if !fits {
+    if !fits && !planted(Bug::RepairTakesAnything) {
         return Err(Error::invalid(format!(
             "the copy of entry {id} does not match what was recorded here: term {term}, {} bytes and their checksum; \
              nothing was changed",

@@ -3,6 +3,7 @@
 use crate::engine::listener::Event;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::footer::Footer;
+use crate::planted::{Bug, planted};
 use crate::segment::{Segment, build_footer, load_footer, write_footer};
 use crate::store::{Store, lock};
 use crate::types::Lsn;
@@ -15,7 +16,7 @@ pub(crate) fn seal_due(store: &Store) -> Result<()> {
     loop {
         let Some((segment, end)) = lock(&store.shared.sealing).front().cloned() else { return Ok(()) };
         let durable = store.committer.durable();
-        if durable < Lsn::new(segment.id, end) {
+        if durable < Lsn::new(segment.id, end) && !planted(Bug::SealedBeforeSync) {
             if store.committer.gate().is_shut() {
                 return Ok(());
             }

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::FileKind;
 use crate::format::record::{RecordHeader, Shape, record_len};
+use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
 use crate::types::Lsn;
@@ -92,7 +93,8 @@ pub(super) fn follow(
     let hole = hole.unwrap_or(Lsn::new(checkpoint.start_segment, FIRST_RECORD));
     judge_hole(&links, hole, report)?;
     // No record may claim that more was durable than there is.
-    if watermark > hole && watermark.segment() >= checkpoint.start_segment {
+    let proven = watermark.segment() >= checkpoint.start_segment && !planted(Bug::HoleTakenForTear);
+    if watermark > hole && proven {
         return Err(acknowledged_hole(&links, hole, watermark));
     }
     for at in (0..links.len()).filter(|at| !log.contains(at)) {
@@ -255,8 +257,11 @@ fn thread(links: &mut [Link], start_segment: u32, watermark: Lsn) -> Vec<usize> 
         let finished = watermark > Lsn::new(links[at].segment.id, FIRST_RECORD);
         match place(links, &log, follows, start_segment) {
             Some(place) if place.is_end(links, &log) => log.push(at),
-            Some(place) if finished => {
-                place.cut(links, &mut log);
+            None if planted(Bug::PredecessorNotChecked) => log.push(at),
+            Some(place) if finished || planted(Bug::TornCopyBelieved) => {
+                if !planted(Bug::TailNotCutOff) {
+                    place.cut(links, &mut log);
+                }
                 log.push(at);
             }
             _ => {}
@@ -336,13 +341,13 @@ fn forget(link: &mut Link) {
 fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Result<()> {
     for link in links.iter().filter(|l| l.segment.id >= hole.segment()) {
         if let Some((watermark, bytes)) = link.behind {
-            if watermark > hole {
+            if watermark > hole && !planted(Bug::HoleTakenForTear) {
                 return Err(acknowledged_hole(links, hole, watermark));
             }
             report.torn_bytes += bytes;
         }
         for (_, _, watermark) in link.records.iter().filter(|_| link.segment.id > hole.segment()) {
-            if *watermark > hole {
+            if *watermark > hole && !planted(Bug::HoleTakenForTear) {
                 return Err(acknowledged_hole(links, hole, *watermark));
             }
         }
@@ -371,7 +376,10 @@ fn cut_at_watermark(
     let (mut torn, mut cut) = (false, false);
     for link in links.iter_mut().filter(|l| !l.sealed) {
         let id = link.segment.id;
-        let keep = link.records.partition_point(|r| Lsn::new(id, r.0) <= watermark);
+        let keep = match planted(Bug::TailNotWrittenAnew) {
+            true => link.records.len(),
+            false => link.records.partition_point(|r| Lsn::new(id, r.0) <= watermark),
+        };
         if keep == link.records.len() {
             continue;
         }

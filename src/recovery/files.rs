@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::{FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
+use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::vfs::io::read_up_to;
 use crate::vfs::{FileType, OpenMode, VfsFile};
@@ -44,6 +45,7 @@ pub(super) fn list(dir: &Path, options: &Options) -> Result<Listing> {
         let Some(name) = FileName::parse(&entry.name) else {
             match entry.name == CHECKPOINT_TEMP && entry.file_type == FileType::File {
                 true => l.leftovers.push(dir.join(&entry.name)),
+                false if planted(Bug::UnknownFileRemoved) => l.leftovers.push(dir.join(&entry.name)),
                 false => l.foreign.push(entry.name),
             }
             continue;
@@ -104,9 +106,14 @@ pub(super) fn open_segments(
             _ => FileName::Log(id),
         };
         let path = dir.join(name.to_string());
-        // A name from before the checkpoint that it does not list: its removal was lost in a crash.
+        // A name from before the checkpoint that it does not list: its removal was lost in a crash, unless the file was
+        // never ours.
         if named.is_none() && id < checkpoint.start_segment {
-            listing.leftovers.push(path);
+            match leftover_is_ours(&path, options, checkpoint) {
+                Some(true) => listing.leftovers.push(path),
+                Some(false) => listing.foreign.push(name.to_string()),
+                None => {}
+            }
             continue;
         }
         // What comes before the replay is only read by index: its loss is that of the entries in it.
@@ -203,7 +210,7 @@ fn open_segment(
             .at(path, None));
         }
     };
-    if header.identity.store != checkpoint.identity.store {
+    if !is_ours(&header, checkpoint) {
         return Ok(None);
     }
     if header.identity.file != id || header.kind != kind {
@@ -221,6 +228,18 @@ fn open_segment(
     segment.is_cut = len < header.len;
     segment.advance_written(u32::try_from(len).unwrap_or(u32::MAX));
     Ok(Some(segment))
+}
+
+fn is_ours(header: &FileHeader, checkpoint: &CheckpointHeader) -> bool {
+    header.identity.store == checkpoint.identity.store || planted(Bug::StoreNotChecked)
+}
+
+/// Whether a file that nothing needs is one of this store, and may be removed; `None` when it cannot be read now. One
+/// without a header that makes sense bears a name that only this store gives.
+fn leftover_is_ours(path: &Path, options: &Options, checkpoint: &CheckpointHeader) -> Option<bool> {
+    let file = options.vfs.open(path, OpenMode::Read).ok()?;
+    let header = read_header(&*file, path).ok()?;
+    Some(header.map_or(true, |header| is_ours(&header, checkpoint)))
 }
 
 /// The header of a segment file, from either copy.

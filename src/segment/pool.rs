@@ -13,6 +13,7 @@ use crate::engine::options::{Options, ReadMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{FileHeader, FileKind, Identity, StoreId};
 use crate::format::names::FileName;
+use crate::planted::{Bug, planted};
 use crate::vfs::io::write_parts_at;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 use std::collections::VecDeque;
@@ -169,7 +170,8 @@ impl SegmentFactory {
     /// Makes the reserve if there is none and the disk has room to spare.
     pub(crate) fn keep_reserve(&self) -> Result<()> {
         let len = self.reserve_len();
-        let roomy = self.vfs.free_space(&self.dir).is_ok_and(|free| free > 4 * len);
+        let roomy =
+            !planted(Bug::NoReserve) && self.vfs.free_space(&self.dir).is_ok_and(|free| free > 4 * len);
         if lock(&self.reserve).is_none() && roomy {
             let number = self.next_free.fetch_add(1, Ordering::Relaxed);
             let path = self.dir.join(FileName::Free(number).to_string());
@@ -226,7 +228,7 @@ impl SegmentFactory {
             kind: FileKind::Log,
             identity: Identity { store: self.store, file: id, salt: self.salts.next() },
             len: free.len,
-            previous_salt: free.salt,
+            previous_salt: if planted(Bug::FormerLifeForgotten) { 0 } else { free.salt },
         };
         let path = self.dir.join(FileName::Log(id).to_string());
         let mut renamed = false;
@@ -259,10 +261,14 @@ impl SegmentFactory {
         let file = self.open(&free.path)?;
         write_parts_at(&*file, &[&header.encode_segment_block()], 0)
             .map_err(|e| Error::io("writing a segment header", &free.path, e))?;
-        file.sync_data().map_err(|e| Error::io("syncing a segment header", &free.path, e))?;
+        if !planted(Bug::HeaderNotSynced) {
+            file.sync_data().map_err(|e| Error::io("syncing a segment header", &free.path, e))?;
+        }
         self.vfs.rename(&free.path, path).map_err(|e| Error::io("naming a segment", path, e))?;
         *renamed = true;
-        self.sync_dir()?;
+        if !planted(Bug::NameNotSynced) {
+            self.sync_dir()?;
+        }
         let handles = (0..SYNC_SLOTS)
             .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(path) })
             .collect::<Result<Vec<_>>>()?;
@@ -287,7 +293,9 @@ impl SegmentFactory {
         write_parts_at(&*cold.file, &[&header.encode_segment_block()], 0)
             .map_err(|e| Error::io("writing a segment header", &cold.temp, e))?;
         cold.file.set_len(len).map_err(|e| Error::io("trimming a cold segment", &cold.temp, e))?;
-        cold.file.sync_all().map_err(|e| Error::io("syncing a cold segment", &cold.temp, e))?;
+        if !planted(Bug::ColdNotSynced) {
+            cold.file.sync_all().map_err(|e| Error::io("syncing a cold segment", &cold.temp, e))?;
+        }
         let path = self.dir.join(FileName::Cold(cold.identity.file).to_string());
         self.vfs.rename(&cold.temp, &path).map_err(|e| Error::io("naming a cold segment", &path, e))?;
         self.sync_dir()?;
@@ -335,7 +343,8 @@ impl SegmentFactory {
         // Before its new name is durable a file must not be dressed anew: a crash could bring the old name back, and
         // under it the header of another segment.
         if !renamed.is_empty() {
-            match self.sync_dir() {
+            let synced = if planted(Bug::FreeNameNotSynced) { Ok(()) } else { self.sync_dir() };
+            match synced {
                 Ok(()) => lock(&self.free).extend(renamed),
                 Err(e) => {
                     files.extend(renamed.into_iter().map(|f| RetiredFile {
@@ -379,7 +388,8 @@ impl SegmentFactory {
         let file =
             self.vfs.open(path, OpenMode::CreateNew).map_err(|e| Error::io("creating a file", path, e))?;
         // Blocks are reserved here, so that a full disk is met now and not by an accepted batch.
-        if let Err(e) = file.allocate(len) {
+        let reserved = if planted(Bug::SpaceNotReserved) { file.set_len(len) } else { file.allocate(len) };
+        if let Err(e) = reserved {
             drop(file);
             let _ = self.vfs.remove(path);
             return Err(Error::io("reserving space", path, e));

@@ -7,6 +7,7 @@
 //! - A write that takes nothing is an error, not a loop. A read that gives nothing is the end of the file.
 
 use super::VfsFile;
+use crate::planted::{Bug, planted};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 
 /// Slices in one call: what Linux and the BSDs accept (`IOV_MAX`).
@@ -54,11 +55,12 @@ pub fn write_all_at(file: &dyn VfsFile, mut bufs: &mut [IoSlice<'_>], offset: u6
             Ok(n) if n > offered => {
                 return Err(Error::other(format!("the write at {at} took {n} of {offered} bytes")));
             }
+            Ok(_) if planted(Bug::ShortWriteIsWhole) => return Ok(()),
             Ok(n) => {
                 at = advance(at, n)?;
                 IoSlice::advance_slices(&mut bufs, n);
             }
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted && !planted(Bug::InterruptedIsFatal) => {}
             Err(e) => return Err(e),
         }
     }

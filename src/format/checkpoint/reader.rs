@@ -7,6 +7,7 @@ use super::{
 use crate::codec::checksum::crc32;
 use crate::codec::{Malformed, Reader};
 use crate::format::file_header::{FILE_HEADER_LEN, FileHeader, FileKind, Identity};
+use crate::planted::{Bug, planted};
 use crate::types::Lsn;
 use bytes::Bytes;
 
@@ -91,7 +92,8 @@ fn verified_chunks<'a>(body: &'a [u8], seed: u32, fixed: &Fixed) -> Result<Vec<&
         let (len, stored_ordinal, crc) = (r.u64()?, r.u32()?, r.u32()?);
         let records =
             r.bytes(usize::try_from(len).map_err(|_| Malformed("a chunk is longer than memory"))?)?;
-        if records.is_empty() || stored_ordinal != ordinal || crc != chunk_crc(seed, len, ordinal, records) {
+        let right = crc == chunk_crc(seed, len, ordinal, records) || planted(Bug::CheckpointNotVerified);
+        if records.is_empty() || stored_ordinal != ordinal || !right {
             return Err(Malformed("the checksum of a chunk is wrong"));
         }
         chunks_crc = crc32(chunks_crc, &crc.to_le_bytes());
