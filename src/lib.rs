@@ -14,6 +14,10 @@ pub(crate) mod format;
 pub mod fuzzing;
 pub(crate) mod index;
 pub mod limits;
+#[cfg(feature = "openraft-09")]
+pub mod openraft_09;
+#[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+mod openraft_shared;
 pub(crate) mod purge;
 #[cfg(feature = "raft-rs")]
 pub mod raft_rs;
