@@ -300,10 +300,25 @@ async fn what_would_tear_the_log_is_refused() {
         let error = store.blocking_append(refused).await.unwrap_err();
         assert!(error.to_string().contains("region 7"), "{what}: {error}");
     }
-    // It is not the entry that is here: to take it for purged would drop those behind it.
-    store.purge(log_id(2, 1, 3)).await.unwrap_err();
     assert_eq!(read(&mut store).await, entries(3, 1..=5));
     assert_eq!(ends(&mut store).await, (None, Some(log_id(3, 1, 5))));
+}
+
+#[tokio::test]
+async fn a_purge_that_contradicts_the_log_empties_it_unless_it_is_of_an_older_term() {
+    let vfs = SimVfs::new(13);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.blocking_append(entries(3, 1..=5)).await.unwrap();
+    let error = store.purge(log_id(2, 1, 3)).await.unwrap_err();
+    assert!(error.to_string().contains("entry 3 (term 3) is here"), "{error}");
+    assert_eq!(read(&mut store).await, entries(3, 1..=5));
+    // A snapshot of a newer leader was installed, and the truncation before it was lost in a crash.
+    store.purge(log_id(4, 1, 3)).await.unwrap();
+    assert_eq!(ends(&mut store).await, (Some(log_id(4, 1, 3)), Some(log_id(4, 1, 3))));
+    assert_eq!(read(&mut store).await, []);
+    store.blocking_append(entries(4, 4..=4)).await.unwrap();
+    assert_eq!(read(&mut store).await, entries(4, 4..=4));
 }
 
 #[tokio::test]

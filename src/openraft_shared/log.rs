@@ -131,7 +131,8 @@ impl<F: 'static> RegionLog<F> {
         self.write(batch, Durability::Written).await
     }
 
-    /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the same batch.
+    /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the same batch. Entries that
+    /// contradict `id` go too.
     pub(crate) async fn purge<L>(&self, id: EntryId, log_id: &L) -> Result<()>
     where
         F: Format<L>,
@@ -142,18 +143,21 @@ impl<F: 'static> RegionLog<F> {
         }
         let mut batch = self.engine.batch();
         let mut region = batch.region(self.id());
-        if state.is_empty() || id.index > state.last {
-            region.reset(id)?;
-        } else {
-            let term = self.region.term(id.index)?;
-            if term != id.term {
-                let why = format!(
-                    "purge through entry {id} refused: entry {} has term {term} here; conflicting entries are to be truncated first",
-                    id.index
-                );
+        let nearest = id.index.max(state.first);
+        let here = match nearest > state.last {
+            true => None,
+            false => Some(EntryId::new(self.region.term(nearest)?, nearest)),
+        };
+        match here {
+            Some(here) if here == id => drop(region.compact_through(id.index)?),
+            Some(here) if here.term >= id.term => {
+                let why =
+                    format!("purge through entry {id} refused: entry {here} is here, and was not truncated");
                 return Err(Error::invalid(why).in_region(self.id()));
             }
-            region.compact_through(id.index)?;
+            // A snapshot that goes beyond the log, or that contradicts it: what is purged was committed, so an entry of an older
+            // term that stands in its place, or behind it, was not.
+            _ => drop(region.reset(id)?),
         }
         region.put(PURGED, &self.encode(log_id, "log id")?)?;
         self.write(batch, Durability::Written).await
