@@ -14,6 +14,12 @@ pub(crate) mod format;
 pub mod fuzzing;
 pub(crate) mod index;
 pub mod limits;
+#[cfg(feature = "openraft-010")]
+pub mod openraft_010;
+#[cfg(feature = "openraft-09")]
+pub mod openraft_09;
+#[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+mod openraft_shared;
 pub(crate) mod planted;
 pub(crate) mod purge;
 #[cfg(feature = "raft-rs")]

@@ -99,11 +99,11 @@ fn sync_reaches_the_device() {
     };
     append(&engine, R, 1, 10, Durability::Written);
     assert_eq!(after_a_cut(), 0, "nobody asked for it to be durable");
-    assert_eq!(syncs(&vfs, || drop(engine.sync().unwrap())), 1);
+    assert_eq!(syncs(&vfs, || _ = engine.sync().unwrap()), 1);
     assert_eq!(after_a_cut(), 1);
     append(&engine, R, 2, 10, Durability::Written);
     // An empty batch is a sync, and so is its ticket.
-    assert!(syncs(&vfs, || drop(engine.write(engine.batch(), Durability::Synced).unwrap())) > 0);
+    assert!(syncs(&vfs, || _ = engine.write(engine.batch(), Durability::Synced).unwrap()) > 0);
     assert_eq!(after_a_cut(), 2);
     append(&engine, R, 3, 10, Durability::Written);
     engine.submit(engine.batch(), Durability::Synced).unwrap().wait().unwrap();
@@ -188,7 +188,7 @@ fn two_engines_in_one_process_never_serve_each_others_bytes() {
                 }
             }
             // Once more out of sealed segments.
-            engines.iter().for_each(|e| drop(e.purge().unwrap()));
+            engines.iter().for_each(|e| _ = e.purge().unwrap());
             engines.iter().for_each(|e| e.tick().unwrap());
         }
     }

@@ -52,7 +52,8 @@ impl Lease {
     /// Everything up to here is committed, seen by the leader of this term.
     pub fn committed(&mut self, term: u64, index: u64) {
         self.enter(term);
-        while let Some((_, at)) = self.proposed.pop_front_if(|p| p.0 <= index) {
+        while let Some((_, at)) = self.proposed.front().copied().filter(|p| p.0 <= index) {
+            self.proposed.pop_front();
             self.until = self.until.max(at + LEASE);
         }
     }

@@ -136,7 +136,13 @@ pub fn run(args: Args) -> Result<()> {
     let machine = machine.start(send.clone(), snapshots);
     // Snapshots may be asked for from within raft, on whichever thread: through a channel that outlives the start.
     let forward = machine.clone();
-    std::thread::spawn(move || first_tasks.into_iter().try_for_each(|task| forward.send(task)));
+    std::thread::spawn(move || {
+        for task in first_tasks {
+            if forward.send(task).is_err() {
+                return;
+            }
+        }
+    });
 
     let persisted = send.clone();
     let writer = ReadyWriter::new(&engine, move |outcome| {

@@ -30,7 +30,7 @@ impl Committer {
                 continue;
             }
             if !p.active.fits(p.offset, len) {
-                p = self.rotate(p, len).inspect_err(|e| {
+                p = self.rotate(p, len, how.on_full).inspect_err(|e| {
                     if planted(Bug::NoSpacePoisons) {
                         self.gate.trip(e.clone());
                     }
@@ -79,8 +79,14 @@ impl Committer {
         Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared if need be.
-    fn rotate<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>, len: u64) -> Result<MutexGuard<'a, Pipeline>> {
+    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared if need be and the caller
+    /// agrees.
+    fn rotate<'a>(
+        &'a self,
+        mut p: MutexGuard<'a, Pipeline>,
+        len: u64,
+        on_full: OnFull,
+    ) -> Result<MutexGuard<'a, Pipeline>> {
         if p.ready.front().is_some_and(|s| s.fits(FIRST_RECORD, len))
             && let Some(next) = p.ready.pop_front()
         {
@@ -104,6 +110,17 @@ impl Committer {
         let asked = p.prepare_attempts;
         p.wanted_len = p.wanted_len.max(want);
         self.hooks.segment_wanted();
+        if on_full == OnFull::Fail {
+            let busy = "the next segment is not prepared yet; try again soon";
+            return Err(match &p.prepare_error {
+                // Perhaps of a while ago, so it is no answer by itself.
+                Some((_, error)) => {
+                    Error::new(ErrorKind::WouldBlock, format!("{busy} (the last attempt failed: {error})"))
+                        .caused_by(error.clone())
+                }
+                None => Error::new(ErrorKind::WouldBlock, busy),
+            });
+        }
         let p = self.room.wait(p).unwrap_or_else(PoisonError::into_inner);
         match &p.prepare_error {
             Some((attempt, error)) if *attempt > asked => Err(error.clone()),
@@ -119,7 +136,7 @@ impl Committer {
             if p.closed {
                 return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
             }
-            p = self.rotate(p, 0)?;
+            p = self.rotate(p, 0, OnFull::Wait)?;
         }
         drop(p);
         self.sync().map(drop)

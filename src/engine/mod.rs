@@ -175,7 +175,8 @@ impl Engine {
         self.submit_how(batch, durability, OnFull::Wait)
     }
 
-    /// As [`submit`](Engine::submit), but `WouldBlock` instead of waiting for bytes in flight.
+    /// As [`submit`](Engine::submit), but `WouldBlock` instead of waiting for bytes in flight, or for the next segment to be
+    /// prepared.
     pub fn try_submit(&self, batch: WriteBatch, durability: Durability) -> Result<Ticket, WriteError> {
         self.submit_how(batch, durability, OnFull::Fail)
     }
@@ -278,6 +279,12 @@ impl Engine {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
         let region = self.region(id);
         self.0.fetcher.run(Box::new(move || done(region.entries(range, limit))));
+    }
+
+    /// Does `job` on one of the threads that [`fetch`](Engine::fetch) reads on.
+    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    pub(crate) fn on_io_thread(&self, job: impl FnOnce() + Send + 'static) {
+        self.0.fetcher.run(Box::new(job));
     }
 
     /// Gives back all the space that can be given back now: seals, cleans, checkpoints, and removes or recycles what

@@ -66,6 +66,21 @@ impl Region {
         self.with(|s| s.extent(index).map(|e| e.segment.id))
     }
 
+    /// Whether reading `from..to` is done in no time: about `bytes` at most, and nothing of it in a segment older than `oldest`.
+    /// Looks nothing up.
+    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    pub(crate) fn is_quick(&self, from: u64, to: u64, bytes: u64, oldest: u32) -> bool {
+        self.with(|s| {
+            let start = s.extents.partition_point(|e| e.last < from);
+            let mut sum = 0u128;
+            s.extents[start..].iter().take_while(|e| e.first < to).all(|e| {
+                let share = e.last.min(to - 1) - e.first.max(from) + 1;
+                sum += u128::from(e.bytes) * u128::from(share) / u128::from(e.count());
+                e.segment.id >= oldest && sum <= u128::from(bytes)
+            })
+        })
+    }
+
     /// The term of the entry at `index`. Answers for the compaction point too, for ever, and with 0 for index 0 of a
     /// log that starts at 1. Never touches a payload.
     ///

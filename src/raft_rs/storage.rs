@@ -7,7 +7,6 @@ use super::fetch::{FarReads, Fetched};
 use super::store_error;
 use crate::engine::Engine;
 use crate::engine::region::Region;
-use crate::engine::report::Health;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Durability, Entry, EntryId, ReadLimit, RegionId};
 use raft::prelude::{ConfState, Entry as RaftEntry, HardState, Snapshot};
@@ -155,13 +154,7 @@ impl RegionStorage {
     /// `Damaged` if it was lost: the node must not vote then, and must not be started with another one.
     pub fn hard_state(&self) -> Result<HardState> {
         let id = self.region.id();
-        if let Health::Damaged { hard_state_lost: true, .. } = self.region.health() {
-            return Err(Error::damaged(
-                "the hard state is lost: this replica may have voted, so it must be removed from its group and added anew",
-            )
-            .in_region(id));
-        }
-        match self.region.hard_state() {
+        match self.region.hard_state_or_lost()? {
             Some(bytes) => decode_hard_state(&bytes).map_err(|e| e.in_region(id)),
             None => Ok(HardState::default()),
         }

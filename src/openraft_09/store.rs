@@ -1,0 +1,205 @@
+//! `RaftLogStorage` and `RaftLogReader` of openraft 0.9 for one region.
+
+use crate::engine::Engine;
+use crate::engine::region::Region;
+use crate::error::{Error, Result};
+use crate::openraft_shared::{Format, Postcard, RegionLog, io_error};
+use crate::types::{Durability, EntryId, RegionId};
+use openraft09::log_id::RaftLogId;
+use openraft09::storage::{LogFlushed, RaftLogStorage};
+use openraft09::{
+    AnyError, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, RaftTypeConfig,
+    StorageError, StorageIOError, Vote,
+};
+use std::fmt::{self, Debug};
+use std::marker::PhantomData;
+use std::ops::RangeBounds;
+
+/// The log, vote and committed id of one Raft group, in one region of an engine.
+///
+/// It is the region's only writer: make one for each group, and one only. What is wanted for reading is a
+/// [reader](RaftLogStorage::get_log_reader).
+pub struct LogStore<C, F = Postcard> {
+    log: RegionLog<F>,
+    types: PhantomData<fn() -> C>,
+}
+
+impl<C, F> Debug for LogStore<C, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogStore").finish_non_exhaustive()
+    }
+}
+
+impl<C: RaftTypeConfig> LogStore<C> {
+    /// The log of `region`, in the format [`Postcard`].
+    pub fn new(engine: &Engine, region: RegionId) -> LogStore<C> {
+        LogStore::with_format(engine, region)
+    }
+}
+
+impl<C: RaftTypeConfig, F: 'static> LogStore<C, F> {
+    /// The log of `region` in a format of your own: `LogStore::<TypeConfig, MyFormat>::with_format(&engine, region)`.
+    pub fn with_format(engine: &Engine, region: RegionId) -> LogStore<C, F> {
+        LogStore { log: RegionLog::new(engine, region), types: PhantomData }
+    }
+
+    /// How many bytes of entries are sent to a follower at once, at least one entry
+    /// ([`limited_get_log_entries`](RaftLogReader::limited_get_log_entries)). Default 4 MiB.
+    pub fn read_bytes(mut self, bytes: u64) -> LogStore<C, F> {
+        self.log.set_read_bytes(bytes);
+        self
+    }
+
+    /// The region.
+    pub fn region(&self) -> &Region {
+        self.log.region()
+    }
+}
+
+/// Reads one group's log, beside whoever writes it. Cheap to clone; each call answers as of now.
+pub struct LogReader<C, F = Postcard> {
+    log: RegionLog<F>,
+    types: PhantomData<fn() -> C>,
+}
+
+impl<C, F> Clone for LogReader<C, F> {
+    fn clone(&self) -> Self {
+        LogReader { log: self.log.clone(), types: PhantomData }
+    }
+}
+
+impl<C, F> Debug for LogReader<C, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogReader").finish_non_exhaustive()
+    }
+}
+
+impl<C, F> RaftLogReader<C> for LogReader<C, F>
+where
+    C: RaftTypeConfig,
+    F: Format<C::Entry>,
+{
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
+        self.log.read(range, entry_id::<C>).await.map_err(reading)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
+        self.log.read_limited(start, end, entry_id::<C>).await.map_err(reading)
+    }
+}
+
+impl<C, F> RaftLogReader<C> for LogStore<C, F>
+where
+    C: RaftTypeConfig,
+    F: Format<C::Entry>,
+{
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
+        self.log.read(range, entry_id::<C>).await.map_err(reading)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
+        self.log.read_limited(start, end, entry_id::<C>).await.map_err(reading)
+    }
+}
+
+impl<C, F> RaftLogStorage<C> for LogStore<C, F>
+where
+    C: RaftTypeConfig,
+    F: Format<C::Entry> + Format<Vote<C::NodeId>> + Format<LogId<C::NodeId>>,
+{
+    type LogReader = LogReader<C, F>;
+
+    async fn get_log_state(&mut self) -> Result<LogState<C>, StorageError<C::NodeId>> {
+        let ends = self.log.ends(entry_id::<C>, log_id_of::<C>).await;
+        let (last_purged_log_id, last) = ends.map_err(reading)?;
+        let last_log_id = match last {
+            Some(entry) => Some(entry.get_log_id().clone()),
+            None => last_purged_log_id.clone(),
+        };
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader<C, F> {
+        LogReader { log: self.log.clone(), types: PhantomData }
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        self.log.save_vote(vote).await.map_err(|e| storage_error(ErrorSubject::Vote, ErrorVerb::Write, e))
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
+        self.log.vote().map_err(|e| storage_error(ErrorSubject::Vote, ErrorVerb::Read, e))
+    }
+
+    async fn save_committed(
+        &mut self,
+        committed: Option<LogId<C::NodeId>>,
+    ) -> Result<(), StorageError<C::NodeId>> {
+        let saved = self.log.save_committed(committed.as_ref()).await;
+        saved.map_err(|e| storage_error(ErrorSubject::Store, ErrorVerb::Write, e))
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
+        self.log.committed().map_err(|e| storage_error(ErrorSubject::Store, ErrorVerb::Read, e))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<C>) -> Result<(), StorageError<C::NodeId>>
+    where
+        I: IntoIterator<Item = C::Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let writing = |e| storage_error(ErrorSubject::Logs, ErrorVerb::Write, e);
+        let batch = self.log.append(entries.into_iter(), entry_id::<C>).map_err(writing)?;
+        let ticket = self.log.submit(batch, Durability::Synced).await.map_err(writing)?;
+        ticket.on_complete(|outcome| callback.log_io_completed(outcome.map(drop).map_err(io_error)));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let truncated = self.log.truncate(log_id.index).await;
+        truncated.map_err(|e| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, e))
+    }
+
+    async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let purged = self.log.purge(id_of(&log_id), &log_id).await;
+        purged.map_err(|e| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, e))
+    }
+}
+
+fn id_of<NID: openraft09::NodeId>(log_id: &LogId<NID>) -> EntryId {
+    EntryId::new(log_id.leader_id.term, log_id.index)
+}
+
+fn log_id_of<C: RaftTypeConfig>(log_id: &LogId<C::NodeId>) -> Result<EntryId> {
+    Ok(id_of(log_id))
+}
+
+fn entry_id<C: RaftTypeConfig>(entry: &C::Entry) -> Result<EntryId> {
+    Ok(id_of(entry.get_log_id()))
+}
+
+fn reading<NID: openraft09::NodeId>(error: Error) -> StorageError<NID> {
+    storage_error(ErrorSubject::Logs, ErrorVerb::Read, error)
+}
+
+fn storage_error<NID: openraft09::NodeId>(
+    subject: ErrorSubject<NID>,
+    verb: ErrorVerb,
+    error: Error,
+) -> StorageError<NID> {
+    StorageIOError::new(subject, verb, AnyError::new(&error)).into()
+}

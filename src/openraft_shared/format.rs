@@ -1,0 +1,45 @@
+//! How values of openraft's become bytes.
+
+use crate::error::BoxError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How entries, votes and log ids are written as bytes. [`Postcard`] does it for whatever serde knows; implement this for a
+/// type of your own to write them otherwise.
+///
+/// What was written once must be read for as long as the log lives: a change of format, or of the types, needs a version
+/// in the bytes.
+pub trait Format<T>: Send + Sync + 'static {
+    /// Adds the value's bytes to `out`, and changes nothing of what is there.
+    ///
+    /// # Errors
+    /// What cannot be written; the append is then refused as a whole.
+    fn encode(value: &T, out: &mut Vec<u8>) -> Result<(), BoxError>;
+
+    /// The value that `encode` was given.
+    ///
+    /// # Errors
+    /// Bytes that `encode` does not make. They are answered to openraft as damage.
+    fn decode(bytes: &[u8]) -> Result<T, BoxError>;
+}
+
+/// Serde and [postcard](https://docs.rs/postcard): compact, not self-describing, its wire format is specified and stable.
+///
+/// Types must be the same when they are read: a field that is added, removed or moved makes old bytes unreadable, a variant
+/// may be added at the end of an enum. `#[serde(flatten)]`, `untagged` and `skip_serializing_if` do not work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Postcard;
+
+impl<T: Serialize + DeserializeOwned> Format<T> for Postcard {
+    fn encode(value: &T, out: &mut Vec<u8>) -> Result<(), BoxError> {
+        postcard::to_io(value, out)?;
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<T, BoxError> {
+        match postcard::take_from_bytes(bytes)? {
+            (value, []) => Ok(value),
+            (_, rest) => Err(format!("{} bytes too many", rest.len()).into()),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Engines on a simulated disk, and waiting that ends.
+
+use raftwood::vfs::sim::{LossPolicy, SimVfs};
+use raftwood::{Engine, Options, Pool, RegionId};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) const R: RegionId = RegionId(7);
+
+pub(crate) fn options(vfs: &SimVfs) -> Options {
+    Options::new()
+        .segment_bytes(64 << 10)
+        .pool(Pool::default().files_max(1).prewrite(false))
+        .vfs(Arc::new(vfs.clone()))
+}
+
+pub(crate) fn open(vfs: &SimVfs) -> Engine {
+    options(vfs).open("/db").unwrap()
+}
+
+/// The engine that finds what a crash at this moment leaves, when all is lost that can be.
+pub(crate) fn crashed(vfs: &SimVfs) -> Engine {
+    open(&vfs.crash(LossPolicy::LoseAll))
+}
+
+/// Fails the test instead of hanging it: what waits for something that cannot come ends here.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(60), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: still not done"),
+    }
+}
+
+/// Waits for syncs at the gate on a thread that may block.
+pub(crate) async fn sync_is_stuck(vfs: &SimVfs) {
+    let vfs = vfs.clone();
+    soon("a sync at the gate", tokio::task::spawn_blocking(move || vfs.wait_for_syncs(1))).await.unwrap();
+}
+
+/// The file in `/db` whose content has `needle`, and where.
+pub(crate) fn find(vfs: &SimVfs, needle: &[u8]) -> (std::path::PathBuf, u64) {
+    for (path, _) in vfs.list() {
+        let bytes = vfs.read_file(&path).unwrap();
+        if let Some(at) = bytes.windows(needle.len()).position(|w| w == needle) {
+            return (path, at as u64);
+        }
+    }
+    panic!("no file has it");
+}
