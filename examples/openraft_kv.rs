@@ -204,7 +204,9 @@ impl RaftStateMachine<Types> for Machine {
 
 /// A `Raft` is the sending end of its node's channel, so the wire is a table of them.
 #[derive(Clone, Default)]
-struct Switch(Arc<Mutex<BTreeMap<(NodeId, GroupId), Raft<Types>>>>);
+struct Switch(Arc<Mutex<Running>>);
+
+type Running = BTreeMap<(NodeId, GroupId), Raft<Types>>;
 
 impl Switch {
     fn get(&self, node: NodeId, group: GroupId) -> Option<Raft<Types>> {
@@ -236,6 +238,7 @@ impl RaftNetworkFactory<Types> for Wire {
 type Failed<E> = RPCError<NodeId, BasicNode, E>;
 
 impl Line {
+    #[allow(clippy::result_large_err, reason = "openraft's own type")]
     fn peer<E: std::error::Error>(&self) -> Result<Raft<Types>, Failed<E>> {
         self.switch.get(self.target, self.group).ok_or_else(|| {
             let down = std::io::Error::other(format!("node {} is down", self.target));

@@ -25,11 +25,13 @@ struct State {
     commands: Vec<String>,
 }
 
+type Taken = (SnapshotMeta<u64, BasicNode>, Vec<u8>);
+
 /// A handle; clones share the state.
 #[derive(Clone, Default)]
 pub(crate) struct Machine {
     state: Arc<Mutex<State>>,
-    snapshot: Arc<Mutex<Option<(SnapshotMeta<u64, BasicNode>, Vec<u8>)>>>,
+    snapshot: Arc<Mutex<Option<Taken>>>,
 }
 
 impl Machine {

@@ -308,7 +308,8 @@ impl Node {
             let Some(g) = up.groups.get_mut(&region.0) else { continue };
             g.raft.on_persist_ready(ready);
             g.finish_installing(ready);
-            while let Some((_, messages)) = g.held.pop_front_if(|h| h.0 <= ready) {
+            while g.held.front().is_some_and(|h| h.0 <= ready) {
+                let messages = g.held.pop_front().map(|h| h.1).unwrap_or_default();
                 out.extend(messages.into_iter().map(|m| (region.0, m)));
             }
         }
