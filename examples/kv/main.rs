@@ -221,7 +221,7 @@ fn check(cluster: &Cluster, ops: &[Op], dumps: &BTreeMap<u64, Vec<Dump>>, s: &mu
     }
     s.rolled_back = rolled_back.len() as u64;
     // By group: the writes each replica holds.
-    let held: BTreeMap<u64, Vec<BTreeSet<(u64, u64, u64)>>> = dumps
+    let held: BTreeMap<u64, Vec<BTreeSet<_>>> = dumps
         .iter()
         .map(|(&group, replicas)| {
             (group, replicas.iter().map(|d| d.writes.iter().copied().collect()).collect())

@@ -291,8 +291,8 @@ impl Node {
                     }
                     awake.insert(region.0);
                     let mut messages = Vec::new();
-                    while let Some((_, held)) = group.held.pop_front_if(|h| h.0 <= ready) {
-                        messages.extend(held);
+                    while group.held.front().is_some_and(|h| h.0 <= ready) {
+                        messages.extend(group.held.pop_front().into_iter().flat_map(|h| h.1));
                     }
                     self.send(region.0, messages);
                 }
