@@ -322,6 +322,29 @@ async fn a_purge_that_contradicts_the_log_empties_it_unless_it_is_of_an_older_te
 }
 
 #[tokio::test]
+async fn what_lies_before_the_first_entry_can_be_purged_too() {
+    let vfs = SimVfs::new(14);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.blocking_append(entries(3, 6..=8)).await.unwrap();
+    store.purge(log_id(2, 1, 5)).await.unwrap();
+    store.blocking_append(entries(3, 5..=8)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(ends(&mut store).await, (Some(log_id(2, 1, 5)), Some(log_id(3, 1, 8))));
+        assert_eq!(read(&mut store).await, entries(3, 6..=8));
+        engine.sync().unwrap();
+        let engine = open(&vfs.crash(LossPolicy::LoseAll));
+        store = LogStore::new(&engine, R);
+    }
+    store.truncate(log_id(3, 1, 6)).await.unwrap();
+    assert_eq!(ends(&mut store).await, (Some(log_id(2, 1, 5)), Some(log_id(2, 1, 5))));
+    store.blocking_append(entries(4, 6..=7)).await.unwrap();
+    store.purge(log_id(4, 1, 6)).await.unwrap();
+    assert_eq!(ends(&mut store).await, (Some(log_id(4, 1, 6)), Some(log_id(4, 1, 7))));
+    assert_eq!(read(&mut store).await, entries(4, 7..=7));
+}
+
+#[tokio::test]
 async fn a_limited_read_has_at_least_one_entry_and_never_one_in_anothers_place() {
     let vfs = SimVfs::new(7);
     let engine = open(&vfs);

@@ -98,7 +98,7 @@ impl<F: 'static> RegionLog<F> {
     where
         F: Format<E>,
     {
-        let base = self.region.state().base;
+        let purged_through = self.purged_through(&self.region.state());
         let mut batch = self.engine.batch();
         let mut region = batch.region(self.id());
         let mut previous: Option<u64> = None;
@@ -110,7 +110,7 @@ impl<F: 'static> RegionLog<F> {
                 let why = format!("append refused: entry {} follows entry {previous}", id.index);
                 return Err(Error::invalid(why).in_region(self.id()));
             }
-            if base.is_some_and(|b| id.index <= b.index) {
+            if purged_through.is_some_and(|through| id.index <= through) {
                 continue;
             }
             let mut encoded = Ok(());
@@ -128,6 +128,15 @@ impl<F: 'static> RegionLog<F> {
         let mut batch = self.engine.batch();
         batch.region(self.id()).truncate_from(first);
         self.write(batch, Durability::Written).await
+    }
+
+    /// The index up to which the log was purged. A log that began behind what was purged has no compaction point of its own.
+    fn purged_through(&self, state: &LogState) -> Option<u64> {
+        let began_behind = || !state.is_empty() && self.region.get(PURGED).is_some();
+        match state.base {
+            Some(base) => Some(base.index),
+            None => began_behind().then(|| state.first.saturating_sub(1)),
+        }
     }
 
     /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the same batch. Entries that
@@ -149,6 +158,8 @@ impl<F: 'static> RegionLog<F> {
         };
         match here {
             Some(here) if here == id => drop(region.compact_through(id.index)?),
+            // The log begins behind it, as one does that was never purged: nothing is to go.
+            Some(here) if here.index > id.index && here.term >= id.term => {}
             Some(here) if here.term >= id.term => {
                 let why =
                     format!("purge through entry {id} refused: entry {here} is here, and was not truncated");
@@ -231,7 +242,9 @@ impl<F: 'static> RegionLog<F> {
         let purged: Option<L> =
             self.region.get(PURGED).map(|bytes| self.decode(&bytes, "purged log id")).transpose()?;
         let noted = purged.as_ref().map(log_id).transpose().map_err(|e| e.in_region(self.id()))?;
-        if noted != state.base {
+        let begins_behind =
+            |id: EntryId| state.base.is_none() && (state.is_empty() || id.index < state.first);
+        if noted != state.base && !noted.is_some_and(begins_behind) {
             let text = |id: Option<EntryId>| id.map_or("nothing".to_string(), |id| id.to_string());
             return Err(Error::damaged(format!(
                 "the log is compacted through {}, but the log id of the last purge is of {}: it was compacted by somebody else",
