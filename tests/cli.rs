@@ -117,6 +117,19 @@ fn two_hundred_kills_of_a_writing_process_lose_nothing() {
     assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
     let survived: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!((survived["violations"].as_u64(), survived["kills"].as_u64()), (Some(0), Some(200)));
+    // Every other kill is at a chosen system call, where there is a strace that may trace; a few do not come to theirs.
+    let traced = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
+    let calls = survived["kills_at_calls"].as_object().unwrap();
+    match traced.is_ok_and(|out| out.status.success()) {
+        true => {
+            let struck = |call: &str| calls.get(call).and_then(|n| n.as_u64()).unwrap_or(0);
+            for call in ["pwritev", "fdatasync", "fsync", "rename", "unlink", "open"] {
+                assert!(struck(call) > 0, "{call}: {calls:?}");
+            }
+            assert!(calls.values().filter_map(|n| n.as_u64()).sum::<u64>() >= 50, "{calls:?}");
+        }
+        false => assert!(calls.is_empty(), "{calls:?}"),
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use raftwood::torture::{Counts, Explorer, Setup, Workload};
 use raftwood::vfs::sim::Profile;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -43,6 +44,8 @@ struct Survived {
     random_histories: u64,
     doubtful: u64,
     kills: u32,
+    /// Of these, at a chosen system call, by its name; the others were at random moments.
+    kills_at_calls: BTreeMap<&'static str, u32>,
     violations: usize,
     seconds: f64,
 }
@@ -66,10 +69,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     for violation in &total.violations {
         eprintln!("{violation}");
     }
-    let killed = if args.kills > 0 {
-        bench::kills(args.kills, args.seed, args.dir.as_deref())?
-    } else {
-        Outcome::Fine
+    let (kills, killed) = match args.kills {
+        0 => (bench::Kills::default(), Outcome::Fine),
+        kills => bench::kills(kills, args.seed, args.dir.as_deref())?,
     };
 
     let survived = Survived {
@@ -80,7 +82,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         errors_injected: total.errors_injected,
         random_histories: total.seeds,
         doubtful: total.doubtful,
-        kills: args.kills,
+        kills: kills.at_random + kills.all_at_calls(),
+        kills_at_calls: kills.at_calls,
         violations: total.violations.len() + usize::from(killed == Outcome::FoundWrong),
         seconds: began.elapsed().as_secs_f64(),
     };
@@ -120,15 +123,15 @@ fn round(seed: u64, total: &mut Counts, progress: &ProgressBar) -> u64 {
 
 fn print(s: &Survived) {
     println!("seed {}, {} rounds, {:.0} s", s.seed, s.rounds, s.seconds);
-    for (what, n) in [
-        ("crash recoveries", s.crash_recoveries),
-        ("  of these inside a recovery", s.recoveries_inside_recovery),
-        ("errors injected", s.errors_injected),
-        ("random histories", s.random_histories),
-        ("kills of a real process", u64::from(s.kills)),
-        ("false alarms of damage", s.doubtful),
-        ("violations", s.violations as u64),
-    ] {
-        println!("{what:<32} {n:>12}");
+    let row = |what: &str, n: u64| println!("{what:<32} {n:>12}");
+    row("crash recoveries", s.crash_recoveries);
+    row("  of these inside a recovery", s.recoveries_inside_recovery);
+    row("errors injected", s.errors_injected);
+    row("random histories", s.random_histories);
+    row("kills of a real process", u64::from(s.kills));
+    for (call, n) in &s.kills_at_calls {
+        row(&format!("  of these as {call} began"), u64::from(*n));
     }
+    row("false alarms of damage", s.doubtful);
+    row("violations", s.violations as u64);
 }

@@ -34,6 +34,7 @@ pub(crate) enum Job {
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let workload = if args.job == Job::Fill { Workload::Reopen } else { Workload::Kill };
     let plan = Plan::new(&args.bench, workload);
+    say(&format!("{PID}{}", std::process::id()));
     let engine = plan.options.open(&args.store)?;
     match args.job {
         Job::Fill => {
@@ -57,6 +58,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
 pub(crate) fn region_of(n: u64, k: u64) -> u64 {
     1 + (n % 2) * 32 + k
 }
+
+/// Before the number of the process, in its first line.
+pub(crate) const PID: &str = "pid ";
 
 /// Entries of a region that are kept.
 pub(crate) const KEPT: u64 = 200;

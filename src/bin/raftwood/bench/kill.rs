@@ -1,20 +1,28 @@
-//! kill -9 at random moments, again and again on the same store.
+//! kill -9 at random moments and at chosen system calls, again and again on the same store.
 
 use super::Plan;
-use super::child::{KEPT, region_of};
+use super::child::{KEPT, PID, region_of};
 use super::payload::{Page, Verified, verify};
 use super::report::{Report, Row, Timings, disk_bytes};
 use super::run::bar;
+use super::strace::{Call, Strace};
 use crate::Failure;
 use raftwood::RegionId;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Starts this program again as the one that is going to be killed.
 pub(crate) fn spawn(plan: &Plan, dir: &Path, job: &str) -> Result<Child, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
+    start(Command::new(std::env::current_exe()?), plan, dir, job)
+}
+
+fn start(mut command: Command, plan: &Plan, dir: &Path, job: &str) -> Result<Child, Failure> {
     command.args(["child", "--job", job, "--store"]).arg(dir);
     command.args(["--seed", &plan.seed.to_string()]);
     command.args(["--regions", &plan.regions.to_string()]);
@@ -25,18 +33,61 @@ pub(crate) fn spawn(plan: &Plan, dir: &Path, job: &str) -> Result<Child, Failure
     Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?)
 }
 
-/// Kills, reopens, verifies.
-pub(crate) fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec<Row>, Failure> {
+/// How often it was killed, and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kills {
+    pub(crate) at_random: u32,
+    /// By the name of the call.
+    pub(crate) at_calls: BTreeMap<&'static str, u32>,
+}
+
+impl Kills {
+    pub(crate) fn all_at_calls(&self) -> u32 {
+        self.at_calls.values().sum()
+    }
+}
+
+/// When the process is killed.
+enum Blow {
+    /// So long after its start.
+    After(Duration),
+    /// At this system call, the n-th of a thread; at the latest a while after its start.
+    At(Call, u64),
+}
+
+/// A process that did not come to its call is killed then.
+const PATIENCE: Duration = Duration::from_millis(600);
+
+/// Kills, reopens, verifies. Every other kill is at a system call, if there is something to do it with.
+pub(crate) fn measure(
+    plan: &Plan,
+    dir: &Path,
+    strace: Option<&Strace>,
+    report: &mut Report,
+) -> Result<(Vec<Row>, Kills), Failure> {
     let kills = plan.repeat.unwrap_or(50);
     let progress = bar("kill", Duration::from_millis(u64::from(kills)));
     let mut state = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let (mut acked, mut total) = (0, Verified::default());
     let mut opens = Timings::new();
     let mut torn_or_lost = 0;
+    let mut done = Kills::default();
     for round in 0..kills {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let wait = Duration::from_micros((state >> 33) % 120_000);
-        acked = acked.max(run_and_kill(plan, dir, wait)?);
+        let chance = state >> 33;
+        let blow = match strace.filter(|_| round % 2 == 1) {
+            Some(_) => {
+                let call = Call::ALL[(round / 2) as usize % Call::ALL.len()];
+                Blow::At(call, 1 + chance % call.often())
+            }
+            None => Blow::After(Duration::from_micros(chance % 120_000)),
+        };
+        let (heard, struck) = run_and_kill(plan, dir, &blow, strace)?;
+        acked = acked.max(heard);
+        match struck {
+            Some(call) => *done.at_calls.entry(call.name()).or_default() += 1,
+            None => done.at_random += 1,
+        }
 
         let began = Instant::now();
         let engine = plan.options.open(dir)?;
@@ -60,7 +111,7 @@ pub(crate) fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Ve
         total.wrong += seen.wrong;
         acked = even + odd;
         // Every other round leaves by the front door.
-        if round % 2 == 0 {
+        if chance.is_multiple_of(2) {
             engine.close()?;
         }
         drop(engine);
@@ -79,24 +130,66 @@ pub(crate) fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Ve
     row.disk_bytes = Some(disk_bytes(dir));
     row.verified = Some(total.entries);
     row.wrong = Some(total.wrong + torn_or_lost);
-    Ok(vec![row])
+    Ok((vec![row], done))
 }
 
-/// Lets a child write for `wait` after its store is open, kills it, and returns the last acknowledgement.
-fn run_and_kill(plan: &Plan, dir: &Path, wait: Duration) -> Result<u64, Failure> {
-    let mut child = spawn(plan, dir, "stream")?;
+/// Lets a child write until the blow falls, and returns the last acknowledgement and the call at which it was.
+fn run_and_kill(
+    plan: &Plan,
+    dir: &Path,
+    blow: &Blow,
+    strace: Option<&Strace>,
+) -> Result<(u64, Option<Call>), Failure> {
+    let (mut child, wait) = match (blow, strace) {
+        (Blow::At(call, nth), Some(strace)) => {
+            let under = strace.kill_at(*call, *nth, std::env::current_exe()?.as_os_str());
+            (start(under, plan, dir, "stream")?, PATIENCE)
+        }
+        (Blow::At(..), None) => (spawn(plan, dir, "stream")?, PATIENCE),
+        (Blow::After(wait), _) => (spawn(plan, dir, "stream")?, Duration::from_millis(10) + *wait),
+    };
     let Some(out) = child.stdout.take() else { return Err(Failure::new("the child has no output")) };
+    let (tell, told) = mpsc::channel::<u32>();
     let reader = std::thread::spawn(move || {
         let mut acked = 0;
         let mut lines = BufReader::new(out).split(b'\n');
         while let Some(Ok(line)) = lines.next() {
+            let Ok(line) = std::str::from_utf8(&line) else { continue };
+            if let Some(Ok(pid)) = line.strip_prefix(PID).map(str::parse) {
+                let _ = tell.send(pid);
+            }
             // A line cut by the kill is not an acknowledgement that anybody heard; it may be a shorter number.
-            acked = std::str::from_utf8(&line).ok().and_then(|l| l.parse().ok()).unwrap_or(0).max(acked);
+            acked = line.parse().unwrap_or(0).max(acked);
         }
         acked
     });
-    std::thread::sleep(Duration::from_millis(10) + wait);
-    child.kill()?;
-    child.wait()?;
-    reader.join().map_err(|_| Failure::new("the reader of acknowledgements panicked"))
+    // The process itself is killed, not the one that traces it: that would let it go on. Without its number it has already
+    // died, or has not begun: then it has some more time.
+    let began = Instant::now();
+    let (mut pid, mut fell) = (None, false);
+    while !fell && (began.elapsed() < wait || pid.is_none()) {
+        match told.recv_timeout(wait.saturating_sub(began.elapsed()).max(Duration::from_millis(1))) {
+            Ok(number) => pid = Some(number),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => fell = true,
+        }
+    }
+    if let Some(pid) = pid.filter(|_| !fell)
+        && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
+    {
+        // It may have died this moment.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    let status = child.wait()?;
+    let acked = reader.join().map_err(|_| Failure::new("the reader of acknowledgements panicked"))?;
+    if status.signal() != Some(Signal::KILL.as_raw()) {
+        return Err(Failure::new(format!(
+            "the writing process was not killed but ended by itself: {status}"
+        )));
+    }
+    let struck = match blow {
+        Blow::At(call, _) if fell => Some(*call),
+        _ => None,
+    };
+    Ok((acked, struck))
 }

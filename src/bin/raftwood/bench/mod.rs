@@ -8,12 +8,15 @@ mod read;
 mod reopen;
 mod report;
 mod run;
+mod strace;
 mod writers;
 
 use crate::{Failure, Outcome};
+pub(crate) use kill::Kills;
 use raftwood::{Compression, Durability, Options};
 use report::{Report, Row};
 use std::path::{Path, PathBuf};
+use strace::Strace;
 
 impl Default for Args {
     fn default() -> Self {
@@ -218,14 +221,22 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     Ok(report.outcome())
 }
 
-/// Kills a writing process so many times on one store, and says whether it lost anything.
-pub(crate) fn kills(kills: u32, seed: u64, dir: Option<&Path>) -> Result<Outcome, Failure> {
+/// Kills a writing process so many times on one store, and says how, and whether it lost anything. The segments are small,
+/// so that each life sees many of them come and go.
+pub(crate) fn kills(kills: u32, seed: u64, dir: Option<&Path>) -> Result<(Kills, Outcome), Failure> {
     let scratch = Scratch::new(dir)?;
     let mut report = Report::new(true);
-    let plan = Plan { repeat: Some(kills), seed, ..Plan::new(&Args::default(), Workload::Kill) };
-    let rows = kill::measure(&plan, &scratch.0.join("store"), &mut report)?;
+    let args = Args { segment_bytes: Some(1 << 20), ..Args::default() };
+    let plan = Plan { repeat: Some(kills), seed, ..Plan::new(&args, Workload::Kill) };
+    let strace = Strace::find();
+    if strace.is_none() {
+        eprintln!(
+            "no strace that may trace here: all kills are at random moments, none at a chosen system call"
+        );
+    }
+    let (rows, done) = kill::measure(&plan, &scratch.0.join("store"), strace.as_ref(), &mut report)?;
     let wrong = rows.iter().filter_map(|r| r.wrong).sum::<u64>();
-    Ok(if wrong == 0 { report.outcome() } else { Outcome::FoundWrong })
+    Ok((done, if wrong == 0 { report.outcome() } else { Outcome::FoundWrong }))
 }
 
 fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec<Row>, Failure> {
@@ -237,7 +248,7 @@ fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec<Row>, Fai
         Workload::Limit => limit::measure(plan, dir).map(|row| vec![row]),
         Workload::Read => read::measure(plan, dir),
         Workload::Reopen => reopen::measure(plan, dir, report),
-        Workload::Kill => kill::measure(plan, dir, report),
+        Workload::Kill => kill::measure(plan, dir, None, report).map(|(rows, _)| rows),
     }
 }
 
