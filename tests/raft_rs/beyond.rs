@@ -6,7 +6,8 @@ use raft::{Config, Error, GetEntriesContext, RawNode, Ready, Storage, StorageErr
 use raftwood::raft_rs::{Persisted, ReadyBatch, ReadyWriter, RegionStorage, encode_entry, encode_hard_state};
 use raftwood::vfs::sim::SimVfs;
 use raftwood::{Background, Durability, EntryId, ErrorKind, Health, RegionId};
-use std::sync::mpsc::{Receiver, channel};
+use std::ops::RangeInclusive;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,11 +27,15 @@ fn store_error<T: std::fmt::Debug>(got: raft::Result<T>) -> StorageError {
 /// Entries 1..=n of 1 KiB, over several segments of 64 KiB.
 fn long_log(n: u64) -> Ours {
     let store = Ours::fresh();
-    for i in 1..=n {
-        store.append(&[filled(i, 1, 1024)]);
+    write_long(&store, 1..=n, 1);
+    store
+}
+
+fn write_long(store: &Ours, indexes: RangeInclusive<u64>, term: u64) {
+    for i in indexes {
+        store.append(&[filled(i, term, 1024)]);
         store.engine.tick().unwrap();
     }
-    store
 }
 
 type Notices = Receiver<(RegionId, GetEntriesContext)>;
@@ -78,20 +83,24 @@ fn a_far_read_is_fetched_and_a_near_one_is_not() {
     soon(&told);
 }
 
+/// Keeps both threads that read busy, until it is dropped.
+fn busy(store: &Ours) -> Vec<Sender<()>> {
+    let gated = |_| {
+        let (open, gate) = channel::<()>();
+        store.engine.fetch(REGION, 1..2, raftwood::ReadLimit::NONE, move |_| {
+            let _ = gate.recv();
+        });
+        open
+    };
+    (0..2).map(gated).collect()
+}
+
 #[test]
 fn two_followers_that_wait_for_the_same_entries_are_both_told() {
     let store = long_log(200);
     let (storage, told) = fetching(&store);
-    // Both threads that read are kept busy, so that the second asks while the first still waits.
-    let gates: Vec<_> = (0..2)
-        .map(|_| {
-            let (open, gate) = channel::<()>();
-            store.engine.fetch(REGION, 1..2, raftwood::ReadLimit::NONE, move |_| {
-                let _ = gate.recv();
-            });
-            open
-        })
-        .collect();
+    // The second asks while the first still waits.
+    let gates = busy(&store);
     for _ in 0..2 {
         let got = storage.entries(5, 9, None, may_wait());
         assert_eq!(store_error(got), StorageError::LogTemporarilyUnavailable);
@@ -109,9 +118,26 @@ fn fetched_entries_that_were_overwritten_meanwhile_are_not_handed_out() {
     let (storage, told) = fetching(&store);
     assert_eq!(store_error(storage.entries(5, 9, None, may_wait())), StorageError::LogTemporarilyUnavailable);
     let context = soon(&told);
-    store.append(&[filled(5, 2, 10), filled(6, 2, 10), filled(7, 2, 10), filled(8, 2, 10)]);
+    // The new ones are far too, by the time raft comes for them.
+    write_long(&store, 5..=200, 2);
     let got = storage.entries(5, 9, None, context).unwrap();
-    assert!(got.iter().all(|e| e.term == 2), "{got:?}");
+    assert_eq!(got, (5..9).map(|i| filled(i, 2, 1024)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_fetch_that_failed_says_nothing_of_what_is_there_later() {
+    let store = long_log(200);
+    let (storage, told) = fetching(&store);
+    // Fetched, compacted away before anybody came for it, and there again, because the log began anew.
+    let gates = busy(&store);
+    assert_eq!(store_error(storage.entries(5, 9, None, may_wait())), StorageError::LogTemporarilyUnavailable);
+    store.compact_through(100);
+    drop(gates);
+    let context = soon(&told);
+    store.write(|region| drop(region.destroy()));
+    write_long(&store, 1..=200, 2);
+    let got = storage.entries(5, 9, None, context).unwrap();
+    assert_eq!(got, (5..9).map(|i| filled(i, 2, 1024)).collect::<Vec<_>>());
 }
 
 #[test]
