@@ -209,9 +209,11 @@ impl Storage for RegionStorage {
             && hard_state.get_commit() < base.index
         {
             hard_state.set_commit(base.index);
-            // raft looks at the hard state as a whole: with a commit it must have a term.
-            let term = hard_state.get_term().max(base.term);
-            hard_state.set_term(term);
+            // raft looks at the hard state as a whole: with a commit it must have a term, and in that one nobody was voted for.
+            if hard_state.get_term() < base.term {
+                hard_state.set_term(base.term);
+                hard_state.set_vote(0);
+            }
         }
         if hard_state.get_commit() > log.last {
             let e = Error::damaged(format!(

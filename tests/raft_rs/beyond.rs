@@ -228,6 +228,10 @@ fn a_commit_index_that_was_not_noted_before_compaction_does_not_stop_the_start()
     assert_eq!(state.hard_state, hard_state(1, 1, 2));
     let config = Config { id: 1, applied: 2, election_tick: 10, heartbeat_tick: 1, ..Config::default() };
     RawNode::new(&config, store.storage(), &logger()).unwrap();
+    // Where that is of a newer term, nobody was voted for in it.
+    store.append(&[entry(4, 2)]);
+    store.compact_through(4);
+    assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(2, 0, 4));
 }
 
 #[test]
