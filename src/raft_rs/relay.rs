@@ -5,6 +5,11 @@
 //! the entries: a [`Delegated`]. The agent reads the entries from its own log and sends the message on, in the leader's name; the answer
 //! goes to the leader directly. Raft sees messages that took a detour, no more: a detour that fails is a message that was lost.
 //!
+//! A good agent is the follower of the zone that has matched most, as the leader's progress says; that may be another at any time. Where
+//! the agent cannot be reached, or answers that it could not fill a message in, call `report_unreachable` for the follower and send to it
+//! directly for a while. With three followers in the other zone and messages of 64 KiB, the leader's bytes fall from 3.01 copies of
+//! the payloads to 1.01, and to 1.39 when the agent dies amidst them and comes back (`tests/follower_replication.rs`).
+//!
 //! The idea is TiKV's follower replication (an RFC of tikv/rfcs); there it is part of the consensus, here of the transport.
 
 use super::codec::id_of;
