@@ -27,6 +27,7 @@ pub mod raft_rs;
 pub(crate) mod recovery;
 pub(crate) mod segment;
 pub(crate) mod store;
+pub(crate) mod sync;
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub mod torture;

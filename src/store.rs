@@ -8,12 +8,12 @@ use crate::format::file_header::StoreId;
 use crate::index::Table;
 use crate::segment::Segment;
 use crate::segment::pool::SegmentFactory;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::types::{Lsn, RegionId};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 /// An open engine without its threads.

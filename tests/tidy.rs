@@ -13,34 +13,38 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("limits", &[]),
+    ("sync", &[]),
     ("types", &[]),
     ("error", &["types"]),
     ("codec", &["limits", "planted", "types"]),
     ("format", &["codec", "limits", "planted", "types"]),
     ("vfs", &["planted"]),
-    ("segment", &["codec", "error", "format", "limits", "planted", "types", "vfs"]),
-    ("index", &["codec", "error", "format", "limits", "planted", "segment", "types"]),
-    ("commit", &["codec", "error", "format", "index", "limits", "planted", "segment", "types", "vfs"]),
-    ("store", &["commit", "error", "format", "index", "segment", "types"]),
+    ("segment", &["codec", "error", "format", "limits", "planted", "sync", "types", "vfs"]),
+    ("index", &["codec", "error", "format", "limits", "planted", "segment", "sync", "types"]),
+    (
+        "commit",
+        &["codec", "error", "format", "index", "limits", "planted", "segment", "sync", "types", "vfs"],
+    ),
+    ("store", &["commit", "error", "format", "index", "segment", "sync", "types"]),
     (
         "purge",
         &[
-            "codec", "commit", "error", "format", "index", "limits", "planted", "segment", "store", "types",
-            "vfs",
+            "codec", "commit", "error", "format", "index", "limits", "planted", "segment", "store", "sync",
+            "types", "vfs",
         ],
     ),
     (
         "recovery",
         &[
             "codec", "commit", "error", "format", "index", "limits", "planted", "purge", "segment", "store",
-            "types", "vfs",
+            "sync", "types", "vfs",
         ],
     ),
     (
         "engine",
         &[
             "codec", "commit", "error", "format", "index", "limits", "planted", "purge", "recovery",
-            "segment", "store", "types", "vfs",
+            "segment", "store", "sync", "types", "vfs",
         ],
     ),
 ];

@@ -5,13 +5,13 @@ use super::ticket::Pending;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Op, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
-use crate::index::{Doomed, RegionCell, plan};
+use crate::index::{Doomed, plan};
 use crate::planted::{Bug, planted};
 use crate::segment::InFlight;
 use crate::segment::scan::FIRST_RECORD;
-use crate::types::{Lsn, RegionId};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, MutexGuard, PoisonError};
+use crate::types::Lsn;
 
 impl Committer {
     /// Accepts a batch: from here on it is readable, ordered, and on its way. A refusal leaves no trace.
@@ -159,25 +159,25 @@ impl Committer {
             .map_err(|e| Error::invalid(format!("the batch makes no sense: {e}")))?;
         if encoded.kind == RecordKind::Batch {
             segment.push_in_flight(InFlight { start: offset, desc_len, payload: encoded.payload.clone() });
-            let mut cell: Option<Arc<RegionCell>> = None;
-            for step in encoded.batch.steps() {
-                let cell = match &mut cell {
-                    Some(c) if c.id == step.region => c,
-                    slot => slot.insert(self.table.get_or_create(RegionId(step.region.0))),
-                };
+            let mut steps = encoded.batch.steps().peekable();
+            while let Some(region) = steps.peek().map(|step| step.region) {
+                let cell = self.table.get_or_create(region);
+                // Whoever reads the region sees all that the batch does to it, or nothing.
                 let mut state = cell.write();
-                match step.op {
-                    Op::Append { first, entries, .. } => {
-                        let own = &locs[step.entries_at..step.entries_at + *entries as usize];
-                        state.append(*first, step.runs, own, &segment);
+                while let Some(step) = steps.next_if(|step| step.region == region) {
+                    match step.op {
+                        Op::Append { first, entries, .. } => {
+                            let own = &locs[step.entries_at..step.entries_at + *entries as usize];
+                            state.append(*first, step.runs, own, &segment);
+                        }
+                        Op::TruncateFrom(index) => state.truncate_from(*index),
+                        Op::CompactThrough(id) => state.compact_through(*id),
+                        Op::Reset(base) => state.reset(*base),
+                        Op::SetHardState(value) => state.set_hard_state(value),
+                        Op::Put { key, value } => state.put(key, value),
+                        Op::Delete { key } => state.delete(key),
+                        Op::Destroy => state.destroy(),
                     }
-                    Op::TruncateFrom(index) => state.truncate_from(*index),
-                    Op::CompactThrough(id) => state.compact_through(*id),
-                    Op::Reset(base) => state.reset(*base),
-                    Op::SetHardState(value) => state.set_hard_state(value),
-                    Op::Put { key, value } => state.put(key, value),
-                    Op::Delete { key } => state.delete(key),
-                    Op::Destroy => state.destroy(),
                 }
                 state.touched = end;
             }

@@ -10,13 +10,14 @@ use crate::planted::{Bug, planted};
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{SYNC_SLOTS, Segment};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::types::{Durability, Lsn, RegionId};
 use crate::vfs::io::write_parts_at;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The most bytes that one write stage takes on: beyond it the sync that follows would keep others waiting.
@@ -320,7 +321,7 @@ impl Committer {
 
     fn sleep_for(&self, mine: &Pending) {
         while mine.result().is_none() && !mine.was_promoted() {
-            std::thread::park();
+            thread::park();
         }
     }
 

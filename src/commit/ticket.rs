@@ -5,14 +5,15 @@ use crate::error::Result;
 use crate::format::record::RecordKind;
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
+use crate::sync::thread;
+use crate::sync::thread::Thread;
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{Durability, Lsn};
 use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::thread::Thread;
 
 /// A callback of [`Ticket::on_complete`].
 pub(super) type Callback = Box<dyn FnOnce(Result<Lsn>) + Send + 'static>;
@@ -82,7 +83,7 @@ impl Pending {
         if s.result.is_some() {
             return false;
         }
-        s.waiter = Waiter::Thread(std::thread::current());
+        s.waiter = Waiter::Thread(thread::current());
         s.promoted = false;
         true
     }

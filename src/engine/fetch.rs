@@ -1,8 +1,9 @@
 //! Reads on threads of the engine.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use crate::sync::mpsc::{Receiver, Sender, channel};
+use crate::sync::thread;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Arc, Mutex, PoisonError};
 
 const THREADS: usize = 2;
 
@@ -45,7 +46,7 @@ impl Fetcher {
         drop(state);
         for thread in threads {
             // A job may hold the last handle of the engine, and then this runs on its thread.
-            if thread.thread().id() != std::thread::current().id() {
+            if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }
         }
@@ -59,7 +60,7 @@ impl State {
         for n in 0..THREADS {
             let receive = receive.clone();
             let name = format!("raftwood-read-{n}");
-            if let Ok(thread) = std::thread::Builder::new().name(name).spawn(move || work(&receive)) {
+            if let Ok(thread) = thread::Builder::new().name(name).spawn(move || work(&receive)) {
                 self.threads.push(thread);
             }
         }

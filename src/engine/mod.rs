@@ -22,13 +22,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;
 use crate::index::Doomed;
 use crate::store::{Store, lock};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, Lsn, ReadLimit, RegionId};
 use crate::{Options, purge};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 /// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or when the
 /// last handle (and ticket, and region) goes.

@@ -19,11 +19,11 @@ use crate::segment::Retire;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::store::{Checkpoints, Shared, Store};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Lsn};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 impl Engine {

@@ -5,9 +5,10 @@ use crate::engine::options::Background;
 use crate::error::{Error, Result};
 use crate::purge;
 use crate::store::{Store, lock};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How often upkeep looks around when nothing wakes it.
@@ -78,13 +79,13 @@ impl Threads {
 
 /// The last handle may be dropped on one of our own threads, by a callback: that one cannot wait for itself.
 fn join(thread: JoinHandle<()>) {
-    if thread.thread().id() != std::thread::current().id() {
+    if thread.thread().id() != thread::current().id() {
         let _ = thread.join();
     }
 }
 
 fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_string()).spawn(f).map_err(|e| {
+    thread::Builder::new().name(name.to_string()).spawn(f).map_err(|e| {
         Error::new(crate::ErrorKind::Io, format!("starting the thread {name} failed: {e}")).caused_by(e)
     })
 }

@@ -24,4 +24,4 @@ mod table;
 pub(crate) use extent::Extent;
 pub(crate) use plan::{Doomed, compaction_term, plan};
 pub(crate) use region::{Damage, RegionState, TermAt};
-pub(crate) use table::{RegionCell, Table};
+pub(crate) use table::Table;

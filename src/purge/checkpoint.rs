@@ -13,12 +13,12 @@ use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::planted::{Bug, planted};
 use crate::store::{CheckpointInfo, Checkpoints, Store, lock};
+use crate::sync::atomic::Ordering;
 use crate::types::Lsn;
 use crate::vfs::io::write_parts_at;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A checkpoint is due when the log has grown by this many times its size, or by a segment if that is more.
 const GROWTH_MIN: u64 = 4;

@@ -14,11 +14,11 @@ use crate::segment::pool::ColdFile;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, load_footer, write_footer};
 use crate::store::Store;
+use crate::sync::atomic::Ordering;
 use crate::types::{Durability, EntryId, Lsn, RegionId};
 use crate::vfs::io::write_parts_at;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Records of a cold segment are cut at about this many bytes.

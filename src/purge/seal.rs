@@ -6,9 +6,9 @@ use crate::format::footer::Footer;
 use crate::planted::{Bug, planted};
 use crate::segment::{Segment, build_footer, load_footer, write_footer};
 use crate::store::{Store, lock};
+use crate::sync::atomic::Ordering;
 use crate::types::Lsn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Seals every full segment whose records are durable. One whose records are damaged goes without a footer: its entries
 /// are read by what the heap knows, and the segments behind it are sealed all the same.

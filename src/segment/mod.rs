@@ -33,14 +33,14 @@ use crate::format::file_header::{FileHeader, FileKind, Identity, SEGMENT_HEADER_
 use crate::format::footer::Footer;
 use crate::format::record::RECORD_HEADER_LEN;
 use crate::planted::{Bug, planted};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use crate::types::{EntryId, Lsn, RegionId};
 use crate::vfs::io::read_exact_at;
 use crate::vfs::{Map, VfsFile};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 /// How many fdatasyncs of one segment may run side by side.
 ///

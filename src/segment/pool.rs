@@ -14,12 +14,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{FileHeader, FileKind, Identity, StoreId};
 use crate::format::names::FileName;
 use crate::planted::{Bug, planted};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::vfs::io::write_parts_at;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The first segment of an open that finds no free file. Small, so that opening never waits for a large fill; the
 /// following ones grow fourfold up to the configured size, so that small stores stay small.

@@ -1,0 +1,414 @@
+//! The engine's threads in one interleaving after another, chosen by shuttle's schedulers. A thread that is never woken is a
+//! deadlock, and found as one.
+//!
+//! Runs with `.ci/interleavings` only, because the engine's locks must be the scheduler's: `RUSTFLAGS="--cfg shuttle"`.
+//! `RAFTWOOD_INTERLEAVINGS` is the number of schedules for each scenario and scheduler, `RAFTWOOD_INTERLEAVINGS_SEED` moves all of
+//! them. A failure prints its schedule, and `shuttle::replay` takes it.
+
+#![cfg(all(shuttle, feature = "sim"))]
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop
+
+use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
+use raftwood::{
+    Background, Durability, Engine, EntryId, ErrorKind, EventListener, LogState, Lsn, Options, Pool, Purge,
+    ReadLimit, RegionId, Rollback, WriteBatch,
+};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use shuttle::sync::{Arc, Mutex};
+use shuttle::{Config, Runner, thread};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+fn from_env(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// How many changes of thread at chosen moments the second scheduler makes.
+const PCT_DEPTH: usize = 4;
+
+/// Runs the scenario under both schedulers.
+fn explore(scenario: fn()) {
+    let schedules = from_env("RAFTWOOD_INTERLEAVINGS", 5000) as usize;
+    let seed = from_env("RAFTWOOD_INTERLEAVINGS_SEED", 1);
+    let mut config = Config::new();
+    // Opening a store needs more than a coroutine usually has.
+    config.stack_size = 1 << 20;
+    config.silence_warnings = true;
+    let run = |scheduler: Box<dyn Scheduler + Send>| Runner::new(scheduler, config.clone()).run(scenario);
+    let random = run(Box::new(RandomScheduler::new_from_seed(seed, schedules)));
+    let few_changes = run(Box::new(PctScheduler::new_from_seed(seed, PCT_DEPTH, schedules)));
+    println!("{} schedules", random + few_changes);
+}
+
+fn options(vfs: &SimVfs, life: u64) -> Options {
+    let salt = std::sync::atomic::AtomicU64::new(life << 32);
+    Options::new()
+        .segment_bytes(64 << 10)
+        .pool(Pool::default().files_max(2).prewrite(false))
+        .purge(Purge::default().background(false))
+        .background(Background::Manual)
+        .salt_source(Arc::new(move || salt.fetch_add(1, std::sync::atomic::Ordering::Relaxed)))
+        .vfs(Arc::new(vfs.clone()))
+}
+
+fn open(vfs: &SimVfs) -> Engine {
+    options(vfs, 1).open("/db").unwrap()
+}
+
+/// What a power cut that takes everything unsynced leaves.
+fn after_a_cut(vfs: &SimVfs) -> Engine {
+    options(&vfs.crash(LossPolicy::LoseAll), 2).open("/db").unwrap()
+}
+
+fn payload(region: u64, index: u64, term: u64, len: usize) -> Vec<u8> {
+    let mut bytes = format!("<{region} {index} {term}>").into_bytes();
+    bytes.resize(len.max(bytes.len()), b'.');
+    bytes
+}
+
+fn add(batch: &mut WriteBatch, region: u64, indexes: RangeInclusive<u64>, term: u64, len: usize) {
+    for index in indexes {
+        let bytes = payload(region, index, term, len);
+        batch.region(RegionId(region)).append([(EntryId::new(term, index), &bytes[..])]).unwrap();
+    }
+}
+
+fn batch(engine: &Engine, region: u64, indexes: RangeInclusive<u64>) -> WriteBatch {
+    let mut batch = engine.batch();
+    add(&mut batch, region, indexes, 1, 40);
+    batch
+}
+
+/// Every entry that is there can be read and is what it should be; returns them.
+fn read(engine: &Engine, region: u64, len: usize) -> Vec<EntryId> {
+    let read = engine.region(RegionId(region)).entries(.., ReadLimit::NONE).unwrap();
+    for (n, e) in read.iter().enumerate() {
+        assert_eq!(e.id.index, read[0].id.index + n as u64);
+        assert_eq!(e.payload, payload(region, e.id.index, e.id.term, len));
+    }
+    read.iter().map(|e| e.id).collect()
+}
+
+fn spawn<T: Send + 'static>(
+    engine: &Engine,
+    work: impl FnOnce(&Engine) -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
+    let engine = engine.clone();
+    thread::spawn(move || work(&engine))
+}
+
+#[test]
+fn what_is_acknowledged_is_durable_and_what_is_accepted_can_be_read() {
+    explore(|| {
+        let vfs = SimVfs::new(1);
+        let engine = open(&vfs);
+        let writers = [1, 2, 3].map(|w| {
+            let vfs = vfs.clone();
+            spawn(&engine, move |engine| {
+                for index in [1, 3] {
+                    let lsn = engine.write(batch(engine, w, index..=index + 1), Durability::Synced).unwrap();
+                    assert!(engine.durable_lsn() >= lsn);
+                    if w == 1 {
+                        assert_eq!(after_a_cut(&vfs).region(RegionId(w)).last_index(), index + 1);
+                    }
+                }
+            })
+        });
+        let reader = spawn(&engine, |engine| {
+            for _ in 0..3 {
+                for region in 1..=3 {
+                    // A batch's entries appear together.
+                    assert!(read(engine, region, 40).len().is_multiple_of(2));
+                }
+            }
+        });
+        writers.into_iter().chain([reader]).for_each(|t| t.join().unwrap());
+        let after = after_a_cut(&vfs);
+        (1..=3).for_each(|region| assert_eq!(read(&after, region, 40).len(), 4));
+    });
+}
+
+#[test]
+fn tickets_complete_once_and_in_order_however_they_are_waited_for() {
+    explore(|| {
+        let vfs = SimVfs::new(2);
+        let engine = options(&vfs, 1).background(Background::Threads).open("/db").unwrap();
+        let told: Arc<Mutex<Vec<(u64, Lsn)>>> = Arc::default();
+        let submit = |engine: &Engine, region: u64, index: u64| {
+            engine.submit(batch(engine, region, index..=index), Durability::Synced).unwrap()
+        };
+        let callers = [1, 2].map(|w| {
+            let told = told.clone();
+            spawn(&engine, move |engine| {
+                for index in 1..=2 {
+                    let told = told.clone();
+                    submit(engine, w, index)
+                        .on_complete(move |lsn| told.lock().unwrap().push((w, lsn.unwrap())));
+                }
+                let last = submit(engine, w, 3);
+                let expected = last.lsn();
+                assert_eq!(last.wait().unwrap(), expected);
+            })
+        });
+        let polls = spawn(&engine, move |engine| {
+            let ticket = submit(engine, 3, 1);
+            let expected = ticket.lsn();
+            assert_eq!(shuttle::future::block_on(ticket).unwrap(), expected);
+            drop(submit(engine, 3, 2));
+        });
+        callers.into_iter().chain([polls]).for_each(|t| t.join().unwrap());
+        engine.close().unwrap();
+        // A callback that comes late is called at once; so the order is that of each thread's own tickets.
+        let told = told.lock().unwrap();
+        for w in [1, 2] {
+            let own: Vec<Lsn> = told.iter().filter(|(who, _)| *who == w).map(|(_, lsn)| *lsn).collect();
+            assert!(own.len() == 2 && own.is_sorted(), "{told:?}");
+        }
+    });
+}
+
+fn three_writers_and_a_failing(kind: OpKind) {
+    let vfs = SimVfs::new(3);
+    let engine = open(&vfs);
+    let failed = Arc::new(AtomicBool::new(false));
+    let writers = [1, 2, 3].map(|w| {
+        let failed = failed.clone();
+        spawn(&engine, move |engine| {
+            let mut acked = 0;
+            for index in 1..=3 {
+                let late = failed.load(Ordering::SeqCst);
+                match engine.write(batch(engine, w, index..=index), Durability::Synced) {
+                    Ok(_) => {
+                        assert!(!late, "acknowledged after an error had been told");
+                        acked = index;
+                    }
+                    Err(e) => {
+                        assert_eq!(e.kind(), ErrorKind::Poisoned);
+                        failed.store(true, Ordering::SeqCst);
+                        break;
+                    }
+                }
+            }
+            acked
+        })
+    });
+    let breaks = vfs.clone();
+    let saboteur = thread::spawn(move || breaks.set_fault(Fault::error(EIO).on(kind)));
+    let acked = writers.map(|t| t.join().unwrap());
+    saboteur.join().unwrap();
+    if vfs.faults_struck() > 0 {
+        assert_eq!(engine.sync().unwrap_err().kind(), ErrorKind::Poisoned);
+        assert!(failed.load(Ordering::SeqCst), "somebody was told");
+    }
+    let after = after_a_cut(&vfs);
+    for (region, acked) in (1..).zip(acked) {
+        assert!(read(&after, region, 40).len() as u64 >= acked);
+    }
+}
+
+#[test]
+fn a_failed_sync_wakes_everybody_and_nothing_is_acknowledged_after_it() {
+    explore(|| three_writers_and_a_failing(OpKind::SyncData));
+}
+
+#[test]
+fn a_failed_write_beside_a_sync_wakes_everybody_and_nothing_is_acknowledged_after_it() {
+    explore(|| three_writers_and_a_failing(OpKind::Write));
+}
+
+#[test]
+fn writers_that_wait_for_room_and_for_segments_go_on() {
+    explore(|| {
+        let vfs = SimVfs::new(4);
+        const LEN: usize = 15 << 10;
+        let engine = options(&vfs, 1)
+            .background(Background::Threads)
+            .in_flight_bytes_max(LEN + 200)
+            .open("/db")
+            .unwrap();
+        let writers = [1, 2, 3].map(|w| {
+            spawn(&engine, move |engine| {
+                for index in 1..=2 {
+                    let mut batch = engine.batch();
+                    add(&mut batch, w, index..=index, 1, LEN);
+                    let durability = if w == 2 { Durability::Written } else { Durability::Synced };
+                    engine.write(batch, durability).unwrap();
+                    assert_eq!(read(engine, w, LEN).len() as u64, index);
+                }
+            })
+        });
+        writers.into_iter().for_each(|t| t.join().unwrap());
+        engine.close().unwrap();
+        let after = after_a_cut(&vfs);
+        (1..=3).for_each(|region| assert_eq!(read(&after, region, LEN).len(), 2));
+    });
+}
+
+#[test]
+fn a_close_beside_writers_ends_and_keeps_what_was_acknowledged() {
+    explore(|| {
+        let vfs = SimVfs::new(5);
+        let engine = options(&vfs, 1).background(Background::Threads).open("/db").unwrap();
+        let writers = [1, 2].map(|w| {
+            spawn(&engine, move |engine| {
+                let mut acked = 0;
+                for index in 1..=2 {
+                    match engine.write(batch(engine, w, index..=index), Durability::Synced) {
+                        Ok(_) => acked = index,
+                        Err(e) => {
+                            assert_eq!(e.kind(), ErrorKind::Closed);
+                            break;
+                        }
+                    }
+                }
+                acked
+            })
+        });
+        let closers = [(), ()].map(|()| spawn(&engine, |engine| engine.close().unwrap()));
+        let acked = writers.map(|t| t.join().unwrap());
+        closers.into_iter().for_each(|t| t.join().unwrap());
+        drop(engine);
+        let after = after_a_cut(&vfs);
+        for (region, acked) in (1..).zip(acked) {
+            assert!(read(&after, region, 40).len() as u64 >= acked);
+        }
+    });
+}
+
+#[test]
+fn a_reader_sees_the_log_before_or_after_each_batch_and_never_between() {
+    explore(|| {
+        let vfs = SimVfs::new(6);
+        let engine = open(&vfs);
+        engine.write(batch(&engine, 1, 1..=4), Durability::Synced).unwrap();
+        let writer = spawn(&engine, |engine| {
+            // Another leader's entries from 3 on.
+            let mut b = engine.batch();
+            add(&mut b, 1, 3..=6, 2, 40);
+            b.region(RegionId(1)).set_hard_state(b"2").unwrap();
+            engine.write(b, Durability::Written).unwrap();
+            let mut b = engine.batch();
+            b.region(RegionId(1)).compact_through(4).unwrap();
+            engine.write(b, Durability::Written).unwrap();
+            let mut b = engine.batch();
+            b.region(RegionId(1)).reset(EntryId::new(3, 20)).unwrap().set_hard_state(b"3").unwrap();
+            add(&mut b, 1, 21..=22, 3, 40);
+            engine.write(b, Durability::Synced).unwrap();
+        });
+        let id = EntryId::new;
+        let states = [
+            vec![id(1, 1), id(1, 2), id(1, 3), id(1, 4)],
+            vec![id(1, 1), id(1, 2), id(2, 3), id(2, 4), id(2, 5), id(2, 6)],
+            vec![id(2, 5), id(2, 6)],
+            vec![id(3, 21), id(3, 22)],
+        ];
+        let reader = spawn(&engine, move |engine| {
+            let mut at = 0;
+            for _ in 0..4 {
+                let seen = read(engine, 1, 40);
+                let now = states.iter().position(|state| *state == seen);
+                assert!(now.is_some_and(|now| now >= at), "{seen:?} after {:?}", states[at]);
+                at = now.unwrap();
+                let LogState { first, last, .. } = engine.region(RegionId(1)).state();
+                let seen = [(1, 4), (1, 6), (5, 6), (21, 22)].iter().position(|ends| *ends == (first, last));
+                assert!(seen.is_some_and(|now| now >= at), "{first}..={last} after {:?}", states[at]);
+                at = seen.unwrap();
+            }
+        });
+        [writer, reader].into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(read(&engine, 1, 40), [id(3, 21), id(3, 22)]);
+    });
+}
+
+#[test]
+fn reads_beside_a_purge_that_uses_segments_again_are_right_or_compacted() {
+    explore(|| {
+        let vfs = SimVfs::new(7);
+        const LEN: usize = 20 << 10;
+        let engine = open(&vfs);
+        let write = |engine: &Engine, index: u64| {
+            let mut b = engine.batch();
+            add(&mut b, 1, index..=index, 1, LEN);
+            engine.write(b, Durability::Synced).unwrap();
+            engine.tick().unwrap();
+        };
+        (1..=4).for_each(|index| write(&engine, index));
+        let reader = spawn(&engine, move |engine| {
+            let mut held = Vec::new();
+            for _ in 0..2 {
+                for index in 1..=4 {
+                    match engine.region(RegionId(1)).entry(index) {
+                        Ok(entry) => held.push((index, entry)),
+                        Err(e) => assert_eq!(e.kind(), ErrorKind::Compacted, "{e}"),
+                    }
+                }
+            }
+            for (index, entry) in held {
+                assert_eq!(entry.payload, payload(1, index, 1, LEN));
+            }
+        });
+        let purger = spawn(&engine, move |engine| {
+            let mut b = engine.batch();
+            b.region(RegionId(1)).compact_through(3).unwrap();
+            engine.write(b, Durability::Synced).unwrap();
+            engine.purge().unwrap();
+            (5..=8).for_each(|index| write(engine, index));
+            engine.purge().unwrap();
+        });
+        [reader, purger].into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(read(&engine, 1, LEN).len(), 5);
+    });
+}
+
+/// Remembers what was shown to it.
+#[derive(Default)]
+struct Shown(Mutex<BTreeSet<EntryId>>, AtomicUsize);
+
+impl EventListener for Shown {
+    fn before_rollback(
+        &self,
+        rollback: &Rollback<'_>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        for entry in rollback.entries() {
+            self.0.lock().unwrap().insert(entry?.id);
+        }
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn no_entry_is_discarded_that_the_listener_was_not_shown() {
+    explore(|| {
+        let vfs = SimVfs::new(8);
+        let shown = Arc::new(Shown::default());
+        let engine = options(&vfs, 1).listener(shown.clone()).open("/db").unwrap();
+        engine.write(batch(&engine, 1, 1..=2), Durability::Synced).unwrap();
+        let appender = spawn(&engine, |engine| {
+            let mut there: BTreeSet<EntryId> = (1..=2).map(|index| EntryId::new(1, index)).collect();
+            for index in 3..=4 {
+                match engine.write(batch(engine, 1, index..=index), Durability::Written) {
+                    Ok(_) => drop(there.insert(EntryId::new(1, index))),
+                    Err(e) => {
+                        assert!(matches!(e.kind(), ErrorKind::Gap | ErrorKind::TermRegression), "{e:?}")
+                    }
+                }
+            }
+            there
+        });
+        let usurper = spawn(&engine, |engine| {
+            let mut b = engine.batch();
+            add(&mut b, 1, 2..=2, 2, 40);
+            engine.write(b, Durability::Synced).unwrap();
+        });
+        let mut gone = appender.join().unwrap();
+        usurper.join().unwrap();
+        for id in read(&engine, 1, 40) {
+            gone.remove(&id);
+        }
+        let shown = shown.0.lock().unwrap();
+        assert!(gone.is_subset(&shown), "gone {gone:?}, shown {shown:?}");
+        assert!(gone.contains(&EntryId::new(1, 2)));
+    });
+}
