@@ -21,6 +21,9 @@ use crate::vfs::{OpenMode, Vfs, VfsFile};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
+/// Files of the reserve: a store that opens on a full disk still has one to purge with.
+const RESERVE_FILES: usize = 2;
+
 /// The first segment of an open that finds no free file. Small, so that opening never waits for a large fill; the
 /// following ones grow fourfold up to the configured size, so that small stores stay small.
 pub(crate) const STARTER_BYTES: u64 = 4 << 20;
@@ -60,9 +63,9 @@ pub(crate) struct SegmentFactory {
     next_free: AtomicU32,
     free: Mutex<VecDeque<FreeFile>>,
     retired: Mutex<Vec<RetiredFile>>,
-    /// A small file that only a full disk makes us touch: it becomes the first segment of an open that finds no space,
-    /// or is removed so that a purge can write its checkpoint.
-    reserve: Mutex<Option<FreeFile>>,
+    /// Small files that only a full disk makes us touch: one becomes the first segment of an open that finds no space, and all are
+    /// removed so that a purge can write footers and its checkpoint.
+    reserve: Mutex<Vec<FreeFile>>,
     /// Bytes written to fill files with zeros.
     pub(crate) filled_bytes: AtomicU64,
 }
@@ -138,18 +141,18 @@ impl SegmentFactory {
         // What it holds is unknown, so its life before is too; any salt but 0 says that stale bytes are possible.
         let file = FreeFile { path, len, salt: u64::MAX };
         let mut reserve = lock(&self.reserve);
-        match len == self.reserve_len() && reserve.is_none() {
-            true => *reserve = Some(file),
+        match len == self.reserve_len() && reserve.len() < RESERVE_FILES {
+            true => reserve.push(file),
             false if len < self.reserve_len() || self.free_count() >= self.files_max => return false,
             false => lock(&self.free).push_back(file),
         }
         true
     }
 
-    /// Whether the reserve is there.
+    /// How many files the reserve has.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn has_reserve(&self) -> bool {
-        lock(&self.reserve).is_some()
+    pub(crate) fn reserve_count(&self) -> usize {
+        lock(&self.reserve).len()
     }
 
     /// How many files lie free.
@@ -159,7 +162,7 @@ impl SegmentFactory {
 
     /// Bytes of the free files, the reserve included.
     pub(crate) fn free_bytes(&self) -> u64 {
-        let reserve = lock(&self.reserve).as_ref().map_or(0, |f| f.len);
+        let reserve = lock(&self.reserve).iter().map(|f| f.len).sum::<u64>();
         reserve + lock(&self.free).iter().map(|f| f.len).sum::<u64>()
     }
 
@@ -167,12 +170,14 @@ impl SegmentFactory {
         STARTER_BYTES.min(self.segment_bytes)
     }
 
-    /// Makes the reserve if there is none and the disk has room to spare.
+    /// Makes what is missing of the reserve, as long as the disk has room to spare.
     pub(crate) fn keep_reserve(&self) -> Result<()> {
         let len = self.reserve_len();
-        let roomy =
-            !planted(Bug::NoReserve) && self.vfs.free_space(&self.dir).is_ok_and(|free| free > 4 * len);
-        if lock(&self.reserve).is_none() && roomy {
+        while lock(&self.reserve).len() < RESERVE_FILES {
+            let roomy = self.vfs.free_space(&self.dir).is_ok_and(|free| free > 4 * len);
+            if !roomy || planted(Bug::NoReserve) {
+                break;
+            }
             let number = self.next_free.fetch_add(1, Ordering::Relaxed);
             let path = self.dir.join(FileName::Free(number).to_string());
             // Its blocks are what counts, not its content.
@@ -180,7 +185,7 @@ impl SegmentFactory {
                 let _ = self.vfs.remove(&path);
                 return Err(Error::io("syncing the reserve", &path, e));
             }
-            *lock(&self.reserve) = Some(FreeFile { path, len, salt: 0 });
+            lock(&self.reserve).push(FreeFile { path, len, salt: 0 });
         }
         Ok(())
     }
@@ -189,7 +194,7 @@ impl SegmentFactory {
     /// there was any.
     pub(crate) fn spend_reserve(&self) -> Result<bool> {
         let mut files: Vec<FreeFile> = lock(&self.free).drain(..).collect();
-        files.extend(lock(&self.reserve).take());
+        files.append(&mut lock(&self.reserve));
         for file in &files {
             self.vfs.remove(&file.path).map_err(|e| Error::io("removing a free file", &file.path, e))?;
         }
@@ -199,7 +204,7 @@ impl SegmentFactory {
     /// The first segment of an open. A full disk does not keep a store from opening.
     pub(crate) fn prepare_first(&self) -> Result<Arc<Segment>> {
         match self.prepare(self.reserve_len()) {
-            Err(e) if e.kind() == ErrorKind::NoSpace => match lock(&self.reserve).take() {
+            Err(e) if e.kind() == ErrorKind::NoSpace => match lock(&self.reserve).pop() {
                 Some(reserve) => self.dress_free(reserve),
                 None => Err(e),
             },

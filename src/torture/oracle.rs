@@ -203,7 +203,7 @@ pub fn leaks(vfs: &SimVfs, engine: &Engine) -> Result<(), String> {
         ("log", logs + 1 + store.committer.ready().0),
         ("cold", colds),
         ("ckpt", lock(&store.checkpoints).kept.len()),
-        ("free", store.factory.free_count() + usize::from(store.factory.has_reserve())),
+        ("free", store.factory.free_count() + store.factory.reserve_count()),
         ("foot", sealed.len()),
         ("tmp", 0),
     ];
