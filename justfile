@@ -24,3 +24,7 @@ fuzz TARGET:
 # Plants each known mistake in turn, or those named, and shows which test notices it (about ten minutes).
 planted *BUGS:
     .ci/planted {{BUGS}}
+
+# The engine's threads in one interleaving after another.
+interleavings:
+    .ci/interleavings

@@ -1,5 +1,6 @@
 //! What torture survived, in figures, and what it did not, so that it can be done again.
 
+use super::policies::EXHAUSTIVE_MAX;
 use std::fmt;
 
 /// Something that must not be.
@@ -43,7 +44,7 @@ pub struct Counts {
     /// Moments at which the power could have failed.
     pub moments: u64,
     /// Of these, those at which every possible loss was tried, by the number of changes that were pending.
-    pub exhaustive: [u64; 11],
+    pub exhaustive: [u64; EXHAUSTIVE_MAX + 1],
     /// Of these, those with more than ten changes pending, at which each one was lost alone and each one kept alone.
     pub singled: u64,
     /// Stores recovered behind a crash, crashes inside recovery among them.
@@ -84,21 +85,21 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} runs, {} moments ({} with every loss there is, {} of them with ten changes pending; {} with each of more than \
-             ten lost alone and kept alone), {} crash recoveries, {} errors injected, {} seeds, {} doubtful, {} violations",
-            self.runs,
-            self.moments,
-            self.exhaustive.iter().sum::<u64>(),
-            self.exhaustive[10],
-            self.singled,
-            self.crash_recoveries,
-            self.errors_injected,
-            self.seeds,
-            self.doubtful,
-            self.violations.len()
-        )?;
+        let whole = self.exhaustive.iter().sum::<u64>();
+        let counted = [
+            (self.runs, "runs"),
+            (self.moments, "moments"),
+            (whole, "with every loss there is"),
+            (self.exhaustive[EXHAUSTIVE_MAX], "of them with ten changes pending"),
+            (self.singled, "with each of more than ten changes lost alone and kept alone"),
+            (self.crash_recoveries, "crash recoveries"),
+            (self.errors_injected, "errors injected"),
+            (self.seeds, "seeds"),
+        ];
+        for (n, what) in counted.iter().filter(|(n, _)| *n > 0) {
+            write!(f, "{n} {what}, ")?;
+        }
+        write!(f, "{} doubtful, {} violations", self.doubtful, self.violations.len())?;
         self.violations.iter().try_for_each(|v| write!(f, "\n\n{v}"))
     }
 }

@@ -134,7 +134,7 @@ fn a_fetch_that_failed_says_nothing_of_what_is_there_later() {
     store.compact_through(100);
     drop(gates);
     let context = soon(&told);
-    store.write(|region| drop(region.destroy()));
+    store.write(|region| _ = region.destroy());
     write_long(&store, 1..=200, 2);
     let got = storage.entries(5, 9, None, context).unwrap();
     assert_eq!(got, (5..9).map(|i| filled(i, 2, 1024)).collect::<Vec<_>>());
