@@ -138,6 +138,11 @@ impl Error {
         })
     }
 
+    /// The same error with a message that knows more.
+    pub(crate) fn reworded(self, message: String) -> Error {
+        self.edit(|e| e.message = message)
+    }
+
     pub(crate) fn at(self, path: &Path, offset: Option<u64>) -> Error {
         self.edit(|e| {
             e.path = Some(path.to_path_buf());

@@ -180,6 +180,18 @@ bugs! {
     RepairTakesAnything caught by "damage::a_repair_takes_only_what_was_recorded_and_survives_a_reopen",
     /// The scrubber does not look at unsealed segments. Breaks: a scrub reads every live entry.
     ScrubSkipsActive caught by "damage::a_scrub_finds_rot_in_sealed_and_in_active_segments_and_names_each_entry",
+    /// The scrubber does not look at headers and descriptions of records. Breaks: what a footer is built from is right.
+    ScrubSkipsRecords caught by "scrub::a_scrub_moves_what_lives_out_of_a_segment_with_a_rotten_description",
+    /// The scrubber does not look at checkpoints. Breaks: there are two good ones.
+    ScrubSkipsCheckpoints caught by "scrub::a_rotten_checkpoint_is_replaced_by_two",
+    /// A checkpoint leaves out which entries are suspect. Breaks: what may have been acknowledged stays in doubt.
+    SuspectForgotten caught by "suspects::a_wrong_entry_of_the_last_group_is_kept_and_suspect_in_this_life_and_in_later_ones",
+    /// What was suspect is called damaged. Breaks: damage is what was acknowledged for certain.
+    SuspectCalledDamaged caught by "suspects::a_wrong_entry_of_the_last_group_is_kept_and_suspect_in_this_life_and_in_later_ones",
+    /// Loss that was accepted costs no hard state. Breaks: a vote never goes back unnoticed.
+    LossNotSaid caught by "accept_loss::damage_below_the_watermark_is_refused_and_given_up_only_when_told_so",
+    /// Proven damage ends the log also when nobody accepted the loss. Breaks: damage is never truncated.
+    LossAlwaysAccepted caught by "accept_loss::damage_below_the_watermark_is_refused_and_given_up_only_when_told_so",
     /// A segment gets its footer before its records are durable. Breaks: a footer proves its records.
     SealedBeforeSync caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// A lookup denies an entry that is damaged. Breaks: a lookup denies only what is certain.

@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) sealing: Mutex<VecDeque<(Arc<Segment>, u32)>>,
     pub(crate) upkeep: Signal,
     pub(crate) pool: Signal,
+    pub(crate) scrub: Signal,
     listeners: Vec<Arc<dyn EventListener>>,
 }
 
@@ -80,6 +81,7 @@ impl Shared {
             sealing: Mutex::default(),
             upkeep: Signal::default(),
             pool: Signal::default(),
+            scrub: Signal::default(),
             listeners,
         }
     }
@@ -197,6 +199,10 @@ impl Signal {
 
     /// Sleeps until raised, or for `at_most`. False when the thread should end.
     pub(crate) fn wait(&self, at_most: Duration) -> bool {
+        // Whoever waited here before may have taken the signal that came with the stop.
+        if self.stopped() {
+            return false;
+        }
         let mut raised = lock(&self.raised);
         if !*raised {
             raised = self.changed.wait_timeout(raised, at_most).unwrap_or_else(PoisonError::into_inner).0;

@@ -67,6 +67,14 @@ fn every_subset_of_up_to_ten_pending_changes_leaves_a_prefix_that_holds_all_that
 }
 
 #[test]
+fn garbage_in_the_sectors_that_were_being_written_is_dropped_or_in_doubt_and_costs_nothing_acknowledged() {
+    let counts = explorer().garbled(&Workload::named(), &setups());
+    println!("garbled sectors: {counts}");
+    assert!(counts.violations.is_empty(), "{counts}");
+    assert!(counts.crash_recoveries >= 20_000 * scale() && counts.doubtful > 0, "{counts}");
+}
+
+#[test]
 fn a_crash_inside_recovery_starts_over_and_loses_nothing() {
     check("crashes inside recovery", &explorer().nested(&Workload::named(), &setups(), 4));
 }

@@ -6,8 +6,8 @@
 
 use raftwood::vfs::sim::{EDQUOT, EIO, ENOSPC, Fault, LossPolicy, Moment, OpKind, SimVfs};
 use raftwood::{
-    Background, Compression, Durability, Engine, EntryId, Error, ErrorKind, Health, Options, Pool, Purge,
-    ReadLimit, RegionId, ScrubOptions,
+    Background, Compression, Durability, Engine, EntryId, Error, ErrorKind, HardStateHealth, Health, Options,
+    Pool, Purge, ReadLimit, RegionId, ScrubOptions,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -292,7 +292,10 @@ fn a_missing_middle_file_is_named_and_the_older_ones_still_count() {
         }
     }
     let expected = vec![(lost[0], *lost.last().unwrap())];
-    assert_eq!(engine.region(R).health(), Health::Damaged { ranges: expected, hard_state_lost: false });
+    assert_eq!(
+        engine.region(R).health(),
+        Health::Damaged { ranges: expected, hard_state: HardStateHealth::Known }
+    );
     holds(&engine, OTHER, [1], 100);
 }
 

@@ -12,7 +12,7 @@ mod stores;
 
 use fixture::*;
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Durability, Engine, EntryId, ErrorKind, Health, Lookup, RegionId};
+use raftwood::{Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Lookup, RegionId};
 use stores::{DIR, options};
 
 fn vote(engine: &Engine, region: RegionId, vote: &str, durability: Durability) {
@@ -31,7 +31,8 @@ fn find_vote(vfs: &SimVfs, vote: &str) -> std::path::PathBuf {
 }
 
 fn has_lost_its_vote(engine: &Engine, region: RegionId) -> bool {
-    let lost = matches!(engine.region(region).health(), Health::Damaged { hard_state_lost: true, .. });
+    let lost =
+        matches!(engine.region(region).health(), Health::Damaged { hard_state: HardStateHealth::Lost, .. });
     let asked = engine.region(region).hard_state_or_lost();
     match &asked {
         Ok(known) => assert_eq!(known, &engine.region(region).hard_state()),

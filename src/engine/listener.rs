@@ -34,6 +34,15 @@ pub enum Event<'a> {
         /// Bytes that the cleaner moved.
         moved_bytes: u64,
     },
+    /// A [background scrub](crate::Options::scrub_every) ended. What it found was told as it was found.
+    Scrubbed {
+        /// Live entries that were verified.
+        entries: u64,
+        /// Entries that are damaged.
+        damaged: u64,
+        /// Headers, descriptions and checkpoints that had rotted, and footers that were built anew.
+        mended: u64,
+    },
     /// A sync has been running for long.
     SyncStalled {
         /// For how long, when this was noticed.

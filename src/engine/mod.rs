@@ -1,6 +1,7 @@
 //! The public face: an open engine.
 
 pub(crate) mod batch;
+mod check;
 pub(crate) mod digest;
 mod fetch;
 pub(crate) mod listener;
@@ -318,7 +319,12 @@ impl Engine {
     }
 
     /// Reads every live entry from its file and verifies it, and the footers too. What is damaged is noted in its region,
-    /// told to the listeners, and listed; footers are built anew. Runs beside everything else, at a limited rate.
+    /// told to the listeners, and listed; footers are built anew. So are checkpoints, and what lives in a segment whose headers
+    /// or descriptions have rotted is moved, before anything needs them. Runs beside everything else, at a limited rate;
+    /// [`Options::scrub_every`] does it in the background.
+    ///
+    /// # Errors
+    /// `Closed` when the engine is closed meanwhile, `Io` from the operating system. What is found is no error.
     pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
         purge::scrub(self.store(), options)
     }

@@ -21,7 +21,7 @@ use crate::segment::scan::FIRST_RECORD;
 use crate::store::{Checkpoints, Shared, Store};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
-use crate::types::{Durability, Lsn};
+use crate::types::{Durability, Lsn, RegionId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -152,11 +152,10 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
             }
         }
     }
-    for (region, index) in r.tail.iter().flat_map(|t| t.damaged.iter().copied()) {
-        store.table.get_or_create(region).write().note_damage(index);
-    }
-    if report.assumed_torn {
-        report.hard_states_lost = lose_hard_states(&store)?;
+    let suspects: Vec<_> = r.tail.iter().flat_map(|t| t.suspects.iter().copied()).collect();
+    let votes_lost = report.assumed_torn || report.accepted_loss && !planted(Bug::LossNotSaid);
+    if votes_lost || !suspects.is_empty() {
+        report.hard_states_lost = note_doubts(&store, &suspects, votes_lost)?;
     }
     store.committer.end_recovery(r.cut)?;
     // Nothing of these is needed any more, now that the tail is durable elsewhere.
@@ -179,7 +178,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         });
     }
     store.report(store.factory.keep_reserve());
-    if report.bad_checkpoints > 0 || report.assumed_torn {
+    if report.bad_checkpoints > 0 || votes_lost {
         // Two good ones again, before anything relies on the older alone.
         let _one = crate::store::lock(&store.upkeep);
         purge::checkpoint(&store)?;
@@ -194,21 +193,26 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     Ok(engine)
 }
 
-/// Notes that every region's newest hard state may have been dropped, and returns how many regions that are.
+/// Notes which entries may have been acknowledged and are wrong and, if records were dropped that may have been acknowledged,
+/// that every region's newest hard state may have been in them. Returns of how many regions.
 ///
-/// It is in a checkpoint before the log is cut off where the record was: the next life will find nothing that is wrong. And
-/// what the checkpoint says is behind all records of the lives before, so that none of them sets the old one again.
-fn lose_hard_states(store: &Store) -> Result<u64> {
+/// It is in a checkpoint before the log is cut off where the records were: the next life will find nothing that is wrong. And
+/// what the checkpoint says is behind all records of the lives before, so that none of them is replayed as if it were good.
+fn note_doubts(store: &Store, suspects: &[(RegionId, u64)], votes_lost: bool) -> Result<u64> {
     let (active, offset) = store.committer.active();
     if offset > FIRST_RECORD {
         store.committer.roll(active.id)?;
     }
     let (active, _) = store.committer.active();
+    let as_of = Lsn::new(active.id, FIRST_RECORD);
+    for &(region, index) in suspects {
+        store.table.get_or_create(region).write().suspect(index, as_of);
+    }
     let mut lost = 0;
-    for cell in store.table.cells() {
+    for cell in store.table.cells().filter(|_| votes_lost) {
         let mut state = cell.write();
         if state.exists {
-            state.lose_hard_state(Lsn::new(active.id, FIRST_RECORD));
+            state.lose_hard_state(as_of);
             lost += 1;
         }
     }

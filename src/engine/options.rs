@@ -3,12 +3,14 @@
 use crate::engine::Engine;
 use crate::engine::listener::EventListener;
 use crate::engine::reader::Reader;
+use crate::engine::report::ScrubOptions;
 use crate::error::{Error, Result};
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::vfs::{OsVfs, Vfs};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Whether payloads are compressed on their way to the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -118,13 +120,21 @@ pub enum Background {
     Manual,
 }
 
-/// What open does with a last commit group that is whole in its headers and wrong in its bytes, when nothing proves
-/// whether it was ever acknowledged.
+/// What open does with an end of the log that is wrong.
+///
+/// | the end of the log                                            | `Prove`  | `AssumeTorn` | `AcceptLoss` |
+/// |---------------------------------------------------------------|----------|--------------|--------------|
+/// | torn, visibly                                                 | dropped  | dropped      | dropped      |
+/// | doubtful, and it says what it was: payloads are wrong         | [suspect](crate::Health::Suspect) | dropped | suspect |
+/// | doubtful, and unreadable                                      | refused  | dropped      | dropped      |
+/// | acknowledged for certain, and unreadable or missing           | refused  | refused      | dropped      |
+///
+/// A refused open has changed nothing. What is dropped other than as torn is a loss, and every region says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum TailPolicy {
     /// Believe a tear only on evidence (a sector that is still zero or of the file's older life, or the file ends
-    /// inside); otherwise open refuses and names the bytes. The default.
+    /// inside). Otherwise entries are fenced, or open refuses and names the bytes. The default.
     #[default]
     Prove,
     /// Take it for torn: drop it. Only after you decided so for this store. Where nothing proves that it was torn, the
@@ -132,6 +142,13 @@ pub enum TailPolicy {
     /// state is lost, in later lives too, until the region sets one. A region that was created in what was dropped is
     /// not there at all.
     AssumeTorn,
+    /// End the log before the first record that cannot be read, also where a later one proves that it was acknowledged: the
+    /// batches from there on are gone, in all their regions. The last resort for a store that refuses to open, with replicas
+    /// that still have everything. As with `AssumeTorn` every region's hard state counts as lost from then on: none may vote
+    /// before it was given a hard state known from elsewhere, and none has all the entries that it had promised to have, so
+    /// the safe way on is to let this node's replicas join anew. What is known to be gone is in
+    /// [`OpenReport::damage`](crate::OpenReport::damage).
+    AcceptLoss,
 }
 
 /// Options of an engine, in the manner of `std::fs::OpenOptions`.
@@ -151,7 +168,8 @@ pub struct Options {
     pub(crate) tail_policy: TailPolicy,
     pub(crate) background: Background,
     pub(crate) in_flight_bytes_max: usize,
-    pub(crate) stall_after: std::time::Duration,
+    pub(crate) stall_after: Duration,
+    pub(crate) scrub: Option<(Duration, ScrubOptions)>,
     pub(crate) salts: crate::segment::pool::SaltSource,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) listeners: Vec<Arc<dyn EventListener>>,
@@ -192,7 +210,8 @@ impl Options {
             tail_policy: TailPolicy::Prove,
             background: Background::Threads,
             in_flight_bytes_max: 64 << 20,
-            stall_after: std::time::Duration::from_millis(500),
+            stall_after: Duration::from_millis(500),
+            scrub: None,
             salts: crate::segment::pool::SaltSource::random(),
             vfs: Arc::new(OsVfs::default()),
             listeners: Vec::new(),
@@ -206,14 +225,14 @@ impl Options {
     /// regions; `Unsupported` for a newer format; `NoSpace`, `Io` from the operating system. Nothing that was
     /// acknowledged is changed or removed by a failed open.
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Engine> {
-        self.check()?;
+        self.validate()?;
         Engine::open_with(dir.as_ref(), self.clone())
     }
 
     /// Opens `dir` for inspection: takes no lock, writes nothing, and may stand beside a running engine, in which
     /// case it shows what was on disk at about this moment.
     pub fn open_read_only(&self, dir: impl AsRef<Path>) -> Result<Reader> {
-        self.check()?;
+        self.validate()?;
         Reader::open_with(dir.as_ref(), self.clone())
     }
 
@@ -270,8 +289,17 @@ impl Options {
     }
 
     /// How long one sync may take before listeners hear of a stall. Default 500 ms.
-    pub fn stall_after(mut self, after: std::time::Duration) -> Options {
+    pub fn stall_after(mut self, after: Duration) -> Options {
         self.stall_after = after;
+        self
+    }
+
+    /// [Scrubs](crate::Engine::scrub) the store in the background, so long after the open and after the end of each scrub before.
+    /// What it finds is told to the listeners. Rot that nobody looks at adds up until a replica is needed that has it too: a
+    /// store whose entries live for hours or more wants this, one whose entries are gone in seconds does not. Costs the
+    /// reads, at the rate of `options`. Default never.
+    pub fn scrub_every(mut self, pause: Duration, options: ScrubOptions) -> Options {
+        self.scrub = Some((pause, options));
         self
     }
 
@@ -295,7 +323,7 @@ impl Options {
         self
     }
 
-    fn check(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         let s = self.segment_bytes;
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&s) || !s.is_multiple_of(4096) {
             return Err(Error::invalid(format!(

@@ -2,12 +2,13 @@
 
 use crate::engine::Engine;
 use crate::engine::digest::Digest;
-use crate::engine::report::{Health, Lookup, RegionStats};
+use crate::engine::report::{HardStateHealth, Health, Lookup, RegionStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
-use crate::index::{Damage, Extent, RegionState, TermAt};
+use crate::index::{Extent, RegionState, TermAt};
 use crate::planted::{Bug, planted};
 use crate::purge;
+use crate::recovery;
 use crate::segment::{Segment, rebuild_footer};
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
 use bytes::Bytes;
@@ -140,9 +141,10 @@ impl Region {
             Err(Failed::At(index, segment, e)) if e.kind() == ErrorKind::Damaged => (index, segment, e),
             Err(e) => return Err(e.into_error()),
         };
-        let known = |d: &Damage| d.ranges.iter().any(|r| (r.0..=r.1).contains(&index));
-        if self.with(|s| s.damage.as_deref().is_some_and(known)) {
-            return Err(error);
+        match self.with(|s| s.damage.as_deref().map(|d| (d.covers(index), d.suspect.covers(index)))) {
+            Some((_, true)) => return Err(error.reworded(recovery::doubt(index))),
+            Some((true, _)) => return Err(error),
+            _ => {}
         }
         if segment.footer().is_some() && rebuild_footer(&segment).is_ok() {
             match read() {
@@ -317,17 +319,28 @@ impl Region {
     pub fn health(&self) -> Health {
         self.with(|s| match &s.damage {
             None => Health::Healthy,
-            Some(d) => Health::Damaged { ranges: d.ranges.clone(), hard_state_lost: d.hard_state_lost },
+            Some(d) if d.proven.is_empty() && !d.hard_state_lost => {
+                Health::Suspect { ranges: d.suspect.clone().into_vec() }
+            }
+            Some(d) => Health::Damaged {
+                ranges: d.unreadable().into_vec(),
+                hard_state: match d.hard_state_lost {
+                    true => HardStateHealth::Lost,
+                    false => HardStateHealth::Known,
+                },
+            },
         })
     }
 
     /// What may be said to a peer that asks whether the entry is here. `DontHave` only when that is certain.
     pub fn lookup(&self, id: EntryId) -> Lookup {
+        let suspect = self.with(|s| s.damage.as_deref().is_some_and(|d| d.suspect.covers(id.index)));
         match self.term(id.index) {
             Ok(term) if term != id.term => Lookup::DontHave,
             Ok(_) => match self.entry(id.index) {
                 Ok(_) => Lookup::Have,
                 Err(_) if planted(Bug::DamagedDenied) => Lookup::DontHave,
+                Err(_) if suspect => Lookup::Unknown,
                 Err(e) if e.kind() == ErrorKind::Damaged => Lookup::HaveDamaged,
                 Err(_) => Lookup::Unknown,
             },

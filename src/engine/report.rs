@@ -35,10 +35,15 @@ pub struct OpenReport {
     /// Whether a record was dropped for the only reason that [`TailPolicy::AssumeTorn`](crate::TailPolicy::AssumeTorn)
     /// says so. It may have been acknowledged.
     pub assumed_torn: bool,
+    /// Whether acknowledged batches were dropped because [`TailPolicy::AcceptLoss`](crate::TailPolicy::AcceptLoss) says so.
+    pub accepted_loss: bool,
     /// Regions whose hard state may have been in it, that is all of them: their health says so until it is set again.
     pub hard_states_lost: u64,
     /// Damage that was found; see [`ErrorKind::Damaged`](crate::ErrorKind::Damaged).
     pub damage: Vec<Error>,
+    /// Entries of the last batches that are wrong, and of which nothing says whether they were acknowledged; see
+    /// [`Health::Suspect`].
+    pub suspects: Vec<Error>,
     /// Names in the directory that are not of this store; left alone.
     pub foreign: Vec<String>,
     /// Leftovers of interrupted work that were removed.
@@ -113,8 +118,56 @@ pub struct ScrubReport {
     pub bytes: u64,
     /// Footers that were damaged and built anew.
     pub footers_rebuilt: u64,
+    /// Records whose header and description were verified, and whose segment's header was.
+    pub records: u64,
     /// Each damaged entry, named.
     pub damage: Vec<Error>,
+    /// What is wrong with that which holds the entries: headers and descriptions of records, headers of segments, checkpoints.
+    /// No entry is lost by it, and it was made good: what lives in such a segment was moved, checkpoints were written anew.
+    pub rot: Vec<Error>,
+    /// Segments that entries were moved out of for that.
+    pub segments_moved: u64,
+    /// Checkpoints written for that.
+    pub checkpoints_written: u64,
+}
+
+/// What [`Options::check`](crate::Options::check) found. Nothing of it was changed.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// An engine has the store open: the end of its log was not judged.
+    pub in_use: bool,
+    /// Why the store cannot be opened as it is. What else is reported is then what
+    /// [`TailPolicy::AcceptLoss`](crate::TailPolicy::AcceptLoss) would leave, if that could be found out.
+    pub refusals: Vec<Error>,
+    /// Acknowledged bytes that are wrong or missing, each entry or segment named.
+    pub damage: Vec<Error>,
+    /// Entries of the last batches that are wrong, and of which nothing says whether they were acknowledged.
+    pub suspects: Vec<Error>,
+    /// What is wrong and costs nothing: headers, descriptions, footers, checkpoints. Opening the store and
+    /// [`scrub`](crate::Engine::scrub)bing it makes it good.
+    pub rot: Vec<Error>,
+    /// Regions in the store.
+    pub regions: u64,
+    /// Segments, cold ones included.
+    pub segments: u64,
+    /// Records whose header and description were read.
+    pub records: u64,
+    /// Live entries that were verified.
+    pub entries: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Bytes behind the last whole batch that were never acknowledged, and are dropped by the next open.
+    pub torn_bytes: u64,
+    /// Names in the directory that are not of this store.
+    pub foreign: Vec<String>,
+}
+
+impl CheckReport {
+    /// Whether everything is as it was written.
+    pub fn is_clean(&self) -> bool {
+        [&self.refusals, &self.damage, &self.suspects, &self.rot].iter().all(|found| found.is_empty())
+    }
 }
 
 /// A region that keeps old segments alive; compacting it would give space back.
@@ -197,14 +250,30 @@ pub struct Stats {
 pub enum Health {
     /// As far as was looked.
     Healthy,
-    /// Acknowledged bytes are wrong or missing.
-    Damaged {
+    /// Entries of the last batches before a crash are wrong, and nothing says whether they were ever acknowledged: they may
+    /// be torn, or rotten. They are kept and fenced, as damaged ones are; all else goes on. An append over them, a
+    /// compaction, a reset or a [`repair`](crate::Region::repair) ends it.
+    Suspect {
         /// Inclusive ranges of indexes that cannot be read.
         ranges: Vec<(u64, u64)>,
-        /// The hard state may be older than what was acknowledged: the region must not vote, and not campaign, until it
-        /// has set one that it has from elsewhere, or has joined anew. Setting it, or destroying the region, ends this.
-        hard_state_lost: bool,
     },
+    /// Acknowledged bytes are wrong or missing.
+    Damaged {
+        /// Inclusive ranges of indexes that cannot be read, those that are only suspect among them.
+        ranges: Vec<(u64, u64)>,
+        /// Whether term and vote can be trusted.
+        hard_state: HardStateHealth,
+    },
+}
+
+/// Whether the hard state of a region is the one that was last acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HardStateHealth {
+    /// It is.
+    Known,
+    /// It may be an older one: the region must not vote, and not campaign, until it has set one that it has from elsewhere,
+    /// or has joined anew. Setting it, or destroying the region, ends this.
+    Lost,
 }
 
 /// What may be said to a peer that asks for an entry.
@@ -217,6 +286,6 @@ pub enum Lookup {
     HaveDamaged,
     /// It was certainly never acknowledged here, or was discarded.
     DontHave,
-    /// It may have been here: compacted, or the region is damaged.
+    /// It may have been here: compacted, suspect, or the region is damaged.
     Unknown,
 }

@@ -2,6 +2,7 @@
 
 use crate::engine::listener::Event;
 use crate::engine::options::Background;
+use crate::engine::report::ScrubOptions;
 use crate::error::{Error, Result};
 use crate::purge;
 use crate::store::{Store, lock};
@@ -18,7 +19,8 @@ const IDLE: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub(crate) struct Threads {
     store: Option<Arc<Store>>,
-    upkeep: Mutex<Option<JoinHandle<()>>>,
+    /// What writes checkpoints: ended before the last one is written.
+    upkeep: Mutex<Vec<JoinHandle<()>>>,
     others: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
 }
@@ -47,7 +49,17 @@ impl Threads {
         if store.options.background == Background::Threads {
             let s = store.clone();
             let handle = spawn("raftwood-upkeep", move || upkeep(&s))?;
-            *lock(&self.upkeep) = Some(handle);
+            lock(&self.upkeep).push(handle);
+        }
+        if let (Background::Threads, Some((pause, options))) = (store.options.background, store.options.scrub)
+        {
+            let s = store.clone();
+            let handle = spawn("raftwood-scrub", move || {
+                while s.shared.scrub.wait(pause) {
+                    scrub(&s, &options);
+                }
+            })?;
+            lock(&self.upkeep).push(handle);
         }
         Ok(())
     }
@@ -59,8 +71,9 @@ impl Threads {
         }
         if let Some(store) = &self.store {
             store.shared.upkeep.stop();
+            store.shared.scrub.stop();
         }
-        if let Some(thread) = lock(&self.upkeep).take() {
+        for thread in std::mem::take(&mut *lock(&self.upkeep)) {
             join(thread);
         }
         true
@@ -88,6 +101,17 @@ fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>
     thread::Builder::new().name(name.to_string()).spawn(f).map_err(|e| {
         Error::new(crate::ErrorKind::Io, format!("starting the thread {name} failed: {e}")).caused_by(e)
     })
+}
+
+fn scrub(store: &Store, options: &ScrubOptions) {
+    match purge::scrub(store, options) {
+        Ok(report) => store.shared.tell(&Event::Scrubbed {
+            entries: report.entries,
+            damaged: report.damage.len() as u64,
+            mended: report.rot.len() as u64 + report.footers_rebuilt,
+        }),
+        Err(e) => store.report(Err(e)),
+    }
 }
 
 fn upkeep(store: &Arc<Store>) {

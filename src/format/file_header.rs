@@ -185,6 +185,13 @@ impl FileHeader {
             first => first,
         }
     }
+
+    /// Where the copies in a segment's first block stand that are not right.
+    pub(crate) fn rotten_copies(block: &[u8]) -> Vec<u32> {
+        let copies = [0, SECOND_COPY_AT].into_iter();
+        let rotten = |at: &usize| block.get(*at..).is_none_or(|copy| FileHeader::decode(copy).is_err());
+        copies.filter(rotten).map(|at| at as u32).collect()
+    }
 }
 
 /// The version that this release writes, and the newest that it reads.

@@ -16,12 +16,14 @@
 //!   reference count.
 //! - Whether an entry exists is decided by the extents alone. A footer may list entries that are long dead.
 
+mod damage;
 mod extent;
 mod plan;
 mod region;
 mod table;
 
+pub(crate) use damage::Damage;
 pub(crate) use extent::Extent;
 pub(crate) use plan::{Doomed, compaction_term, plan};
-pub(crate) use region::{Damage, RegionState, TermAt};
+pub(crate) use region::{RegionState, TermAt};
 pub(crate) use table::Table;

@@ -3,6 +3,7 @@
 //! Live writes apply operations one by one; recovery applies the net effect of a segment ([`RegionDelta`]). Both end
 //! in the same few primitives here, so they cannot drift apart.
 
+use super::damage::Damage;
 use super::extent::Extent;
 use crate::codec::Malformed;
 use crate::error::Result;
@@ -33,15 +34,6 @@ pub(crate) struct RegionState {
     pub(crate) touched: Lsn,
     /// What is known to be damaged; almost always nothing.
     pub(crate) damage: Option<Box<Damage>>,
-}
-
-/// Known damage of one region.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Damage {
-    /// Inclusive, ascending.
-    pub(crate) ranges: Vec<(u64, u64)>,
-    /// Term and vote may be older than what was acknowledged.
-    pub(crate) hard_state_lost: bool,
 }
 
 /// What can be said of the term at an index.
@@ -194,10 +186,7 @@ impl RegionState {
     pub(crate) fn set_hard_state(&mut self, value: &Bytes) {
         self.exists = true;
         self.hard_state = Some(value.clone());
-        if let Some(damage) = &mut self.damage {
-            damage.hard_state_lost = false;
-        }
-        self.trim_damage(|a, b| Some((a, b)));
+        self.edit_damage(|damage| damage.hard_state_lost = false);
     }
 
     /// The hard state that is known may not be the newest that was acknowledged. Replay of anything before `as_of` would
@@ -225,44 +214,40 @@ impl RegionState {
 
     /// The entry at `index` is known to be damaged.
     pub(crate) fn note_damage(&mut self, index: u64) {
-        if self.extent(index).is_none() {
+        if self.extent(index).is_none() || self.damage.as_ref().is_some_and(|d| d.covers(index)) {
             return;
         }
-        let ranges = &mut self.damage.get_or_insert_default().ranges;
-        let at = ranges.partition_point(|r| r.1 < index);
-        match ranges.get(at) {
-            Some(r) if r.0 <= index => return,
-            _ if planted(Bug::NeighboursFenced) => ranges.insert(at, (index.saturating_sub(1), index + 1)),
-            _ => ranges.insert(at, (index, index)),
-        }
-        // Neighbours become one range.
-        let mut merged: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
-        for (a, b) in ranges.drain(..) {
-            match merged.last_mut() {
-                Some(last) if last.1 + 1 >= a => last.1 = last.1.max(b),
-                _ => merged.push((a, b)),
+        let beside = u64::from(planted(Bug::NeighboursFenced));
+        let damage = self.damage.get_or_insert_default();
+        damage.proven.insert(index.saturating_sub(beside), index + beside);
+    }
+
+    /// The entry at `index` cannot be read, and nothing says whether it was acknowledged. Replay of anything before `as_of`
+    /// would take it for one that was: that is in this state already.
+    pub(crate) fn suspect(&mut self, index: u64, as_of: Lsn) {
+        if self.extent(index).is_some() {
+            let damage = self.damage.get_or_insert_default();
+            match planted(Bug::SuspectCalledDamaged) {
+                true => damage.proven.insert(index, index),
+                false => damage.suspect.insert(index, index),
             }
+            self.touched = self.touched.max(as_of);
         }
-        *ranges = merged;
     }
 
     /// The entries at these indexes are right, or were healed.
     pub(crate) fn forget_damage(&mut self, indexes: Range<u64>) {
-        if let Some(damage) = &mut self.damage {
-            for (a, b) in std::mem::take(&mut damage.ranges) {
-                let before = (a < indexes.start).then(|| (a, b.min(indexes.start - 1)));
-                let after = (b >= indexes.end).then(|| (a.max(indexes.end), b));
-                damage.ranges.extend(before);
-                damage.ranges.extend(after);
-            }
-        }
-        self.trim_damage(|a, b| Some((a, b)));
+        self.edit_damage(|damage| damage.remove(&indexes));
     }
 
     fn trim_damage(&mut self, keep: impl Fn(u64, u64) -> Option<(u64, u64)>) {
+        self.edit_damage(|damage| damage.trim(keep));
+    }
+
+    fn edit_damage(&mut self, edit: impl FnOnce(&mut Damage)) {
         if let Some(damage) = &mut self.damage {
-            damage.ranges = damage.ranges.iter().filter_map(|&(a, b)| keep(a, b)).collect();
-            if damage.ranges.is_empty() && !damage.hard_state_lost {
+            edit(damage);
+            if damage.is_none() {
                 self.damage = None;
             }
         }
@@ -342,15 +327,17 @@ impl RegionState {
 
     /// Damage that the next open would not find by itself. That of a segment that cannot be read it would, and by then
     /// the file may be back.
-    fn lasting_damage(&self) -> Vec<(u64, u64)> {
-        let Some(damage) = &self.damage else { return Vec::new() };
+    fn lasting_damage(&self) -> Damage {
+        let mut damage = self.damage.as_deref().cloned().unwrap_or_default();
         let lost =
             |a: u64, b: u64| self.extents.iter().any(|e| e.segment.is_lost && e.first <= a && b <= e.last);
-        damage.ranges.iter().copied().filter(|&(a, b)| !lost(a, b)).collect()
+        damage.trim(|a, b| if lost(a, b) { None } else { Some((a, b)) });
+        damage
     }
 
     /// As a checkpoint keeps it.
     pub(crate) fn record(&self, region: RegionId) -> RegionRecord {
+        let damage = if planted(Bug::DamageForgotten) { Damage::default() } else { self.lasting_damage() };
         RegionRecord {
             region,
             as_of: self.touched.segment(),
@@ -359,7 +346,8 @@ impl RegionState {
             hard_state: self.hard_state.clone(),
             kv: self.kv.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             extents: self.extents.iter().map(Extent::record).collect(),
-            damage: if planted(Bug::DamageForgotten) { Vec::new() } else { self.lasting_damage() },
+            damage: damage.proven.into_vec(),
+            suspect: if planted(Bug::SuspectForgotten) { Vec::new() } else { damage.suspect.into_vec() },
             hard_state_lost: self.damage.as_ref().is_some_and(|d| d.hard_state_lost),
         }
     }

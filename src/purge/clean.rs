@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, EntryMeta, Install, Op, Section, TermRun};
 use crate::format::footer::{Footer, FooterBuilder, Tail};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
-use crate::index::Extent;
+use crate::index::{Damage, Extent};
 use crate::planted::{Bug, planted};
 use crate::segment::pool::ColdFile;
 use crate::segment::scan::FIRST_RECORD;
@@ -74,11 +74,19 @@ fn victims(store: &Store) -> Vec<Arc<Segment>> {
 }
 
 /// A piece of a region that still lies in a victim.
-struct Piece {
+pub(super) struct Piece {
     region: RegionId,
     extent: Extent,
     /// What is known to be damaged of the region.
-    damage: Vec<(u64, u64)>,
+    damage: Option<Box<Damage>>,
+}
+
+impl Piece {
+    /// Bytes that it takes in a cold segment at most: a description takes 9 bytes an entry and some for the section. The bytes of
+    /// trimmed extents are estimates: a file that turns out larger than was reserved grows.
+    pub(super) fn bound(&self) -> u64 {
+        self.extent.bytes + self.extent.count() * 9 + 128
+    }
 }
 
 /// Moves what lives in the best victims into one cold segment. False when there was nothing to move.
@@ -88,14 +96,11 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport) -> Result<bool> {
         // A row of its index that rotted would look like a damaged entry.
         store.report(mend_footer(store, victim).map(drop));
     }
-    let mut pieces = collect(store, &victims)?;
+    let pieces = live_pieces(store, &victims);
     if pieces.is_empty() {
         return Ok(false);
     }
-    pieces.sort_by_key(|p| (p.region, p.extent.first));
-    // A description takes at most 9 bytes an entry and some for the section. The bytes of trimmed extents are estimates:
-    // a file that turns out larger than was reserved grows.
-    let bound = pieces.iter().map(|p| p.extent.bytes + p.extent.count() * 9 + 128).sum();
+    let bound = pieces.iter().map(Piece::bound).sum();
     let mut moved = 0;
     let cold = write_cold(store, bound, |w| {
         pieces.iter().try_for_each(|p| w.piece(p))?;
@@ -111,24 +116,28 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport) -> Result<bool> {
     Ok(true)
 }
 
-fn collect(store: &Store, victims: &[Arc<Segment>]) -> Result<Vec<Piece>> {
+/// What lives in these segments, sorted by region and index.
+pub(super) fn live_pieces(store: &Store, victims: &[Arc<Segment>]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for victim in victims {
-        let Some(footer) = victim.footer() else { continue };
-        let mut last = None;
-        for i in 0..footer.range_count() {
-            let Some(region) = footer.range(i).map(|r| r.region()) else { continue };
-            if last.replace(region) == Some(region) {
-                continue;
-            }
+        for region in regions_in(store, victim) {
             let Some(cell) = store.table.get(region) else { continue };
             let state = cell.read();
             let here = state.extents.iter().filter(|e| e.segment.id == victim.id);
-            let damage = state.damage.as_ref().map_or_else(Vec::new, |d| d.ranges.clone());
-            pieces.extend(here.cloned().map(|extent| Piece { region, extent, damage: damage.clone() }));
+            pieces.extend(here.cloned().map(|extent| Piece { region, extent, damage: state.damage.clone() }));
         }
     }
-    Ok(pieces)
+    pieces.sort_by_key(|p| (p.region, p.extent.first));
+    pieces
+}
+
+/// The regions that a segment may hold entries of: those that its footer names, all where it has none.
+fn regions_in(store: &Store, segment: &Segment) -> Vec<RegionId> {
+    let Some(footer) = segment.footer() else { return store.table.cells().map(|c| c.id).collect() };
+    let named = (0..footer.range_count()).filter_map(|i| footer.range(i).map(|r| r.region()));
+    let mut regions: Vec<RegionId> = named.collect();
+    regions.dedup();
+    regions
 }
 
 /// A cold segment being written.
@@ -200,11 +209,10 @@ impl Writer<'_> {
 
     /// Adds the entries of a piece. Damaged ones stay where they are, so that a repair or an older copy of the file can
     /// still bring them back.
-    fn piece(&mut self, piece: &Piece) -> Result<()> {
+    pub(super) fn piece(&mut self, piece: &Piece) -> Result<()> {
         let (region, e) = (piece.region, &piece.extent);
         for index in e.first..=e.last {
-            let known = |r: &(u64, u64)| (r.0..=r.1).contains(&index);
-            if piece.damage.iter().any(known) {
+            if piece.damage.as_ref().is_some_and(|d| d.covers(index)) {
                 continue;
             }
             let read = e.loc(region, index).and_then(|loc| {

@@ -24,7 +24,7 @@ pub(crate) use checkpoint::{checkpoint, checkpoint_if_due, first_checkpoint, fir
 pub(crate) use clean::clean as clean_once;
 pub(crate) use clean::relocate;
 pub(crate) use repair::repair;
-pub(crate) use scrub::scrub;
+pub(crate) use scrub::{Pace, scrub, verify};
 pub(crate) use seal::seal_due;
 
 use crate::engine::listener::Event;
@@ -107,7 +107,7 @@ fn mark_dead(store: &Store) {
     let now = store.committer.accepted();
     for segment in store.shared.segments() {
         // Unsealed ones wait: their footer may be needed by the next open.
-        if (segment.footer().is_some() || segment.is_lost) && segment.live_entries() == 0 {
+        if segment.is_settled() && segment.live_entries() == 0 {
             let _ = segment.dead_since.set(now);
         }
     }

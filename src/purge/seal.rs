@@ -24,6 +24,7 @@ pub(crate) fn seal_due(store: &Store) -> Result<()> {
         }
         match seal(store, &segment, end) {
             Err(error) if error.kind() == ErrorKind::Damaged => {
+                segment.unsealable.store(true, Ordering::Release);
                 store.shared.tell(&Event::Damage { error: &error });
             }
             sealed => sealed?,
@@ -54,8 +55,7 @@ fn seal(store: &Store, segment: &Arc<Segment>, end: u32) -> Result<()> {
 /// Builds the footer anew if any part of it is wrong, on disk too. Whether it was.
 pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<bool> {
     let Some(footer) = segment.footer() else { return Ok(false) };
-    let listed = (0..footer.range_count()).all(|i| footer.range(i).is_some_and(|r| r.verify_locs()));
-    if listed && footer.deltas().is_ok() && footer.installs().is_ok() {
+    if footer.is_right() {
         return Ok(false);
     }
     let built = build_footer(segment, segment.sealed_end())?;

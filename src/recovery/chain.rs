@@ -12,6 +12,7 @@
 //! | a valid record with a watermark beyond the hole                 | damage: the hole was acknowledged |
 
 use super::files::Opened;
+use super::judge::refuse;
 use super::tail::{self, TailRecord};
 use super::{Purpose, footer_on_disk};
 use crate::engine::options::Options;
@@ -24,6 +25,7 @@ use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
 use crate::types::Lsn;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The log, followed to its end.
@@ -77,7 +79,7 @@ pub(super) fn follow(
             }
             continue;
         }
-        links.push(read_link(segment, footer, &mut watermark, report)?);
+        links.push(read_link(segment, footer, &mut watermark, options, report)?);
     }
     for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold && !s.is_lost) {
         if let Some(footer) = footer_on_disk(options, segment) {
@@ -91,11 +93,14 @@ pub(super) fn follow(
     let log = thread(&mut links, checkpoint.start_segment, watermark);
     let hole = log.last().map(|&at| Lsn::new(links[at].segment.id, links[at].end));
     let hole = hole.unwrap_or(Lsn::new(checkpoint.start_segment, FIRST_RECORD));
-    judge_hole(&links, hole, report)?;
+    let mut proof = judge_hole(&links, hole, report);
     // No record may claim that more was durable than there is.
-    let proven = watermark.segment() >= checkpoint.start_segment && !planted(Bug::HoleTakenForTear);
-    if watermark > hole && proven {
-        return Err(acknowledged_hole(&links, hole, watermark));
+    if watermark > hole && watermark.segment() >= checkpoint.start_segment {
+        proof = proof.max(Some(watermark));
+    }
+    let proof = proof.filter(|_| !planted(Bug::HoleTakenForTear));
+    if let Some(watermark) = proof {
+        refuse(acknowledged_hole(&links, hole, watermark), options, report)?;
     }
     for at in (0..links.len()).filter(|at| !log.contains(at)) {
         report.torn_bytes += u64::from(links[at].end.saturating_sub(FIRST_RECORD));
@@ -108,11 +113,12 @@ pub(super) fn follow(
             let later = links.iter().filter(|l| l.segment.id > end.0.id);
             !end.2 && later.clone().all(|l| l.end == FIRST_RECORD && l.behind.is_none())
         });
-    let (tail, cut, torn) = match purpose {
+    let (tail, mut cut, torn) = match purpose {
         Purpose::Write => cut_at_watermark(&mut links, watermark, options, report)?,
         Purpose::Inspect => (Vec::new(), false, true),
     };
-    if let (Some((segment, end, _)), false) = (end, torn) {
+    cut |= proof.is_some();
+    if let (Some((segment, end, _)), false) = (end, torn || proof.is_some()) {
         tail::ends_clearly(&segment, end, options, report)?;
     }
     let mut last = log.first().and_then(|&at| links[at].follows).unwrap_or(before);
@@ -159,6 +165,7 @@ fn read_link(
     segment: &Arc<Segment>,
     footer: Option<Arc<crate::format::footer::Footer>>,
     watermark: &mut Lsn,
+    options: &Options,
     report: &mut OpenReport,
 ) -> Result<Link> {
     let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
@@ -222,11 +229,11 @@ fn read_link(
     }
     // Nobody can say that the log ends where the device cannot be read.
     if let Some(sector) = scanner.bad_sector(u64::from(link.end)..u64::MAX) {
-        return Err(Error::damaged(
+        let error = Error::damaged(
             "the device cannot read a sector behind the last record that is whole: acknowledged records may stand there; \
              copy the store to another device, or restore it",
-        )
-        .at(&segment.path, Some(sector * 512)));
+        );
+        refuse(error.at(&segment.path, Some(sector * 512)), options, report)?;
     }
     Ok(link)
 }
@@ -334,34 +341,35 @@ impl Place {
 /// The segment holds nothing that counts.
 fn forget(link: &mut Link) {
     link.records.clear();
+    link.segment.clear_footer();
     (link.end, link.last, link.follows, link.sealed) = (FIRST_RECORD, Shape::default(), None, false);
 }
 
-/// Whether a record behind the hole proves that it was acknowledged.
-fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Result<()> {
+/// The watermark of a record behind the hole that proves that it was acknowledged.
+fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Option<Lsn> {
+    let mut proof = None;
     for link in links.iter().filter(|l| l.segment.id >= hole.segment()) {
         if let Some((watermark, bytes)) = link.behind {
-            if watermark > hole && !planted(Bug::HoleTakenForTear) {
-                return Err(acknowledged_hole(links, hole, watermark));
-            }
+            proof = proof.max(Some(watermark));
             report.torn_bytes += bytes;
         }
-        for (_, _, watermark) in link.records.iter().filter(|_| link.segment.id > hole.segment()) {
-            if *watermark > hole && !planted(Bug::HoleTakenForTear) {
-                return Err(acknowledged_hole(links, hole, *watermark));
-            }
-        }
+        let later = link.records.iter().filter(|_| link.segment.id > hole.segment());
+        proof = proof.max(later.map(|r| r.2).max());
     }
-    Ok(())
+    proof.filter(|watermark| *watermark > hole)
 }
 
 fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {
-    let at = links.iter().find(|l| l.segment.id == hole.segment()).map(|l| l.segment.path.clone());
+    // The first place that is wrong: behind the last record that is right, or at the start of the next segment.
+    let wrong = |l: &&Link| l.segment.id >= hole.segment() && l.behind.is_some();
+    let at = links.iter().find(wrong).or(links.iter().find(|l| l.segment.id == hole.segment()));
+    let (path, offset) = at.map_or((PathBuf::new(), hole.offset()), |l| (l.segment.path.clone(), l.end));
     Error::damaged(format!(
-        "the log is damaged at {hole}: a later record proves that everything before {watermark} was durable; \
-         nothing was changed; run `raftwood check`"
+        "the log is damaged at {hole}: a later record proves that everything before {watermark} was durable; restore the \
+         store or let its replicas join anew; `raftwood check` shows all that is wrong, and `raftwood repair --accept-loss` \
+         opens what is left"
     ))
-    .at(&at.unwrap_or_default(), Some(u64::from(hole.offset())))
+    .at(&path, Some(u64::from(offset)))
 }
 
 /// Takes what lies behind the watermark out of the log, verified, to be made durable anew. Also returns whether anything was

@@ -1,5 +1,6 @@
 //! What stands in the directory, by rule: ours, left over, or foreign.
 
+use super::judge::refuse;
 use crate::engine::options::{Options, ReadMode};
 use crate::engine::report::OpenReport;
 use crate::error::{Error, ErrorKind, Result};
@@ -131,14 +132,17 @@ pub(super) fn open_segments(
                 .at(&path, None);
                 // What it held of the log is gone, and nobody knows which regions that concerns.
                 if !contained {
-                    return Err(error);
+                    refuse(error.clone(), options, report)?;
                 }
                 listing.foreign.push(name.to_string());
                 opened.lost.push((id, error));
                 lost(checkpoint, id, kind, path)?
             }
             // Only what is wrong with the file itself: a lack of descriptors or permissions is no damage.
-            Err(e) if contained && e.kind() == ErrorKind::Damaged => {
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                if !contained {
+                    refuse(e.clone(), options, report)?;
+                }
                 opened.lost.push((id, e));
                 lost(checkpoint, id, kind, path)?
             }
@@ -150,9 +154,8 @@ pub(super) fn open_segments(
             segment.set_sealed_end(named.sealed_end);
         }
         if segment.is_cut && !contained {
-            return Err(cut_short(&segment));
-        }
-        if segment.is_cut {
+            refuse(cut_short(&segment), options, report)?;
+        } else if segment.is_cut {
             report.damage.push(cut_short(&segment));
         }
         opened.segments.insert(id, Arc::new(segment));
@@ -166,10 +169,11 @@ pub(super) fn open_segments(
             let path = dir.join(name.to_string());
             let error =
                 Error::damaged("a segment is missing; put the file back, or restore the store from a backup");
+            let error = error.at(&path, None);
             if named.kind == FileKind::Log && named.id >= checkpoint.start_segment {
-                return Err(error.at(&path, None));
+                refuse(error.clone(), options, report)?;
             }
-            opened.lost.push((named.id, error.at(&path, None)));
+            opened.lost.push((named.id, error));
             opened.segments.insert(named.id, Arc::new(lost(checkpoint, named.id, named.kind, path)?));
         }
     }

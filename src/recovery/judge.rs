@@ -1,7 +1,7 @@
 //! Torn, damaged, or neither: the one place that decides.
 //!
-//! Only records behind the watermark come here. Whatever lies before it was acknowledged, and wrong bytes there are
-//! damage without any question; whatever lies behind may have been acknowledged just before the crash, or may never have
+//! Only records behind the watermark come to the table. Whatever lies before it was acknowledged, and wrong bytes there are
+//! damage without any question (see [`refuse`]); whatever lies behind may have been acknowledged just before the crash, or may never have
 //! reached the disk whole. What tells them apart is evidence: a torn write leaves sectors as they were before it.
 //!
 //! | the record                  | torn, visibly | old bytes possible | one flip explains it | policy     | verdict |
@@ -11,18 +11,24 @@
 //! | payloads wrong              | no            | yes                | no                   | -          | Torn    |
 //! | payloads wrong              | no            | yes                | yes                  | Prove      | Fence   |
 //! | payloads wrong              | no            | no                 | -                    | Prove      | Fence   |
+//! | payloads wrong              | no            | yes                | yes                  | AcceptLoss | Fence   |
+//! | payloads wrong              | no            | no                 | -                    | AcceptLoss | Fence   |
 //! | payloads wrong              | no            | yes                | yes                  | AssumeTorn | Lose    |
 //! | payloads wrong              | no            | no                 | -                    | AssumeTorn | Lose    |
 //! | header or description wrong | yes           | -                  | -                    | -          | Torn    |
 //! | header or description wrong | no            | yes                | -                    | -          | Torn    |
 //! | header or description wrong | no            | no                 | -                    | Prove      | Refuse  |
 //! | header or description wrong | no            | no                 | -                    | AssumeTorn | Lose    |
+//! | header or description wrong | no            | no                 | -                    | AcceptLoss | Lose    |
 //!
 //! Visibly torn: a sector of what is wrong is still zero, or it ends in zeros with nothing behind, or the record would go
 //! beyond the end of the file; and no single flip in a sector that was written explains it. Old bytes are possible in a recycled file: there a sector that was not written shows its
 //! older life. One flip: flipping one bit back makes the payload match, which no sector of other bytes does.
 
-use crate::engine::options::TailPolicy;
+use crate::engine::options::{Options, TailPolicy};
+use crate::engine::report::OpenReport;
+use crate::error::{Error, Result};
+use crate::planted::{Bug, planted};
 
 /// What is known of a record behind the watermark.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,8 +78,20 @@ pub(super) fn judge(facts: Facts) -> Verdict {
     };
     match (proven, facts.policy) {
         (Verdict::Fence | Verdict::Refuse, TailPolicy::AssumeTorn) => Verdict::Lose,
+        (Verdict::Refuse, TailPolicy::AcceptLoss) => Verdict::Lose,
         (verdict, _) => verdict,
     }
+}
+
+/// Damage that was acknowledged and cannot be tied to regions: open ends here, unless the caller accepted the loss. Then the
+/// log ends before it.
+pub(super) fn refuse(error: Error, options: &Options, report: &mut OpenReport) -> Result<()> {
+    if options.tail_policy != TailPolicy::AcceptLoss && !planted(Bug::LossAlwaysAccepted) {
+        return Err(error);
+    }
+    report.accepted_loss = true;
+    report.damage.push(error);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -87,18 +105,21 @@ mod tests {
     struct Row(RecordIs, Option<bool>, Option<bool>, Option<bool>, Option<TailPolicy>, Verdict);
     const YES: Option<bool> = Some(true);
     const NO: Option<bool> = Some(false);
-    const TABLE: [Row; 11] = [
+    const TABLE: [Row; 14] = [
         Row(Right, None, None, None, None, Keep),
         Row(WrongInPayload, YES, None, None, None, Torn),
         Row(WrongInPayload, NO, YES, NO, None, Torn),
         Row(WrongInPayload, NO, YES, YES, Some(Prove), Fence),
         Row(WrongInPayload, NO, NO, None, Some(Prove), Fence),
+        Row(WrongInPayload, NO, YES, YES, Some(AcceptLoss), Fence),
+        Row(WrongInPayload, NO, NO, None, Some(AcceptLoss), Fence),
         Row(WrongInPayload, NO, YES, YES, Some(AssumeTorn), Lose),
         Row(WrongInPayload, NO, NO, None, Some(AssumeTorn), Lose),
         Row(Unreadable, YES, None, None, None, Torn),
         Row(Unreadable, NO, YES, None, None, Torn),
         Row(Unreadable, NO, NO, None, Some(Prove), Refuse),
         Row(Unreadable, NO, NO, None, Some(AssumeTorn), Lose),
+        Row(Unreadable, NO, NO, None, Some(AcceptLoss), Lose),
     ];
 
     fn covers(row: &Row, f: &Facts) -> bool {
@@ -111,13 +132,13 @@ mod tests {
 
     #[test]
     fn every_case_is_decided_by_exactly_one_row() {
-        for n in 0..3 * 2 * 2 * 2 * 2 {
+        for n in 0..3 * 3 * 2 * 2 * 2 {
             let facts = Facts {
-                record: [Right, WrongInPayload, Unreadable][n / 16],
-                tear: n & 8 != 0,
-                stale: n & 4 != 0,
-                rot: n & 2 != 0,
-                policy: [Prove, AssumeTorn][n & 1],
+                record: [Right, WrongInPayload, Unreadable][n / 24],
+                policy: [Prove, AssumeTorn, AcceptLoss][n / 8 % 3],
+                tear: n & 4 != 0,
+                stale: n & 2 != 0,
+                rot: n & 1 != 0,
             };
             let rows: Vec<&Row> = TABLE.iter().filter(|row| covers(row, &facts)).collect();
             assert_eq!(rows.len(), 1, "{facts:?}");

@@ -24,7 +24,7 @@ mod files;
 mod judge;
 mod tail;
 
-pub(crate) use tail::TailRecord;
+pub(crate) use tail::{TailRecord, doubt};
 
 use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
@@ -42,9 +42,8 @@ use crate::purge::relocate;
 use crate::segment::scan::{FIRST_RECORD, Scanner};
 use crate::segment::{RetiredFile, Segment, load_footer, rebuild_footer};
 use crate::store::{CheckpointInfo, Checkpoints};
+use crate::sync::atomic::Ordering;
 use crate::types::{Lsn, RegionId};
-use crate::vfs::OpenMode;
-use crate::vfs::io::read_exact_at;
 use bytes::Bytes;
 use files::Listing;
 use std::collections::{BTreeMap, VecDeque};
@@ -99,9 +98,12 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
     let phase = Instant::now();
     let id = header.identity.store;
     let mut opened = files::open_segments(dir, options, &mut listing, &header, &mut report)?;
-    missing_behind_its_footer(dir, options, &listing, &opened, &header)?;
+    if let Some(error) = missing_behind_its_footer(dir, options, &listing, &opened, &header) {
+        judge::refuse(error, options, &mut report)?;
+    }
     let chain = chain::follow(&mut opened, &header, options, purpose, &mut report)?;
     let mut unsealed = Vec::new();
+    let mut unsealable = Vec::new();
     let mut failed: Option<Error> = None;
     for segment in opened.segments.values() {
         if segment.footer().is_none() && !segment.is_lost {
@@ -112,7 +114,8 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
         Ok(()) => true,
         // Its entries answer with an error, one by one; the rest of the store goes on.
         Err(e) if segment.id < header.start_segment || segment.kind == FileKind::Cold => {
-            report.damage.push(e);
+            segment.unsealable.store(true, Ordering::Release);
+            unsealable.push((segment.clone(), e));
             false
         }
         Err(e) => {
@@ -132,8 +135,13 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
     }
     let start = header.start_segment;
     let installed = replay(&table, &opened.segments, start, &mut report)?;
+    if report.accepted_loss {
+        truncate_what_was_lost(&table, &mut report);
+    }
     report.times.replay = phase.elapsed();
 
+    let harmed = unsealable.into_iter().filter(|(segment, _)| segment.live_entries() > 0);
+    report.damage.extend(harmed.map(|(_, e)| e));
     // What is gone and held nothing that lives had been given back: a crash undid no more than the removal of its name
     // from the list.
     for (id, error) in std::mem::take(&mut opened.lost) {
@@ -338,17 +346,12 @@ fn kept(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Checkpoints
 }
 
 /// A small file as a whole.
-pub(super) fn read_file(options: &Options, path: &Path) -> Result<Bytes> {
-    let fail = |e| Error::io("reading a file", path, e);
-    let file = options.vfs.open(path, OpenMode::Read).map_err(fail)?;
-    let len = file.len().map_err(fail)?;
-    let len = usize::try_from(len).map_err(|_| Error::damaged("the file is too long").at(path, None))?;
-    let mut bytes = vec![0; len];
-    read_exact_at(&*file, &mut bytes, 0).map_err(fail)?;
-    Ok(Bytes::from(bytes))
+fn read_file(options: &Options, path: &Path) -> Result<Bytes> {
+    let bytes = crate::vfs::io::read_file(&*options.vfs, path);
+    bytes.map(Bytes::from).map_err(|e| Error::io("reading a file", path, e))
 }
 
-/// Refuses a log whose segment is gone while its footer is there: what nothing else names was acknowledged all the same. A
+/// Finds a log whose segment is gone while its footer is there: what nothing else names was acknowledged all the same. A
 /// segment is given back only once no replay needs it.
 fn missing_behind_its_footer(
     dir: &Path,
@@ -356,7 +359,7 @@ fn missing_behind_its_footer(
     listing: &Listing,
     opened: &files::Opened,
     checkpoint: &CheckpointHeader,
-) -> Result<()> {
+) -> Option<Error> {
     let replayed = listing.footers.iter().filter(|id| **id >= checkpoint.start_segment);
     for &id in replayed.filter(|id| !opened.segments.contains_key(id)) {
         let Ok(bytes) = read_file(options, &dir.join(FileName::Footer(id).to_string())) else { continue };
@@ -365,11 +368,11 @@ fn missing_behind_its_footer(
         let Some(footer) = Footer::open(bytes, &header.identity).ok().filter(|_| ours) else { continue };
         // A cold segment has no operations, and goes when it is dead.
         if footer.deltas().is_ok_and(|deltas| !deltas.is_empty()) {
-            return Err(Error::damaged("a segment is missing, and its footer is there; put the file back")
-                .at(&dir.join(FileName::Log(id).to_string()), None));
+            let error = Error::damaged("a segment is missing, and its footer is there; put the file back");
+            return Some(error.at(&dir.join(FileName::Log(id).to_string()), None));
         }
     }
-    Ok(())
+    None
 }
 
 /// Builds the footer of a segment that has none, on the heap; it is written later.
@@ -404,10 +407,11 @@ fn load_region(
     state.hard_state = record.hard_state;
     state.touched = Lsn::new(record.as_of, 0);
     state.kv = record.kv.into_iter().collect();
-    if !record.damage.is_empty() || record.hard_state_lost {
-        state.damage =
-            Some(Box::new(Damage { ranges: record.damage, hard_state_lost: record.hard_state_lost }));
-    }
+    let mut damage = Damage {
+        proven: record.damage.into_iter().collect(),
+        suspect: record.suspect.into_iter().collect(),
+        hard_state_lost: record.hard_state_lost,
+    };
     state.extents.reserve_exact(record.extents.len());
     for extent in &record.extents {
         let last = extent.first + (extent.count - 1);
@@ -420,13 +424,11 @@ fn load_region(
             .at(dir, None));
         };
         if segment.is_lost {
-            state.damage.get_or_insert_default().ranges.push((extent.first, last));
+            damage.proven.insert(extent.first, last);
         }
         state.extents.push(Extent::sealed(extent, segment));
     }
-    if let Some(damage) = &mut state.damage {
-        damage.ranges.sort_unstable();
-    }
+    state.damage = Some(damage).filter(|d| !d.is_none()).map(Box::new);
     makes_sense(&state, record.region, dir)
 }
 
@@ -437,6 +439,23 @@ fn makes_sense(state: &RegionState, region: RegionId, path: &Path) -> Result<()>
             .in_region(region)
             .at(path, None)
     })
+}
+
+/// A checkpoint may know of entries in records behind the place where the log was ended.
+fn truncate_what_was_lost(table: &Table, report: &mut OpenReport) {
+    for cell in table.cells() {
+        let mut state = cell.write();
+        let gone = |e: &&Extent| !e.segment.is_lost && (e.first..=e.last).any(|i| e.loc(cell.id, i).is_err());
+        let Some(extent) = state.extents.iter().find(gone) else { continue };
+        let mut indexes = extent.first..=extent.last;
+        let (Some(first), Some(last)) = (indexes.find(|i| extent.loc(cell.id, *i).is_err()), state.last())
+        else {
+            continue;
+        };
+        let error = Error::damaged(format!("entries {first}..={last} are gone with the end of the log"));
+        report.damage.push(error.in_region(cell.id).at(&extent.segment.path, None));
+        state.truncate_from(first);
+    }
 }
 
 /// Applies the segments from `start` on. Returns the cold segments that install records named.

@@ -21,8 +21,8 @@ const SECTOR: u64 = 512;
 /// A record behind the watermark that is kept.
 pub(crate) struct TailRecord {
     pub(crate) encoded: Encoded,
-    /// Entries of it that may have been acknowledged and are damaged.
-    pub(crate) damaged: Vec<(RegionId, u64)>,
+    /// Entries of it that are wrong and may have been acknowledged.
+    pub(crate) suspects: Vec<(RegionId, u64)>,
 }
 
 /// The install record among the tail's, if this is one.
@@ -56,7 +56,9 @@ pub(super) fn collect(
             Found::Record(record) => {
                 let (verdict, kept) = weigh(segment, &mut scanner, record, options)?;
                 if let Some(kept) = kept.filter(|_| matches!(verdict, Verdict::Keep | Verdict::Fence)) {
-                    report.damage.extend(kept.damaged.iter().map(|d| doubtful(segment, at, *d)));
+                    report.suspects.extend(kept.suspects.iter().map(|&(region, index)| {
+                        Error::damaged(doubt(index)).in_region(region).at(&segment.path, Some(u64::from(at)))
+                    }));
                     report.rewritten_batches += 1;
                     tail.push(kept);
                 }
@@ -74,7 +76,10 @@ pub(super) fn collect(
         match verdict {
             Verdict::Keep | Verdict::Fence => at = end,
             Verdict::Torn | Verdict::Lose => {
-                report.assumed_torn |= verdict == Verdict::Lose;
+                if verdict == Verdict::Lose {
+                    report.assumed_torn = true;
+                    report.suspects.push(dropped(segment, at));
+                }
                 report.torn_bytes += u64::from(until - at);
                 return Ok(false);
             }
@@ -100,10 +105,12 @@ pub(super) fn ends_clearly(
     };
     match unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)? {
         Verdict::Refuse => Err(refused(segment, at)),
-        verdict => {
-            report.assumed_torn |= verdict == Verdict::Lose;
+        Verdict::Lose => {
+            report.assumed_torn = true;
+            report.suspects.push(dropped(segment, at));
             Ok(())
         }
+        _ => Ok(()),
     }
 }
 
@@ -154,7 +161,7 @@ fn weigh(
             Vec::new(),
         ),
     };
-    let damaged = facts.1.iter().map(|w| (w.region, w.id.index)).collect();
+    let suspects = facts.1.iter().map(|w| (w.region, w.id.index)).collect();
     let encoded = Encoded {
         kind: record.header.kind,
         batch,
@@ -163,7 +170,7 @@ fn weigh(
         desc_crc: crate::codec::checksum::crc32(0, &record.desc),
         payload,
     };
-    Ok((judge(facts.0), Some(TailRecord { encoded, damaged })))
+    Ok((judge(facts.0), Some(TailRecord { encoded, suspects })))
 }
 
 /// Whether flipping one bit back makes the entry match, and no unwritten sector can be the cause: then the bit would be
@@ -212,19 +219,26 @@ fn looks_unwritten(scanner: &mut Scanner<'_>, place: Range<u64>) -> Result<bool>
     Ok(rest.iter().all(|b| *b == 0))
 }
 
-fn doubtful(segment: &Segment, at: u32, (region, index): (RegionId, u64)) -> Error {
-    Error::damaged(format!(
-        "entry {index} of the last batches does not match its checksum, and nothing proves that it was torn: \
-         it may have been acknowledged; fetch it from a replica, or let the leader overwrite it"
-    ))
-    .in_region(region)
+/// What is said of an entry that may be torn and may be rotten.
+pub(crate) fn doubt(index: u64) -> String {
+    format!(
+        "entry {index} does not match its checksum, and nothing proves that it was torn: it may have been acknowledged; \
+         append over it, or fetch it from a replica and hand it to repair()"
+    )
+}
+
+fn dropped(segment: &Segment, at: u32) -> Error {
+    Error::damaged(
+        "the last record of the log is wrong, and was dropped with what follows it because the tail policy says so: it may \
+         have been acknowledged",
+    )
     .at(&segment.path, Some(u64::from(at)))
 }
 
 fn refused(segment: &Segment, at: u32) -> Error {
     Error::damaged(
         "the last record of the log is wrong and nothing proves that it was torn: it may have been acknowledged; \
-         restore the store, or open with TailPolicy::AssumeTorn if losing it is acceptable; nothing was changed",
+         restore the store, or open with TailPolicy::AssumeTorn (`raftwood repair --assume-torn`) if losing it is acceptable",
     )
     .at(&segment.path, Some(u64::from(at)))
 }

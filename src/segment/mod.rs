@@ -17,12 +17,14 @@
 //!   name, then renamed.
 //! - The footer is a pure function of the records, so it can be thrown away and built again.
 
+mod audit;
 mod lost;
 pub(crate) mod pool;
 pub(crate) mod scan;
 mod seal;
 pub(crate) mod verify;
 
+pub(crate) use audit::audit;
 pub(crate) use seal::{build_footer, footer_path, load_footer, rebuild_footer, write_footer};
 
 use crate::codec::checksum::entry_checksum;
@@ -33,7 +35,7 @@ use crate::format::file_header::{FileHeader, FileKind, Identity, SEGMENT_HEADER_
 use crate::format::footer::Footer;
 use crate::format::record::RECORD_HEADER_LEN;
 use crate::planted::{Bug, planted};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use crate::types::{EntryId, Lsn, RegionId};
 use crate::vfs::io::read_exact_at;
@@ -103,6 +105,8 @@ pub(crate) struct Segment {
     pub(crate) is_lost: bool,
     /// The file is shorter than it was made.
     pub(crate) is_cut: bool,
+    /// Its records are damaged, so that it never gets a footer.
+    pub(crate) unsealable: AtomicBool,
     /// Made in this life of the engine. A file of an earlier life is removed and not recycled: bytes that a reader
     /// borrowed from the engine before may still be alive in this process, and nobody would know.
     pub(crate) recyclable: bool,
@@ -171,6 +175,7 @@ impl Segment {
             dead_since: OnceLock::new(),
             is_lost: false,
             is_cut: false,
+            unsealable: AtomicBool::new(false),
             recyclable: false,
             retired: Mutex::new(None),
         })
@@ -232,6 +237,16 @@ impl Segment {
     /// Gives the segment its footer, or a better one.
     pub(crate) fn set_footer(&self, footer: Arc<Footer>) {
         *self.footer.write().unwrap_or_else(PoisonError::into_inner) = Some(footer);
+    }
+
+    /// The footer tells of records that count no more.
+    pub(crate) fn clear_footer(&self) {
+        *self.footer.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether there is a footer, or nothing to wait for.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.footer().is_some() || self.is_lost || self.unsealable.load(Ordering::Acquire)
     }
 
     // ---- accounting --------------------------------------------------------------------------------------------

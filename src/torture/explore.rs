@@ -64,6 +64,15 @@ impl Explorer {
         })
     }
 
+    /// A power cut at every operation, on a device that leaves garbage in the sectors that it was writing.
+    pub fn garbled(&self, workloads: &[Workload], setups: &[Setup]) -> Counts {
+        let cases = workloads.len() * setups.len();
+        self.spread(0..cases as u64, |n| {
+            let workload = &workloads[n as usize % workloads.len()];
+            self.garbled_run(workload, &setups[n as usize / workloads.len()])
+        })
+    }
+
     /// A power cut at every operation of a recovery from a power cut, and again inside the recovery from that.
     pub fn nested(&self, workloads: &[Workload], setups: &[Setup], roots_per_run: u64) -> Counts {
         let cases = workloads.len() * setups.len();
@@ -222,6 +231,48 @@ impl Explorer {
                 return;
             }
         }
+    }
+
+    fn garbled_run(&self, workload: &Workload, setup: &Setup) -> Counts {
+        let mut counts = Counts { runs: 1, ..Counts::default() };
+        let mut rng = Rng::new(self.seed ^ setup.seed ^ 0x6a4b);
+        // What the run itself loses is another matter.
+        let mut workload = workload.clone();
+        workload.acts.retain(|a| *a != Act::Crash);
+        let setup = Setup { profile: Profile::GarbageOnTear, ..setup.clone() };
+        let Some(mut driver) = record("garbled", &workload, &setup, &mut counts) else { return counts };
+        for snapshot in std::mem::take(&mut driver.snapshots).iter().filter(|s| s.pending_count() > 0) {
+            counts.moments += 1;
+            for policy in
+                [LossPolicy::LoseAll, LossPolicy::Random(rng.next()), LossPolicy::Random(rng.next())]
+            {
+                let candidates = driver.candidates(snapshot.mark(), false);
+                let disk = snapshot.crash(policy);
+                match caught(|| oracle::check_garbled(&disk, &setup, RECOVERY_LIFE, candidates)) {
+                    Ok(recovered) => {
+                        counts.crash_recoveries += recovered.recoveries;
+                        counts.doubtful += recovered.doubtful;
+                    }
+                    Err(what) => counts.violations.push(Violation {
+                        explorer: "garbled",
+                        workload: workload.name.clone(),
+                        seed: setup.seed,
+                        at: format!(
+                            "op {} ({}), {policy:?} of {:?}",
+                            snapshot.op(),
+                            snapshot.call(),
+                            snapshot.pending()
+                        ),
+                        what,
+                        transcript: driver.trace.clone(),
+                    }),
+                }
+                if counts.enough() {
+                    return counts;
+                }
+            }
+        }
+        counts
     }
 
     fn nested_run(&self, workload: &Workload, setup: &Setup, roots: u64) -> Counts {

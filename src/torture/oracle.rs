@@ -13,6 +13,8 @@ use super::model::Model;
 use super::setup::{DIR, Setup};
 use crate::engine::Engine;
 use crate::engine::options::TailPolicy;
+use crate::engine::report::Health;
+use crate::error::ErrorKind;
 use crate::format::file_header::FileKind;
 use crate::format::names::FileName;
 use crate::store::lock;
@@ -66,6 +68,65 @@ pub fn check(
         }
         outcome => outcome,
     }
+}
+
+/// A crash on a device that garbles the sectors it was writing: with the default policy the end of the log may be in doubt, and
+/// then it is said to be; nothing that was acknowledged is lost, and nothing is called damaged.
+///
+/// # Errors
+/// What does not hold, in words.
+pub fn check_garbled(
+    vfs: &SimVfs,
+    setup: &Setup,
+    life: u64,
+    candidates: &[Model],
+) -> Result<Recovered, String> {
+    let assume = Setup { tail_policy: TailPolicy::AssumeTorn, ..setup.clone() };
+    let spare = vfs.crash(LossPolicy::KeepAll);
+    let recovered = check_as_is(&spare, &assume, life, candidates, Depth::Quick)?;
+    let doubtful = Recovered { candidate: recovered.candidate, recoveries: 2, doubtful: 1 };
+    let engine = match setup.open(vfs, life) {
+        Ok(engine) => engine,
+        Err(e) if e.kind() == ErrorKind::Damaged && e.to_string().contains(DOUBT) => return Ok(doubtful),
+        Err(e) => return Err(format!("open failed: {e:?}")),
+    };
+    let report = engine.open_report().clone();
+    if !report.damage.is_empty() || report.bad_checkpoints > 0 {
+        return Err(format!("a crash alone is reported as damage: {report:?}"));
+    }
+    let outcome = match report.suspects.is_empty() {
+        true => {
+            matching(&engine, candidates).map(|candidate| Recovered { candidate, recoveries: 2, doubtful: 0 })
+        }
+        false => suspects_only(&engine).map(|()| doubtful),
+    };
+    kill(vfs, engine);
+    outcome
+}
+
+/// Every entry that cannot be read is one that the region calls suspect.
+fn suspects_only(engine: &Engine) -> Result<(), String> {
+    for id in engine.regions() {
+        let region = engine.region(id);
+        let state = region.state();
+        let health = region.health();
+        let suspect = |index: u64| {
+            let Health::Suspect { ranges } = &health else { return false };
+            ranges.iter().any(|r| (r.0..=r.1).contains(&index))
+        };
+        if state.is_empty() {
+            continue;
+        }
+        for index in state.first..=state.last {
+            match region.entry(index) {
+                Err(e) if !suspect(index) => {
+                    return Err(format!("region {id}: entry {index} is not suspect: {e:?}"));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What open says of a record that may be torn or rotten.
@@ -144,7 +205,8 @@ pub fn open_and_match(
 ) -> Result<(Engine, usize), String> {
     let engine = setup.open(vfs, life).map_err(|e| format!("open failed: {e:?}"))?;
     let report = engine.open_report();
-    if !report.damage.is_empty() || report.bad_checkpoints > 0 || !report.foreign.is_empty() {
+    let doubtful = setup.tail_policy == TailPolicy::Prove && !report.suspects.is_empty();
+    if doubtful || !report.damage.is_empty() || report.bad_checkpoints > 0 || !report.foreign.is_empty() {
         return Err(format!("a crash alone is reported as damage: {report:?}"));
     }
     match matching(&engine, candidates) {

@@ -6,9 +6,10 @@
 //! - A short write is resumed at exactly the first byte that was not taken: nothing is written twice.
 //! - A write that takes nothing is an error, not a loop. A read that gives nothing is the end of the file.
 
-use super::VfsFile;
+use super::{OpenMode, Vfs, VfsFile};
 use crate::planted::{Bug, planted};
 use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::path::Path;
 
 /// Slices in one call: what Linux and the BSDs accept (`IOV_MAX`).
 pub const SLICES_MAX: usize = 1024;
@@ -23,6 +24,16 @@ pub fn read_exact_at(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> Result<
         return Err(Error::new(ErrorKind::UnexpectedEof, message));
     }
     Ok(())
+}
+
+/// A small file as a whole.
+pub fn read_file(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
+    let file = vfs.open(path, OpenMode::Read)?;
+    let len = usize::try_from(file.len()?)
+        .map_err(|_| Error::new(ErrorKind::InvalidData, "the file is too long to be read at once"))?;
+    let mut bytes = vec![0; len];
+    read_exact_at(&*file, &mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// Fills as much of `buf` as the file has from `offset` on, and returns how much that was.

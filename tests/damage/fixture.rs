@@ -2,7 +2,9 @@
 
 use super::stores::{DIR, options};
 use raftwood::vfs::sim::SimVfs;
-use raftwood::{Durability, Engine, EntryId, Event, EventListener, Health, Options, ReadLimit, RegionId};
+use raftwood::{
+    Durability, Engine, EntryId, Event, EventListener, HardStateHealth, Health, Options, ReadLimit, RegionId,
+};
 use std::sync::{Arc, Mutex};
 
 pub(crate) const R: RegionId = RegionId(7);
@@ -100,7 +102,7 @@ impl Fixture {
 
 pub(crate) fn damaged(engine: &Engine, region: RegionId) -> Vec<(u64, u64)> {
     match engine.region(region).health() {
-        Health::Damaged { ranges, hard_state_lost: false } => ranges,
+        Health::Damaged { ranges, hard_state: HardStateHealth::Known } => ranges,
         Health::Healthy => Vec::new(),
         other => unreachable!("{other:?}"),
     }

@@ -2,7 +2,7 @@
 
 use super::stores::{Acked, DIR, REGIONS, State, Store, kill, options};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Engine, ErrorKind, Health, ReadLimit, RegionId};
+use raftwood::{Engine, ErrorKind, HardStateHealth, Health, ReadLimit, RegionId};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -105,7 +105,7 @@ fn serves(engine: &Engine, id: u64, acked: &Acked) -> Result<bool, String> {
             Err(e) => return Err(format!("term of entry {}: {e:?}", entry.index)),
         }
     }
-    if matches!(region.health(), Health::Damaged { hard_state_lost: true, .. }) {
+    if matches!(region.health(), Health::Damaged { hard_state: HardStateHealth::Lost, .. }) {
         return Ok(false);
     }
     match region.hard_state() == acked.hard_state {

@@ -1,8 +1,9 @@
-//! The command-line tool: benchmarks, and a look into a store.
+//! The command-line tool: benchmarks, a look into a store, its repair, and its torture.
 //!
 //! Exit codes: 0 all is well, 1 something was found wrong, 2 the command could not run.
 
 mod bench;
+mod check;
 mod inspect;
 mod torture;
 
@@ -25,6 +26,10 @@ enum Command {
     Bench(bench::Args),
     /// Show segments, regions and space of a store, without changing it. Works beside a running engine.
     Inspect(inspect::Args),
+    /// Verify everything in a store without changing it.
+    Check(check::CheckArgs),
+    /// Make good what can be made good, and say what cannot.
+    Repair(check::RepairArgs),
     /// Crash, fail and kill the engine a great many times, and count what it survived.
     Torture(torture::Args),
     /// A process that the benchmarks kill.
@@ -66,6 +71,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Repair(args) => check::repair(&args),
         Command::Torture(args) => torture::run(&args),
         Command::Child(args) => bench::child::run(&args),
     };

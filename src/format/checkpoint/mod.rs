@@ -77,6 +77,8 @@ pub(crate) struct RegionRecord {
     pub(crate) extents: Vec<ExtentRecord>,
     /// Index ranges that are known to be damaged, both ends included.
     pub(crate) damage: Vec<(u64, u64)>,
+    /// The same for those of which nothing says whether they were acknowledged.
+    pub(crate) suspect: Vec<(u64, u64)>,
     /// Term and vote are lost: the region must not vote.
     pub(crate) hard_state_lost: bool,
 }

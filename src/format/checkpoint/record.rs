@@ -34,7 +34,8 @@ impl RegionRecord {
             flag(EXISTS, self.exists)
                 | flag(HAS_BASE, self.base.is_some())
                 | flag(HAS_HARD_STATE, self.hard_state.is_some())
-                | flag(HARD_STATE_LOST, self.hard_state_lost),
+                | flag(HARD_STATE_LOST, self.hard_state_lost)
+                | flag(HAS_SUSPECT, !self.suspect.is_empty()),
         );
         if let Some(base) = self.base {
             put_varint(out, base.index);
@@ -57,10 +58,9 @@ impl RegionRecord {
             put_varint(out, extent.last_term);
             put_varint(out, extent.bytes);
         }
-        put_varint(out, self.damage.len() as u64);
-        for (first, last) in &self.damage {
-            put_varint(out, *first);
-            put_varint(out, *last);
+        put_ranges(out, &self.damage);
+        if !self.suspect.is_empty() {
+            put_ranges(out, &self.suspect);
         }
     }
 
@@ -68,7 +68,7 @@ impl RegionRecord {
         let region = RegionId(r.varint()?);
         let as_of = r.varint_u32()?;
         let flags = r.u8()?;
-        if flags & !(EXISTS | HAS_BASE | HAS_HARD_STATE | HARD_STATE_LOST) != 0 {
+        if flags & !(EXISTS | HAS_BASE | HAS_HARD_STATE | HARD_STATE_LOST | HAS_SUSPECT) != 0 {
             return Err(Malformed("a region has flags that this release does not know"));
         }
         let has = |bit: u8| flags & bit != 0;
@@ -91,11 +91,25 @@ impl RegionRecord {
                 bytes: r.varint()?,
             })
         })?;
-        let damage = read_list(r, 2, |r| Ok((r.varint()?, r.varint()?)))?;
+        let damage = read_ranges(r)?;
+        let suspect = if has(HAS_SUSPECT) { read_ranges(r)? } else { Vec::new() };
+        if has(HAS_SUSPECT) && suspect.is_empty() {
+            return Err(Malformed("a region is suspect, and nothing of it is"));
+        }
         let hard_state_lost = has(HARD_STATE_LOST);
         let exists = has(EXISTS);
-        let record =
-            RegionRecord { region, as_of, exists, base, hard_state, kv, extents, damage, hard_state_lost };
+        let record = RegionRecord {
+            region,
+            as_of,
+            exists,
+            base,
+            hard_state,
+            kv,
+            extents,
+            damage,
+            suspect,
+            hard_state_lost,
+        };
         record.check()?;
         Ok(record)
     }
@@ -115,7 +129,7 @@ impl RegionRecord {
             }
             free_from = end;
         }
-        if self.damage.iter().any(|(first, last)| first > last || *last > INDEX_MAX) {
+        if self.damage.iter().chain(&self.suspect).any(|(first, last)| first > last || *last > INDEX_MAX) {
             return Err(Malformed("a damaged range is empty or goes beyond the highest index"));
         }
         Ok(())
@@ -126,6 +140,7 @@ const EXISTS: u8 = 1;
 const HAS_BASE: u8 = 2;
 const HAS_HARD_STATE: u8 = 4;
 const HARD_STATE_LOST: u8 = 8;
+const HAS_SUSPECT: u8 = 16;
 
 /// Items are larger in memory than on disk: beyond this many, the list grows as they come.
 const RESERVE_MAX: usize = 64;
@@ -133,6 +148,18 @@ const RESERVE_MAX: usize = 64;
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+fn put_ranges(out: &mut Vec<u8>, ranges: &[(u64, u64)]) {
+    put_varint(out, ranges.len() as u64);
+    for (first, last) in ranges {
+        put_varint(out, *first);
+        put_varint(out, *last);
+    }
+}
+
+fn read_ranges(r: &mut Reader<'_>) -> Result<Vec<(u64, u64)>, Malformed> {
+    read_list(r, 2, |r| Ok((r.varint()?, r.varint()?)))
 }
 
 fn read_bytes(r: &mut Reader<'_>, len_max: usize) -> Result<Bytes, Malformed> {

@@ -25,6 +25,7 @@ fn region(id: u64) -> RegionRecord {
             ExtentRecord { segment: 6, first: 15, count: 1, first_term: 3, last_term: 3, bytes: 9 },
         ],
         damage: vec![(11, 12)],
+        suspect: vec![(15, 15)],
         hard_state_lost: false,
     }
 }
@@ -166,6 +167,7 @@ fn overlapping_extents_and_empty_ranges_are_refused() {
     record.extents[1].count = u64::MAX;
     assert!(record.check().is_err());
     assert!(RegionRecord { damage: vec![(2, 1)], ..region(1) }.check().is_err());
+    assert!(RegionRecord { suspect: vec![(2, 1)], ..region(1) }.check().is_err());
 }
 
 fn any_region() -> impl Strategy<Value = RegionRecord> {
@@ -174,12 +176,12 @@ fn any_region() -> impl Strategy<Value = RegionRecord> {
         prop::option::of((0..=INDEX_MAX, any::<u64>()).prop_map(|(index, term)| EntryId { term, index }));
     let extents =
         prop::collection::vec((any::<u32>(), 0u64..1000, 1u64..1000, any::<(u64, u64, u64)>()), 0..4);
-    let damage =
-        prop::collection::vec((any::<u64>(), any::<u64>()).prop_map(|(a, b)| (a.min(b), a.max(b))), 0..3);
+    let ranges =
+        || prop::collection::vec((any::<u64>(), any::<u64>()).prop_map(|(a, b)| (a.min(b), a.max(b))), 0..3);
     let kv = prop::collection::vec((bytes(), bytes()), 0..4);
     let flags = any::<(u64, u32, bool, bool)>();
-    (flags, base, prop::option::of(bytes()), kv, extents, damage).prop_map(
-        |((region, as_of, exists, hard_state_lost), base, hard_state, kv, extents, damage)| {
+    (flags, base, prop::option::of(bytes()), kv, extents, (ranges(), ranges())).prop_map(
+        |((region, as_of, exists, hard_state_lost), base, hard_state, kv, extents, (damage, suspect))| {
             let mut at = 0;
             let extents = extents.into_iter().map(|(segment, gap, count, (first_term, last_term, bytes))| {
                 let first = at + gap;
@@ -187,7 +189,18 @@ fn any_region() -> impl Strategy<Value = RegionRecord> {
                 ExtentRecord { segment, first, count, first_term, last_term, bytes }
             });
             let (region, extents) = (RegionId(region), extents.collect());
-            RegionRecord { region, as_of, exists, base, hard_state, kv, extents, damage, hard_state_lost }
+            RegionRecord {
+                region,
+                as_of,
+                exists,
+                base,
+                hard_state,
+                kv,
+                extents,
+                damage,
+                suspect,
+                hard_state_lost,
+            }
         },
     )
 }

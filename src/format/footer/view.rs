@@ -89,6 +89,14 @@ impl Footer {
         outcome
     }
 
+    /// Whether every byte of it is what the writer wrote, as of now: what was found good once may have rotted since.
+    pub(crate) fn is_right(&self) -> bool {
+        self.check_tables().is_ok()
+            && (0..self.range_count()).all(|i| self.range(i).is_some_and(|r| r.verify_locs()))
+            && self.deltas().is_ok()
+            && self.installs().is_ok()
+    }
+
     /// The range with this ordinal, in the order of region and index. It is only right if
     /// [`verify_tables`](Footer::verify_tables) says so; until then it is merely safe to ask.
     pub(crate) fn range(&self, ordinal: usize) -> Option<RangeRef<'_>> {

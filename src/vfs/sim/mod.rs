@@ -254,7 +254,9 @@ impl SimVfs {
 
     /// Sets or takes away the hook: latency, for one. A hook that holds a `SimVfs` of its own disk keeps it for ever.
     pub fn set_hook(&self, hook: Option<Hook>) {
-        self.shared.lock().hook = hook;
+        // The old one may hold the last handle of an engine, whose end goes to this disk: it is dropped without the lock.
+        let old = std::mem::replace(&mut self.shared.lock().hook, hook);
+        drop(old);
     }
 }
 

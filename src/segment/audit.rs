@@ -1,0 +1,64 @@
+//! Looks for rot in what holds the entries: the copies of a segment's header, and headers and descriptions of its records.
+//!
+//! Nobody reads these while a footer is there, so nobody would notice. But the footer is a cache, and what it is built from
+//! must be right on the day it is needed.
+
+use super::Segment;
+use super::scan::{FIRST_RECORD, Found, Scanner};
+use crate::error::{Error, Result};
+use crate::format::file_header::{FileHeader, SEGMENT_HEADER_LEN};
+use crate::format::record::record_len;
+use crate::vfs::io::read_up_to;
+
+/// What an audit saw.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    /// Records whose header and description are right, or could be mended.
+    pub(crate) records: u64,
+    /// Everything that is not as it was written, with its place.
+    pub(crate) rot: Vec<Error>,
+}
+
+/// Reads the segment's header and the records before `end`, all of which must have been written. `pace` hears of the bytes.
+///
+/// # Errors
+/// Of the operating system. What the device cannot read is rot.
+pub(crate) fn audit(segment: &Segment, end: u32, mut pace: impl FnMut(u64)) -> Result<Audit> {
+    let mut audit = Audit::default();
+    let rot = |what: &str, at: u32| {
+        Error::damaged(format!("{what}; no entry is lost by it")).at(&segment.path, Some(u64::from(at)))
+    };
+    let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
+    let got = match read_up_to(&*segment.file, &mut block, 0) {
+        Err(e) if e.raw_os_error() == Some(super::EIO) => 0,
+        read => read.map_err(|e| Error::io("reading the header of a segment", &segment.path, e))?,
+    };
+    for at in FileHeader::rotten_copies(&block[..got]) {
+        audit.rot.push(rot("one of the two copies of the segment's header is damaged", at));
+    }
+
+    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, u64::from(end));
+    let mut at = FIRST_RECORD;
+    while at < end {
+        let next = match scanner.look(at)? {
+            Found::Record(record) => {
+                audit.records += 1;
+                if record.mended {
+                    audit.rot.push(rot("a bit of a record's header or description has flipped", at));
+                }
+                record.end()
+            }
+            Found::BadDescription(header) => {
+                audit.rot.push(rot("the description of a batch is damaged", at));
+                u32::try_from(u64::from(at) + record_len(header.desc_len, header.payload_len)).unwrap_or(end)
+            }
+            Found::Nothing => {
+                audit.rot.push(rot("the header of a record is damaged", at));
+                scanner.seek(at.saturating_add(8))?.map_or(end, |(next, ..)| next)
+            }
+        };
+        pace(u64::from(next - at));
+        at = next;
+    }
+    Ok(audit)
+}

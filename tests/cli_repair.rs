@@ -1,0 +1,195 @@
+//! `raftwood check` and `raftwood repair`, from the outside: a store on a real disk is harmed, looked at, and mended.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop
+#![cfg(feature = "cli")]
+
+use raftwood::{Durability, Engine, EntryId, EntryRef, Options, RegionId};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Store {
+    root: tempfile::TempDir,
+}
+
+impl Store {
+    fn new() -> Store {
+        Store { root: tempfile::tempdir().unwrap() }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.root.path().join("store")
+    }
+
+    fn open(&self) -> Engine {
+        Options::new().segment_bytes(1 << 20).open(self.dir()).unwrap()
+    }
+
+    /// Entries 1 to 20 of three regions.
+    fn filled(&self) -> Engine {
+        let engine = self.open();
+        for index in 1..=20 {
+            let mut batch = engine.batch();
+            for region in 1..=3 {
+                let payload = format!("region {region} entry {index} {}", "=".repeat(30)).into_bytes();
+                let entry = EntryRef { id: EntryId::new(1, index), payload: &payload };
+                batch.region(RegionId(region)).append([entry]).unwrap();
+            }
+            engine.write(batch, Durability::Synced).unwrap();
+        }
+        engine
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, Value) {
+        let mut all = args.to_vec();
+        all.extend(["store", "--json"]);
+        let out = Command::new(env!("CARGO_BIN_EXE_raftwood"))
+            .args(&all)
+            .current_dir(self.root.path())
+            .output()
+            .unwrap();
+        let json = serde_json::from_slice(&out.stdout).unwrap_or(Value::Null);
+        (out.status.code().unwrap(), json)
+    }
+
+    fn bytes(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let names = std::fs::read_dir(self.dir()).unwrap().map(|e| e.unwrap().path());
+        names.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+    }
+
+    fn newest(&self, ext: &str) -> PathBuf {
+        self.bytes().into_keys().filter(|p| p.extension().is_some_and(|e| e == ext)).max().unwrap()
+    }
+
+    /// The file that holds these bytes, and where.
+    fn find(&self, wanted: &[u8]) -> (PathBuf, u64) {
+        let at = |bytes: &Vec<u8>| bytes.windows(wanted.len()).position(|w| w == wanted);
+        self.bytes().into_iter().find_map(|(path, bytes)| Some((path, at(&bytes)? as u64))).unwrap()
+    }
+}
+
+fn overwrite(path: &Path, at: u64, with: &[u8]) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(with, at).unwrap();
+}
+
+fn count(json: &Value, field: &str) -> usize {
+    json[field].as_array().unwrap_or_else(|| unreachable!("{field} of {json}")).len()
+}
+
+#[test]
+fn a_clean_store_is_clean_and_a_check_changes_no_byte() {
+    let store = Store::new();
+    let engine = store.filled();
+    let (code, json) = store.run(&["check"]);
+    assert_eq!(
+        (code, json["in_use"].as_bool(), json["clean"].as_bool()),
+        (0, Some(true), Some(true)),
+        "{json}"
+    );
+    engine.close().unwrap();
+    drop(engine);
+    let before = store.bytes();
+    let (code, json) = store.run(&["check"]);
+    assert_eq!(
+        (code, json["in_use"].as_bool(), json["clean"].as_bool()),
+        (0, Some(false), Some(true)),
+        "{json}"
+    );
+    assert_eq!((json["regions"].as_u64(), json["entries"].as_u64()), (Some(3), Some(60)));
+    assert!(json["records"].as_u64().unwrap() >= 20);
+    assert_eq!(store.bytes(), before);
+    let (code, json) = store.run(&["repair"]);
+    assert_eq!((code, count(&json, "lost_or_damaged")), (0, 0), "{json}");
+}
+
+#[test]
+fn a_damaged_entry_is_named_by_region_file_and_offset_and_repair_does_not_hide_it() {
+    let store = Store::new();
+    store.filled().close().unwrap();
+    let (path, at) = store.find(b"region 2 entry 7 ");
+    overwrite(&path, at + 3, b"ROT");
+    let before = store.bytes();
+    for (command, field) in [("check", "damage"), ("repair", "lost_or_damaged")] {
+        let (code, json) = store.run(&[command]);
+        assert_eq!((code, count(&json, field)), (1, 1), "{json}");
+        let found = &json[field][0];
+        assert_eq!((found["region"].as_u64(), found["offset"].as_u64()), (Some(2), Some(at)), "{found}");
+        assert!(found["message"].as_str().unwrap().contains("entry 7 "), "{found}");
+        assert!(Path::new(found["file"].as_str().unwrap()).ends_with(path.file_name().unwrap()));
+        if command == "check" {
+            assert_eq!(store.bytes(), before);
+        }
+    }
+    let engine = store.open();
+    assert!(engine.region(RegionId(2)).entry(7).is_err() && engine.region(RegionId(2)).entry(8).is_ok());
+}
+
+#[test]
+fn rot_that_costs_nothing_is_told_apart_and_made_good() {
+    let store = Store::new();
+    store.filled().close().unwrap();
+    // The next open seals what the first one wrote.
+    store.open().close().unwrap();
+    overwrite(&store.newest("ckpt"), 200, &[0xa7; 9]);
+    let (path, at) = store.find(b"region 1 entry 1 ");
+    // In front of the payload stands the description.
+    overwrite(&path, at - 12, &[0xa7; 5]);
+    let (code, json) = store.run(&["check"]);
+    assert_eq!((code, count(&json, "rot"), count(&json, "damage")), (1, 2, 0), "{json}");
+    let (code, json) = store.run(&["repair"]);
+    assert_eq!((code, count(&json, "lost_or_damaged")), (0, 0), "{json}");
+    let (code, json) = store.run(&["check"]);
+    assert_eq!((code, json["entries"].as_u64()), (0, Some(60)), "{json}");
+}
+
+#[test]
+fn a_store_that_does_not_open_says_why_and_opens_without_what_is_lost_only_when_told_so() {
+    let store = Store::new();
+    // Killed: the log is unsealed, and nothing but it knows its batches.
+    let engine = store.filled();
+    let copy = store.root.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for (path, bytes) in store.bytes() {
+        std::fs::write(copy.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    engine.close().unwrap();
+    drop(engine);
+    std::fs::remove_dir_all(store.dir()).unwrap();
+    std::fs::rename(&copy, store.dir()).unwrap();
+
+    let (path, at) = store.find(b"region 1 entry 11 ");
+    overwrite(&path, at - 12, &[0xa7; 5]);
+    let before = store.bytes();
+    let (code, json) = store.run(&["check"]);
+    assert_eq!((code, count(&json, "refusals")), (1, 1), "{json}");
+    assert!(json["refusals"][0]["message"].as_str().unwrap().contains("--accept-loss"), "{json}");
+    let (code, _) = store.run(&["repair"]);
+    assert_eq!(code, 1);
+    let (code, _) = store.run(&["repair", "--assume-torn"]);
+    assert_eq!(code, 1, "that it was torn is disproved");
+    assert_eq!(store.bytes(), before, "a refused open changes nothing");
+    let (code, json) = store.run(&["repair", "--accept-loss"]);
+    assert_eq!((code, json["accepted_loss"].as_bool()), (1, Some(true)), "{json}");
+    assert_eq!((json["hard_states_lost"].as_u64(), json["entries"].as_u64()), (Some(3), Some(30)));
+    let (code, json) = store.run(&["check"]);
+    assert_eq!((code, json["entries"].as_u64()), (0, Some(30)), "{json}");
+    assert_eq!(store.open().region(RegionId(3)).last_index(), 10);
+}
+
+#[test]
+fn where_there_is_no_store_both_exit_with_2_and_make_none() {
+    let store = Store::new();
+    std::fs::create_dir(store.dir()).unwrap();
+    for command in ["check", "repair"] {
+        assert_eq!(store.run(&[command]).0, 2);
+    }
+    assert!(store.bytes().is_empty());
+    std::fs::remove_dir(store.dir()).unwrap();
+    for command in ["check", "repair"] {
+        assert_eq!(store.run(&[command]).0, 2);
+    }
+    assert!(!store.dir().exists());
+}

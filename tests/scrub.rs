@@ -1,0 +1,267 @@
+//! Rot in what holds the entries is found while it costs nothing, and made good before it does.
+
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop
+
+#[path = "damage/fixture.rs"]
+#[allow(dead_code)] // shared with the tests of damage
+mod fixture;
+#[path = "flip/stores.rs"]
+#[allow(dead_code)] // made for the sweeps
+mod stores;
+
+use fixture::*;
+use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
+use raftwood::{
+    Background, Engine, EntryId, ErrorKind, Event, EventListener, Health, ReadLimit, ScrubOptions,
+    ScrubReport,
+};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+use stores::{DIR, options};
+
+const RECORD_HEADER: u64 = 64;
+
+fn scrub(engine: &Engine) -> ScrubReport {
+    engine.scrub(&ScrubOptions::default().rate_bytes(0)).unwrap()
+}
+
+/// Bytes in more places than can be mended.
+fn vandalise(vfs: &SimVfs, path: impl Into<PathBuf>, at: u64) {
+    let path = path.into();
+    let bytes = vfs.read_file(&path).unwrap();
+    let rotten: Vec<u8> = bytes[at as usize..at as usize + 5].iter().map(|b| b ^ 0xa7).collect();
+    vfs.write_bytes(&path, at, &rotten).unwrap();
+}
+
+/// Where each record of the fixture's segment begins, and how long its description is: one entry each.
+fn records(f: &Fixture) -> Vec<(u64, u64)> {
+    let bytes = f.vfs.read_file("/db/0000000001.log").unwrap();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let (mut at, mut out) = (4096, Vec::new());
+    while bytes[at..at + 4] == [0xd7, b'r', b'e', b'c'] {
+        out.push((at as u64, word(at + 16) as u64));
+        at += (64 + word(at + 16) + word(at + 20)).next_multiple_of(8);
+    }
+    assert!(out.len() >= 16);
+    out
+}
+
+#[track_caller]
+fn all_whole(engine: &Engine) {
+    for region in [R, OTHER] {
+        is_whole(engine, region, 1..=8);
+        assert_eq!(engine.region(region).health(), Health::Healthy);
+    }
+}
+
+/// After a power cut, after a clean close, and with all footers gone.
+#[track_caller]
+fn survives(f: &Fixture, engine: Engine) {
+    all_whole(&options(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR).unwrap());
+    engine.close().unwrap();
+    drop(engine);
+    for (path, _) in f.vfs.list().into_iter().filter(|(p, _)| p.extension().is_some_and(|e| e == "foot")) {
+        f.vfs.remove_file(&path).unwrap();
+    }
+    let engine = options(&f.vfs, 51).open(DIR).unwrap();
+    assert!(engine.open_report().damage.is_empty(), "{:?}", engine.open_report());
+    all_whole(&engine);
+    assert!(scrub(&engine).rot.is_empty());
+}
+
+#[test]
+fn a_scrub_moves_what_lives_out_of_a_segment_with_a_rotten_description() {
+    let mut f = Fixture::new();
+    let engine = f.sealed();
+    let (at, _) = records(&f)[3];
+    vandalise(&f.vfs, "/db/0000000001.log", at + RECORD_HEADER);
+    let report = scrub(&engine);
+    assert_eq!((report.rot.len(), report.damage.len(), report.segments_moved), (1, 0, 1), "{report:?}");
+    assert_eq!((report.rot[0].kind(), report.rot[0].offset()), (ErrorKind::Damaged, Some(at)));
+    assert!(report.rot[0].path().unwrap().ends_with("0000000001.log"));
+    assert_eq!((report.entries, f.heard()), (16, 1));
+    all_whole(&engine);
+    engine.tick().unwrap();
+    assert!(!f.vfs.list().iter().any(|(p, _)| p.ends_with("0000000001.log")), "its file is given back");
+    assert!(scrub(&engine).rot.is_empty());
+    survives(&f, engine);
+}
+
+#[test]
+fn rot_anywhere_in_a_header_or_description_of_the_active_segment_is_made_good_by_a_scrub() {
+    let places = {
+        let mut f = Fixture::new();
+        let engine = f.active();
+        let places: Vec<u64> =
+            records(&f).iter().flat_map(|(at, desc)| *at..*at + RECORD_HEADER + *desc - 4).collect();
+        drop(engine);
+        places
+    };
+    let mut refused = 0;
+    for at in places.into_iter().step_by(7) {
+        let mut f = Fixture::new();
+        let engine = f.active();
+        vandalise(&f.vfs, "/db/0000000001.log", at);
+        f.vfs.settle();
+        // Without the scrub the store would not open, or the last batch would be in doubt.
+        let unscrubbed = options(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR);
+        refused += usize::from(unscrubbed.is_err());
+        let report = scrub(&engine);
+        assert!(!report.rot.is_empty() && report.damage.is_empty(), "{at}: {report:?}");
+        assert_eq!((report.segments_moved, report.checkpoints_written), (1, 2), "{at}");
+        all_whole(&engine);
+        survives(&f, engine);
+    }
+    assert!(refused > 50, "{refused}");
+}
+
+#[test]
+fn a_rotten_copy_of_a_segments_header_is_found() {
+    for copy in [0, 2048] {
+        let mut f = Fixture::new();
+        let engine = f.sealed();
+        vandalise(&f.vfs, "/db/0000000001.log", copy + 40);
+        let report = scrub(&engine);
+        assert_eq!((report.rot.len(), report.rot[0].offset()), (1, Some(copy)), "{report:?}");
+        survives(&f, engine);
+    }
+}
+
+#[test]
+fn a_bad_sector_among_descriptions_is_rot_and_not_the_end_of_the_scrub() {
+    let mut f = Fixture::new();
+    let engine = f.sealed();
+    f.vfs.add_bad_sector("/db/0000000001.log", 8).unwrap();
+    let report = scrub(&engine);
+    assert!(!report.rot.is_empty(), "{report:?}");
+    // The entries of that sector cannot be read now, the others were moved.
+    assert!(!report.damage.is_empty());
+    assert_eq!(report.entries as usize + report.damage.len(), 16);
+    is_whole(&engine, OTHER, 5..=8);
+}
+
+#[test]
+fn a_rotten_checkpoint_is_replaced_by_two() {
+    for newest in [true, false] {
+        let mut f = Fixture::new();
+        let engine = f.sealed();
+        let mut checkpoints: Vec<PathBuf> = f.vfs.list().into_iter().map(|(p, _)| p).collect();
+        checkpoints.retain(|p| p.extension().is_some_and(|e| e == "ckpt"));
+        checkpoints.sort();
+        let path = if newest { checkpoints.pop().unwrap() } else { checkpoints.remove(0) };
+        vandalise(&f.vfs, &path, 150);
+        let report = scrub(&engine);
+        assert_eq!((report.rot.len(), report.checkpoints_written), (1, 2), "{report:?}");
+        assert_eq!(report.rot[0].path(), Some(path.as_path()));
+        assert!(scrub(&engine).rot.is_empty());
+        let after = options(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR).unwrap();
+        assert_eq!(after.open_report().bad_checkpoints, 0);
+        survives(&f, engine);
+    }
+}
+
+#[test]
+fn a_damaged_entry_stays_in_its_rotten_segment_and_can_still_be_repaired() {
+    let mut f = Fixture::new();
+    let engine = f.sealed();
+    let (at, _) = records(&f)[3];
+    vandalise(&f.vfs, "/db/0000000001.log", at + RECORD_HEADER);
+    f.rot(R, 6);
+    let report = scrub(&engine);
+    assert_eq!((report.rot.len(), report.damage.len()), (1, 1), "{report:?}");
+    assert_eq!(damaged(&engine, R), [(6, 6)]);
+    is_whole(&engine, R, 1..=5);
+    is_whole(&engine, R, 7..=8);
+    is_whole(&engine, OTHER, 1..=8);
+    // Nothing more can be done: another scrub does not write the same checkpoints for ever.
+    let again = scrub(&engine);
+    assert_eq!((again.rot.len(), again.segments_moved, again.checkpoints_written), (1, 0, 0), "{again:?}");
+    engine.region(R).repair(EntryId::new(term(6), 6), &payload(R, 6)).unwrap();
+    all_whole(&engine);
+    scrub(&engine);
+    survives(&f, engine);
+}
+
+#[test]
+fn a_scrub_of_a_store_that_stopped_writing_reports_and_changes_nothing() {
+    let mut f = Fixture::new();
+    let engine = f.sealed();
+    let (at, _) = records(&f)[3];
+    vandalise(&f.vfs, "/db/0000000001.log", at + RECORD_HEADER);
+    f.vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData).path(".log"));
+    engine.sync().ok();
+    let mut batch = engine.batch();
+    batch.region(R).put(b"k", b"v").unwrap();
+    assert_eq!(engine.write(batch, raftwood::Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
+    let before = f.vfs.list();
+    let report = scrub(&engine);
+    assert_eq!((report.rot.len(), report.segments_moved, report.checkpoints_written), (1, 0, 0));
+    assert_eq!(f.vfs.list(), before);
+    assert!(engine.region(R).entries(.., ReadLimit::NONE).is_ok());
+}
+
+/// Counts the ends of scrubs.
+#[derive(Default)]
+struct Ends(Mutex<Vec<(u64, u64, u64)>>, Condvar);
+
+impl EventListener for Ends {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::Scrubbed { entries, damaged, mended, .. } = event {
+            self.0.lock().unwrap().push((*entries, *damaged, *mended));
+            self.1.notify_all();
+        }
+    }
+}
+
+impl Ends {
+    fn next(&self) -> (u64, u64, u64) {
+        let mut ends = self.0.lock().unwrap();
+        ends.clear();
+        while ends.is_empty() {
+            ends = self.1.wait(ends).unwrap();
+        }
+        ends[0]
+    }
+}
+
+#[test]
+fn a_store_is_scrubbed_in_the_background_again_and_again_until_it_is_closed() {
+    let mut f = Fixture::new();
+    f.sealed().close().unwrap();
+    let ends = Arc::new(Ends::default());
+    let every = ScrubOptions::default().rate_bytes(0);
+    let engine = options(&f.vfs, 60)
+        .background(Background::Threads)
+        .scrub_every(Duration::from_millis(5), every)
+        .listener(ends.clone())
+        .open(DIR)
+        .unwrap();
+    assert_eq!(ends.next(), (16, 0, 0));
+    f.rot(R, 3);
+    while ends.next() != (15, 1, 0) {}
+    assert_eq!(damaged(&engine, R), [(3, 3)]);
+    engine.region(R).repair(EntryId::new(term(3), 3), &payload(R, 3)).unwrap();
+    while ends.next() != (16, 0, 0) {}
+    engine.close().unwrap();
+    let after = ends.0.lock().unwrap().len();
+    assert_eq!(engine.scrub(&ScrubOptions::default()).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(ends.0.lock().unwrap().len(), after);
+}
+
+#[test]
+fn a_slow_scrub_does_not_hold_up_a_close() {
+    let mut f = Fixture::new();
+    f.sealed().close().unwrap();
+    // At this rate it would take hours.
+    let every = ScrubOptions::default().rate_bytes(1);
+    let engine = options(&f.vfs, 60)
+        .background(Background::Threads)
+        .scrub_every(Duration::ZERO, every)
+        .open(DIR)
+        .unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    all_whole(&options(&f.vfs, 61).open(DIR).unwrap());
+}
