@@ -265,3 +265,53 @@ fn a_slow_scrub_does_not_hold_up_a_close() {
     drop(engine);
     all_whole(&options(&f.vfs, 61).open(DIR).unwrap());
 }
+
+/// The rows of the fixture's sealed segments as the store is opened without its newest checkpoint: all of them are replayed.
+#[test]
+fn a_sealed_segment_is_replayed_from_its_footer_whatever_is_wrong_with_its_records() {
+    for at in [4096, 4096 + RECORD_HEADER, 4096 + 600] {
+        let mut f = Fixture::new();
+        f.sealed().close().unwrap();
+        let mut checkpoints: Vec<PathBuf> = f.vfs.list().into_iter().map(|(p, _)| p).collect();
+        checkpoints.retain(|p| p.extension().is_some_and(|e| e == "ckpt"));
+        let newest = checkpoints.into_iter().max().unwrap();
+        vandalise(&f.vfs, &newest, 150);
+        vandalise(&f.vfs, "/db/0000000001.log", at);
+        let engine = options(&f.vfs, 50).open(DIR).unwrap();
+        assert_eq!(engine.open_report().bad_checkpoints, 1);
+        let whole = |region| engine.region(region).entries(.., ReadLimit::NONE).is_ok();
+        assert!(whole(R) || at == 4096 + 600, "{at}");
+        assert!(whole(OTHER), "{at}");
+    }
+}
+
+#[test]
+fn a_missing_segment_is_missed_also_before_one_whose_first_record_is_unreadable() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    stores::kill(&f.vfs, engine);
+    // Three segments that one checkpoint does not know of; the second one has a vote that nothing else has.
+    for life in 0..2 {
+        let engine = f.open();
+        let mut batch = engine.batch();
+        batch.region(R).set_hard_state(format!("vote {life}").as_bytes()).unwrap();
+        engine.write(batch, raftwood::Durability::Synced).unwrap();
+        engine.tick().unwrap();
+        stores::kill(&f.vfs, engine);
+    }
+    let engine = f.open();
+    engine.tick().unwrap();
+    stores::kill(&f.vfs, engine);
+    f.vfs.settle();
+    let mut logs: Vec<PathBuf> = f.vfs.list().into_iter().map(|(p, _)| p).collect();
+    logs.retain(|p| p.extension().is_some_and(|e| e == "log"));
+    logs.sort();
+    assert!(logs.len() >= 3, "{logs:?}");
+    vandalise(&f.vfs, &logs[2], 4096);
+    let whole = options(&f.vfs.crash(LossPolicy::KeepAll), 50).open(DIR).unwrap();
+    assert_eq!(whole.region(R).hard_state().as_deref(), Some(&b"vote 1"[..]));
+    f.vfs.remove_file(&logs[1]).unwrap();
+    f.vfs.remove_file(logs[1].with_extension("foot")).unwrap();
+    let error = options(&f.vfs, 51).open(DIR).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+}

@@ -5,6 +5,7 @@ use crate::commit::{Accept, Committer, Hooks};
 use crate::engine::fetch::Fetcher;
 use crate::engine::listener::Event;
 use crate::engine::options::{Background, Options};
+use crate::engine::report::OpenReport;
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Install;
@@ -23,7 +24,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Lsn, RegionId};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 impl Engine {
@@ -71,12 +72,13 @@ fn fresh(options: &Options) -> Recovered {
         chain: Default::default(),
         next_file: 1,
         checkpoints: Checkpoints { next_sequence: 1, ..Checkpoints::default() },
+        bad_checkpoints: Vec::new(),
         tail: Vec::new(),
         cut: false,
         free: Vec::new(),
         unused: Vec::new(),
         leftovers: Vec::new(),
-        report: crate::engine::report::OpenReport { created: true, ..Default::default() },
+        report: OpenReport { created: true, ..Default::default() },
     }
 }
 
@@ -160,14 +162,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     store.committer.end_recovery(r.cut)?;
     // Nothing of these is needed any more, now that the tail is durable elsewhere.
     r.unused.into_iter().for_each(|file| store.factory.retire(file));
-    for path in &leftovers {
-        match store.options.vfs.remove(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                store.report(Err(Error::io("removing a leftover", path, e)));
-            }
-            _ => report.removed.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned()),
-        }
-    }
+    remove(&store, &leftovers, &mut report);
     for segment in r.unsealed {
         let end = segment.sealed_end();
         crate::store::lock(&store.shared.sealing).push_back((segment, end));
@@ -182,6 +177,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         // Two good ones again, before anything relies on the older alone.
         let _one = crate::store::lock(&store.upkeep);
         purge::checkpoint(&store)?;
+        remove(&store, &r.bad_checkpoints, &mut report);
     }
     engine.0.is_whole.store(true, Ordering::Release);
     engine.0.threads.start_upkeep(&store)?;
@@ -191,6 +187,18 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         inner.report = report;
     }
     Ok(engine)
+}
+
+/// Removes files that nothing needs. One that stays is removed by the next open.
+fn remove(store: &Store, paths: &[PathBuf], report: &mut OpenReport) {
+    for path in paths {
+        match store.options.vfs.remove(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                store.report(Err(Error::io("removing a leftover", path, e)));
+            }
+            _ => report.removed.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned()),
+        }
+    }
 }
 
 /// Notes which entries may have been acknowledged and are wrong and, if records were dropped that may have been acknowledged,

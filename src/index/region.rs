@@ -375,6 +375,7 @@ impl RegionState {
     ) {
         let copied = u128::from(last - first) + 1;
         let mut next: Vec<Extent> = Vec::with_capacity(self.extents.len() + 1);
+        let mut healed = Vec::new();
         for mut e in std::mem::take(&mut self.extents) {
             let (a, b) = (e.first.max(first), e.last.min(last));
             if a > b || !(sources.contains(&e.segment.id) || planted(Bug::CopyOverNewerEntries)) {
@@ -400,6 +401,8 @@ impl RegionState {
             moved.mem = None;
             moved.bytes = (u128::from(bytes) * u128::from(moved.count()) / copied) as u64;
             cold.add_live(moved.count(), moved.bytes);
+            // Only what was read and right is ever copied, or came from a replica.
+            healed.push(moved.first..moved.last + 1);
             next.push(moved);
             if e.last > b && !planted(Bug::CleanerDropsTheRest) {
                 let mut after = e.clone();
@@ -409,6 +412,7 @@ impl RegionState {
             }
             e.release();
         }
+        healed.into_iter().for_each(|indexes| self.forget_damage(indexes));
         // Neighbours in the same cold segment become one extent again.
         for e in next {
             match self.extents.last_mut() {

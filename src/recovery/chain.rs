@@ -50,6 +50,8 @@ struct Link {
     end: u32,
     last: Shape,
     sealed: bool,
+    /// It is sealed, and the header of its first record cannot be read: what it follows is not known.
+    is_headless: bool,
     /// Valid records behind a hole: the highest watermark among them, and their bytes.
     behind: Option<(Lsn, u64)>,
 }
@@ -176,24 +178,27 @@ fn read_link(
         end: FIRST_RECORD,
         last: Shape::default(),
         sealed: false,
+        is_headless: false,
         behind: None,
     };
     if let Some(footer) = footer.filter(|f| f.deltas().is_ok() && f.installs().is_ok()) {
         let tail = footer.tail();
-        if tail.end > FIRST_RECORD
-            && let Found::Record(first) = scanner.look(FIRST_RECORD)?
-        {
-            link.follows = Some(first.header.previous);
+        if tail.end > FIRST_RECORD {
+            // Nothing else of its records is needed.
+            link.follows = match scanner.look(FIRST_RECORD)? {
+                Found::Record(first) => Some(first.header.previous),
+                Found::BadDescription(header) => Some(header.previous),
+                Found::Nothing => None,
+            };
+            link.is_headless = link.follows.is_none();
         }
         // A footer is only written once its records are durable. That of an empty segment says nothing.
         if tail.end > FIRST_RECORD {
             *watermark = (*watermark).max(tail.watermark).max(Lsn::new(segment.id, tail.end));
         }
-        if link.follows.is_some() || tail.end == FIRST_RECORD {
-            (link.end, link.last, link.sealed) = (tail.end, tail.last, true);
-            segment.set_footer(footer);
-            return Ok(link);
-        }
+        (link.end, link.last, link.sealed) = (tail.end, tail.last, true);
+        segment.set_footer(footer);
+        return Ok(link);
     }
     let mut previous: Option<Shape> = None;
     loop {
@@ -260,6 +265,17 @@ fn behind(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(L
 fn thread(links: &mut [Link], start_segment: u32, watermark: Lsn) -> Vec<usize> {
     let mut log: Vec<usize> = Vec::new();
     for at in 0..links.len() {
+        if links[at].is_headless {
+            // What is sealed was durable. It follows the sealed segment of the number before, whose footer says where that one
+            // ends. With numbers between, there may have been a segment that is gone.
+            let expected = log.last().map_or(Some(start_segment), |&before| {
+                links[before].sealed.then(|| links[before].segment.id.saturating_add(1))
+            });
+            if expected == Some(links[at].segment.id) {
+                log.push(at);
+            }
+            continue;
+        }
         let Some(follows) = links[at].follows else { continue };
         let finished = watermark > Lsn::new(links[at].segment.id, FIRST_RECORD);
         match place(links, &log, follows, start_segment) {
@@ -343,6 +359,7 @@ fn forget(link: &mut Link) {
     link.records.clear();
     link.segment.clear_footer();
     (link.end, link.last, link.follows, link.sealed) = (FIRST_RECORD, Shape::default(), None, false);
+    link.is_headless = false;
 }
 
 /// The watermark of a record behind the hole that proves that it was acknowledged.

@@ -72,6 +72,8 @@ pub(crate) struct Recovered {
     pub(crate) chain: Shape,
     pub(crate) next_file: u32,
     pub(crate) checkpoints: Checkpoints,
+    /// Newer ones that cannot be believed: to be removed once there is one that can.
+    pub(crate) bad_checkpoints: Vec<PathBuf>,
     /// Whole batches behind the watermark, in order: to be written anew.
     pub(crate) tail: Vec<TailRecord>,
     /// Whether records that show in the files are no part of the log any more.
@@ -172,6 +174,10 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
     unsealed.retain(|s| opened.segments.contains_key(&s.id));
     files::stray_footers(dir, &mut listing, &opened.segments);
     // A checkpoint older than the two that are kept: its removal was lost in a crash.
+    let serving = header.identity.file;
+    let newer = listing.checkpoints.iter().filter(|s| **s > serving);
+    let paths = newer.map(|sequence| dir.join(FileName::Checkpoint(*sequence).to_string()));
+    let bad_checkpoints = paths.filter(|path| is_ours_and_bad(options, path, id)).collect();
     let oldest = info.kept.front().map_or(0, |c| c.sequence);
     for &sequence in listing.checkpoints.iter().filter(|s| **s < oldest) {
         listing.leftovers.push(dir.join(FileName::Checkpoint(sequence).to_string()));
@@ -189,6 +195,7 @@ pub(crate) fn recover(dir: &Path, options: &Options, purpose: Purpose) -> Result
         chain: chain.last,
         next_file,
         checkpoints: info,
+        bad_checkpoints,
         tail: chain.tail,
         cut: chain.cut,
         free: listing.free,
@@ -297,6 +304,16 @@ fn newest_checkpoint(
          or let the node join anew"
     ))
     .at(dir, None))
+}
+
+/// Whether a checkpoint that was passed over is one of this store's. One without a header that makes sense bears a name that
+/// only this store gives.
+fn is_ours_and_bad(options: &Options, path: &Path, id: StoreId) -> bool {
+    let Ok(bytes) = read_file(options, path) else { return false };
+    FileHeader::decode(&bytes).map_or_else(
+        |e| matches!(e, HeaderError::Malformed(_)),
+        |header| header.identity.store == id && read_checkpoint(&bytes, |_| Ok(())).is_err(),
+    )
 }
 
 /// The checkpoint with one bit of its headers flipped back, if that makes it right. A young store has but one, and
