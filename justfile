@@ -25,6 +25,14 @@ fuzz TARGET:
 planted *BUGS:
     .ci/planted {{BUGS}}
 
+# The mapping of files under AddressSanitizer.
+sanitize:
+    .ci/sanitize
+
+# What does no real I/O, under Miri (needs the nightly component).
+miri:
+    .ci/miri
+
 # The engine's threads in one interleaving after another.
 interleavings:
     .ci/interleavings
