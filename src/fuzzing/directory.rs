@@ -12,7 +12,7 @@ use crate::codec::varint::put_varint;
 use crate::vfs::sim::{LossPolicy, SimVfs, Snapshot};
 use crate::{
     Background, Compression, Durability, Engine, Entry, EntryId, EntryRef, Options, Pool, Purge, ReadLimit,
-    RegionId,
+    RegionId, ScrubOptions, TailPolicy,
 };
 use arbitrary::{Result, Unstructured};
 use std::collections::{BTreeMap, HashSet};
@@ -278,12 +278,17 @@ impl Seen<'_> {
         if let Ok(reader) = options(disk, 1).open_read_only(DIR) {
             let _ = (reader.report(), reader.end(), reader.segments(), reader.regions());
         }
+        let _ = options(disk, 1).check(DIR, &unhurried(), |done, total| assert!(done <= total));
         assert_eq!(disk.digest(), before, "an inspection changes nothing");
     }
 
     /// Opens, reads everything, gives space back, and appends. Returns the entry that was acknowledged, if one was.
     fn write(&self, disk: &SimVfs) -> Option<(RegionId, EntryId)> {
-        let engine = options(disk, 1).open(DIR).ok()?;
+        let engine = options(disk, 1).open(DIR);
+        let engine =
+            engine.or_else(|_| options(disk, 1).tail_policy(TailPolicy::AcceptLoss).open(DIR)).ok()?;
+        self.read(&engine);
+        let _ = engine.scrub(&unhurried());
         self.read(&engine);
         let _ = (engine.stats(), engine.pins(10), engine.open_report());
         let _ = engine.purge();
@@ -346,6 +351,11 @@ impl Seen<'_> {
         let forged = self.files.values().any(|bytes| bytes.windows(4).any(|w| w == crc));
         assert!(forged, "region {region} handed out {entry:?}, which was never written");
     }
+}
+
+/// At any rate.
+fn unhurried() -> ScrubOptions {
+    ScrubOptions::default().rate_bytes(0)
 }
 
 /// What is appended to a store that opened.
