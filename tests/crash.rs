@@ -55,6 +55,24 @@ fn every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged() {
 }
 
 #[test]
+fn each_pair_of_operations_survives_a_crash_at_every_call() {
+    let pairs = Workload::pairs();
+    assert_eq!(pairs.len(), 13 * 13);
+    let explorer = Explorer { policies_max: 4, full_every: 32, ..explorer() };
+    // Each on one kind of disk, neighbours on different ones.
+    let mut counts = Counts::default();
+    for (n, setup) in setups().iter().enumerate() {
+        let own: Vec<Workload> = pairs.iter().skip(n % 4).step_by(4).cloned().collect();
+        counts.add(explorer.crashes(&own, std::slice::from_ref(setup)));
+        counts.add(
+            explorer.crashes(&Workload::triples(seed() + 40 * n as u64, 10), std::slice::from_ref(setup)),
+        );
+    }
+    check("pairs, and some triples", &counts);
+    assert!(counts.runs as usize >= pairs.len() && counts.crash_recoveries >= 20_000 * scale(), "{counts}");
+}
+
+#[test]
 fn every_subset_of_up_to_ten_pending_changes_leaves_a_prefix_that_holds_all_that_was_acknowledged() {
     // The tests run side by side, and share the processor: each of these recoveries is a quick one mostly.
     let explorer = Explorer { full_every: 32, ..explorer() };

@@ -62,6 +62,23 @@ pub enum Act {
     Crash,
 }
 
+/// What is done in pairs and triples, and its name.
+const VERBS: [(&str, &[Act]); 13] = [
+    ("append", &[Act::Append]),
+    ("multi-region append", &[Act::MultiAppend]),
+    ("rollback", &[Act::Rollback]),
+    ("hard state", &[Act::HardState]),
+    ("rotate", &[Act::Rotate]),
+    ("seal", &[Act::Rotate, Act::Tick]),
+    ("checkpoint", &[Act::Checkpoint]),
+    ("purge", &[Act::CompactAll, Act::Purge]),
+    ("clean", &[Act::Clean]),
+    ("reset", &[Act::Reset]),
+    ("destroy", &[Act::Destroy]),
+    ("re-create", &[Act::Recreate]),
+    ("close and open", &[Act::CloseOpen]),
+];
+
 /// A named order of acts.
 #[derive(Clone, Debug)]
 pub struct Workload {
@@ -185,6 +202,30 @@ impl Workload {
                 &[Append, Refused, Append, Refused, Rollback, Refused, Append],
             ),
         ]
+    }
+
+    /// Each ordered pair of what can get in each other's way, one behind the other on a store that has something of everything.
+    pub fn pairs() -> Vec<Workload> {
+        let all = 0..VERBS.len();
+        all.clone().flat_map(|a| all.clone().map(move |b| Workload::row(&[a, b]))).collect()
+    }
+
+    /// So many of the ordered triples, starting with the one of this number; behind the last comes the first again.
+    pub fn triples(from: u64, count: usize) -> Vec<Workload> {
+        let n = VERBS.len();
+        let triple = |i: usize| Workload::row(&[i / n / n % n, i / n % n, i % n]);
+        (0..count).map(|i| triple((from as usize).wrapping_add(i) % Workload::TRIPLES)).collect()
+    }
+
+    /// How many triples there are.
+    pub const TRIPLES: usize = VERBS.len() * VERBS.len() * VERBS.len();
+
+    fn row(verbs: &[usize]) -> Workload {
+        let names: Vec<&str> = verbs.iter().map(|v| VERBS[*v].0).collect();
+        let mut acts = vec![Act::MultiAppend, Act::Rotate, Act::Tick, Act::Compact];
+        verbs.iter().for_each(|v| acts.extend(VERBS[*v].1));
+        acts.push(Act::Append);
+        Workload { name: names.join(", "), acts, regions: 2 }
     }
 
     /// Acts by chance.

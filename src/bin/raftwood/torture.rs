@@ -13,6 +13,9 @@ use std::time::Instant;
 /// Histories of the swarm in one round.
 const SEEDS_A_ROUND: u64 = 500;
 
+/// Orders of three operations in one round.
+const TRIPLES_A_ROUND: usize = Workload::TRIPLES.div_ceil(17);
+
 /// Arguments of `torture`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -114,6 +117,9 @@ fn round(seed: u64, total: &mut Counts, progress: &ProgressBar) -> u64 {
         recoveries
     };
     add(explorer.crashes(&workloads, setup));
+    // Seventeen rounds in a row have had each triple.
+    let triples = Workload::triples(seed.wrapping_mul(TRIPLES_A_ROUND as u64), TRIPLES_A_ROUND);
+    add(Explorer { policies_max: 4, ..explorer.clone() }.crashes(&triples, setup));
     let nested = add(explorer.nested(&workloads, setup, 2));
     add(explorer.errors(&workloads, &[setup[0].clone(), failing], 50));
     let from = seed.wrapping_mul(1_000_000_007);
