@@ -93,6 +93,13 @@ fn garbage_in_the_sectors_that_were_being_written_is_dropped_or_in_doubt_and_cos
 }
 
 #[test]
+fn a_write_that_the_device_lost_or_put_elsewhere_is_never_answered_with_other_bytes() {
+    let counts = explorer().lies(&Workload::named(), &setups(), 100);
+    check("lies", &counts);
+    assert!(counts.lies >= 4_000 * scale() && counts.lies_noticed * 4 > counts.lies, "{counts}");
+}
+
+#[test]
 fn a_crash_inside_recovery_starts_over_and_loses_nothing() {
     check("crashes inside recovery", &explorer().nested(&Workload::named(), &setups(), 4));
 }

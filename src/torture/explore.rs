@@ -41,7 +41,7 @@ impl Default for Explorer {
 const DEPTH_MAX: u32 = 3;
 
 /// Lives of recoveries are numbered from here, far from those of the runs before them.
-const RECOVERY_LIFE: u64 = 1000;
+pub(super) const RECOVERY_LIFE: u64 = 1000;
 
 impl Explorer {
     /// A power cut at every operation that changes the disk, with many losses each.
@@ -525,7 +525,7 @@ impl Explorer {
     }
 
     /// Spreads cases over the threads; stops early once enough is wrong.
-    fn spread(&self, cases: Range<u64>, run: impl Fn(u64) -> Counts + Sync) -> Counts {
+    pub(super) fn spread(&self, cases: Range<u64>, run: impl Fn(u64) -> Counts + Sync) -> Counts {
         let next = AtomicU64::new(cases.start);
         let total = Mutex::new(Counts::default());
         std::thread::scope(|scope| {
@@ -589,7 +589,7 @@ fn record(explorer: &'static str, workload: &Workload, setup: &Setup, counts: &m
 }
 
 /// `compare` reads everything after every act, which is part of the run: two runs are only the same if both do.
-fn run_acts(driver: &mut Driver, workload: &Workload, compare: bool) -> Result<(), String> {
+pub(super) fn run_acts(driver: &mut Driver, workload: &Workload, compare: bool) -> Result<(), String> {
     for act in &workload.acts {
         driver.act(*act)?;
         if driver.stuck() {
@@ -648,7 +648,7 @@ fn recover_and_write(
 }
 
 /// A panic is a violation like any other.
-fn caught<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(super) fn caught<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("of some kind");

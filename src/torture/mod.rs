@@ -22,6 +22,7 @@
 pub mod batch;
 pub mod driver;
 pub mod explore;
+mod lies;
 pub mod model;
 pub mod oracle;
 mod policies;

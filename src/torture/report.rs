@@ -51,6 +51,11 @@ pub struct Counts {
     pub crash_recoveries: u64,
     /// Errors that struck.
     pub errors_injected: u64,
+    /// Writes that the device lost or put elsewhere while it said that all was well.
+    pub lies: u64,
+    /// Of these, those of which the next open told something. What is lost at the end of the log leaves no trace, and what is
+    /// rewritten later costs nothing.
+    pub lies_noticed: u64,
     /// Seeds of the swarm.
     pub seeds: u64,
     /// Recoveries in which the default policy could not tell a tear from rot, and fenced an entry that was never
@@ -72,6 +77,8 @@ impl Counts {
         self.singled += other.singled;
         self.crash_recoveries += other.crash_recoveries;
         self.errors_injected += other.errors_injected;
+        self.lies += other.lies;
+        self.lies_noticed += other.lies_noticed;
         self.seeds += other.seeds;
         self.doubtful += other.doubtful;
         self.violations.extend(other.violations);
@@ -94,6 +101,8 @@ impl fmt::Display for Counts {
             (self.singled, "with each of more than ten changes lost alone and kept alone"),
             (self.crash_recoveries, "crash recoveries"),
             (self.errors_injected, "errors injected"),
+            (self.lies, "lies of the device"),
+            (self.lies_noticed, "of them noticed"),
             (self.seeds, "seeds"),
         ];
         for (n, what) in counted.iter().filter(|(n, _)| *n > 0) {

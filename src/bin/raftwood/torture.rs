@@ -44,6 +44,8 @@ struct Survived {
     crash_recoveries: u64,
     recoveries_inside_recovery: u64,
     errors_injected: u64,
+    /// Writes that the device lost or put elsewhere while it said that all was well.
+    lies: u64,
     random_histories: u64,
     doubtful: u64,
     kills: u32,
@@ -83,6 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         crash_recoveries: total.crash_recoveries,
         recoveries_inside_recovery: nested,
         errors_injected: total.errors_injected,
+        lies: total.lies,
         random_histories: total.seeds,
         doubtful: total.doubtful,
         kills: kills.at_random + kills.all_at_calls(),
@@ -122,6 +125,7 @@ fn round(seed: u64, total: &mut Counts, progress: &ProgressBar) -> u64 {
     add(Explorer { policies_max: 4, ..explorer.clone() }.crashes(&triples, setup));
     let nested = add(explorer.nested(&workloads, setup, 2));
     add(explorer.errors(&workloads, &[setup[0].clone(), failing], 50));
+    add(explorer.lies(&workloads, setup, 100));
     let from = seed.wrapping_mul(1_000_000_007);
     add(explorer.swarm(from..from.saturating_add(SEEDS_A_ROUND)));
     nested
@@ -133,6 +137,7 @@ fn print(s: &Survived) {
     row("crash recoveries", s.crash_recoveries);
     row("  of these inside a recovery", s.recoveries_inside_recovery);
     row("errors injected", s.errors_injected);
+    row("writes lost or misdirected", s.lies);
     row("random histories", s.random_histories);
     row("kills of a real process", u64::from(s.kills));
     for (call, n) in &s.kills_at_calls {
