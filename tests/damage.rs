@@ -504,3 +504,53 @@ fn a_segment_of_another_store_is_never_taken_for_ours() {
         assert_eq!(vfs.read_file(&path).unwrap(), bytes, "it is not ours to change");
     }
 }
+
+#[test]
+fn a_check_finds_what_is_wrong_in_each_kind_of_file_and_changes_nothing() {
+    let check = |vfs: &SimVfs| {
+        let before = vfs.digest();
+        let report = options(vfs, 60).check(DIR, &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
+        assert_eq!(vfs.digest(), before);
+        report
+    };
+    let mut f = Fixture::new();
+    f.sealed().close().unwrap();
+    let clean = check(&f.vfs);
+    assert!(clean.is_clean() && !clean.in_use, "{clean:?}");
+    assert_eq!((clean.regions, clean.entries), (2, 16));
+    let harmed = |harm: &dyn Fn(&Fixture)| {
+        let f = Fixture { vfs: f.vfs.crash(LossPolicy::KeepAll), ..Fixture::new() };
+        harm(&f);
+        check(&f.vfs)
+    };
+    let newest = |f: &Fixture, ext: &str| {
+        let all = f.vfs.list().into_iter().map(|(p, _)| p);
+        all.filter(|p| p.extension().is_some_and(|e| e == ext)).max().unwrap()
+    };
+    let of_entry = harmed(&|f| f.rot(R, 5));
+    assert_eq!((of_entry.damage.len(), of_entry.rot.len()), (1, 0), "{of_entry:?}");
+    assert_eq!(of_entry.damage[0].region(), Some(R));
+    let of_footer = harmed(&|f| f.vfs.flip_bit(newest(f, "foot"), 8 * 200).unwrap());
+    assert_eq!((of_footer.damage.len(), of_footer.rot.len()), (0, 1), "{of_footer:?}");
+    let of_checkpoint = harmed(&|f| f.vfs.flip_bit(newest(f, "ckpt"), 8 * 200).unwrap());
+    assert_eq!((of_checkpoint.damage.len(), of_checkpoint.rot.len()), (0, 1), "{of_checkpoint:?}");
+    let of_header = harmed(&|f| f.vfs.flip_bit("/db/0000000001.log", 8 * 50).unwrap());
+    assert_eq!((of_header.damage.len(), of_header.rot.len()), (0, 1), "{of_header:?}");
+    let of_record = harmed(&|f| f.vfs.write_bytes("/db/0000000001.log", 4096 + 64, &[0xa7; 3]).unwrap());
+    assert_eq!((of_record.damage.len(), of_record.rot.len()), (0, 1), "{of_record:?}");
+    let missing = harmed(&|f| f.vfs.remove_file("/db/0000000001.log").unwrap());
+    assert!(!missing.damage.is_empty() && missing.refusals.is_empty(), "{missing:?}");
+    let bad_sector = harmed(&|f| {
+        let (path, at) = f.find(R, 5);
+        f.vfs.add_bad_sector(&path, at / 512).unwrap();
+    });
+    assert!(!bad_sector.damage.is_empty(), "{bad_sector:?}");
+
+    // Beside a running engine.
+    let engine = f.open();
+    let beside = check(&f.vfs);
+    assert!(beside.is_clean() && beside.in_use, "{beside:?}");
+    drop(engine);
+    let nothing = SimVfs::new(1);
+    assert!(options(&nothing, 1).check(DIR, &ScrubOptions::default(), |_, _| {}).is_err());
+}

@@ -63,6 +63,8 @@ impl Options {
         match self.vfs.lock(&path) {
             Ok(lock) => Ok(Some(lock)),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+            // Nobody can be writing to it.
+            Err(e) if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(Some(Box::new(()))),
             Err(e) => Err(Error::io("locking the store", &path, e)),
         }
     }
