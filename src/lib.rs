@@ -42,8 +42,8 @@ pub use engine::options::{Background, Compression, Options, Pool, Purge, ReadMod
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
 pub use engine::region::Region;
 pub use engine::report::{
-    CheckReport, HardStateHealth, Health, Lookup, OpenReport, OpenTimes, Pin, PurgeReport, RegionStats,
-    ScrubOptions, ScrubReport, Stats,
+    BackupReport, CheckReport, HardStateHealth, Health, Lookup, OpenReport, OpenTimes, Pin, PurgeReport,
+    RegionStats, ScrubOptions, ScrubReport, Stats,
 };
 pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};

@@ -182,6 +182,10 @@ bugs! {
     ScrubSkipsActive caught by "damage::a_scrub_finds_rot_in_sealed_and_in_active_segments_and_names_each_entry",
     /// The scrubber does not look at headers and descriptions of records. Breaks: what a footer is built from is right.
     ScrubSkipsRecords caught by "scrub::a_scrub_moves_what_lives_out_of_a_segment_with_a_rotten_description",
+    /// A file that a backup links is used again for another life. Breaks: a backup stays what it was.
+    LinkedFileReused caught by "backup::a_backup_stays_what_it_was_whatever_becomes_of_the_store",
+    /// A backup gets its checkpoint before its segments are durable. Breaks: a backup that can be opened is whole.
+    BackupNamedTooEarly caught by "backup::a_crash_at_any_call_of_a_backup_leaves_the_store_whole_and_no_half_copy_that_opens",
     /// The scrubber does not look at checkpoints. Breaks: there are two good ones.
     ScrubSkipsCheckpoints caught by "scrub::a_rotten_checkpoint_is_replaced_by_two",
     /// A checkpoint leaves out which entries are suspect. Breaks: what may have been acknowledged stays in doubt.

@@ -193,3 +193,30 @@ fn where_there_is_no_store_both_exit_with_2_and_make_none() {
     }
     assert!(!store.dir().exists());
 }
+
+#[test]
+fn a_backup_is_a_store_of_its_own() {
+    let store = Store::new();
+    let engine = store.filled();
+    let copy = store.root.path().join("copy");
+    let backup = || {
+        let out = Command::new(env!("CARGO_BIN_EXE_raftwood"))
+            .args(["backup", "store", "copy", "--json"])
+            .current_dir(store.root.path())
+            .output()
+            .unwrap();
+        (out.status.code().unwrap(), serde_json::from_slice(&out.stdout).unwrap_or(Value::Null))
+    };
+    assert_eq!(backup().0, 2, "an engine has it open");
+    engine.close().unwrap();
+    drop(engine);
+    let (code, json) = backup();
+    assert_eq!(code, 0);
+    assert!(
+        json["linked_segments"].as_u64().unwrap() + json["copied_segments"].as_u64().unwrap() > 0,
+        "{json}"
+    );
+    assert_eq!(backup().0, 2, "there is something in the way");
+    let opened = Engine::open(&copy).unwrap();
+    assert_eq!(opened.region(RegionId(2)).entries(.., raftwood::ReadLimit::NONE).unwrap().len(), 20);
+}

@@ -1,5 +1,6 @@
 //! The public face: an open engine.
 
+mod backup;
 pub(crate) mod batch;
 mod check;
 pub(crate) mod digest;

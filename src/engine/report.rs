@@ -131,6 +131,22 @@ pub struct ScrubReport {
     pub checkpoints_written: u64,
 }
 
+/// What [`Engine::backup`](crate::Engine::backup) made.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct BackupReport {
+    /// Everything before this position is in the copy.
+    pub durable: Lsn,
+    /// Segments that are hard links.
+    pub linked_segments: u64,
+    /// Bytes of their files.
+    pub linked_bytes: u64,
+    /// Segments that were copied: those still being written, and all where there are no links.
+    pub copied_segments: u64,
+    /// Bytes that were copied, footers and the checkpoint included.
+    pub copied_bytes: u64,
+}
+
 /// What [`Options::check`](crate::Options::check) found. Nothing of it was changed.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

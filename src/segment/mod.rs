@@ -109,7 +109,7 @@ pub(crate) struct Segment {
     pub(crate) unsealable: AtomicBool,
     /// Made in this life of the engine. A file of an earlier life is removed and not recycled: bytes that a reader
     /// borrowed from the engine before may still be alive in this process, and nobody would know.
-    pub(crate) recyclable: bool,
+    pub(crate) recyclable: AtomicBool,
     /// Where the file goes when the last holder lets go of a retired segment.
     retired: Mutex<Option<Weak<dyn Retire>>>,
 }
@@ -176,7 +176,7 @@ impl Segment {
             is_lost: false,
             is_cut: false,
             unsealable: AtomicBool::new(false),
-            recyclable: false,
+            recyclable: AtomicBool::new(false),
             retired: Mutex::new(None),
         })
     }
@@ -267,6 +267,11 @@ impl Segment {
 
     pub(crate) fn live_bytes(&self) -> u64 {
         self.live_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The file has another name, outside of the store, under which it must stay as it is.
+    pub(crate) fn keep_as_it_is(&self) {
+        self.recyclable.store(planted(Bug::LinkedFileReused), Ordering::Release);
     }
 
     /// When the last holder is gone, hand the file to `to`.
@@ -409,7 +414,7 @@ impl Drop for Segment {
                 path: std::mem::take(&mut self.path),
                 len: self.len,
                 salt: self.identity.salt,
-                recyclable: self.recyclable,
+                recyclable: self.recyclable.load(Ordering::Acquire),
                 map: self.map.take(),
             });
         }

@@ -277,8 +277,8 @@ impl SegmentFactory {
         let handles = (0..SYNC_SLOTS)
             .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(path) })
             .collect::<Result<Vec<_>>>()?;
-        let mut segment = Segment::new(header, path.to_path_buf(), free.len, file, handles, self.mapped)?;
-        segment.recyclable = true;
+        let segment = Segment::new(header, path.to_path_buf(), free.len, file, handles, self.mapped)?;
+        segment.recyclable.store(true, Ordering::Release);
         Ok(Arc::new(segment))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 all is well, 1 something was found wrong, 2 the command could not run.
 
+mod backup;
 mod bench;
 mod check;
 mod inspect;
@@ -26,6 +27,8 @@ enum Command {
     Bench(bench::Args),
     /// Show segments, regions and space of a store, without changing it. Works beside a running engine.
     Inspect(inspect::Args),
+    /// Copy a store, with hard links where that can be.
+    Backup(backup::Args),
     /// Verify everything in a store without changing it.
     Check(check::CheckArgs),
     /// Make good what can be made good, and say what cannot.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Backup(args) => backup::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Repair(args) => check::repair(&args),
         Command::Torture(args) => torture::run(&args),

@@ -1,0 +1,57 @@
+//! `raftwood backup`: a copy of a store that no engine has open.
+
+use crate::{Failure, Outcome};
+use raftwood::Options;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Arguments of `backup`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The directory of the store. A program that has it open calls `Engine::backup` instead.
+    dir: PathBuf,
+    /// Where the copy goes: a directory that is empty, or does not exist.
+    to: PathBuf,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Made {
+    linked_segments: u64,
+    linked_bytes: u64,
+    copied_segments: u64,
+    copied_bytes: u64,
+}
+
+/// Runs `backup`.
+pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
+    // A directory without a store must not become one.
+    drop(Options::new().open_read_only(&args.dir)?);
+    let engine = Options::new().open(&args.dir)?;
+    let report = engine.backup(&args.to)?;
+    engine.close()?;
+    let made = Made {
+        linked_segments: report.linked_segments,
+        linked_bytes: report.linked_bytes,
+        copied_segments: report.copied_segments,
+        copied_bytes: report.copied_bytes,
+    };
+    match args.json {
+        true => println!("{}", serde_json::to_string(&made)?),
+        false => println!(
+            "{}: {} segments linked ({:.1} MiB), {} copied; {:.1} MiB copied in all",
+            args.to.display(),
+            made.linked_segments,
+            mib(made.linked_bytes),
+            made.copied_segments,
+            mib(made.copied_bytes)
+        ),
+    }
+    Ok(Outcome::Fine)
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
