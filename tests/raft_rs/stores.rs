@@ -2,7 +2,7 @@
 
 use raft::prelude::{ConfState, Entry, HardState, Snapshot};
 use raft::storage::MemStorage;
-use raft::{GetEntriesContext, Storage};
+use raft::{Config, Error, GetEntriesContext, RawNode, Ready, Storage, StorageError};
 use raftwood::raft_rs::{RegionStorage, encode_conf_state, encode_entry, encode_hard_state};
 use raftwood::vfs::sim::SimVfs;
 use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, RegionBatch, RegionId};
@@ -140,4 +140,35 @@ pub(crate) fn snapshot(index: u64, term: u64, voters: &[u64]) -> Snapshot {
 
 pub(crate) fn here() -> GetEntriesContext {
     GetEntriesContext::empty(false)
+}
+
+pub(crate) fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
+    let mut state = HardState::default();
+    (state.term, state.vote, state.commit) = (term, vote, commit);
+    state
+}
+
+pub(crate) fn store_error<T: std::fmt::Debug>(got: raft::Result<T>) -> StorageError {
+    match got {
+        Err(Error::Store(e)) => e,
+        other => panic!("{other:?} where an error of the store was due"),
+    }
+}
+
+pub(crate) fn logger() -> slog::Logger {
+    slog::Logger::root(slog::Discard, slog::o!())
+}
+
+pub(crate) fn group(store: &Ours, id: u64) -> RawNode<RegionStorage> {
+    let storage = RegionStorage::new(&store.engine, RegionId(id));
+    storage.bootstrap(&ConfState::from((vec![1], vec![]))).unwrap();
+    let config = Config { id: 1, election_tick: 10, heartbeat_tick: 1, ..Config::default() };
+    RawNode::new(&config, storage, &logger()).unwrap()
+}
+
+pub(crate) fn campaigning(store: &Ours, id: u64) -> (RawNode<RegionStorage>, Ready) {
+    let mut node = group(store, id);
+    node.campaign().unwrap();
+    let ready = node.ready();
+    (node, ready)
 }
