@@ -68,7 +68,7 @@ fn random_runs_with_power_cuts_keep_rafts_promises() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     quiet();
-    for seed in (0..8).filter(|&seed| !node::fetches_far(seed)) {
+    for seed in (0..8).filter(|&seed| !node::has_threads(seed)) {
         assert_eq!(run(seed), run(seed));
     }
 }
