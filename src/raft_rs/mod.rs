@@ -40,6 +40,11 @@
 //!     send(ready.take_persisted_messages());
 //!     apply(ready.take_committed_entries());
 //!     let mut light = node.advance(ready);
+//!     if light.commit_index().is_some() {
+//!         let mut batch = ReadyBatch::new(&engine);
+//!         batch.set_hard_state(region, &node.raft.hard_state())?;
+//!         batch.write(&engine)?; // not synced; it may go with the next batch, in front
+//!     }
 //!     send(light.take_messages());
 //!     apply(light.take_committed_entries());
 //!     node.advance_apply();
@@ -62,6 +67,7 @@
 //! | `compact_through` | up to what the state machine has durably applied and raft was told of by `advance_apply`, not further | what is compacted cannot be applied again after a crash; and raft looks at it, as above |
 //! | `advance_append_async` | after `submit` returned: what was submitted is readable | raft reads from the storage what it has handed out |
 //! | `on_persist_ready(number)` | when [`ReadyWriter`] says so | it means that all earlier ones are durable too, and plain tickets of unlike durability may overtake each other |
+//! | `LightReady::commit_index` | with [`ReadyBatch::set_hard_state`], unsynced, ahead of the group's next `Ready` | raft lets it be lost. But a node that forgets that a configuration change was committed may campaign in the configuration before it; what was written earlier is not lost where something later is kept, so it never forgets two, and any quorum of one configuration meets those of the next |
 //! | `apply_conf_change`, after a restart | for every change behind the applied index that was given to `Config`, if [`RegionStorage::recover`] was given the conf state as of it; if the log keeps the conf state, only for those behind [`RegionStorage::conf_state`]'s index | a change that is made twice is refused where it enters a joint configuration |
 //!
 //! # After a crash

@@ -87,8 +87,9 @@ impl ReadyBatch {
         Ok(())
     }
 
-    /// Adds a hard state by itself: after `advance_append`, when `LightReady::commit_index` says that more is committed. Needs no sync;
-    /// lost in a crash, it is learnt again from the leader.
+    /// Adds a hard state by itself: after `advance` or `advance_append`, when `LightReady::commit_index` says that more is
+    /// committed. Needs no sync, but its place is ahead of the group's next `Ready`: raft does not repeat it there, and
+    /// without it a node that restarts may take a configuration for the present one that is two changes old.
     ///
     /// # Errors
     /// `TooLarge` when the batch is full.

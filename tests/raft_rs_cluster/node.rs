@@ -181,6 +181,8 @@ impl Node {
         self.doomed_at = None;
         if rng.one_in(5) {
             counts.kills += 1;
+            // Nothing reaches the disk any more; but a read on another thread may have held on to the store.
+            let _ = up.engine.close();
             drop(up);
             self.disk.halt_after(u64::MAX);
             return;
@@ -336,6 +338,7 @@ impl Node {
         match is_async {
             false => {
                 batch.write(&up.engine).map_err(|_| PowerCut)?;
+                let mut commits = ReadyBatch::new(&up.engine);
                 for (group, mut ready) in readies {
                     let Some(g) = up.groups.get_mut(&group) else { continue };
                     out.extend(waiting(&mut ready).into_iter().map(|m| (group, m)));
@@ -345,7 +348,11 @@ impl Node {
                     out.extend(light.take_messages().into_iter().map(|m| (group, m)));
                     g.apply(group, light.take_committed_entries(), checker);
                     g.raft.advance_apply_to(g.state.applied.index);
+                    if light.commit_index().is_some() {
+                        commits.set_hard_state(RegionId(group), &g.raft.raft.hard_state()).unwrap();
+                    }
                 }
+                commits.write(&up.engine).map_err(|_| PowerCut)?;
             }
             true => {
                 match &mut up.way {
