@@ -3,7 +3,9 @@
 use super::stores::{Ours, REGION, Store, entry, hard_state, logger, store_error};
 use raft::prelude::{ConfState, Entry};
 use raft::{Config, RawNode, Storage, StorageError};
-use raftwood::{EntryId, ErrorKind};
+use raftwood::raft_rs::ReadyBatch;
+use raftwood::vfs::sim::LossPolicy;
+use raftwood::{Background, Durability, EntryId, ErrorKind};
 
 #[test]
 fn a_commit_index_that_the_log_does_not_reach_is_an_error_where_raft_would_panic() {
@@ -196,4 +198,17 @@ fn the_conf_state_is_as_of_what_was_applied() {
         store.storage().recover(EntryId::new(3, 10), None).unwrap();
         assert_eq!(store.storage().conf_state().unwrap().unwrap(), (9, want.clone()));
     }
+}
+
+#[test]
+fn a_configuration_goes_into_the_log_with_the_ready() {
+    let store = Ours::fresh();
+    let three = ConfState::from((vec![1, 2, 3], vec![4]));
+    let mut batch = ReadyBatch::new(&store.engine);
+    batch.set_conf_state(REGION, 7, &three).unwrap();
+    assert_eq!(batch.durability(), Durability::Written);
+    batch.require_sync();
+    batch.write(&store.engine).unwrap();
+    let again = Ours::open(store.disk.crash(LossPolicy::LoseAll), Background::Manual);
+    assert_eq!(again.storage().conf_state().unwrap(), Some((7, three)));
 }

@@ -6,7 +6,8 @@ use raft::{Config, Error, GetEntriesContext, RawNode, Ready, Storage, StorageErr
 use raftwood::raft_rs::{RegionStorage, encode_conf_state, encode_entry, encode_hard_state};
 use raftwood::vfs::sim::SimVfs;
 use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, RegionBatch, RegionId};
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 pub(crate) const REGION: RegionId = RegionId(1);
 
@@ -21,6 +22,10 @@ pub(crate) trait Store {
     /// Entries up to and including this one go.
     fn compact_through(&self, index: u64);
     fn apply_snapshot(&self, snapshot: &Snapshot);
+    /// Entries 1 to 200, and a storage that has to fetch those up to 100. What is fetched is told on the channel.
+    fn far(&self) -> (Self::Storage, Receiver<GetEntriesContext>);
+    /// A storage that has snapshots, if it is `ready`, at this index and term.
+    fn with_snapshot(&self, index: u64, term: u64, ready: bool) -> Self::Storage;
     /// The contract asks for it, and `MemStorage` (which says of itself that it is incomplete) does not do it: it forgets the
     /// term below the first index when it compacts, and panics for reads of an empty log and beyond the last entry.
     const IS_COMPLETE: bool;
@@ -51,6 +56,31 @@ impl Store for Mem {
     }
     fn apply_snapshot(&self, snapshot: &Snapshot) {
         self.0.wl().apply_snapshot(snapshot.clone()).unwrap();
+    }
+    fn far(&self) -> (MemStorage, Receiver<GetEntriesContext>) {
+        self.append(&(1..=200).map(|i| filled(i, 1, 1024)).collect::<Vec<_>>());
+        self.0.wl().trigger_log_unavailable(true);
+        let (tell, told) = channel();
+        let store = self.0.clone();
+        std::thread::spawn(move || {
+            // Whoever has asked is told, and finds it there.
+            let context = loop {
+                match store.wl().take_get_entries_context() {
+                    Some(context) => break context,
+                    None => std::thread::yield_now(),
+                }
+            };
+            store.wl().trigger_log_unavailable(false);
+            let _ = tell.send(context);
+        });
+        (self.0.clone(), told)
+    }
+    fn with_snapshot(&self, index: u64, term: u64, ready: bool) -> MemStorage {
+        self.set_hard_state(&hard_state(term, 0, index));
+        if !ready {
+            self.0.wl().trigger_snap_unavailable();
+        }
+        self.0.clone()
     }
 }
 
@@ -97,6 +127,24 @@ impl Store for Ours {
             let conf_state = encode_conf_state(meta.index, meta.get_conf_state());
             region.put(b"raft/conf_state", &conf_state).unwrap();
         });
+    }
+    fn far(&self) -> (RegionStorage, Receiver<GetEntriesContext>) {
+        for i in 1..=200 {
+            self.append(&[filled(i, 1, 1024)]);
+            self.engine.tick().unwrap();
+        }
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let storage = self.storage().fetch_far(1, move |_, context| {
+            let _ = tell.lock().unwrap().send(context);
+        });
+        (storage, told)
+    }
+    fn with_snapshot(&self, index: u64, term: u64, ready: bool) -> RegionStorage {
+        self.set_hard_state(&hard_state(term, 0, index));
+        let conf_state = self.storage().initial_state().unwrap().conf_state;
+        self.storage()
+            .snapshots(move |_: u64, _: u64| ready.then(|| snapshot(index, term, &conf_state.voters)))
     }
 }
 
