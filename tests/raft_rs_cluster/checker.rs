@@ -1,7 +1,7 @@
 //! Raft's safety properties, watched from outside.
 
-use raft::prelude::{Entry, Message, MessageType};
-use std::collections::BTreeMap;
+use raft::prelude::{Entry, HardState, Message, MessageType};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What an entry is, for comparison.
 pub(crate) type Fact = (u64, Vec<u8>);
@@ -24,6 +24,8 @@ pub(crate) struct Checker {
     committed_by: BTreeMap<(u64, u64), u64>,
     /// Up to which index a node has acknowledged entries that it has not overwritten since, by group and node.
     promised: BTreeMap<(u64, u64), u64>,
+    /// The entries by which a node has changed its configuration, by group and node.
+    changed: BTreeMap<(u64, u64), BTreeSet<u64>>,
 }
 
 impl Checker {
@@ -78,8 +80,20 @@ impl Checker {
         *promised = (*promised).min(last);
     }
 
-    /// A node has come back with this term and vote, and with entries up to `last`.
-    pub(crate) fn restarts(&self, group: u64, node: u64, term: u64, vote: u64, last: u64) {
+    /// A node takes the configuration of this entry for the present one.
+    pub(crate) fn changes(&mut self, group: u64, node: u64, index: u64) {
+        self.changed.entry((group, node)).or_default().insert(index);
+    }
+
+    /// A node has come back with this hard state, with entries up to `last`, and a state machine that has applied some.
+    pub(crate) fn restarts(&self, group: u64, node: u64, state: &HardState, last: u64, applied: u64) {
+        let (term, vote) = (state.term, state.vote);
+        let known = state.commit.max(applied);
+        let forgotten = self.changed.get(&(group, node)).map_or(0, |c| c.range(known + 1..).count());
+        assert!(
+            forgotten <= 1,
+            "group {group}: node {node} would campaign in a configuration that is {forgotten} changes old"
+        );
         let promised = self.promised.get(&(group, node)).copied().unwrap_or(0);
         assert!(
             last >= promised,

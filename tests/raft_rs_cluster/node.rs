@@ -140,7 +140,7 @@ impl Node {
             counts.beyond += u64::from(state.applied.index > region.last_index());
             storage.recover(state.applied, Some(&conf_state)).unwrap();
             let (hard_state, last) = (storage.hard_state().unwrap(), region.last_index());
-            checker.restarts(id, self.id, hard_state.term, hard_state.vote, last);
+            checker.restarts(id, self.id, &hard_state, last, state.applied.index);
             let config = Config {
                 id: self.id,
                 applied: state.applied.index,
@@ -490,6 +490,7 @@ impl Group {
                     self.raft.apply_conf_change(&change)
                 }
             };
+            checker.changes(group, self.raft.raft.id, entry.index);
             self.state.conf_state = encode_conf_state(entry.index, &changed.unwrap());
         }
     }
