@@ -263,15 +263,20 @@ impl ReadyWriter {
     pub fn submit(&self, batch: ReadyBatch) -> Result<(), ReadyError> {
         // The place in line is taken first: a later batch must not be delivered before this one is known to be refused.
         let at = self.line.enter();
-        match batch.submit(&self.engine) {
-            Ok((ticket, readies)) => {
+        // A listener of the engine is asked on the way, and may panic.
+        match catch_unwind(AssertUnwindSafe(|| batch.submit(&self.engine))) {
+            Ok(Ok((ticket, readies))) => {
                 let line = self.line.clone();
                 ticket.on_complete(move |outcome| line.done(at, Some(outcome.map(|_: Lsn| readies))));
                 Ok(())
             }
-            Err(e) => {
+            Ok(Err(e)) => {
                 self.line.done(at, None);
                 Err(e)
+            }
+            Err(panic) => {
+                self.line.done(at, None);
+                resume_unwind(panic)
             }
         }
     }

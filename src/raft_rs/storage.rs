@@ -220,7 +220,7 @@ impl RegionStorage {
 
     /// Whether the entry lies so far back that reading it may wait for the device.
     fn is_far(&self, far: &FarReads, index: u64) -> bool {
-        let active = self.engine.store().committer.active().0.id;
+        let active = self.engine.store().committer.accepted().segment();
         let segment = self.region.segment_of(index);
         segment.is_some_and(|s| s.saturating_add(far.segments) < active)
     }
@@ -250,7 +250,8 @@ impl Storage for RegionStorage {
     ///
     /// # Errors
     /// `Compacted`, `Unavailable` (where `MemStorage` panics), `LogTemporarilyUnavailable` while a
-    /// [far read](RegionStorage::fetch_far) is on its way, `Other` for damage.
+    /// [far read](RegionStorage::fetch_far) is on its way. `Other` for damage, and `Compacted` for it where the context can wait: raft
+    /// is reading for a follower then, which a snapshot helps as well.
     fn entries(
         &self,
         low: u64,

@@ -7,7 +7,9 @@ use raftwood::raft_rs::{
     Persisted, ReadyBatch, ReadyWriter, RegionStorage, encode_entry, encode_hard_state, may_send_first,
 };
 use raftwood::vfs::sim::{Effect, Fault, LossPolicy, OpKind, SimVfs};
-use raftwood::{Background, EntryId, ErrorKind, RegionId, Result};
+use raftwood::{
+    Background, BoxError, EntryId, ErrorKind, EventListener, Options, RegionId, Result, Rollback,
+};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -119,9 +121,9 @@ fn what_was_written_behind_a_failed_sync_is_not_told_as_persisted() {
     disk.block_syncs();
     writer.submit(small(&store, 1, true)).unwrap();
     disk.wait_for_syncs(1);
-    let second = small(&store, 1, false);
-    second.clone().submit(&store.engine).unwrap().0.wait().expect("it is written");
-    writer.submit(second).unwrap();
+    writer.submit(small(&store, 1, false)).unwrap();
+    // It is written, and its ticket complete, when one behind it is.
+    small(&store, 1, false).submit(&store.engine).unwrap().0.wait().unwrap();
     disk.set_fault(Fault::new(Effect::Error(5)).on(OpKind::SyncData));
     disk.release_syncs();
     for _ in 0..2 {
@@ -156,6 +158,29 @@ fn a_sink_that_panics_is_told_of_the_others_all_the_same() {
     while !matches!(writer.submit(small(&store, 1, false)), Err(e) if e.kind() == ErrorKind::Poisoned) {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn a_batch_over_which_a_listener_panics_does_not_hold_up_the_line() {
+    #[derive(Debug)]
+    struct Panics;
+    impl EventListener for Panics {
+        fn before_rollback(&self, _: &Rollback<'_>) -> Result<(), BoxError> {
+            panic!("on purpose")
+        }
+    }
+    let disk = SimVfs::new(7);
+    let options = Options::new().background(Background::Threads).vfs(Arc::new(disk.clone()));
+    let engine = options.listener(Arc::new(Panics)).open("/db").unwrap();
+    let store = Ours { engine, disk };
+    store.append(&[entry(1, 1), entry(2, 1)]);
+    let (writer, told) = telling(&store);
+    let mut overwriting = ReadyBatch::new(&store.engine);
+    overwriting.region(REGION).truncate_from(2);
+    let submitted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.submit(overwriting)));
+    assert!(submitted.is_err());
+    writer.submit(small(&store, 1, true)).unwrap();
+    soon(&told).unwrap();
 }
 
 #[test]

@@ -71,14 +71,21 @@ impl Counts {
     }
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Cut {
+    Deaf,
+    Mute,
+    Both,
+}
+
 struct Cluster {
     rng: Rng,
     groups: u64,
     nodes: Vec<Node>,
     /// Messages on the network.
     flying: Vec<(u64, Message)>,
-    /// A node that nobody hears and that hears nobody.
-    cut_off: Option<u64>,
+    /// A node that hears nobody, or that nobody hears, or both.
+    cut_off: Option<(u64, Cut)>,
     checker: Checker,
     counts: Counts,
     proposed: u64,
@@ -192,7 +199,7 @@ impl Cluster {
             79 => {
                 self.cut_off = match self.cut_off {
                     Some(_) => None,
-                    None => Some(n as u64 + 1),
+                    None => Some((n as u64 + 1, self.rng.pick(&[Cut::Deaf, Cut::Mute, Cut::Both]))),
                 };
                 Ok(())
             }
@@ -306,7 +313,10 @@ impl Cluster {
                 true => self.flying[at].clone(),
                 false => self.flying.swap_remove(at),
             };
-            if self.rng.one_in(12) || [message.from, message.to].map(Some).contains(&self.cut_off) {
+            let is_cut = self.cut_off.is_some_and(|(node, cut)| {
+                cut != Cut::Deaf && message.from == node || cut != Cut::Mute && message.to == node
+            });
+            if self.rng.one_in(12) || is_cut {
                 continue;
             }
             let to = message.to as usize - 1;
