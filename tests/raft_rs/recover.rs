@@ -1,11 +1,11 @@
 //! What a node starts from: hard state, conf state, and a log that fits its state machine.
 
-use super::stores::{Ours, REGION, Store, entry, hard_state, logger, store_error};
+use super::stores::{Ours, REGION, Store, entry, hard_state, logger, options, store_error};
 use raft::prelude::{ConfState, Entry};
 use raft::{Config, RawNode, Storage, StorageError};
 use raftwood::raft_rs::ReadyBatch;
 use raftwood::vfs::sim::LossPolicy;
-use raftwood::{Background, Durability, EntryId, ErrorKind};
+use raftwood::{Background, Durability, EntryId, ErrorKind, TailPolicy};
 
 #[test]
 fn a_commit_index_that_the_log_does_not_reach_is_an_error_where_raft_would_panic() {
@@ -211,4 +211,33 @@ fn a_configuration_goes_into_the_log_with_the_ready() {
     batch.write(&store.engine).unwrap();
     let again = Ours::open(store.disk.crash(LossPolicy::LoseAll), Background::Manual);
     assert_eq!(again.storage().conf_state().unwrap(), Some((7, three)));
+}
+
+#[test]
+fn a_node_whose_vote_may_be_lost_is_not_started() {
+    let store = Ours::fresh();
+    store.append(&[entry(1, 1)]);
+    store.set_hard_state(&hard_state(1, 1, 1));
+    let at = store.engine.stats().accepted;
+    let mut batch = ReadyBatch::new(&store.engine);
+    batch.set_hard_state(REGION, &hard_state(2, 3, 1)).unwrap();
+    batch.region(REGION).put(b"key", &[7; 100]).unwrap();
+    batch.write(&store.engine).unwrap();
+    // The process is killed, and what it wrote last cannot be read any more.
+    let disk = store.disk.clone();
+    disk.power_off();
+    drop(store);
+    disk.halt_after(u64::MAX);
+    disk.settle();
+    disk.write_bytes("/db/0000000001.log", u64::from(at.offset()) + 70, &[0xa7; 6]).unwrap();
+    let engine = options(&disk).tail_policy(TailPolicy::AssumeTorn).open("/db").unwrap();
+    let again = Ours { engine, disk };
+    let storage = again.storage();
+    assert_eq!(storage.hard_state().unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(storage.recover(EntryId::new(1, 1), None).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(storage.recover(EntryId::new(3, 9), None).unwrap_err().kind(), ErrorKind::Damaged);
+    assert!(matches!(store_error(storage.initial_state()), StorageError::Other(_)));
+    // The operator knows it from elsewhere.
+    again.set_hard_state(&hard_state(2, 3, 1));
+    assert_eq!(storage.initial_state().unwrap().hard_state, hard_state(2, 3, 1));
 }

@@ -150,12 +150,7 @@ impl Store for Ours {
 
 impl Ours {
     pub(crate) fn open(disk: SimVfs, background: Background) -> Ours {
-        let options = Options::new()
-            .segment_bytes(64 << 10)
-            .pool(Pool::default().prewrite(false))
-            .background(background)
-            .vfs(Arc::new(disk.clone()));
-        Ours { engine: options.open("/db").unwrap(), disk }
+        Ours { engine: options(&disk).background(background).open("/db").unwrap(), disk }
     }
 
     pub(crate) fn write(&self, fill: impl FnOnce(&mut RegionBatch<'_>)) {
@@ -163,6 +158,14 @@ impl Ours {
         fill(&mut batch.region(REGION));
         self.engine.write(batch, Durability::Synced).unwrap();
     }
+}
+
+pub(crate) fn options(disk: &SimVfs) -> Options {
+    Options::new()
+        .segment_bytes(64 << 10)
+        .pool(Pool::default().prewrite(false))
+        .background(Background::Manual)
+        .vfs(Arc::new(disk.clone()))
 }
 
 pub(crate) fn entry(index: u64, term: u64) -> Entry {
