@@ -117,8 +117,9 @@ fn six_to_ten() -> Ours {
 
 #[test]
 fn a_state_machine_is_recovered_only_to_a_log_that_it_belongs_to() {
-    // (applied) -> what the log is then, and the commit index, or the error.
-    let cases: [((u64, u64), Result<(u64, u64, u64), ErrorKind>); 12] = [
+    type TermAndIndex = (u64, u64);
+    type FirstLastCommit = (u64, u64, u64);
+    let cases: [(TermAndIndex, Result<FirstLastCommit, ErrorKind>); 12] = [
         // It lacks what the log has dropped: raft would panic, and at 0 skip over it.
         ((0, 0), Err(ErrorKind::Compacted)),
         ((1, 4), Err(ErrorKind::Compacted)),
