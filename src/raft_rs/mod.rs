@@ -6,8 +6,8 @@
 //! - [`Delegated`] lets a follower send entries on to its neighbours in the leader's place, from its own log.
 //!
 //! `raft` leaves it to the application which protobuf library encodes its messages: your own dependency on it names the
-//! codec (`features = ["protobuf-codec"]` or `["prost-codec"]`; none or both do not compile). The feature
-//! `raft-rs-protobuf` names the first. Entries are stored in a form of this crate's own, so a log outlives a change of
+//! codec (`features = ["protobuf-codec"]` or `["prost-codec"]`; none or both do not compile; the second needs a
+//! `protoc`, which the environment variable `PROTOC` may name). The feature `raft-rs-protobuf` names the first. Entries are stored in a form of this crate's own, so a log outlives a change of
 //! the codec; see [the format](#how-it-is-stored).
 //!
 //! ```
