@@ -7,8 +7,8 @@
 //!
 //! `raft` leaves it to the application which protobuf library encodes its messages: your own dependency on it names the
 //! codec (`features = ["protobuf-codec"]` or `["prost-codec"]`; none or both do not compile; the second needs a
-//! `protoc`, which the environment variable `PROTOC` may name). The feature `raft-rs-protobuf` names the first. Entries are stored in a form of this crate's own, so a log outlives a change of
-//! the codec; see [the format](#how-it-is-stored).
+//! `protoc`, which the environment variable `PROTOC` may name). The feature `raft-rs-protobuf` names the first. Entries are stored
+//! in a form of this crate's own, so a log outlives a change of the codec; see [the format](#how-it-is-stored).
 //!
 //! ```
 //! use raft::{Config, RawNode, prelude::ConfState};
