@@ -8,7 +8,7 @@ mod net;
 
 use net::{GROUP, Net, Node};
 use raft::prelude::{Entry, Message, MessageType};
-use raftwood::raft_rs::{Delegated, ReadyBatch, encode_entry};
+use raftwood::raft_rs::{Delegated, FILL_BYTES_MAX, ReadyBatch, encode_entry};
 use raftwood::{EntryId, ErrorKind, Result};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -187,6 +187,26 @@ fn an_agent_whose_log_is_not_the_leaders_fills_nothing_in() {
     // Nonsense off the wire.
     assert_eq!(refused(EntryId::new(2, 18), EntryId::new(2, 18)), ErrorKind::InvalidArgument);
     assert_eq!(refused(EntryId::new(2, u64::MAX), EntryId::new(2, 3)), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn more_than_a_message_should_carry_is_not_filled_in() {
+    // The wire says where it ends, and that may be anywhere in the log.
+    let mut node = with_log();
+    let (large, at_most) = (24 << 20, FILL_BYTES_MAX as usize / (24 << 20));
+    for index in 21..=24 {
+        write(
+            &mut node,
+            [Entry { index, term: 2, data: vec![7; large].into(), ..Entry::default() }].into_iter(),
+        );
+    }
+    let to = |last| {
+        let mut delegated = Delegated::new(message(EntryId::new(2, 20), vec![entry(21, 2)])).unwrap();
+        delegated.last = EntryId::new(2, last);
+        fill(&node, delegated)
+    };
+    assert_eq!(to(20 + at_most as u64).unwrap().entries.len(), at_most);
+    assert_eq!(to(24).unwrap_err().kind(), ErrorKind::TooLarge);
 }
 
 #[test]

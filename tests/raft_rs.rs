@@ -7,5 +7,11 @@
 mod beyond;
 #[path = "raft_rs/conformance.rs"]
 mod conformance;
+#[path = "raft_rs/far.rs"]
+mod far;
+#[path = "raft_rs/recover.rs"]
+mod recover;
 #[path = "raft_rs/stores.rs"]
 mod stores;
+#[path = "raft_rs/writer.rs"]
+mod writer;

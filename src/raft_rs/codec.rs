@@ -192,6 +192,45 @@ mod tests {
         assert_eq!(decode_entry(&stored).unwrap(), entry);
     }
 
+    #[test]
+    fn what_is_stored_is_what_the_documentation_says() {
+        let payload = |kind, context: &'static str, sync, data: &'static str| {
+            let mut entry = RaftEntry::default();
+            entry.set_entry_type(kind);
+            entry.set_context(context.into());
+            entry.set_sync_log(sync);
+            entry.set_data(data.into());
+            stored(&entry).payload
+        };
+        assert_eq!(payload(EntryType::EntryNormal, "", false, "data"), "\0data");
+        assert_eq!(payload(EntryType::EntryConfChange, "", false, ""), "\x01");
+        assert_eq!(payload(EntryType::EntryConfChangeV2, "ctx", false, "d"), "\x06\x03ctxd");
+        assert_eq!(payload(EntryType::EntryNormal, "", true, ""), "\x08");
+        let mut hard = HardState::default();
+        hard.set_term(300);
+        hard.set_vote(2);
+        hard.set_commit(7);
+        assert_eq!(encode_hard_state(&hard), [1, 0xac, 2, 2, 7]);
+        let mut conf = ConfState::from((vec![1, 2], vec![3]));
+        conf.set_voters_outgoing(vec![4]);
+        conf.set_learners_next(vec![5]);
+        conf.set_auto_leave(true);
+        assert_eq!(encode_conf_state(9, &conf), [1, 9, 2, 1, 2, 1, 3, 1, 4, 1, 5, 1]);
+        // What is cut short, too long, or of a later version is refused, not guessed at.
+        for bytes in [&[][..], &[1], &[1, 1, 1], &[1, 1, 1, 1, 1], &[2, 1, 1, 1]] {
+            assert!(decode_hard_state(bytes).is_err(), "{bytes:?}");
+        }
+        for bytes in
+            [&[][..], &[1, 9, 0, 0, 0, 0], &[1, 9, 0, 0, 0, 0, 2], &[2, 9, 0, 0, 0, 0, 0], &[1, 9, 255]]
+        {
+            assert!(decode_conf_state(bytes).is_err(), "{bytes:?}");
+        }
+        for bytes in [&[0x10][..], &[3], &[4], &[4, 2, 0], &[4, 255, 255, 255]] {
+            let entry = Entry { id: EntryId::new(1, 1), payload: bytes.into() };
+            assert!(decode_entry(&entry).is_err(), "{bytes:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_entry_survives_the_round_trip_in_no_more_bytes_than_protobuf(
@@ -213,7 +252,8 @@ mod tests {
             let stored = stored(&entry);
             prop_assert_eq!(&decode_entry(&stored).unwrap(), &entry);
             // What `entries` relies on when it bounds its read by raft's limit.
-            prop_assert!(stored.payload.len() <= raft_size(&entry) as usize);
+            let overhead = crate::raft_rs::storage::RAFT_OVERHEAD as usize;
+            prop_assert!(stored.payload.len() + overhead <= raft_size(&entry) as usize);
         }
 
         #[test]

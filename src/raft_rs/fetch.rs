@@ -1,8 +1,18 @@
 //! Reads that may wait for the device, done elsewhere while raft goes on.
+//!
+//! raft asks, hears `LogTemporarilyUnavailable`, is told when the entries are there, and asks again. Between the two it may ask any
+//! number of times more, and it need not come back at all: the peer was removed, the leader stepped down, or an answer to
+//! another peer's question moved this one on. So
+//!
+//! - each peer is told once for a read, however often it asked meanwhile;
+//! - a result is let go when all that were told have asked again, and after [`LIFE`] reads of any kind in any case: it holds memory and
+//!   keeps segments from being recycled;
+//! - there are no more than [`READS_MAX`] reads, on their way or done;
+//! - what is handed out is the log as it is then, not as it was when it was read.
 
 use super::storage::RegionStorage;
 use crate::error::Result;
-use crate::types::{Entry, ReadLimit, RegionId};
+use crate::types::{Entry, RegionId};
 use raft::GetEntriesContext;
 use raft::prelude::Entry as RaftEntry;
 use std::collections::BTreeMap;
@@ -11,21 +21,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Told when entries are there that raft was waiting for.
 pub(super) type Notify = Box<dyn Fn(RegionId, GetEntriesContext) + Send + Sync>;
 
-/// Reads of one region that are on their way, or done and not yet asked for again. By first index: raft asks again from the same
-/// one, though perhaps for more or for fewer.
+/// Reads of one region that are on their way, or done and not yet asked for again.
 pub(super) struct FarReads {
     region: RegionId,
     /// How many segments behind the active one are near.
     pub(super) segments: u32,
     notify: Notify,
-    reads: Mutex<BTreeMap<u64, Read>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By first index: raft asks again from the same one, though perhaps for more or for fewer.
+    reads: BTreeMap<u64, Read>,
+    /// How often raft has read anything: the clock by which results grow old.
+    now: u64,
 }
 
 enum Read {
     /// On its way, for these.
     Pending(Vec<GetEntriesContext>),
-    /// There, for so many that will ask again.
-    Done { outcome: Result<Vec<Entry>>, askers: usize },
+    /// There since `at`, for so many that will ask again.
+    Done { outcome: Result<Vec<Entry>>, askers: usize, at: u64 },
 }
 
 /// The outcome of asking.
@@ -36,16 +53,27 @@ pub(super) enum Fetched {
     Later,
 }
 
-/// Results that nobody came back for (the peer was removed, the leader stepped down) are dropped beyond so many.
+/// Reads of one region at a time. A region has a handful of followers, and each waits for one read.
 const READS_MAX: usize = 16;
+
+/// Whoever is told asks again at once, in the first few reads after; the rest of this is patience with notices that wait in a queue.
+const LIFE: u64 = 256;
 
 impl FarReads {
     pub(super) fn new(region: RegionId, segments: u32, notify: Notify) -> FarReads {
-        FarReads { region, segments, notify, reads: Mutex::default() }
+        FarReads { region, segments, notify, state: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Read>> {
-        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// raft reads something, near or far: what it has not come back for grows older.
+    pub(super) fn grow_old(&self) {
+        let mut s = self.lock();
+        s.now += 1;
+        let now = s.now;
+        s.reads.retain(|_, read| !matches!(read, Read::Done { at, .. } if *at + LIFE < now));
     }
 
     /// The entries from `low` on if they have been fetched; else sees to it that they are.
@@ -57,65 +85,79 @@ impl FarReads {
         max_size: Option<u64>,
         context: GetEntriesContext,
     ) -> Fetched {
-        let mut reads = self.lock();
-        match reads.get_mut(&low) {
+        let mut s = self.lock();
+        match s.reads.get_mut(&low) {
             Some(Read::Pending(contexts)) => {
-                contexts.push(context);
+                if !contexts.iter().any(|c| is_same(c, &context)) {
+                    contexts.push(context);
+                }
                 return Fetched::Later;
             }
-            Some(Read::Done { outcome, askers }) => {
-                *askers -= 1;
-                let outcome = match askers {
-                    0 => match reads.remove(&low) {
-                        Some(Read::Done { outcome, .. }) => outcome,
-                        _ => Ok(Vec::new()),
-                    },
-                    _ => outcome.clone(),
-                };
-                match outcome {
-                    Ok(stored) if is_current(storage, low, &stored) => {
+            Some(Read::Done { outcome, askers, .. }) => {
+                *askers = askers.saturating_sub(1);
+                let (outcome, is_last) = (outcome.clone(), *askers == 0);
+                if is_last {
+                    s.reads.remove(&low);
+                }
+                drop(s);
+                return Fetched::Now(match outcome {
+                    Ok(stored) if is_current(storage, &stored) => {
                         let end = stored.partition_point(|e| e.id.index < high);
-                        return Fetched::Now(storage.decode(&stored[..end], max_size));
+                        storage.decode(&stored[..end], max_size)
                     }
                     // The log has changed since, or reading failed for a reason that may be gone: find out here and now.
-                    _ => {
-                        reads.remove(&low);
-                        drop(reads);
-                        return Fetched::Now(storage.read(low, high, max_size));
-                    }
-                }
+                    _ => storage.read(low, high, max_size),
+                });
             }
             None => {}
         }
-        while reads.len() >= READS_MAX {
-            let idle = reads.iter().find(|(_, r)| matches!(r, Read::Done { .. })).map(|(&low, _)| low);
-            match idle {
-                Some(low) => drop(reads.remove(&low)),
-                None => break,
-            }
+        if !s.has_room() {
+            drop(s);
+            return Fetched::Now(storage.read(low, high, max_size));
         }
-        reads.insert(low, Read::Pending(vec![context]));
-        drop(reads);
-        let limit = max_size.map_or(ReadLimit::NONE, ReadLimit::bytes);
-        let this = self.clone();
+        s.reads.insert(low, Read::Pending(vec![context]));
+        drop(s);
+        let (this, limit) = (self.clone(), RegionStorage::limit(max_size));
         storage.engine().fetch(self.region, low..high, limit, move |outcome| this.arrived(low, outcome));
         Fetched::Later
     }
 
     fn arrived(&self, low: u64, outcome: Result<Vec<Entry>>) {
-        let mut reads = self.lock();
-        let Some(Read::Pending(contexts)) = reads.remove(&low) else { return };
-        reads.insert(low, Read::Done { outcome, askers: contexts.len() });
-        drop(reads);
+        let mut s = self.lock();
+        let at = s.now;
+        let Some(Read::Pending(contexts)) = s.reads.remove(&low) else { return };
+        s.reads.insert(low, Read::Done { outcome, askers: contexts.len(), at });
+        drop(s);
         for context in contexts {
             (self.notify)(self.region, context);
         }
     }
 }
 
-/// Whether these entries are still the log's. Index and term name an entry, and equal last entries have equal predecessors.
-fn is_current(storage: &RegionStorage, low: u64, stored: &[Entry]) -> bool {
-    let region = storage.region();
-    region.first_index() <= low
-        && stored.last().is_some_and(|last| region.term(last.id.index).is_ok_and(|t| t == last.id.term))
+impl State {
+    /// Whether one more read may begin; the oldest result makes way for it.
+    fn has_room(&mut self) -> bool {
+        if self.reads.len() < READS_MAX {
+            return true;
+        }
+        let done = self.reads.iter().filter_map(|(&low, read)| match read {
+            Read::Done { at, .. } => Some((*at, low)),
+            Read::Pending(_) => None,
+        });
+        let oldest = done.min().map(|(_, low)| low);
+        oldest.is_some_and(|low| self.reads.remove(&low).is_some())
+    }
+}
+
+/// Whether two contexts stand for the same peer's wish. raft shows what is in them to people only; two that look alike are alike,
+/// and should they ever look alike without being so, the one that is not told asks again with its next heartbeat.
+fn is_same(a: &GetEntriesContext, b: &GetEntriesContext) -> bool {
+    format!("{a:?}") == format!("{b:?}")
+}
+
+/// Whether these entries are still the log's. Index and term name an entry, and equal last entries have equal predecessors. Some of
+/// them may be compacted: what raft asks for then is not far, and gets another answer before it comes here.
+fn is_current(storage: &RegionStorage, stored: &[Entry]) -> bool {
+    let term = |index| storage.region().term(index).ok();
+    stored.last().is_some_and(|last| term(last.id.index) == Some(last.id.term))
 }

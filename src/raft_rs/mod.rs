@@ -6,13 +6,13 @@
 //! - [`Delegated`] lets a follower send entries on to its neighbours in the leader's place, from its own log.
 //!
 //! `raft` leaves it to the application which protobuf library encodes its messages: your own dependency on it names the
-//! codec (`features = ["protobuf-codec"]` or `["prost-codec"]`; none or both do not compile). The feature
-//! `raft-rs-protobuf` names the first. Entries are stored in a form of this crate's own, so a log outlives a change of
-//! the codec; see [the format](#how-it-is-stored).
+//! codec (`features = ["protobuf-codec"]` or `["prost-codec"]`; none or both do not compile; the second needs a
+//! `protoc`, which the environment variable `PROTOC` may name). The feature `raft-rs-protobuf` names the first. Entries are stored
+//! in a form of this crate's own, so a log outlives a change of the codec; see [the format](#how-it-is-stored).
 //!
 //! ```
 //! use raft::{Config, RawNode, prelude::ConfState};
-//! use raftwood::raft_rs::{ReadyBatch, RegionStorage};
+//! use raftwood::raft_rs::{ReadyBatch, RegionStorage, may_send_first};
 //! use raftwood::{Engine, RegionId};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
@@ -29,14 +29,22 @@
 //!
 //! while node.has_ready() {
 //!     let mut ready = node.ready();
-//!     // A leader's messages may leave before its own disk is done; see below.
-//!     send(ready.take_messages());
+//!     if may_send_first(&node) {
+//!         // A leader's messages may leave before its own disk is done; see below.
+//!         send(ready.take_messages());
+//!     }
 //!     let mut batch = ReadyBatch::new(&engine);
 //!     batch.add(region, &ready)?; // ... and those of all other groups that are ready
 //!     batch.write(&engine)?; // one record, one sync
+//!     send(ready.take_messages());
 //!     send(ready.take_persisted_messages());
 //!     apply(ready.take_committed_entries());
 //!     let mut light = node.advance(ready);
+//!     if light.commit_index().is_some() {
+//!         let mut batch = ReadyBatch::new(&engine);
+//!         batch.set_hard_state(region, &node.raft.hard_state())?;
+//!         batch.write(&engine)?; // not synced; it may go with the next batch, in front
+//!     }
 //!     send(light.take_messages());
 //!     apply(light.take_committed_entries());
 //!     node.advance_apply();
@@ -51,26 +59,29 @@
 //!
 //! | what | when | why |
 //! |---|---|---|
-//! | `ready.messages()` (only a leader has any) | at once, before persisting | a leader counts itself towards the majority only after `on_persist_ready`, so followers may be faster than its own disk (Raft thesis, 10.2.1) |
-//! | `ready.persisted_messages()` (followers, candidates) | after the batch is durable | a vote or an acknowledgement is a promise about this node's disk |
-//! | `ready.committed_entries()` | at once | raft 0.7 hands out only entries that are both committed and persisted here |
-//! | a snapshot in a `Ready` | the state machine takes it durably first, then the batch is written | a log that starts behind a snapshot which nobody has cannot be replayed; the other way round, [`RegionStorage::recover`] makes the log fit |
+//! | `ready.messages()` (only a leader has any) | at once, before persisting, if [`may_send_first`]; else with the persisted ones | a leader counts itself towards the majority only after `on_persist_ready`, so followers may be faster than its own disk (Raft thesis, 10.2.1); but a replica that is a quorum by itself leads before its term and vote are durable |
+//! | `ready.persisted_messages()` (followers, candidates) | when this `Ready` and all before it are durable | a vote or an acknowledgement is a promise about this node's disk; one that acknowledges an earlier `Ready` may be in a later one that needs no sync |
+//! | `ready.committed_entries()` | at once | raft 0.7 hands out only entries that are both committed and persisted here: it never applies before it persists |
+//! | a snapshot in a `Ready` | the state machine takes it durably first, then the batch is written | a log that starts behind a snapshot which nobody has cannot be replayed; where the crash comes between the two, [`RegionStorage::recover`] makes the log fit |
 //! | `advance_apply_to(snapshot index)` | when the `Ready` with the snapshot is persisted; until then, give that group neither messages nor ticks | raft 0.7 looks at the entries behind the applied index when it campaigns, and panics if they are compacted |
-//! | `compact_through` | up to what the state machine has durably applied, not further | what is compacted cannot be applied again after a crash |
+//! | `compact_through` | up to what the state machine has durably applied and raft was told of by `advance_apply`, not further | what is compacted cannot be applied again after a crash; and raft looks at it, as above |
 //! | `advance_append_async` | after `submit` returned: what was submitted is readable | raft reads from the storage what it has handed out |
 //! | `on_persist_ready(number)` | when [`ReadyWriter`] says so | it means that all earlier ones are durable too, and plain tickets of unlike durability may overtake each other |
+//! | `LightReady::commit_index` | with [`ReadyBatch::set_hard_state`], unsynced, ahead of the group's next `Ready` | raft lets it be lost. But a node that forgets that a configuration change was committed may campaign in the configuration before it; what was written earlier is not lost where something later is kept, so it never forgets two, and any quorum of one configuration meets those of the next |
+//! | `apply_conf_change`, after a restart | for every change behind the applied index that was given to `Config`, if [`RegionStorage::recover`] was given the conf state as of it; if the log keeps the conf state, only for those behind [`RegionStorage::conf_state`]'s index | a change that is made twice is refused where it enters a joint configuration |
 //!
 //! # After a crash
 //!
 //! What was acknowledged is there; of what was not, a prefix. A `Ready` is there whole or not at all, together with those of the
-//! other groups in its batch. Where the state machine is ahead of the log (it applied what the log had not made durable, or took a
-//! snapshot that the log had not yet heard of), call [`RegionStorage::recover`] before making the `RawNode`.
+//! other groups in its batch. Call [`RegionStorage::recover`] before making the `RawNode`: the state machine may be ahead of the
+//! log (it applied what the log had not made durable, or took a snapshot that the log had not yet heard of), and then the log
+//! starts anew behind it.
 //!
 //! # Damage
 //!
 //! An entry that is damaged is an error wherever raft asks for it, never a shorter log; raft then panics (`fatal!`), for it cannot go
 //! on. The exception: when raft reads in order to send to a follower, `Compacted` is answered, so that the follower gets a snapshot and
-//! the group lives on. Look at [`Region::health`](crate::Region::health) before starting a group; entries can be had back from a
+//! the group lives on; the [provider](SnapshotProvider) is asked for one that reaches beyond the damage. Look at [`Region::health`](crate::Region::health) before starting a group; entries can be had back from a
 //! replica with [`Region::repair`](crate::Region::repair).
 //!
 //! # How it is stored
@@ -88,8 +99,8 @@ mod storage;
 
 pub use codec::{decode_conf_state, decode_entry, decode_hard_state};
 pub use codec::{encode_conf_state, encode_entry, encode_hard_state};
-pub use ready::{Persisted, ReadyBatch, ReadyError, ReadyWriter};
-pub use relay::Delegated;
+pub use ready::{Persisted, ReadyBatch, ReadyError, ReadyWriter, may_send_first};
+pub use relay::{Delegated, FILL_BYTES_MAX};
 pub use storage::{RegionStorage, SnapshotProvider};
 
 use crate::error::{Error, ErrorKind};

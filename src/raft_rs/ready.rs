@@ -7,10 +7,11 @@ use crate::engine::batch::{RegionBatch, WriteBatch};
 use crate::engine::{Engine, WriteError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Durability, EntryId, Lsn, RegionId};
-use raft::Ready;
 use raft::prelude::{ConfState, HardState};
+use raft::{RawNode, Ready, Storage};
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A `Ready` that was written: `on_persist_ready(ready)` may be called for the group.
@@ -20,6 +21,17 @@ pub struct Persisted {
     pub region: RegionId,
     /// The number of its `Ready`.
     pub ready: u64,
+}
+
+/// Whether the group's [`Ready::messages`] may be sent before they are persisted: unless this replica alone is a quorum.
+///
+/// A leader may be ahead of its own disk with its entries, but not with its term and its vote. Where other voters elected it, both were
+/// durable before it asked for their votes. A replica that is the only voter elects itself within one step, and the messages
+/// of that very `Ready`, for the learners, speak of a term that its disk has not heard of: after a crash it would elect itself
+/// into the same term again, and give other entries the same names. Its messages wait until their `Ready` is persisted, as if they were
+/// [`persisted_messages`](Ready::persisted_messages); it commits nothing sooner anyway.
+pub fn may_send_first<T: Storage>(node: &RawNode<T>) -> bool {
+    !node.raft.prs().has_quorum(&std::iter::once(node.raft.id).collect())
 }
 
 /// The `Ready`s of any number of groups on their way to the log: one atomic record, one sync.
@@ -75,8 +87,9 @@ impl ReadyBatch {
         Ok(())
     }
 
-    /// Adds a hard state by itself: after `advance_append`, when `LightReady::commit_index` says that more is committed. Needs no sync;
-    /// lost in a crash, it is learnt again from the leader.
+    /// Adds a hard state by itself: after `advance` or `advance_append`, when `LightReady::commit_index` says that more is
+    /// committed. Needs no sync, but its place is ahead of the group's next `Ready`: raft does not repeat it there, and
+    /// without it a node that restarts may take a configuration for the present one that is two changes old.
     ///
     /// # Errors
     /// `TooLarge` when the batch is full.
@@ -84,8 +97,10 @@ impl ReadyBatch {
         self.batch.region(region).set_hard_state(&encode_hard_state(state)).map(drop)
     }
 
-    /// Adds the configuration that holds as of the entry at `index`, as `apply_conf_change` returned it. Written with the batch; sync
-    /// it ([`require_sync`](Self::require_sync)) before the state machine's applied index moves past the entry durably.
+    /// Adds the configuration that holds as of the entry at `index`, as `apply_conf_change` returned it: for state machines that do
+    /// not keep it. Written with the batch; sync it ([`require_sync`](Self::require_sync)) before the state machine's applied index
+    /// moves past the entry durably. A snapshot brings its own; but the state machine takes it before this log does, and must
+    /// then have its conf state for [`recover`](super::RegionStorage::recover).
     ///
     /// # Errors
     /// `TooLarge` when the batch is full.
@@ -118,7 +133,9 @@ impl ReadyBatch {
         if self.must_sync { Durability::Synced } else { Durability::Written }
     }
 
-    /// Writes it and returns when it is as durable as its `Ready`s ask for: `advance` may be called for each of them.
+    /// Writes it and returns when it is as durable as its `Ready`s ask for: `advance` may be called for each of them, if no earlier
+    /// `Ready` of the same group that was [submitted](Self::submit) is still on its way. `advance` speaks for those too, and a
+    /// batch that need not be synced does not wait for them.
     ///
     /// # Errors
     /// As [`Engine::write`]; the batch comes back where nothing of it was written.
@@ -222,13 +239,18 @@ impl fmt::Debug for ReadyWriter {
 
 impl ReadyWriter {
     /// A writer for `engine`. `sink` is called on whichever thread completes a batch, so it should be quick: typically it sends to the
-    /// thread that drives the groups. An error means that the engine has stopped writing (`Poisoned`): nothing of that batch
-    /// may be passed to raft, and nothing later will be durable.
+    /// thread that drives the groups. It must not wait for the engine, which may be waiting for it, nor panic, which stops all
+    /// writing.
+    ///
+    /// An error means that the engine has stopped writing (`Poisoned`, `Closed`): nothing of that batch may be passed to raft. All
+    /// later batches are told with the same error, also those that needed no sync and were written all the same:
+    /// `on_persist_ready` would speak for the lost one too.
     pub fn new(
         engine: &Engine,
         sink: impl Fn(Result<Vec<Persisted>>) + Send + Sync + 'static,
     ) -> ReadyWriter {
-        let state = Mutex::new(State { slots: VecDeque::new(), first: 0, is_delivering: false });
+        let state =
+            Mutex::new(State { slots: VecDeque::new(), first: 0, is_delivering: false, failed: None });
         ReadyWriter { engine: engine.clone(), line: Arc::new(Line { state, sink: Box::new(sink) }) }
     }
 
@@ -241,15 +263,20 @@ impl ReadyWriter {
     pub fn submit(&self, batch: ReadyBatch) -> Result<(), ReadyError> {
         // The place in line is taken first: a later batch must not be delivered before this one is known to be refused.
         let at = self.line.enter();
-        match batch.submit(&self.engine) {
-            Ok((ticket, readies)) => {
+        // A listener of the engine is asked on the way, and may panic.
+        match catch_unwind(AssertUnwindSafe(|| batch.submit(&self.engine))) {
+            Ok(Ok((ticket, readies))) => {
                 let line = self.line.clone();
                 ticket.on_complete(move |outcome| line.done(at, Some(outcome.map(|_: Lsn| readies))));
                 Ok(())
             }
-            Err(e) => {
+            Ok(Err(e)) => {
                 self.line.done(at, None);
                 Err(e)
+            }
+            Err(panic) => {
+                self.line.done(at, None);
+                resume_unwind(panic)
             }
         }
     }
@@ -267,6 +294,8 @@ struct State {
     first: u64,
     /// A thread is handing out completions; others leave theirs to it, so that the order holds.
     is_delivering: bool,
+    /// The first error. A batch behind it that needed no sync may have been written, and yet must not be told as persisted.
+    failed: Option<Error>,
 }
 
 enum Slot {
@@ -297,15 +326,31 @@ impl Line {
             return;
         }
         s.is_delivering = true;
+        drop(s);
+        let mut panicked = None;
+        while let Some(outcome) = self.next_due() {
+            // A sink that panics over one batch is still owed the others, and the line must not stand still behind it.
+            let told = catch_unwind(AssertUnwindSafe(|| (self.sink)(outcome)));
+            panicked = panicked.or(told.err());
+        }
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Takes what may be told now. With the last of it, the delivery is over: whoever completes a batch from then on delivers it.
+    fn next_due(&self) -> Option<Result<Vec<Persisted>>> {
+        let mut s = self.lock();
         while matches!(s.slots.front(), Some(Slot::Done(_) | Slot::Gone)) {
             let slot = s.slots.pop_front();
             s.first += 1;
             if let Some(Slot::Done(outcome)) = slot {
-                drop(s);
-                (self.sink)(outcome);
-                s = self.lock();
+                let outcome = s.failed.clone().map_or(outcome, Err);
+                s.failed = outcome.as_ref().err().cloned();
+                return Some(outcome);
             }
         }
         s.is_delivering = false;
+        None
     }
 }

@@ -18,6 +18,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::types::{EntryId, ReadLimit};
 use raft::prelude::{Message, MessageType};
 
+/// The most bytes of payload that are filled into one message (64 MiB), unless one entry alone is larger. A leader's
+/// `max_size_per_msg` is far below it.
+pub const FILL_BYTES_MAX: u64 = 64 << 20;
+
 /// An append message whose entries are to be filled in by a replica that has them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delegated {
@@ -47,15 +51,23 @@ impl Delegated {
     ///
     /// # Errors
     /// `done` is given `Unavailable` or `Compacted` if this log does not have the leader's entries (yet): try again after the next
-    /// append, or tell the leader, who calls `report_unreachable` and sends directly. Other errors are those of reading.
+    /// append, or tell the leader, who calls `report_unreachable` and sends directly. `TooLarge` if the entries are more than
+    /// [`FILL_BYTES_MAX`], whatever the wire says is their last. Other errors are those of reading.
     pub fn fill(self, storage: &RegionStorage, done: impl FnOnce(Result<Message>) + Send + 'static) {
         if let Err(e) = self.check(storage) {
             return done(Err(e));
         }
         let storage = storage.clone();
         let (first, last) = (self.message.get_index() + 1, self.last.index);
-        storage.clone().engine().fetch(storage.region().id(), first..=last, ReadLimit::NONE, move |read| {
+        let limit = ReadLimit::bytes(FILL_BYTES_MAX);
+        storage.clone().engine().fetch(storage.region().id(), first..=last, limit, move |read| {
             let filled = read.and_then(|stored| {
+                if stored.last().is_none_or(|e| e.id.index != last) {
+                    let why = format!(
+                        "entries {first}..={last} are more than {FILL_BYTES_MAX} bytes (FILL_BYTES_MAX)"
+                    );
+                    return Err(Error::new(ErrorKind::TooLarge, why).in_region(storage.region().id()));
+                }
                 let entries = storage.decode(&stored, None)?;
                 // It may have been overwritten between the check and the read.
                 self.check(&storage)?;

@@ -7,6 +7,7 @@ use super::fetch::{FarReads, Fetched};
 use super::store_error;
 use crate::engine::Engine;
 use crate::engine::region::Region;
+use crate::engine::report::Health;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Durability, Entry, EntryId, ReadLimit, RegionId};
 use raft::prelude::{ConfState, Entry as RaftEntry, HardState, Snapshot};
@@ -23,6 +24,9 @@ pub(super) const CONF_STATE: &[u8] = b"raft/conf_state";
 pub trait SnapshotProvider: Send + Sync {
     /// A snapshot for the peer `to`, at `request_index` or later, or `None` while it is being made: raft asks again. It must not
     /// block: it is called from within raft.
+    ///
+    /// `request_index` is the least that would help the peer: what raft asks for, or more where the log begins later or cannot be
+    /// read up to there. An earlier snapshot is not sent, so let it be the reason to make a new one.
     fn snapshot(&self, request_index: u64, to: u64) -> Option<Snapshot>;
 }
 
@@ -64,7 +68,8 @@ impl RegionStorage {
 
     /// Reads far back, which may have to wait for the device, are done on threads of the engine: raft hears
     /// `LogTemporarilyUnavailable`, and `notify` is called when the entries are there, with the context that raft gave.
-    /// Pass it to `RawNode::on_entries_fetched` on the thread that drives the group.
+    /// Pass it to `RawNode::on_entries_fetched` on the thread that drives the group. A peer that asks for the same entries again
+    /// while they are on their way is told once.
     ///
     /// Far is what lies more than `segments` segments behind the one that is being written; 1 is a good value. What is nearer was
     /// written moments ago, so it is in memory, and reading it there is quicker than asking another thread.
@@ -107,38 +112,53 @@ impl RegionStorage {
     ///
     /// Usually the log has that entry and more, and nothing is written. Where it does not (the state machine took a snapshot, or
     /// applied entries, that the log never made durable), the log is emptied and starts anew behind `applied`. In either case
-    /// the commit index is raised to `applied` where it lags, for what was applied was committed. Term and vote stay.
-    /// `conf_state` is the state machine's, as of `applied`, if it keeps one; it replaces an older one in the log.
+    /// the commit index is raised to `applied` where it lags, for what was applied was committed. Term and vote stay, unless the
+    /// term is below that of `applied`: nobody was voted for in one that this log had not heard of.
+    ///
+    /// `conf_state` is the state machine's, as of `applied`, if it keeps one. It replaces the log's, older or newer, for raft applies
+    /// the changes behind `applied` once more. Without it, the log's must be up to date: see
+    /// [`ReadyBatch::set_conf_state`](super::ReadyBatch::set_conf_state).
     ///
     /// # Errors
-    /// `Damaged` where the region's state cannot be trusted: a term or vote that was lost must not be made up.
+    /// `Damaged` where the region's state cannot be trusted: a term or vote that was lost must not be made up; nor are entries, where
+    /// more is committed than log and state machine have, or where they differ on a committed entry. `Compacted` if the state
+    /// machine lacks entries that the log has dropped: raft would panic, or skip them; give it a snapshot first.
     pub fn recover(&self, applied: EntryId, conf_state: Option<&ConfState>) -> Result<()> {
         let id = self.region.id();
         let hard_state = self.hard_state()?;
         let log = self.region.state();
-        let fits = applied.index <= log.last
-            && match self.region.term(applied.index) {
-                Ok(term) => term == applied.term,
-                Err(e) if e.kind() == ErrorKind::Compacted => true,
-                Err(e) => return Err(e),
-            };
+        let committed = hard_state.get_commit().max(log.base.map_or(0, |b| b.index));
+        if committed > log.last && committed > applied.index {
+            return Err(cut_short(committed, log.last).in_region(id));
+        }
+        let term = match self.region.term(applied.index) {
+            Ok(term) => Some(term),
+            Err(e) if e.kind() == ErrorKind::Unavailable => None,
+            Err(e) => return Err(e),
+        };
+        let fits = term == Some(applied.term);
+        if let Some(term) = term
+            && !fits
+            && applied.index <= committed
+        {
+            return Err(Error::damaged(format!(
+                "the state machine has applied entry {applied}, and the log has committed another one there, of term {term}: \
+                 they do not belong together"
+            ))
+            .in_region(id));
+        }
         let mut batch = self.engine.batch();
         let mut wanted = hard_state.clone();
         if !fits {
             batch.region(id).reset(applied)?;
-            if wanted.get_term() < applied.term {
-                wanted.set_term(applied.term);
-                wanted.set_vote(0);
-            }
-            wanted.set_commit(applied.index);
-        } else if wanted.get_commit() < applied.index {
-            wanted.set_commit(applied.index);
+            raise_term(&mut wanted, applied.term);
         }
+        wanted.set_commit(wanted.get_commit().max(applied.index));
         if wanted != hard_state {
             batch.region(id).set_hard_state(&encode_hard_state(&wanted))?;
         }
         if let Some(conf_state) = conf_state
-            && self.conf_state()?.is_none_or(|(index, _)| index < applied.index)
+            && self.conf_state()?.is_none_or(|(index, _)| index != applied.index)
         {
             batch.region(id).put(CONF_STATE, &encode_conf_state(applied.index, conf_state))?;
         }
@@ -171,10 +191,12 @@ impl RegionStorage {
     }
 
     pub(super) fn read(&self, low: u64, high: u64, max_size: Option<u64>) -> Result<Vec<RaftEntry>> {
-        // What is stored of an entry is no longer than the message that raft counts, so no entry that the limit allows is missed;
-        // `limit_size` then counts as raft does.
-        let limit = max_size.map_or(ReadLimit::NONE, ReadLimit::bytes);
-        self.decode(&self.region.entries(low..high, limit)?, max_size)
+        self.decode(&self.region.entries(low..high, Self::limit(max_size))?, max_size)
+    }
+
+    /// How much to read for a limit that counts as raft does: never less than it allows. `decode` does the exact counting.
+    pub(super) fn limit(max_size: Option<u64>) -> ReadLimit {
+        max_size.map_or(ReadLimit::NONE, |bytes| ReadLimit::bytes(bytes).overhead(RAFT_OVERHEAD))
     }
 
     pub(super) fn decode(&self, stored: &[Entry], max_size: Option<u64>) -> Result<Vec<RaftEntry>> {
@@ -187,9 +209,18 @@ impl RegionStorage {
         Ok(entries)
     }
 
+    /// The least index of a snapshot that would help a peer. Below the compaction point, or before a committed entry that is
+    /// damaged, the peer would only be back for the next one.
+    fn least_snapshot(&self, request_index: u64) -> u64 {
+        let least = request_index.max(self.region.first_index().saturating_sub(1)).max(1);
+        let Health::Damaged { ranges, .. } = self.region.health() else { return least };
+        let committed = self.hard_state().map_or(0, |state| state.get_commit());
+        ranges.into_iter().map(|(_, last)| last).filter(|last| *last <= committed).fold(least, u64::max)
+    }
+
     /// Whether the entry lies so far back that reading it may wait for the device.
     fn is_far(&self, far: &FarReads, index: u64) -> bool {
-        let active = self.engine.store().committer.active().0.id;
+        let active = self.engine.store().committer.accepted().segment();
         let segment = self.region.segment_of(index);
         segment.is_some_and(|s| s.saturating_add(far.segments) < active)
     }
@@ -197,7 +228,8 @@ impl RegionStorage {
 
 impl Storage for RegionStorage {
     /// Hard state and conf state as last written. A commit index below the compaction point is raised to it: what was compacted was
-    /// committed, though the note of that may not have been written.
+    /// committed, though the note of that may not have been written. A term below the last entry's is raised to it, without a
+    /// vote.
     ///
     /// # Errors
     /// `Store(Other)` when the hard state was lost, or when it says that more is committed than the log has.
@@ -205,22 +237,10 @@ impl Storage for RegionStorage {
         let mut hard_state = self.hard_state().map_err(store_error)?;
         let conf_state = self.conf_state().map_err(store_error)?.map(|(_, c)| c).unwrap_or_default();
         let log = self.region.state();
-        if let Some(base) = log.base
-            && hard_state.get_commit() < base.index
-        {
-            hard_state.set_commit(base.index);
-            // raft looks at the hard state as a whole: with a commit it must have a term, and in that one nobody was voted for.
-            if hard_state.get_term() < base.term {
-                hard_state.set_term(base.term);
-                hard_state.set_vote(0);
-            }
-        }
+        raise_term(&mut hard_state, log.last_term);
+        hard_state.set_commit(hard_state.get_commit().max(log.base.map_or(0, |b| b.index)));
         if hard_state.get_commit() > log.last {
-            let e = Error::damaged(format!(
-                "entry {} is committed, but the log ends at {}; if the state machine has applied more, call RegionStorage::recover",
-                hard_state.get_commit(),
-                log.last
-            ));
+            let e = cut_short(hard_state.get_commit(), log.last);
             return Err(store_error(e.in_region(self.region.id())));
         }
         Ok(RaftState { hard_state, conf_state })
@@ -230,7 +250,8 @@ impl Storage for RegionStorage {
     ///
     /// # Errors
     /// `Compacted`, `Unavailable` (where `MemStorage` panics), `LogTemporarilyUnavailable` while a
-    /// [far read](RegionStorage::fetch_far) is on its way, `Other` for damage.
+    /// [far read](RegionStorage::fetch_far) is on its way. `Other` for damage, and `Compacted` for it where the context can wait: raft
+    /// is reading for a follower then, which a snapshot helps as well.
     fn entries(
         &self,
         low: u64,
@@ -239,6 +260,9 @@ impl Storage for RegionStorage {
         context: GetEntriesContext,
     ) -> raft::Result<Vec<RaftEntry>> {
         let max_size = max_size.into();
+        if let Some(far) = &self.far {
+            far.grow_old();
+        }
         if low > high {
             return Err(store_error(Error::invalid(format!(
                 "the range {low}..{high} ends before it begins"
@@ -279,14 +303,32 @@ impl Storage for RegionStorage {
     /// What the [provider](RegionStorage::snapshots) has.
     ///
     /// # Errors
-    /// `SnapshotTemporarilyUnavailable` while it has none that is new enough: one below `request_index`, or below the compaction
-    /// point, would not help the peer.
+    /// `SnapshotTemporarilyUnavailable` while it has none that is new enough: one below `request_index`, below the compaction
+    /// point, or before a committed entry that is damaged would not help the peer.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        let least = request_index.max(self.region.first_index().saturating_sub(1)).max(1);
-        let snapshot = self.snapshots.as_ref().and_then(|p| p.snapshot(request_index, to));
+        let least = self.least_snapshot(request_index);
+        let snapshot = self.snapshots.as_ref().and_then(|p| p.snapshot(least, to));
         match snapshot {
             Some(s) if s.get_metadata().get_index() >= least => Ok(s),
             _ => Err(StorageError::SnapshotTemporarilyUnavailable.into()),
         }
     }
 }
+
+/// A node is never in an earlier term than its log, and in one that it takes over from there it has voted for nobody: a vote is durable
+/// before it is told.
+fn raise_term(state: &mut HardState, term: u64) {
+    if state.get_term() < term {
+        state.set_term(term);
+        state.set_vote(0);
+    }
+}
+
+fn cut_short(committed: u64, last: u64) -> Error {
+    Error::damaged(format!(
+        "entry {committed} is committed, but the log ends at {last}; if the state machine has applied more, call RegionStorage::recover"
+    ))
+}
+
+/// What raft counts of an entry at least beside what is stored as its payload: term and index, each a tag and a number.
+pub(super) const RAFT_OVERHEAD: u64 = 4;

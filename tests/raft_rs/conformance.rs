@@ -1,10 +1,11 @@
 //! The contract of `raft::Storage`, as its documentation, `MemStorage`'s tests and what raft itself relies on state it.
 //! Every case runs over both stores.
 
-use super::stores::{Mem, Ours, Store, entry, filled, here, snapshot};
+use super::stores::{Mem, Ours, Store, entry, filled, hard_state, here, logger, snapshot};
 use protobuf::Message as _;
-use raft::prelude::{ConfState, Entry, HardState};
-use raft::{Config, Error, RawNode, StateRole, Storage, StorageError};
+use raft::prelude::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
+use raft::{Config, Error, GetEntriesContext, RaftState, RawNode, StateRole, Storage, StorageError};
+use std::time::Duration;
 
 macro_rules! over_both_stores {
     ($($case:ident),* $(,)?) => {
@@ -22,9 +23,13 @@ over_both_stores!(
     a_snapshot_empties_the_log_and_its_term_stays_known,
     hard_state_and_conf_state_come_back,
     entries_keep_type_context_and_data,
+    a_read_that_has_to_wait_says_so_and_only_to_those_that_can,
+    a_snapshot_is_there_or_temporarily_not,
+    raft_comes_up_on_the_contract_and_panics_beside_it,
     a_single_node_elects_itself_and_commits,
     a_node_goes_on_from_what_the_store_holds,
     a_leader_with_a_compacted_log_still_matches_a_follower_at_the_edge,
+    a_leader_sends_a_snapshot_to_whom_its_log_no_longer_reaches,
 );
 
 fn is<T: std::fmt::Debug>(got: raft::Result<T>, want: StorageError) {
@@ -207,9 +212,158 @@ fn entries_keep_type_context_and_data<S: Store>() {
     assert_eq!(store.storage().entries(1, 13, None, here()).unwrap(), all);
 }
 
-fn node<S: Store>(store: &S, id: u64, applied: u64) -> RawNode<S::Storage> {
+fn a_read_that_has_to_wait_says_so_and_only_to_those_that_can<S: Store>() {
+    let store = S::fresh();
+    let (storage, told) = store.far();
+    // Whoever cannot wait is served, and terms are known at once.
+    assert_eq!(storage.entries(1, 9, None, here()).unwrap().len(), 8);
+    assert_eq!(storage.term(1).unwrap(), 1);
+    let wait = GetEntriesContext::empty(true);
+    is(storage.entries(1, 9, None, wait), StorageError::LogTemporarilyUnavailable);
+    let context = told.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(context.can_async());
+    let all: Vec<Entry> = (1..9).map(|i| filled(i, 1, 1024)).collect();
+    assert_eq!(storage.entries(1, 9, None, context).unwrap(), all);
+    assert!(told.try_recv().is_err(), "the context comes back once");
+}
+
+fn a_snapshot_is_there_or_temporarily_not<S: Store>() {
+    let store = three_to_six::<S>();
+    let unready = store.with_snapshot(5, 5, false);
+    is(unready.snapshot(0, 2), StorageError::SnapshotTemporarilyUnavailable);
+    let ready = store.with_snapshot(5, 5, true);
+    for request in [0, 4, 5] {
+        let meta = ready.snapshot(request, 2).unwrap().take_metadata();
+        assert_eq!((meta.index, meta.term), (5, 5));
+        assert_eq!(meta.get_conf_state(), &ConfState::from((vec![1], vec![])));
+    }
+    if S::IS_COMPLETE {
+        // `MemStorage` relabels the one that it has.
+        is(ready.snapshot(6, 2), StorageError::SnapshotTemporarilyUnavailable);
+    }
+}
+
+fn a_leader_sends_a_snapshot_to_whom_its_log_no_longer_reaches<S: Store>() {
+    let store = three_to_six::<S>();
+    store.set_conf_state(&ConfState::from((vec![1, 2], vec![])));
+    let mut leader = start(store.with_snapshot(6, 6, true), 1, 6).unwrap();
+    leader.raft.become_candidate();
+    leader.raft.become_leader();
+    leader.raft.msgs.clear();
+    let mut reject = Message::default();
+    reject.set_msg_type(MessageType::MsgAppendResponse);
+    (reject.from, reject.to, reject.term) = (2, 1, leader.raft.term);
+    (reject.reject, reject.index, reject.reject_hint) = (true, 6, 1);
+    leader.step(reject).unwrap();
+    let [sent] = &leader.raft.msgs[..] else { panic!("{:?}", leader.raft.msgs) };
+    assert_eq!(sent.get_msg_type(), MessageType::MsgSnapshot);
+    assert_eq!(sent.get_snapshot().get_metadata().index, 6);
+}
+
+/// A store that lies.
+#[derive(Clone)]
+struct Bent<T>(T, Lie);
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Lie {
+    None,
+    /// Below the first entry nothing is known.
+    TermBelowFirst,
+    /// The conf state is not one.
+    ConfState,
+    /// More is committed than there is.
+    CommittedBeyondLast,
+    /// Less is committed than was compacted.
+    CommittedBelowFirst,
+    /// Committed entries cannot be read: `Unavailable`, that is, or `LogTemporarilyUnavailable` to one who cannot wait, or anything.
+    Unavailable,
+    Temporarily,
+    Other,
+}
+
+impl<T: Storage> Storage for Bent<T> {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let mut state = self.0.initial_state()?;
+        match self.1 {
+            Lie::CommittedBeyondLast => state.hard_state.commit = self.last_index()? + 1,
+            Lie::CommittedBelowFirst => state.hard_state.commit = self.first_index()? - 2,
+            Lie::ConfState => state.conf_state.set_learners(state.conf_state.voters.clone()),
+            _ => {}
+        }
+        Ok(state)
+    }
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        match self.1 {
+            Lie::Unavailable => Err(StorageError::Unavailable.into()),
+            Lie::Temporarily => Err(StorageError::LogTemporarilyUnavailable.into()),
+            Lie::Other => Err(StorageError::Other("no".into()).into()),
+            _ => self.0.entries(low, high, max_size, context),
+        }
+    }
+    fn term(&self, idx: u64) -> raft::Result<u64> {
+        match self.1 {
+            Lie::TermBelowFirst if idx < self.first_index()? => Err(StorageError::Compacted.into()),
+            _ => self.0.term(idx),
+        }
+    }
+    fn first_index(&self) -> raft::Result<u64> {
+        self.0.first_index()
+    }
+    fn last_index(&self) -> raft::Result<u64> {
+        self.0.last_index()
+    }
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        self.0.snapshot(request_index, to)
+    }
+}
+
+/// What the contract is for: a store that keeps it starts, hands out what is committed, and leads; each way beside it ends in a
+/// panic of raft, or in an error.
+fn raft_comes_up_on_the_contract_and_panics_beside_it<S: Store>() {
+    let lives = |applied: u64, last: u64, lie: Lie| {
+        let store = S::fresh();
+        store.apply_snapshot(&snapshot(3, 3, &[1]));
+        store.append(&(4..=last).map(|i| entry(i, i)).collect::<Vec<_>>());
+        store.set_hard_state(&hard_state(last, 1, last));
+        let run = || {
+            let mut node = start(Bent(store.storage(), lie), 1, applied).unwrap();
+            let committed = node.has_ready().then(|| node.ready());
+            if let Some(mut ready) = committed {
+                assert_eq!(ready.take_committed_entries().len() as u64, last - applied);
+                node.advance(ready);
+            }
+            node.campaign().unwrap();
+            assert_eq!(node.raft.state, StateRole::Leader);
+        };
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok()
+    };
+    assert!(lives(4, 6, Lie::None));
+    assert!(lives(3, 3, Lie::None), "also behind a snapshot, with an empty log");
+    // Applied less than was compacted, and more than is committed.
+    assert!(!lives(2, 6, Lie::None));
+    assert!(!lives(7, 6, Lie::None));
+    assert!(!lives(3, 3, Lie::TermBelowFirst), "the last term is that of the entry below the first");
+    for lie in [Lie::ConfState, Lie::CommittedBeyondLast, Lie::CommittedBelowFirst] {
+        assert!(!lives(4, 6, lie), "{lie:?}");
+    }
+    for lie in [Lie::Unavailable, Lie::Temporarily, Lie::Other] {
+        assert!(!lives(4, 6, lie), "{lie:?}");
+    }
+}
+
+fn start<T: Storage>(storage: T, id: u64, applied: u64) -> raft::Result<RawNode<T>> {
     let config = Config { id, applied, election_tick: 10, heartbeat_tick: 1, ..Config::default() };
-    RawNode::new(&config, store.storage(), &slog::Logger::root(slog::Discard, slog::o!())).unwrap()
+    RawNode::new(&config, storage, &logger())
+}
+
+fn node<S: Store>(store: &S, id: u64, applied: u64) -> RawNode<S::Storage> {
+    start(store.storage(), id, applied).unwrap()
 }
 
 /// Drives a lone node until it is idle; returns what it committed.
@@ -285,17 +439,13 @@ fn a_leader_with_a_compacted_log_still_matches_a_follower_at_the_edge<S: Store>(
     leader.raft.become_candidate();
     leader.raft.become_leader();
     // The follower stands exactly at the compaction point: the append to it must name entry 3 and its term.
-    let mut response = raft::prelude::Message::default();
-    response.set_msg_type(raft::prelude::MessageType::MsgAppendResponse);
+    let mut response = Message::default();
+    response.set_msg_type(MessageType::MsgAppendResponse);
     (response.from, response.to, response.term, response.index) = (2, 1, leader.raft.term, 3);
     leader.raft.msgs.clear();
     leader.step(response).unwrap();
-    let appends: Vec<_> = leader
-        .raft
-        .msgs
-        .iter()
-        .filter(|m| m.get_msg_type() == raft::prelude::MessageType::MsgAppend)
-        .collect();
+    let appends: Vec<_> =
+        leader.raft.msgs.iter().filter(|m| m.get_msg_type() == MessageType::MsgAppend).collect();
     assert!(!appends.is_empty(), "{:?}", leader.raft.msgs);
     assert_eq!((appends[0].index, appends[0].log_term), (3, 2));
     assert_eq!(appends[0].entries.len(), 1, "the leader's own empty entry");

@@ -2,11 +2,12 @@
 
 use raft::prelude::{ConfState, Entry, HardState, Snapshot};
 use raft::storage::MemStorage;
-use raft::{GetEntriesContext, Storage};
+use raft::{Config, Error, GetEntriesContext, RawNode, Ready, Storage, StorageError};
 use raftwood::raft_rs::{RegionStorage, encode_conf_state, encode_entry, encode_hard_state};
 use raftwood::vfs::sim::SimVfs;
 use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, RegionBatch, RegionId};
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 pub(crate) const REGION: RegionId = RegionId(1);
 
@@ -21,6 +22,10 @@ pub(crate) trait Store {
     /// Entries up to and including this one go.
     fn compact_through(&self, index: u64);
     fn apply_snapshot(&self, snapshot: &Snapshot);
+    /// Entries 1 to 200, and a storage that has to fetch those up to 100. What is fetched is told on the channel.
+    fn far(&self) -> (Self::Storage, Receiver<GetEntriesContext>);
+    /// A storage that has snapshots, if it is `ready`, at this index and term.
+    fn with_snapshot(&self, index: u64, term: u64, ready: bool) -> Self::Storage;
     /// The contract asks for it, and `MemStorage` (which says of itself that it is incomplete) does not do it: it forgets the
     /// term below the first index when it compacts, and panics for reads of an empty log and beyond the last entry.
     const IS_COMPLETE: bool;
@@ -51,6 +56,31 @@ impl Store for Mem {
     }
     fn apply_snapshot(&self, snapshot: &Snapshot) {
         self.0.wl().apply_snapshot(snapshot.clone()).unwrap();
+    }
+    fn far(&self) -> (MemStorage, Receiver<GetEntriesContext>) {
+        self.append(&(1..=200).map(|i| filled(i, 1, 1024)).collect::<Vec<_>>());
+        self.0.wl().trigger_log_unavailable(true);
+        let (tell, told) = channel();
+        let store = self.0.clone();
+        std::thread::spawn(move || {
+            // Whoever has asked is told, and finds it there.
+            let context = loop {
+                match store.wl().take_get_entries_context() {
+                    Some(context) => break context,
+                    None => std::thread::yield_now(),
+                }
+            };
+            store.wl().trigger_log_unavailable(false);
+            let _ = tell.send(context);
+        });
+        (self.0.clone(), told)
+    }
+    fn with_snapshot(&self, index: u64, term: u64, ready: bool) -> MemStorage {
+        self.set_hard_state(&hard_state(term, 0, index));
+        if !ready {
+            self.0.wl().trigger_snap_unavailable();
+        }
+        self.0.clone()
     }
 }
 
@@ -98,16 +128,29 @@ impl Store for Ours {
             region.put(b"raft/conf_state", &conf_state).unwrap();
         });
     }
+    fn far(&self) -> (RegionStorage, Receiver<GetEntriesContext>) {
+        for i in 1..=200 {
+            self.append(&[filled(i, 1, 1024)]);
+            self.engine.tick().unwrap();
+        }
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let storage = self.storage().fetch_far(1, move |_, context| {
+            let _ = tell.lock().unwrap().send(context);
+        });
+        (storage, told)
+    }
+    fn with_snapshot(&self, index: u64, term: u64, ready: bool) -> RegionStorage {
+        self.set_hard_state(&hard_state(term, 0, index));
+        let conf_state = self.storage().initial_state().unwrap().conf_state;
+        self.storage()
+            .snapshots(move |_: u64, _: u64| ready.then(|| snapshot(index, term, &conf_state.voters)))
+    }
 }
 
 impl Ours {
     pub(crate) fn open(disk: SimVfs, background: Background) -> Ours {
-        let options = Options::new()
-            .segment_bytes(64 << 10)
-            .pool(Pool::default().prewrite(false))
-            .background(background)
-            .vfs(Arc::new(disk.clone()));
-        Ours { engine: options.open("/db").unwrap(), disk }
+        Ours { engine: options(&disk).background(background).open("/db").unwrap(), disk }
     }
 
     pub(crate) fn write(&self, fill: impl FnOnce(&mut RegionBatch<'_>)) {
@@ -115,6 +158,14 @@ impl Ours {
         fill(&mut batch.region(REGION));
         self.engine.write(batch, Durability::Synced).unwrap();
     }
+}
+
+pub(crate) fn options(disk: &SimVfs) -> Options {
+    Options::new()
+        .segment_bytes(64 << 10)
+        .pool(Pool::default().prewrite(false))
+        .background(Background::Manual)
+        .vfs(Arc::new(disk.clone()))
 }
 
 pub(crate) fn entry(index: u64, term: u64) -> Entry {
@@ -140,4 +191,35 @@ pub(crate) fn snapshot(index: u64, term: u64, voters: &[u64]) -> Snapshot {
 
 pub(crate) fn here() -> GetEntriesContext {
     GetEntriesContext::empty(false)
+}
+
+pub(crate) fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
+    let mut state = HardState::default();
+    (state.term, state.vote, state.commit) = (term, vote, commit);
+    state
+}
+
+pub(crate) fn store_error<T: std::fmt::Debug>(got: raft::Result<T>) -> StorageError {
+    match got {
+        Err(Error::Store(e)) => e,
+        other => panic!("{other:?} where an error of the store was due"),
+    }
+}
+
+pub(crate) fn logger() -> slog::Logger {
+    slog::Logger::root(slog::Discard, slog::o!())
+}
+
+pub(crate) fn group(store: &Ours, id: u64) -> RawNode<RegionStorage> {
+    let storage = RegionStorage::new(&store.engine, RegionId(id));
+    storage.bootstrap(&ConfState::from((vec![1], vec![]))).unwrap();
+    let config = Config { id: 1, election_tick: 10, heartbeat_tick: 1, ..Config::default() };
+    RawNode::new(&config, storage, &logger()).unwrap()
+}
+
+pub(crate) fn campaigning(store: &Ours, id: u64) -> (RawNode<RegionStorage>, Ready) {
+    let mut node = group(store, id);
+    node.campaign().unwrap();
+    let ready = node.ready();
+    (node, ready)
 }

@@ -4,11 +4,14 @@ use super::checker::{Checker, Fact, fact};
 use super::run::Counts;
 use raft::prelude::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, Snapshot};
 use raft::{Config, GetEntriesContext, RawNode, Ready, StateRole};
-use raftwood::raft_rs::{Persisted, ReadyBatch, RegionStorage, decode_conf_state, encode_conf_state};
+use raftwood::raft_rs::{
+    Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state, may_send_first,
+};
 use raftwood::torture::{Setup, rng::Rng};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Engine, EntryId, Health, RegionId, Ticket};
+use raftwood::{Background, Engine, EntryId, Health, RegionId, Ticket};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
 pub(crate) const NODES: u64 = 3;
@@ -51,13 +54,35 @@ pub(crate) struct Node {
 struct Up {
     engine: Engine,
     groups: BTreeMap<u64, Group>,
-    /// Submitted and not known to be durable, oldest first.
-    on_their_way: VecDeque<(Ticket, Vec<Persisted>)>,
+    way: Way,
 }
 
-/// Whether reads far back are done on threads of the engine. When they are done is not the seed's to say, so not in all runs.
-pub(crate) fn fetches_far(seed: u64) -> bool {
+/// What was submitted and is not known to be durable.
+enum Way {
+    /// Oldest first. Whoever waits for one does the work.
+    Tickets(VecDeque<(Ticket, Vec<Persisted>)>),
+    /// So many batches. The engine's threads work meanwhile, and the power goes off under their hands.
+    Writer(ReadyWriter, Receiver<raftwood::Result<Vec<Persisted>>>, usize),
+}
+
+impl Way {
+    fn len(&self) -> usize {
+        match self {
+            Way::Tickets(tickets) => tickets.len(),
+            Way::Writer(_, _, on_their_way) => *on_their_way,
+        }
+    }
+}
+
+/// Whether the engine has threads, which write and sync, and read what is far back. When they are done is not the seed's to
+/// say, so not in all runs.
+pub(crate) fn has_threads(seed: u64) -> bool {
     seed % 4 == 3
+}
+
+/// Whether the groups begin with one voter, and learners.
+fn begins_alone(seed: u64) -> bool {
+    seed % 5 == 2
 }
 
 /// The power went off under the node's hands.
@@ -66,8 +91,11 @@ pub(crate) struct PowerCut;
 impl Node {
     pub(crate) fn new(id: u64, groups: u64, seed: u64, rng: &mut Rng) -> Node {
         let setup = Setup::random(seed ^ id << 32, rng);
-        let everybody = ConfState::from(((1..=NODES).collect::<Vec<_>>(), vec![]));
-        let first = State { conf_state: encode_conf_state(0, &everybody), ..State::default() };
+        let voters = if begins_alone(seed) { 1 } else { NODES };
+        let everybody: Vec<_> = (1..=NODES).collect();
+        let (voters, learners) = everybody.split_at(voters as usize);
+        let conf_state = ConfState::from((voters.to_vec(), learners.to_vec()));
+        let first = State { conf_state: encode_conf_state(0, &conf_state), ..State::default() };
         Node {
             id,
             seed,
@@ -88,7 +116,11 @@ impl Node {
     /// Opens the store and starts the groups from what it holds.
     pub(crate) fn start(&mut self, checker: &Checker, counts: &mut Counts) {
         self.lives += 1;
-        let engine = self.setup.open(&self.disk, self.lives).unwrap();
+        let mut options = self.setup.options(&self.disk, self.lives);
+        if has_threads(self.seed) {
+            options = options.background(Background::Threads);
+        }
+        let engine = options.open("/db").unwrap();
         let mut groups = BTreeMap::new();
         for (&id, state) in &self.kept {
             let region = engine.region(RegionId(id));
@@ -98,7 +130,7 @@ impl Node {
             let (provider, fetches) = (offered.clone(), fetched.clone());
             let mut storage = RegionStorage::new(&engine, RegionId(id))
                 .snapshots(move |_: u64, _: u64| Some(to_snapshot(&provider.lock().unwrap())));
-            if fetches_far(self.seed) {
+            if has_threads(self.seed) {
                 storage = storage.fetch_far(1, move |_, context| fetches.lock().unwrap().push(context));
             }
             let conf_state = decode_conf_state(&state.conf_state).unwrap().1;
@@ -107,8 +139,8 @@ impl Node {
             }
             counts.beyond += u64::from(state.applied.index > region.last_index());
             storage.recover(state.applied, Some(&conf_state)).unwrap();
-            let hard_state = storage.hard_state().unwrap();
-            checker.restarts(id, self.id, hard_state.term, hard_state.vote);
+            let (hard_state, last) = (storage.hard_state().unwrap(), region.last_index());
+            checker.restarts(id, self.id, &hard_state, last, state.applied.index);
             let config = Config {
                 id: self.id,
                 applied: state.applied.index,
@@ -126,14 +158,36 @@ impl Node {
             let held = VecDeque::new();
             groups.insert(id, Group { raft, state, durable, offered, held, installing: None, fetched });
         }
-        self.up = Some(Up { engine, groups, on_their_way: VecDeque::new() });
+        let way = match has_threads(self.seed) {
+            false => Way::Tickets(VecDeque::new()),
+            true => {
+                let (tell, told) = channel();
+                let tell = Mutex::new(tell);
+                let writer = ReadyWriter::new(&engine, move |persisted| {
+                    let _ = tell.lock().unwrap().send(persisted);
+                });
+                Way::Writer(writer, told, 0)
+            }
+        };
+        self.up = Some(Up { engine, groups, way });
     }
 
-    /// The power goes off, now or at some later call of the disk that has been set before.
-    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+    /// The power goes off, now or at some later call of the disk that has been set before; or the process is killed there, and
+    /// what it had written and not synced stays with the operating system, until the power goes off later.
+    pub(crate) fn crash(&mut self, rng: &mut Rng, counts: &mut Counts) {
         let Some(up) = self.up.take() else { return };
         self.kept = up.groups.iter().map(|(&id, g)| (id, g.durable.clone())).collect();
         self.disk.power_off();
+        self.doomed_at = None;
+        if rng.one_in(5) {
+            counts.kills += 1;
+            // Nothing reaches the disk any more; but a read on another thread may have held on to the store.
+            let _ = up.engine.close();
+            drop(up);
+            self.disk.halt_after(u64::MAX);
+            return;
+        }
+        counts.power_cuts += 1;
         let policy = match rng.below(4) {
             0 => LossPolicy::LoseAll,
             1 => LossPolicy::KeepAll,
@@ -142,7 +196,6 @@ impl Node {
         let disk = self.disk.crash(policy);
         drop(up);
         self.disk = disk;
-        self.doomed_at = None;
     }
 
     /// From now on the power may go off within so many calls of the disk.
@@ -176,7 +229,8 @@ impl Node {
     }
 
     pub(crate) fn campaign(&mut self, group: u64) {
-        if let Some(group) = self.group(group) {
+        // raft's own clock asks only a voter, and raft relies on that.
+        if let Some(group) = self.group(group).filter(|g| g.raft.raft.promotable()) {
             let _ = group.raft.campaign();
         }
     }
@@ -184,6 +238,12 @@ impl Node {
     pub(crate) fn propose(&mut self, group: u64, data: Vec<u8>) -> bool {
         self.group(group)
             .is_some_and(|g| g.raft.raft.state == StateRole::Leader && g.raft.propose(vec![], data).is_ok())
+    }
+
+    pub(crate) fn change_jointly(&mut self, group: u64, change: ConfChangeV2) {
+        if let Some(group) = self.group(group) {
+            let _ = group.raft.propose_conf_change(vec![], change);
+        }
     }
 
     pub(crate) fn change(&mut self, group: u64, change: ConfChange) {
@@ -251,16 +311,23 @@ impl Node {
                 continue;
             }
             if g.raft.raft.state == StateRole::Leader {
-                checker.leads(group, g.raft.raft.term, id);
+                let log = &g.raft.raft.raft_log;
+                let has = |index| (index >= log.first_index()).then(|| log.term(index).unwrap());
+                checker.leads(group, g.raft.raft.term, id, has);
             }
             let mut ready = g.raft.ready();
-            out.extend(ready.take_messages().into_iter().map(|m| (group, m)));
+            if may_send_first(&g.raft) {
+                out.extend(ready.take_messages().into_iter().map(|m| (group, m)));
+            }
             if !ready.snapshot().is_empty() {
                 g.install(ready.snapshot(), ready.number());
                 counts.snapshots += 1;
             }
-            if let Some(first) = ready.entries().first() {
-                counts.rollbacks += u64::from(up.engine.region(RegionId(group)).last_index() >= first.index);
+            if let (Some(first), Some(last)) = (ready.entries().first(), ready.entries().last())
+                && up.engine.region(RegionId(group)).last_index() >= first.index
+            {
+                counts.rollbacks += 1;
+                checker.overwrites(group, id, last.index);
             }
             batch.add(RegionId(group), &ready).unwrap();
             readies.push((group, ready));
@@ -271,23 +338,35 @@ impl Node {
         match is_async {
             false => {
                 batch.write(&up.engine).map_err(|_| PowerCut)?;
+                let mut commits = ReadyBatch::new(&up.engine);
                 for (group, mut ready) in readies {
                     let Some(g) = up.groups.get_mut(&group) else { continue };
-                    out.extend(ready.take_persisted_messages().into_iter().map(|m| (group, m)));
+                    out.extend(waiting(&mut ready).into_iter().map(|m| (group, m)));
                     g.apply(group, ready.take_committed_entries(), checker);
                     let mut light = g.raft.advance_append(ready);
                     g.finish_installing(u64::MAX);
                     out.extend(light.take_messages().into_iter().map(|m| (group, m)));
                     g.apply(group, light.take_committed_entries(), checker);
                     g.raft.advance_apply_to(g.state.applied.index);
+                    if light.commit_index().is_some() {
+                        commits.set_hard_state(RegionId(group), &g.raft.raft.hard_state()).unwrap();
+                    }
                 }
+                commits.write(&up.engine).map_err(|_| PowerCut)?;
             }
             true => {
-                let (ticket, persisted) = batch.submit(&up.engine).map_err(|_| PowerCut)?;
-                up.on_their_way.push_back((ticket, persisted));
+                match &mut up.way {
+                    Way::Tickets(tickets) => {
+                        tickets.push_back(batch.submit(&up.engine).map_err(|_| PowerCut)?);
+                    }
+                    Way::Writer(writer, _, on_their_way) => {
+                        writer.submit(batch).map_err(|_| PowerCut)?;
+                        *on_their_way += 1;
+                    }
+                }
                 for (group, mut ready) in readies {
                     let Some(g) = up.groups.get_mut(&group) else { continue };
-                    g.held.push_back((ready.number(), ready.take_persisted_messages()));
+                    g.held.push_back((ready.number(), waiting(&mut ready)));
                     g.apply(group, ready.take_committed_entries(), checker);
                     g.raft.advance_append_async(ready);
                     if g.installing.is_none() {
@@ -302,8 +381,18 @@ impl Node {
     /// Waits for the oldest batch that is on its way.
     pub(crate) fn complete(&mut self, out: &mut Vec<(u64, Message)>) -> Result<(), PowerCut> {
         let Some(up) = &mut self.up else { return Ok(()) };
-        let Some((ticket, persisted)) = up.on_their_way.pop_front() else { return Ok(()) };
-        ticket.wait().map_err(|_| PowerCut)?;
+        let persisted = match &mut up.way {
+            Way::Tickets(tickets) => {
+                let Some((ticket, persisted)) = tickets.pop_front() else { return Ok(()) };
+                ticket.wait().map_err(|_| PowerCut)?;
+                persisted
+            }
+            Way::Writer(_, told, on_their_way) => {
+                let Ok(persisted) = told.try_recv() else { return Ok(()) };
+                *on_their_way -= 1;
+                persisted.map_err(|_| PowerCut)?
+            }
+        };
         for Persisted { region, ready } in persisted {
             let Some(g) = up.groups.get_mut(&region.0) else { continue };
             g.raft.on_persist_ready(ready);
@@ -318,7 +407,7 @@ impl Node {
 
     pub(crate) fn has_work(&self) -> bool {
         self.up.as_ref().is_some_and(|up| {
-            !up.on_their_way.is_empty()
+            up.way.len() > 0
                 || up.groups.values().any(|g| g.raft.has_ready() || !g.fetched.lock().unwrap().is_empty())
         })
     }
@@ -334,7 +423,7 @@ impl Node {
     /// For people.
     pub(crate) fn describe(&self, group: u64) -> String {
         let Some(up) = &self.up else { return format!("{} is down", self.id) };
-        let (g, way) = (&up.groups[&group], up.on_their_way.len());
+        let (g, way) = (&up.groups[&group], up.way.len());
         let (raft, log) = (&g.raft.raft, &g.raft.raft.raft_log);
         let progress: Vec<_> =
             raft.prs().iter().map(|(id, p)| (*id, p.state, p.matched, p.next_idx)).collect();
@@ -354,14 +443,19 @@ impl Node {
         )
     }
 
-    pub(crate) fn voters(&self, group: u64) -> Vec<u64> {
-        let mut voters = self
-            .up
-            .as_ref()
-            .map(|up| up.groups[&group].raft.raft.prs().conf().to_conf_state().voters)
-            .unwrap_or_default();
-        voters.sort_unstable();
-        voters
+    pub(crate) fn conf_state(&self, group: u64) -> ConfState {
+        let of = |up: &Up| up.groups[&group].raft.raft.prs().conf().to_conf_state();
+        self.up.as_ref().map(of).unwrap_or_default()
+    }
+
+    /// Whether all are voters, and no change is under way.
+    pub(crate) fn all_vote(&self, group: u64) -> bool {
+        let state = self.conf_state(group);
+        state.voters.len() as u64 == NODES && state.voters_outgoing.is_empty()
+    }
+
+    pub(crate) fn last_index(&self, group: u64) -> u64 {
+        self.up.as_ref().map_or(0, |up| up.engine.region(RegionId(group)).last_index())
     }
 
     pub(crate) fn state(&self, group: u64) -> Option<&State> {
@@ -382,7 +476,7 @@ impl Group {
         for entry in entries {
             assert_eq!(entry.index, self.state.applied.index + 1, "group {group}: applied out of order");
             let what = fact(&entry);
-            checker.applies(group, entry.index, &what);
+            checker.applies(group, entry.index, &what, self.raft.raft.term);
             self.state.log.insert(entry.index, what);
             self.state.applied = EntryId::new(entry.term, entry.index);
             let changed = match entry.get_entry_type() {
@@ -396,6 +490,7 @@ impl Group {
                     self.raft.apply_conf_change(&change)
                 }
             };
+            checker.changes(group, self.raft.raft.id, entry.index);
             self.state.conf_state = encode_conf_state(entry.index, &changed.unwrap());
         }
     }
@@ -414,6 +509,13 @@ impl Group {
             self.raft.advance_apply_to(index);
         }
     }
+}
+
+/// What may not leave before the `Ready` is persisted, if it has not left already.
+fn waiting(ready: &mut Ready) -> Vec<Message> {
+    let mut messages = ready.take_messages();
+    messages.extend(ready.take_persisted_messages());
+    messages
 }
 
 fn to_snapshot(state: &State) -> Snapshot {

@@ -1,8 +1,8 @@
 //! One run: what happens is drawn from the seed.
 
 use super::checker::Checker;
-use super::node::{NODES, Node, PowerCut, fetches_far};
-use raft::prelude::{ConfChange, ConfChangeType, Message};
+use super::node::{NODES, Node, PowerCut, has_threads};
+use raft::prelude::{ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, Message, MessageType};
 use raftwood::torture::rng::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -10,7 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 pub(crate) struct Counts {
     pub(crate) runs: u64,
     pub(crate) power_cuts: u64,
-    /// Of these, in the middle of something that the node was doing.
+    /// Processes killed, with the power on.
+    pub(crate) kills: u64,
+    /// Of both, in the middle of something that the node was doing.
     pub(crate) amidst: u64,
     pub(crate) elections: u64,
     pub(crate) committed: u64,
@@ -18,38 +20,62 @@ pub(crate) struct Counts {
     /// Appends that discarded entries.
     pub(crate) rollbacks: u64,
     pub(crate) changes: u64,
+    /// Of these, by way of a joint configuration.
+    pub(crate) joint: u64,
     /// Restarts with a state machine that was ahead of the log.
     pub(crate) beyond: u64,
 }
 
 impl Counts {
     pub(crate) fn add(&mut self, other: &Counts) {
-        let Counts { runs, power_cuts, amidst, elections, committed, snapshots, rollbacks, changes, beyond } =
-            other;
+        let Counts {
+            runs,
+            power_cuts,
+            kills,
+            amidst,
+            elections,
+            committed,
+            snapshots,
+            rollbacks,
+            changes,
+            joint,
+            beyond,
+        } = other;
         self.runs += runs;
         self.power_cuts += power_cuts;
+        self.kills += kills;
         self.amidst += amidst;
         self.elections += elections;
         self.committed += committed;
         self.snapshots += snapshots;
         self.rollbacks += rollbacks;
         self.changes += changes;
+        self.joint += joint;
         self.beyond += beyond;
     }
 
-    pub(crate) fn each(&self) -> [(&'static str, u64); 9] {
+    pub(crate) fn each(&self) -> [(&'static str, u64); 11] {
         [
             ("runs", self.runs),
             ("power cuts", self.power_cuts),
-            ("power cuts amidst something", self.amidst),
+            ("kills", self.kills),
+            ("crashes amidst something", self.amidst),
             ("elections", self.elections),
             ("entries committed", self.committed),
             ("snapshots installed", self.snapshots),
             ("rollbacks", self.rollbacks),
             ("configurations changed", self.changes),
+            ("joint configurations", self.joint),
             ("logs behind their state machine", self.beyond),
         ]
     }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Cut {
+    Deaf,
+    Mute,
+    Both,
 }
 
 struct Cluster {
@@ -58,12 +84,12 @@ struct Cluster {
     nodes: Vec<Node>,
     /// Messages on the network.
     flying: Vec<(u64, Message)>,
-    /// A node that nobody hears and that hears nobody.
-    cut_off: Option<u64>,
+    /// A node that hears nobody, or that nobody hears, or both.
+    cut_off: Option<(u64, Cut)>,
     checker: Checker,
     counts: Counts,
     proposed: u64,
-    fetches_far: bool,
+    has_threads: bool,
 }
 
 const STEPS: u64 = 900;
@@ -81,7 +107,7 @@ pub(crate) fn run(seed: u64) -> Counts {
         checker: Checker::default(),
         counts: Counts { runs: 1, ..Counts::default() },
         proposed: 0,
-        fetches_far: fetches_far(seed),
+        has_threads: has_threads(seed),
     };
     for node in &mut cluster.nodes {
         node.start(&cluster.checker, &mut cluster.counts);
@@ -173,7 +199,7 @@ impl Cluster {
             79 => {
                 self.cut_off = match self.cut_off {
                     Some(_) => None,
-                    None => Some(n as u64 + 1),
+                    None => Some((n as u64 + 1, self.rng.pick(&[Cut::Deaf, Cut::Mute, Cut::Both]))),
                 };
                 Ok(())
             }
@@ -206,8 +232,7 @@ impl Cluster {
     }
 
     fn crash(&mut self, n: usize) {
-        self.counts.power_cuts += 1;
-        self.nodes[n].crash(&mut self.rng);
+        self.nodes[n].crash(&mut self.rng, &mut self.counts);
     }
 
     fn propose(&mut self, n: usize, group: u64) {
@@ -217,29 +242,62 @@ impl Cluster {
         self.nodes[n].propose(group, data);
     }
 
+    /// A voter becomes a learner, or a learner a voter, or both at once by way of a joint configuration.
+    ///
+    /// A learner rather than none of it: raft leaves it to the application to stop a replica that is removed.
     fn change(&mut self, n: usize, group: u64) {
         if !self.nodes[n].leads(group) {
             return;
         }
+        let state = self.nodes[n].conf_state(group);
+        if !state.voters_outgoing.is_empty() {
+            return self.complete_voters(n, group);
+        }
+        self.counts.changes += 1;
+        let (out, other) = (1 + self.rng.below(NODES), 1 + self.rng.below(NODES));
+        if out != other && state.voters.len() > 1 && self.rng.one_in(3) {
+            let mut change = ConfChangeV2::default();
+            let kinds = [(out, ConfChangeType::AddLearnerNode), (other, ConfChangeType::AddNode)];
+            let single = |(node_id, kind)| {
+                let mut single = ConfChangeSingle::default();
+                single.set_change_type(kind);
+                single.node_id = node_id;
+                single
+            };
+            change.set_changes(kinds.map(single).to_vec().into());
+            self.counts.joint += 1;
+            return self.nodes[n].change_jointly(group, change);
+        }
         let mut change = ConfChange::default();
-        let node = 1 + self.rng.below(NODES);
-        // At most one is missing from the voters: three nodes are few.
-        let voters = self.nodes[n].voters(group);
-        // A learner rather than none of it: raft leaves it to the application to stop a replica that is removed.
-        let kind = match voters.len() as u64 == NODES {
+        change.set_change_type(match state.voters.contains(&out) && state.voters.len() > 1 {
             true => ConfChangeType::AddLearnerNode,
             false => ConfChangeType::AddNode,
-        };
-        let missing = (1..=NODES).find(|id| !voters.contains(id));
-        change.set_change_type(kind);
-        change.set_node_id(if kind == ConfChangeType::AddNode { missing.unwrap_or(node) } else { node });
+        });
+        change.node_id = out;
         self.nodes[n].change(group, change);
-        self.counts.changes += 1;
+    }
+
+    /// A step towards a configuration in which all are voters.
+    fn complete_voters(&mut self, n: usize, group: u64) {
+        let state = self.nodes[n].conf_state(group);
+        if !state.voters_outgoing.is_empty() {
+            // Its leader may have stepped down before it could leave it.
+            return self.nodes[n].change_jointly(group, ConfChangeV2::default());
+        }
+        let mut change = ConfChange::default();
+        change.set_change_type(ConfChangeType::AddNode);
+        change.node_id = (1..=NODES).find(|id| !state.voters.contains(id)).unwrap_or(1);
+        self.nodes[n].change(group, change);
     }
 
     fn send(&mut self, messages: Vec<(u64, Message)>) {
         for (group, message) in messages {
             self.checker.sends(group, &message);
+            if message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject {
+                // What it has appended since may have cut its log short again.
+                let last = self.nodes[message.from as usize - 1].last_index(group);
+                self.checker.acknowledges(group, message.from, message.index.min(last));
+            }
             self.flying.push((group, message));
         }
     }
@@ -255,7 +313,10 @@ impl Cluster {
                 true => self.flying[at].clone(),
                 false => self.flying.swap_remove(at),
             };
-            if self.rng.one_in(12) || [message.from, message.to].map(Some).contains(&self.cut_off) {
+            let is_cut = self.cut_off.is_some_and(|(node, cut)| {
+                cut != Cut::Deaf && message.from == node || cut != Cut::Mute && message.to == node
+            });
+            if self.rng.one_in(12) || is_cut {
                 continue;
             }
             let to = message.to as usize - 1;
@@ -285,7 +346,7 @@ impl Cluster {
                 break;
             }
             self.settle_a_little(round, group);
-            if self.fetches_far && round > 300 {
+            if self.has_threads && round > 300 {
                 // Other threads must get their turn.
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }
@@ -325,8 +386,8 @@ impl Cluster {
                 let n = self.pick_node();
                 self.nodes[n].campaign(group);
             }
-            Some(n) if self.nodes[n].voters(group).len() < NODES as usize && round.is_multiple_of(23) => {
-                self.change(n, group);
+            Some(n) if !self.nodes[n].all_vote(group) && round.is_multiple_of(23) => {
+                self.complete_voters(n, group);
             }
             Some(n) if round.is_multiple_of(11) => {
                 let _ = self.nodes[n].persist_state(group, false);
@@ -344,6 +405,9 @@ impl Cluster {
             while self.nodes[n].has_work() {
                 self.nodes[n].work(&mut self.checker, &mut out, &mut self.counts).ok().unwrap();
                 self.nodes[n].complete(&mut out).ok().unwrap();
+                if self.has_threads {
+                    std::thread::yield_now();
+                }
             }
             self.send(out);
         }
@@ -353,7 +417,7 @@ impl Cluster {
     }
 
     fn is_settled(&self, group: u64) -> bool {
-        let led = self.nodes.iter().any(|n| n.leads(group) && n.voters(group).len() == NODES as usize);
+        let led = self.nodes.iter().any(|n| n.leads(group) && n.all_vote(group));
         let last = self.checker.committed(group).and_then(|c| c.keys().next_back().copied()).unwrap_or(0);
         led && self.nodes.iter().all(|n| n.state(group).is_some_and(|s| s.applied.index >= last))
     }
