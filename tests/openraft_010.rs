@@ -537,6 +537,27 @@ async fn a_damaged_entry_is_an_error_that_says_where_and_never_a_shorter_log() {
     assert_eq!(ends(&mut store).await, (None, Some(log_id(1, 9))));
 }
 
+#[tokio::test]
+async fn a_vote_that_was_lost_is_an_error_and_not_the_one_before() {
+    let vfs = SimVfs::new(22);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.save_vote(&Vote::new(1, 1)).await.unwrap();
+    let at = u64::from(engine.stats().accepted.offset());
+    store.save_vote(&Vote::new(2, 1)).await.unwrap();
+    let disk = vfs.crash(LossPolicy::KeepAll);
+    disk.write_bytes("/db/0000000001.log", at + 70, &[0xa7; 6]).unwrap();
+    // Opened all the same: somebody says that the last record was torn.
+    let engine = options(&disk).tail_policy(raftwood::TailPolicy::AssumeTorn).open("/db").unwrap();
+    assert!(engine.open_report().assumed_torn);
+    let mut store: LogStore<Types> = LogStore::new(&engine, R);
+    let error = store.get_log_reader().await.read_vote().await.unwrap_err();
+    assert!(error.to_string().contains("region 7"), "{error}");
+    // The next one heals it.
+    store.save_vote(&Vote::new(3, 1)).await.unwrap();
+    assert_eq!(store.get_log_reader().await.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
+}
+
 // ---- nothing blocks --------------------------------------------------------------------------------------------
 
 #[tokio::test]

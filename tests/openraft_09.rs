@@ -599,6 +599,27 @@ async fn what_somebody_else_wrote_is_an_error() {
     assert!(other.to_string().contains("calls itself"), "{other}");
 }
 
+#[tokio::test]
+async fn a_vote_that_was_lost_is_an_error_and_not_the_one_before() {
+    let vfs = SimVfs::new(22);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.save_vote(&Vote::new(1, 1)).await.unwrap();
+    let at = u64::from(engine.stats().accepted.offset());
+    store.save_vote(&Vote::new(2, 1)).await.unwrap();
+    let disk = vfs.crash(LossPolicy::KeepAll);
+    disk.write_bytes("/db/0000000001.log", at + 70, &[0xa7; 6]).unwrap();
+    // Opened all the same: somebody says that the last record was torn.
+    let engine = options(&disk).tail_policy(raftwood::TailPolicy::AssumeTorn).open("/db").unwrap();
+    assert!(engine.open_report().assumed_torn);
+    let mut store: LogStore<TypeConfig> = LogStore::new(&engine, R);
+    let error = store.read_vote().await.unwrap_err();
+    assert!(error.to_string().contains("region 7"), "{error}");
+    // The next one heals it.
+    store.save_vote(&Vote::new(3, 1)).await.unwrap();
+    assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
+}
+
 // ---- nothing blocks --------------------------------------------------------------------------------------------
 
 /// The threads that entries were decoded on. One test uses it.
