@@ -57,6 +57,21 @@ impl Specification for Register {
     }
 }
 
+/// The history with what is known in the end, from `versions` (value to group, key and version) of all writes that there are: a write of
+/// which nobody heard again happened as one of them, or never.
+pub fn settled(ops: &[Op], versions: &BTreeMap<u64, (u64, u64, u64)>) -> Vec<Op> {
+    let known = |op: &Op| match op.what {
+        What::Write { value, version: None } => {
+            let &(group, key, version) = versions.get(&value)?;
+            let is_its = (group, key) == (op.group, op.key);
+            let what = What::Write { value, version: Some(version) };
+            is_its.then_some(Op { end: u64::MAX, what, ..*op })
+        }
+        _ => Some(*op),
+    };
+    ops.iter().filter_map(known).collect()
+}
+
 /// The registers whose operations no order explains.
 pub fn violations(ops: &[Op]) -> Vec<(u64, u64)> {
     let mut by_register: BTreeMap<(u64, u64), Vec<&Op>> = BTreeMap::new();
@@ -120,6 +135,16 @@ mod tests {
         for ops in fine {
             assert_eq!(violations(ops), [], "{ops:?}");
         }
+    }
+
+    #[test]
+    fn a_write_without_an_answer_happened_as_the_replicas_have_it_or_never() {
+        let versions = BTreeMap::from([(7, (1, 1, 2))]);
+        let ops = [op(0, 1, lost(7)), op(0, 1, lost(8)), op(2, 3, write(9, 1)), op(4, 5, read(2, 7))];
+        assert_eq!(violations(&settled(&ops, &versions)), []);
+        // It was never written, and yet somebody read it.
+        let ops = [op(0, 1, lost(8)), op(4, 5, read(1, 8))];
+        assert_eq!(violations(&settled(&ops, &versions)), [(1, 1)]);
     }
 
     #[test]

@@ -54,10 +54,15 @@ pub(crate) fn written(engine: &Engine) {
     engine.submit(engine.batch(), Durability::Written).unwrap().wait().unwrap();
 }
 
-/// Waits for syncs at the gate on a thread that may block.
+/// Waits for a sync at the gate, on a thread that may block. Should none come, the thread is left to itself.
 pub(crate) async fn sync_is_stuck(vfs: &SimVfs) {
     let vfs = vfs.clone();
-    soon("a sync at the gate", tokio::task::spawn_blocking(move || vfs.wait_for_syncs(1))).await.unwrap();
+    let (told, stuck) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        vfs.wait_for_syncs(1);
+        let _ = told.send(());
+    });
+    soon("a sync at the gate", stuck).await.unwrap();
 }
 
 /// The file in `/db` whose content has `needle`, and where.
