@@ -4,8 +4,9 @@ use crate::cluster::{Cluster, NODES};
 use crate::history::{Op, What};
 use crate::lease::LEASE;
 use crate::load::{KEYS, Load, QUIET, Rng};
-use crate::wire::{Client, Reply, Request, Result, Stats, Via};
+use crate::wire::{Client, Dump, Reply, Request, Result, Stats, Via};
 use indicatif::ProgressBar;
+use raftwood::raft_rs::decode_conf_state;
 use std::time::{Duration, Instant};
 
 pub struct Chaos {
@@ -16,8 +17,8 @@ pub struct Chaos {
     /// Nodes that are down, and when they come back.
     down: Vec<(u64, Instant)>,
     cut_off: Option<CutOff>,
-    /// Replicas that are learners for the moment.
-    demoted: Vec<(u64, u64)>,
+    /// A replica that is a learner for the moment.
+    demoted: Option<Demoted>,
     /// What this thread asked for itself; the clients' history is incomplete without it.
     pub ops: Vec<Op>,
     /// Values that a leader appended while it was cut off: each must be committed in the end, or saved.
@@ -32,6 +33,8 @@ pub struct Done {
     pub freezes: u64,
     pub transfers: u64,
     pub changes: u64,
+    /// Changes that a node had applied and did not know of.
+    pub forgotten: u64,
     /// Lease reads asked of a leader that was cut off, when its lease was over and it did not know yet that it had lost its office.
     pub lease_probes: u64,
     /// Those that it answered.
@@ -48,6 +51,13 @@ struct CutOff {
     node: u64,
     until: Instant,
     is_calm: bool,
+}
+
+struct Demoted {
+    group: u64,
+    node: u64,
+    /// The entry that did it. `None` if nobody said so: it may have happened all the same.
+    index: Option<u64>,
 }
 
 /// How long a node is cut off: long enough for the others to elect leaders and go on.
@@ -72,7 +82,7 @@ impl Chaos {
             groups,
             down: Vec::new(),
             cut_off: None,
-            demoted: Vec::new(),
+            demoted: None,
             ops: Vec::new(),
             appended: Vec::new(),
             done: Done::default(),
@@ -155,7 +165,7 @@ impl Chaos {
     /// A node that leads groups, and which: quiet ones come first.
     fn some_leader(&mut self, cluster: &Cluster) -> Option<(u64, Vec<u64>)> {
         let first = self.rng.below(NODES);
-        let is_quiet = |group: &u64| group % QUIET == 0;
+        let is_quiet = |group: &u64| group.is_multiple_of(QUIET);
         let leaders = (0..NODES).map(|n| {
             let node = 1 + (first + n) % NODES;
             let mut leads = self.stats(cluster, node).leads;
@@ -173,12 +183,18 @@ impl Chaos {
     /// False if nobody leads enough for it to tell anything.
     fn cut_off(&mut self, cluster: &Cluster, load: &Load, is_calm: bool) -> Result<bool> {
         let Some((node, led)) = self.some_leader(cluster) else { return Ok(false) };
+        // Of one group it has just handed over the leadership. It cannot hear what came of that, and has no lease any more.
+        let given_up = led.last().copied().filter(|_| led.len() > 1);
+        let transfer = |group| Request::Transfer { group, to: node % NODES + 1 };
+        let given_up = given_up.filter(|&group| {
+            matches!(cluster.ask(node, &transfer(group), Duration::from_secs(2)), Ok(Reply::Done))
+        });
         cluster.partition(node, (1..=NODES).filter(|&id| id != node).collect())?;
         let cut = Instant::now();
         self.done.partitions += 1;
         self.cut_off = Some(CutOff { node, until: cut + CUT_OFF, is_calm });
         let written = self.write_alone(cluster, load, node, &led);
-        self.read_alone(cluster, load, node, &led, cut);
+        self.read_alone(cluster, load, node, &led, given_up, cut);
         // An answer now means that it has long come to write down what it took.
         if let Ok(Reply::Stats(_)) = cluster.ask(node, &Request::Stats, Duration::from_secs(5)) {
             self.appended.extend(written);
@@ -205,15 +221,24 @@ impl Chaos {
     }
 
     /// Reads by lease, which the node may answer for as long as its lease says, and by index, which it cannot answer at all.
-    fn read_alone(&mut self, cluster: &Cluster, load: &Load, node: u64, led: &[u64], cut: Instant) {
+    fn read_alone(
+        &mut self,
+        cluster: &Cluster,
+        load: &Load,
+        node: u64,
+        led: &[u64],
+        given_up: Option<u64>,
+        cut: Instant,
+    ) {
+        let mut first = given_up;
         let connect = || Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(60));
         let Ok(mut client) = connect() else { return };
         while cut.elapsed() < LEASE * 4 {
-            let group = led[self.rng.below(led.len() as u64) as usize];
-            let key = self.rng.below(KEYS);
-            let via = if self.rng.below(4) == 0 { Via::Index } else { Via::Lease };
+            let any = led[self.rng.below(led.len() as u64) as usize];
+            let via = if first.is_none() && self.rng.below(4) == 0 { Via::Index } else { Via::Lease };
+            let (group, key) = (first.take().unwrap_or(any), self.rng.below(KEYS));
             // Whatever renewed the lease was sent before the cut, and the clock is the same for both processes.
-            let is_over = via == Via::Lease && cut.elapsed() > LEASE;
+            let is_over = via == Via::Lease && (cut.elapsed() > LEASE || given_up == Some(group));
             let start = load.nanos();
             match client.call(&Request::Read { group, key, via }) {
                 Ok(Reply::Value { version, value, .. }) => {
@@ -296,21 +321,41 @@ impl Chaos {
             return;
         }
         // One learner at a time: what is demoted is promoted before anything else is.
-        match self.demoted.pop() {
-            Some((group, node)) => self.promote(cluster, group, node, patience),
+        match self.demoted.take() {
+            Some(demoted) => self.promote(cluster, demoted, patience),
             None => {
-                // It may have happened even if nobody says so.
-                self.demoted.push((group, node));
                 let done = cluster.ask_leader(group, &Request::Demote { group, node }, patience);
                 self.done.changes += u64::from(done.is_some());
+                // Whoever did it has applied it.
+                let dump = done.and_then(|leader| dump(cluster, leader, group));
+                let index = dump.and_then(|d| decode_conf_state(&d.conf_state).ok()).map(|state| state.0);
+                let demoted = Demoted { group, node, index };
+                self.check(cluster, &demoted);
+                self.demoted = Some(demoted);
             }
         }
     }
 
-    fn promote(&mut self, cluster: &Cluster, group: u64, node: u64, patience: Duration) {
+    fn promote(&mut self, cluster: &Cluster, demoted: Demoted, patience: Duration) {
+        // There may have been a restart in between.
+        self.check(cluster, &demoted);
+        let Demoted { group, node, .. } = demoted;
         match cluster.ask_leader(group, &Request::Promote { group, node }, patience) {
             Some(_) => self.done.changes += 1,
-            None => self.demoted.push((group, node)),
+            None => self.demoted = Some(demoted),
+        }
+    }
+
+    /// Whoever has applied the change must know of it: raft, and the state machine for the next start.
+    fn check(&mut self, cluster: &Cluster, demoted: &Demoted) {
+        let Demoted { group, node, index: Some(index) } = *demoted else { return };
+        for id in 1..=NODES {
+            let Some(dump) = dump(cluster, id, group).filter(|d| d.applied >= index) else { continue };
+            let state = decode_conf_state(&dump.conf_state).map(|s| s.1).unwrap_or_default();
+            let stats = self.stats(cluster, id);
+            let raft = stats.configurations.iter().find(|c| c.0 == group);
+            let knows = state.learners.contains(&node) && raft.is_none_or(|c| c.2.contains(&node));
+            self.done.forgotten += u64::from(!knows);
         }
     }
 
@@ -335,10 +380,10 @@ impl Chaos {
     fn make_whole(&mut self, cluster: &mut Cluster) -> Result<()> {
         let later = Instant::now() + CUT_OFF * 1000;
         self.come_back(cluster, later)?;
-        while let Some((group, node)) = self.demoted.pop() {
-            let before = self.demoted.len();
-            self.promote(cluster, group, node, Duration::from_secs(30));
-            if self.demoted.len() > before {
+        if let Some(demoted) = self.demoted.take() {
+            let Demoted { group, node, .. } = demoted;
+            self.promote(cluster, demoted, Duration::from_secs(30));
+            if self.demoted.is_some() {
                 return Err(format!("group {group} did not take node {node} back as a voter").into());
             }
         }
@@ -346,5 +391,12 @@ impl Chaos {
             self.collect(cluster, node);
         }
         Ok(())
+    }
+}
+
+fn dump(cluster: &Cluster, node: u64, group: u64) -> Option<Dump> {
+    match cluster.ask(node, &Request::Dump { group }, Duration::from_secs(2)) {
+        Ok(Reply::Dump(dump)) => Some(dump),
+        _ => None,
     }
 }

@@ -122,14 +122,14 @@ impl Cluster {
         self.ask(id, &Request::Partition { from }, Duration::from_secs(5)).map(drop)
     }
 
-    /// Asks whoever leads the group, until somebody does it or the time is over.
-    pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<Reply> {
+    /// Asks whoever leads the group, until somebody does it or the time is over. Returns who did.
+    pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<u64> {
         let until = Instant::now() + patience;
         let mut at = group % NODES + 1;
         while Instant::now() < until {
             match self.ask(at, request, Duration::from_secs(2)) {
                 Ok(Reply::NotLeader { leader }) if leader != 0 && leader != at => at = leader,
-                Ok(reply @ (Reply::Done | Reply::Written { .. })) => return Some(reply),
+                Ok(Reply::Done) => return Some(at),
                 _ => at = at % NODES + 1,
             }
             std::thread::sleep(Duration::from_millis(30));

@@ -55,7 +55,7 @@ impl Load {
                 0 => 1,
                 _ => 1 + rng.below(self.leaders.len() as u64),
             };
-            if group % QUIET == 0 && rng.below(16) > 0 {
+            if group.is_multiple_of(QUIET) && rng.below(16) > 0 {
                 continue;
             }
             let key = rng.below(KEYS);

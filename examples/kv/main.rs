@@ -120,8 +120,9 @@ fn run(args: &Args) -> Result<ExitCode> {
         (dir, _) => dir.as_deref().unwrap_or(Path::new(".")),
     }
     .to_path_buf();
-    if dir.exists() && std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?.next().is_some()
-    {
+    let named = |e| format!("{}: {e}", dir.display());
+    std::fs::create_dir_all(&dir).map_err(named)?;
+    if std::fs::read_dir(&dir).map_err(named)?.next().is_some() {
         return Err(format!("{} is not empty: what it holds would be taken for lost", dir.display()).into());
     }
     let cluster = Cluster::start(&dir, args.groups)?;
@@ -151,8 +152,9 @@ fn torment(args: &Args, mut cluster: Cluster) -> Result<Verdict> {
     let began = Instant::now();
     let load = Load::new(cluster.addrs.clone(), args.groups, args.seed);
     let bar = ProgressBar::new(args.seconds);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of {len} s, {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_bar} {pos} of {len} s, {msg}") {
         bar.set_style(style);
+        bar.enable_steady_tick(Duration::from_millis(200));
     }
     let mut chaos = Chaos::new(args.seed, Duration::from_secs(args.seconds), args.kills, args.groups);
     let ops = std::thread::scope(|scope| -> Result<Vec<Op>> {

@@ -12,7 +12,7 @@ use crate::wire::{Command, Reply, Request, Result, Stats, Via};
 use raft::prelude::{
     ConfChange, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, Snapshot,
 };
-use raft::{Config, GetEntriesContext, RawNode, Ready, StateRole};
+use raft::{Config, GetEntriesContext, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 use raftwood::raft_rs::{
     Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state,
 };
@@ -59,6 +59,9 @@ const SLACK: u64 = 10;
 /// A read that nobody confirms in this time has failed.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A snapshot that a follower has not answered in this time was lost on its way.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// While a node is down somebody else may be using its port, for a moment.
 const BIND_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -91,6 +94,8 @@ struct Group {
     /// A snapshot on its way into the log: the number of its `Ready`, and its index. Until it is there, raft would look for entries that
     /// are gone if it had to campaign, so it hears of nothing.
     installing: Option<(u64, u64)>,
+    /// Followers that were sent a snapshot, and when.
+    sent: BTreeMap<u64, Duration>,
     lease: Lease,
 }
 
@@ -255,6 +260,7 @@ fn start_group(
         held: VecDeque::new(),
         handed: applied.index,
         installing: None,
+        sent: BTreeMap::new(),
         lease: Lease::default(),
     })
 }
@@ -287,6 +293,9 @@ impl Node {
         let now = now();
         for (id, group) in &mut self.groups {
             if group.installing.is_none() && group.node.tick() {
+                awake.insert(*id);
+            }
+            if group.give_up_snapshots(now) {
                 awake.insert(*id);
             }
             group.asked.retain(|_, asked| {
@@ -513,6 +522,24 @@ impl Node {
 }
 
 impl Group {
+    /// Raft sends nothing else to a follower that it has sent a snapshot, until it hears what became of it. No network tells of all that
+    /// it loses, so after a while it is taken for lost. True if one was.
+    fn give_up_snapshots(&mut self, now: Duration) -> bool {
+        let followers = self.node.raft.prs().iter();
+        let waiting = followers.filter(|(_, p)| self.is_leader() && p.state == ProgressState::Snapshot);
+        let waiting: BTreeSet<u64> = waiting.map(|(id, _)| *id).collect();
+        self.sent.retain(|id, _| waiting.contains(id));
+        for id in waiting {
+            self.sent.entry(id).or_insert(now);
+        }
+        let lost = self.sent.extract_if(.., |_, at| now >= *at + SNAPSHOT_PATIENCE);
+        let lost: Vec<u64> = lost.map(|(id, _)| id).collect();
+        for id in &lost {
+            self.node.report_snapshot(*id, SnapshotStatus::Failure);
+        }
+        !lost.is_empty()
+    }
+
     fn request(&mut self, request: Request, waiter: Waiter, asked: &mut u64, id: u64) {
         let (term, at) = (self.node.raft.term, now());
         let by_index = matches!(request, Request::Read { via: Via::Index, .. });

@@ -39,6 +39,7 @@ pub struct Verdict {
     discarded_unsaved: u64,
     replicas_that_differ: u64,
     configurations_that_differ: u64,
+    changes_forgotten: u64,
     twice: u64,
     lost: u64,
     stale: u64,
@@ -76,6 +77,7 @@ pub fn reach(evidence: &Evidence<'_>) -> Result<Verdict> {
         answers_after_the_lease: chaos.done.late_answers,
         answers_without_a_majority: chaos.done.lone_answers,
         rollbacks_refused: chaos.done.refused,
+        changes_forgotten: chaos.done.forgotten,
         compactions: chaos.done.compactions,
         snapshots_installed: chaos.done.snapshots_installed,
         ..Verdict::default()
@@ -198,13 +200,14 @@ impl Verdict {
         all.into_iter().filter(|(shown, _)| !shown).map(|(_, what)| what).collect()
     }
 
-    fn faults(&self) -> [(&'static str, u64); 8] {
+    fn faults(&self) -> [(&'static str, u64); 9] {
         [
             ("answers after the lease was over", self.answers_after_the_lease),
             ("answers by index without a majority", self.answers_without_a_majority),
             ("writes discarded without being saved", self.discarded_unsaved),
             ("groups whose replicas differ", self.replicas_that_differ),
             ("configurations that differ", self.configurations_that_differ),
+            ("changes of configurations forgotten", self.changes_forgotten),
             ("writes applied twice", self.twice),
             ("lost", self.lost),
             ("stale", self.stale),
