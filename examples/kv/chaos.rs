@@ -19,6 +19,8 @@ pub struct Chaos {
     cut_off: Option<CutOff>,
     /// A replica that is a learner for the moment.
     demoted: Option<Demoted>,
+    /// Leaders and configurations take turns.
+    changes: u64,
     /// What this thread asked for itself; the clients' history is incomplete without it.
     pub ops: Vec<Op>,
     /// Values that a leader appended while it was cut off: each must be committed in the end, or saved.
@@ -72,6 +74,8 @@ const DISTURB_EVERY: Duration = Duration::from_secs(7);
 const OWN: u64 = 1 << 62;
 /// Writes to a leader that is cut off.
 const LONE_WRITES: usize = 8;
+/// Reads that wait for a leader that stands still.
+const LONE_READS: usize = 16;
 
 impl Chaos {
     pub fn new(seed: u64, time: Duration, kills: u64, groups: u64) -> Chaos {
@@ -83,6 +87,7 @@ impl Chaos {
             down: Vec::new(),
             cut_off: None,
             demoted: None,
+            changes: 0,
             ops: Vec::new(),
             appended: Vec::new(),
             done: Done::default(),
@@ -261,26 +266,32 @@ impl Chaos {
         }
     }
 
-    /// Stops a leader's process and lets it go on when others lead. It has not seen the time pass, but its lease has to.
+    /// Stops a leader's process and lets it go on when others lead. It has not seen the time pass, but its lease has to: the first that it
+    /// finds when it wakes up are reads by lease.
     fn freeze(&mut self, cluster: &Cluster, load: &Load) -> Result<bool> {
         let Some((node, led)) = self.some_leader(cluster) else { return Ok(false) };
-        let Ok(mut client) = Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(300))
-        else {
-            return Ok(false);
-        };
+        let connect = || Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(500));
+        let mut asked = Vec::new();
+        // The busy ones come last. Somebody else will have written to them.
+        for &group in led.iter().rev().take(LONE_READS) {
+            if let Ok(mut client) = connect() {
+                // The node knows this connection when it wakes up, and need not take it first.
+                client.call(&Request::Stats)?;
+                asked.push((group, self.rng.below(KEYS), client));
+            }
+        }
         cluster.freeze(node, true)?;
         std::thread::sleep(FREEZE);
+        let start = load.nanos();
+        for (group, key, client) in &mut asked {
+            client.send(&Request::Read { group: *group, key: *key, via: Via::Lease })?;
+        }
         cluster.freeze(node, false)?;
         self.done.freezes += 1;
-        for group in led {
-            let (key, start) = (self.rng.below(KEYS), load.nanos());
-            match client.call(&Request::Read { group, key, via: Via::Lease }) {
-                Ok(Reply::Value { version, value, .. }) => {
-                    let what = What::Read { via: Via::Lease, version, value };
-                    self.ops.push(Op { group, key, start, end: load.nanos(), what });
-                }
-                Ok(_) => {}
-                Err(_) => break,
+        for (group, key, mut client) in asked {
+            if let Ok(Reply::Value { version, value, .. }) = client.receive() {
+                let what = What::Read { via: Via::Lease, version, value };
+                self.ops.push(Op { group, key, start, end: load.nanos(), what });
             }
         }
         Ok(true)
@@ -303,24 +314,17 @@ impl Chaos {
     // ---- leaders and voters -------------------------------------------------------------------------------------
 
     fn change(&mut self, cluster: &Cluster) {
-        if !self.down.is_empty() || self.cut_off.is_some() {
+        if self.cut_off.is_some() {
             return;
         }
         let group = 1 + self.rng.below(self.groups);
         let node = 1 + self.rng.below(NODES);
         let patience = Duration::from_millis(300);
-        if self.rng.below(2) == 0 {
-            if cluster.ask_leader(group, &Request::Transfer { group, to: node }, patience).is_some() {
-                let until = Instant::now() + patience;
-                let mut moved = false;
-                while !moved && Instant::now() < until {
-                    moved = self.stats(cluster, node).leads.contains(&group);
-                }
-                self.done.transfers += u64::from(moved);
-            }
+        self.changes += 1;
+        if self.changes.is_multiple_of(2) || !self.down.is_empty() {
+            self.transfer(cluster, group);
             return;
         }
-        // One learner at a time: what is demoted is promoted before anything else is.
         match self.demoted.take() {
             Some(demoted) => self.promote(cluster, demoted, patience),
             None => {
@@ -334,6 +338,21 @@ impl Chaos {
                 self.demoted = Some(demoted);
             }
         }
+    }
+
+    /// Moves the leadership to somebody else, and sees whether it went there.
+    fn transfer(&mut self, cluster: &Cluster, group: u64) {
+        let leads = |node| self.stats(cluster, node).leads.contains(&group);
+        let up: Vec<u64> = (1..=NODES).filter(|&node| cluster.is_up(node)).collect();
+        let Some(&leader) = up.iter().find(|&&node| leads(node)) else { return };
+        let Some(&to) = up.iter().find(|&&node| node != leader) else { return };
+        let asked = cluster.ask(leader, &Request::Transfer { group, to }, Duration::from_secs(2));
+        let until = Instant::now() + Duration::from_secs(1);
+        let mut moved = false;
+        while matches!(asked, Ok(Reply::Done)) && !moved && Instant::now() < until {
+            moved = leads(to);
+        }
+        self.done.transfers += u64::from(moved);
     }
 
     fn promote(&mut self, cluster: &Cluster, demoted: Demoted, patience: Duration) {

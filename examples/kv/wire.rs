@@ -199,9 +199,19 @@ impl Client {
 
     /// An error means that nobody knows what became of the request; the connection is of no further use.
     pub fn call(&mut self, request: &Request) -> Result<Reply> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// The first half of a call: the node may get to it later.
+    pub fn send(&mut self, request: &Request) -> Result<()> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        self.reader.get_mut().write_all(line.as_bytes())?;
+        Ok(self.reader.get_mut().write_all(line.as_bytes())?)
+    }
+
+    /// The second half.
+    pub fn receive(&mut self) -> Result<Reply> {
         let mut answer = String::new();
         if self.reader.read_line(&mut answer)? == 0 {
             return Err("the node hung up".into());
