@@ -532,9 +532,10 @@ impl Group {
         for id in waiting {
             self.sent.entry(id).or_insert(now);
         }
-        let lost = self.sent.extract_if(.., |_, at| now >= *at + SNAPSHOT_PATIENCE);
-        let lost: Vec<u64> = lost.map(|(id, _)| id).collect();
+        let is_lost = |at: Duration| now >= at + SNAPSHOT_PATIENCE;
+        let lost: Vec<u64> = self.sent.iter().filter(|(_, at)| is_lost(**at)).map(|(id, _)| *id).collect();
         for id in &lost {
+            self.sent.remove(id);
             self.node.report_snapshot(*id, SnapshotStatus::Failure);
         }
         !lost.is_empty()
