@@ -1,7 +1,7 @@
 //! A replicated key-value store on openraft 0.9: three nodes in one process, many Raft groups, one engine a node.
 //!
 //! Writers set keys in all groups while one node is stopped and started again from its directory; then all three are.
-//! Every write that was acknowledged must be on every node afterwards.
+//! Every write that was acknowledged must be on every node afterwards, and what its writer reads meanwhile must not be older.
 //!
 //! `cargo run --release --example openraft_kv --features openraft-09 -- --seconds 6 --groups 8`
 
@@ -206,11 +206,19 @@ impl RaftStateMachine<Types> for Machine {
 #[derive(Clone, Default)]
 struct Switch(Arc<Mutex<Running>>);
 
-type Running = BTreeMap<(NodeId, GroupId), Raft<Types>>;
+type Running = BTreeMap<(NodeId, GroupId), (Raft<Types>, Machine)>;
 
 impl Switch {
     fn get(&self, node: NodeId, group: GroupId) -> Option<Raft<Types>> {
-        lock(&self.0).get(&(node, group)).cloned()
+        lock(&self.0).get(&(node, group)).map(|(raft, _)| raft.clone())
+    }
+
+    /// What a key is set to. `None` if the node cannot say so: it does not run, or it does not lead.
+    async fn read(&self, node: NodeId, group: GroupId, key: &str) -> Option<Option<String>> {
+        let (raft, machine) = lock(&self.0).get(&(node, group)).cloned()?;
+        let leads = tokio::time::timeout(Duration::from_secs(2), raft.ensure_linearizable()).await;
+        leads.ok()?.ok()?;
+        Some(lock(&machine.state).map.get(key).cloned())
     }
 }
 
@@ -308,7 +316,7 @@ impl Node {
             let machine = Machine::open(dir.join(format!("group-{group}.snapshot")))?;
             let wire = Wire { switch: switch.clone(), group };
             let raft = Raft::new(id, config.clone(), wire, store, machine.clone()).await?;
-            lock(&switch.0).insert((id, group), raft.clone());
+            lock(&switch.0).insert((id, group), (raft.clone(), machine.clone()));
             node.groups.insert(group, (raft, machine));
         }
         Ok(node)
@@ -339,16 +347,27 @@ async fn open(dir: &Path) -> Result<Engine, AnyError> {
 
 // ---- the load ------------------------------------------------------------------------------------------------------
 
-/// Sets one key after the other until told to stop, and returns those that were acknowledged.
-async fn write_keys(switch: Switch, group: GroupId, writer: u64, stop: Arc<AtomicBool>) -> Vec<Set> {
-    let mut acknowledged = Vec::new();
+/// What a writer was told.
+#[derive(Default)]
+struct Told {
+    acknowledged: Vec<Set>,
+    reads: u64,
+    stale: u64,
+}
+
+/// One write in so many is read back.
+const READ_BACK: u64 = 8;
+
+/// Sets one key after the other until told to stop.
+async fn write_keys(switch: Switch, group: GroupId, writer: u64, stop: Arc<AtomicBool>) -> Told {
+    let mut told = Told::default();
     let mut node = NODES[0];
     for n in 0u64.. {
         let set = Set { key: format!("writer {writer}, key {n}"), value: format!("value {n}") };
         // A write that was not acknowledged may have been done all the same; to set the key once more does no harm.
         loop {
             if stop.load(Ordering::Relaxed) {
-                return acknowledged;
+                return told;
             }
             let next = node % NODES.len() as u64 + 1;
             let Some(raft) = switch.get(node, group) else {
@@ -366,9 +385,15 @@ async fn write_keys(switch: Switch, group: GroupId, writer: u64, stop: Arc<Atomi
                 Err(_) => node = next,
             }
         }
-        acknowledged.push(set);
+        if n % READ_BACK == 0
+            && let Some(read) = switch.read(node, group, &set.key).await
+        {
+            told.reads += 1;
+            told.stale += u64::from(read.as_ref() != Some(&set.value));
+        }
+        told.acknowledged.push(set);
     }
-    acknowledged
+    told
 }
 
 // ---- the run -------------------------------------------------------------------------------------------------------
@@ -439,8 +464,12 @@ async fn main() -> Result<(), AnyError> {
     tokio::time::sleep(third).await;
     stop.store(true, Ordering::Relaxed);
     let mut acknowledged: BTreeMap<GroupId, Vec<Set>> = BTreeMap::new();
+    let (mut reads, mut stale) = (0, 0);
     for (group, writer) in writers {
-        acknowledged.entry(group).or_default().extend(writer.await?);
+        let told = writer.await?;
+        acknowledged.entry(group).or_default().extend(told.acknowledged);
+        reads += told.reads;
+        stale += told.stale;
     }
 
     // What the nodes have in memory proves little: all of them start anew from their directories.
@@ -455,7 +484,7 @@ async fn main() -> Result<(), AnyError> {
     }
     println!("all nodes are back\n");
     println!("group  acknowledged  node 1  node 2  node 3  in the log of node 1   lost");
-    let (mut total, mut lost) = (0, 0);
+    let (mut total, mut lost, mut purged) = (0, 0, 0);
     for (&group, sets) in &acknowledged {
         // Before a leader has committed an entry of its own, nobody knows what else is committed.
         let leader = nodes[0].groups[&group].0.wait(Some(Duration::from_secs(30)));
@@ -478,6 +507,7 @@ async fn main() -> Result<(), AnyError> {
             here[2],
             format!("{}..={}", log.first, log.last),
         );
+        purged += log.first.saturating_sub(1);
         total += sets.len();
         lost += missing;
     }
@@ -485,8 +515,15 @@ async fn main() -> Result<(), AnyError> {
         node.stop(&switch).await?;
     }
     println!(
-        "\n{total} writes acknowledged in {seconds} s with {syncs} syncs on {} nodes, {lost} lost",
+        "\n{total} writes acknowledged in {seconds} s with {syncs} syncs on {} nodes, {reads} read back, \
+         {purged} entries purged from the logs of node 1\n{lost} lost, {stale} stale",
         NODES.len()
     );
-    if lost > 0 { Err("acknowledged writes are lost".into()) } else { Ok(()) }
+    match () {
+        () if lost + stale as usize > 0 => Err("acknowledged writes are lost, or reads were stale".into()),
+        () if total == 0 || reads == 0 => {
+            Err("nothing was written, or nothing read: that shows nothing".into())
+        }
+        () => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@
 #[path = "openraft/disk.rs"]
 mod disk;
 
-use disk::{R, crashed, find, open, options, soon, sync_is_stuck};
+use disk::{R, Stalled, crashed, find, open, options, soon, sync_is_stuck, written};
 use openraft_memstore::{BlockConfig, MemStateMachine, TypeConfig as MemTypes};
 use openraft_rt_tokio::TokioRuntime;
 use openraft010::entry::RaftEntry;
@@ -138,7 +138,7 @@ async fn append_returns_while_the_sync_is_stuck_and_calls_back_when_the_entries_
     store.blocking_append(entries(1, 1..=3)).await.unwrap();
     let mut reader = store.get_log_reader().await.clone();
 
-    vfs.block_syncs();
+    let stalled = Stalled::new(&vfs);
     let (told, mut flushed) = Types::oneshot();
     soon("append", store.append(entries(1, 4..=6), IOFlushed::signal(told))).await.unwrap();
     assert_eq!(reader.try_get_log_entries(2..9).await.unwrap(), entries(1, 2..=6));
@@ -148,7 +148,7 @@ async fn append_returns_while_the_sync_is_stuck_and_calls_back_when_the_entries_
     let mut early = LogStore::<Types>::new(&crashed(&vfs), R);
     assert_eq!(read(&mut early).await, entries(1, 1..=3));
 
-    vfs.release_syncs();
+    drop(stalled);
     soon("the callback", flushed).await.unwrap().unwrap();
     let mut after = LogStore::<Types>::new(&crashed(&vfs), R);
     assert_eq!(read(&mut after).await, entries(1, 1..=6));
@@ -178,11 +178,14 @@ async fn a_vote_is_durable_on_return_and_the_committed_id_takes_no_sync() {
     let mut store: Store = LogStore::new(&engine, R);
     store.blocking_append(entries(1, 1..=3)).await.unwrap();
 
-    vfs.block_syncs();
+    let stalled = Stalled::new(&vfs);
     let before = engine.stats().syncs;
     soon("save_committed", store.save_committed(Some(log_id(1, 2)))).await.unwrap();
     soon("truncate_after", store.truncate_after(Some(log_id(1, 2)))).await.unwrap();
     soon("purge", store.purge(log_id(1, 1))).await.unwrap();
+    // Nor is one on its way, that nobody waits for.
+    written(&engine);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     assert_eq!(engine.stats().syncs, before);
     // A killed process leaves what it has written.
     let mut killed = LogStore::<Types>::new(&open(&vfs.crash(LossPolicy::KeepAll)), R);
@@ -192,12 +195,124 @@ async fn a_vote_is_durable_on_return_and_the_committed_id_takes_no_sync() {
     let saving = tokio::spawn(async move { store.save_vote(&Vote::new(4, 2)).await.unwrap() });
     sync_is_stuck(&vfs).await;
     assert!(!saving.is_finished());
-    vfs.release_syncs();
+    drop(stalled);
     soon("save_vote", saving).await.unwrap();
     let mut after = LogStore::<Types>::new(&crashed(&vfs), R);
     assert_eq!(read_vote(&mut after).await, Some(Vote::new(4, 2)));
     // It stands behind the rest in the log, so that is there too.
     assert_eq!(after.read_committed().await.unwrap(), Some(log_id(1, 2)));
+}
+
+#[tokio::test]
+async fn nothing_but_a_vote_waits_for_a_sync_that_is_running() {
+    let vfs = SimVfs::new(15);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    let mut other: Store = LogStore::new(&engine, RegionId(8));
+    store.blocking_append(entries(1, 1..=9)).await.unwrap();
+    let stalled = Stalled::new(&vfs);
+    let appending = tokio::spawn(async move { other.blocking_append(entries(1, 1..=1)).await.unwrap() });
+    sync_is_stuck(&vfs).await;
+    soon("save_committed", store.save_committed(Some(log_id(1, 2)))).await.unwrap();
+    soon("purge", store.purge(log_id(1, 3))).await.unwrap();
+    soon("truncate_after", store.truncate_after(Some(log_id(1, 7)))).await.unwrap();
+    assert_eq!(store.read_committed().await.unwrap(), Some(log_id(1, 2)));
+    assert_eq!(ends(&mut store).await, (Some(log_id(1, 3)), Some(log_id(1, 7))));
+    assert_eq!(read(&mut store).await, entries(1, 4..=7));
+    assert!(!appending.is_finished());
+    drop(stalled);
+    soon("the append", appending).await.unwrap();
+    // And it is in the log, before what comes after.
+    store.blocking_append(entries(2, 8..=8)).await.unwrap();
+    let mut after = LogStore::<Types>::new(&crashed(&vfs), R);
+    assert_eq!(after.read_committed().await.unwrap(), Some(log_id(1, 2)));
+    assert_eq!(ends(&mut after).await, (Some(log_id(1, 3)), Some(log_id(2, 8))));
+}
+
+/// The second would fit at once, where the first has to wait for room.
+#[tokio::test]
+async fn what_nobody_awaits_any_more_keeps_its_place() {
+    let vfs = SimVfs::new(16);
+    let engine = options(&vfs).in_flight_bytes_max(16 << 10).open("/db").unwrap();
+    let mut store: Store = LogStore::new(&engine, R);
+    let mut other: Store = LogStore::new(&engine, RegionId(8));
+    store.blocking_append(entries(1, 1..=1)).await.unwrap();
+    let stalled = Stalled::new(&vfs);
+    let long: String = (0..10_000u32).map(|n| char::from(b'a' + (n * n % 26) as u8)).collect();
+    let full = text(1, 1, &long);
+    let filling = tokio::spawn(async move { other.blocking_append([full]).await.unwrap() });
+    sync_is_stuck(&vfs).await;
+    let (told, flushed) = Types::oneshot();
+    let moment = std::time::Duration::from_millis(50);
+    tokio::time::timeout(moment, store.append([text(1, 2, &long)], IOFlushed::signal(told)))
+        .await
+        .unwrap_err();
+    let mut truncating = tokio::spawn(async move {
+        store.truncate_after(Some(log_id(1, 1))).await.unwrap();
+        store
+    });
+    tokio::time::timeout(moment, &mut truncating).await.unwrap_err();
+    drop(stalled);
+    soon("what filled the log", filling).await.unwrap();
+    let mut store = soon("truncate_after", truncating).await.unwrap();
+    soon("the callback", flushed).await.unwrap().unwrap();
+    assert_eq!(read(&mut store).await, entries(1, 1..=1));
+    assert_eq!(ends(&mut store).await, (None, Some(log_id(1, 1))));
+}
+
+#[tokio::test]
+async fn what_waits_for_room_fails_with_the_sync_that_it_waited_for() {
+    let vfs = SimVfs::new(17);
+    let engine = options(&vfs).in_flight_bytes_max(4096).open("/db").unwrap();
+    let mut store: Store = LogStore::new(&engine, R);
+    let mut other: Store = LogStore::new(&engine, RegionId(8));
+    store.blocking_append(entries(1, 1..=1)).await.unwrap();
+    let stalled = Stalled::new(&vfs);
+    let (told, first) = Types::oneshot();
+    store.append([text(1, 2, &"x".repeat(8000))], IOFlushed::signal(told)).await.unwrap();
+    sync_is_stuck(&vfs).await;
+    let (told, never) = Types::oneshot();
+    let second =
+        tokio::spawn(
+            async move { other.append([text(1, 1, &"y".repeat(8000))], IOFlushed::signal(told)).await },
+        );
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+    vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData).path(".log").forever());
+    drop(stalled);
+    soon("the callback of the first", first).await.unwrap().unwrap_err();
+    soon("the second", second).await.unwrap().unwrap_err();
+    // An error that is returned is not called back too.
+    soon("the callback of the second", never).await.unwrap_err();
+    assert!(engine.region(RegionId(8)).state().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_when_the_engine_closes_is_called_back_and_later_appends_are_refused() {
+    let vfs = SimVfs::new(18);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.blocking_append(entries(1, 1..=1)).await.unwrap();
+    let stalled = Stalled::new(&vfs);
+    let appending = tokio::spawn(async move {
+        store.blocking_append(entries(1, 2..=2)).await.unwrap();
+        store
+    });
+    sync_is_stuck(&vfs).await;
+    let closing = tokio::task::spawn_blocking({
+        let engine = engine.clone();
+        move || engine.close().unwrap()
+    });
+    drop(stalled);
+    let mut store = soon("the callback", appending).await.unwrap();
+    soon("close", closing).await.unwrap();
+    soon("an append", store.blocking_append(entries(1, 3..=3))).await.unwrap_err();
+    soon("an append of nothing", store.blocking_append([])).await.unwrap_err();
+    soon("a vote", store.save_vote(&Vote::new(2, 1))).await.unwrap_err();
+    soon("a purge", store.purge(log_id(1, 1))).await.unwrap_err();
+    let mut after = LogStore::<Types>::new(&crashed(&vfs), R);
+    assert_eq!(read(&mut after).await, entries(1, 1..=2));
 }
 
 // ---- purge, truncate, append -----------------------------------------------------------------------------------
@@ -211,6 +326,7 @@ async fn a_purge_and_its_log_id_survive_together_or_not_at_all() {
         store.blocking_append(entries(1, 0..=9)).await.unwrap();
         let id = if beyond { log_id(5, 20) } else { log_id(1, 4) };
         store.purge(id).await.unwrap();
+        written(&engine);
         let last = if beyond { id } else { log_id(1, 9) };
         assert_eq!(ends(&mut store).await, (Some(id), Some(last)));
         let mut seen = [0; 2];
@@ -309,6 +425,84 @@ fn a_term_that_is_no_number_of_the_engines_is_none() {
     assert_eq!(Adv::<i64>::new(-7, 1).to_committed().leader_term(), None);
 }
 
+#[tokio::test]
+async fn an_emptied_log_knows_where_it_goes_on_even_if_it_began_behind_what_was_purged() {
+    let vfs = SimVfs::new(19);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.blocking_append(entries(3, 9..=11)).await.unwrap();
+    store.purge(log_id(2, 5)).await.unwrap();
+    // An older purge changes nothing here either.
+    store.purge(log_id(2, 4)).await.unwrap();
+    assert_eq!(ends(&mut store).await, (Some(log_id(2, 5)), Some(log_id(3, 11))));
+    store.truncate_after(Some(log_id(3, 8))).await.unwrap();
+    let emptied = (Some(log_id(2, 5)), Some(log_id(2, 5)));
+    assert_eq!(ends(&mut store).await, emptied);
+    store.blocking_append(entries(2, 3..=5)).await.unwrap();
+    assert_eq!(ends(&mut store).await, emptied);
+    store.blocking_append(entries(3, 9..=9)).await.unwrap_err();
+    store.blocking_append(entries(3, 5..=7)).await.unwrap();
+    assert_eq!(read(&mut store).await, entries(3, 6..=7));
+    let mut after = LogStore::<Types>::new(&crashed(&vfs), R);
+    assert_eq!(ends(&mut after).await, (Some(log_id(2, 5)), Some(log_id(3, 7))));
+    assert_eq!(read(&mut after).await, entries(3, 6..=7));
+}
+
+#[tokio::test]
+async fn entries_between_the_purge_and_a_log_that_begins_behind_it_are_taken() {
+    let vfs = SimVfs::new(20);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.blocking_append(entries(3, 9..=11)).await.unwrap();
+    store.purge(log_id(2, 5)).await.unwrap();
+    store.blocking_append(entries(3, 4..=10)).await.unwrap();
+    assert_eq!(read(&mut store).await, entries(3, 6..=10));
+    assert_eq!(ends(&mut store).await, (Some(log_id(2, 5)), Some(log_id(3, 10))));
+}
+
+#[tokio::test]
+async fn a_read_is_of_the_entries_that_are_there_whatever_the_bounds() {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    let vfs = SimVfs::new(21);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    let mut reader = store.get_log_reader().await;
+    let all = [
+        ((Unbounded, Unbounded), 0, 6),
+        ((Included(0), Excluded(7)), 0, 6),
+        ((Included(0), Included(0)), 0, 0),
+        ((Unbounded, Included(3)), 0, 3),
+        ((Excluded(2), Unbounded), 3, 6),
+        ((Excluded(2), Excluded(4)), 3, 3),
+        ((Included(6), Included(u64::MAX)), 6, 6),
+        ((Included(2), Excluded(u64::MAX)), 2, 6),
+        // Nothing.
+        ((Included(3), Excluded(3)), 1, 0),
+        ((Included(4), Excluded(3)), 1, 0),
+        ((Excluded(3), Included(3)), 1, 0),
+        ((Unbounded, Excluded(0)), 1, 0),
+        ((Included(7), Unbounded), 1, 0),
+        ((Excluded(6), Included(9)), 1, 0),
+        ((Excluded(u64::MAX), Unbounded), 1, 0),
+    ];
+    for (range, _, _) in all {
+        assert_eq!(reader.try_get_log_entries(range).await.unwrap(), [], "{range:?} of an empty log");
+    }
+    store.blocking_append(entries(1, 0..=6)).await.unwrap();
+    for (range, first, last) in all {
+        let expected = if first > last { vec![] } else { entries(1, first..=last) };
+        assert_eq!(reader.try_get_log_entries(range).await.unwrap(), expected, "{range:?}");
+    }
+    // All of them gone, index 0 included: the log begins where it is told to.
+    store.truncate_after(None).await.unwrap();
+    assert_eq!(ends(&mut store).await, (None, None));
+    for (range, _, _) in all {
+        assert_eq!(reader.try_get_log_entries(range).await.unwrap(), [], "{range:?} of an emptied log");
+    }
+    store.blocking_append(entries(2, 0..=1)).await.unwrap();
+    assert_eq!(read(&mut store).await, entries(2, 0..=1));
+}
+
 // ---- damage ----------------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -345,6 +539,27 @@ async fn a_damaged_entry_is_an_error_that_says_where_and_never_a_shorter_log() {
     assert_eq!(ends(&mut store).await, (None, Some(log_id(1, 9))));
 }
 
+#[tokio::test]
+async fn a_vote_that_was_lost_is_an_error_and_not_the_one_before() {
+    let vfs = SimVfs::new(22);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.save_vote(&Vote::new(1, 1)).await.unwrap();
+    let at = u64::from(engine.stats().accepted.offset());
+    store.save_vote(&Vote::new(2, 1)).await.unwrap();
+    let disk = vfs.crash(LossPolicy::KeepAll);
+    disk.write_bytes("/db/0000000001.log", at + 70, &[0xa7; 6]).unwrap();
+    // Opened all the same: somebody says that the last record was torn.
+    let engine = options(&disk).tail_policy(raftwood::TailPolicy::AssumeTorn).open("/db").unwrap();
+    assert!(engine.open_report().assumed_torn);
+    let mut store: LogStore<Types> = LogStore::new(&engine, R);
+    let error = store.get_log_reader().await.read_vote().await.unwrap_err();
+    assert!(error.to_string().contains("region 7"), "{error}");
+    // The next one heals it.
+    store.save_vote(&Vote::new(3, 1)).await.unwrap();
+    assert_eq!(store.get_log_reader().await.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
+}
+
 // ---- nothing blocks --------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -364,7 +579,7 @@ async fn waiting_for_room_does_not_hold_the_thread() {
             held
         }
     });
-    vfs.block_syncs();
+    let _stalled = Stalled::new(&vfs);
     let big = text(1, 2, &"x".repeat(8000));
     store.append([big], IOFlushed::noop()).await.unwrap();
     let second = tokio::spawn(async move {

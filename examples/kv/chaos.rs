@@ -1,10 +1,12 @@
 //! What is done to the nodes while the clients write and read.
 
 use crate::cluster::{Cluster, NODES};
+use crate::history::{Op, What};
 use crate::lease::LEASE;
-use crate::load::{KEYS, Load, Rng};
-use crate::wire::{Client, Reply, Request, Result, Stats, Via};
+use crate::load::{KEYS, Load, QUIET, Rng};
+use crate::wire::{Client, Dump, Reply, Request, Result, Stats, Via};
 use indicatif::ProgressBar;
+use raftwood::raft_rs::decode_conf_state;
 use std::time::{Duration, Instant};
 
 pub struct Chaos {
@@ -14,27 +16,66 @@ pub struct Chaos {
     groups: u64,
     /// Nodes that are down, and when they come back.
     down: Vec<(u64, Instant)>,
-    /// The node that is cut off, since and until when, and whether its rollbacks are refused at first.
-    cut_off: Option<(u64, Instant, Instant)>,
-    /// Replicas that are learners for the moment.
-    demoted: Vec<(u64, u64)>,
+    cut_off: Option<CutOff>,
+    /// A replica that is a learner for the moment.
+    demoted: Option<Demoted>,
+    /// Leaders and configurations take turns.
+    changes: u64,
+    /// What this thread asked for itself; the clients' history is incomplete without it.
+    pub ops: Vec<Op>,
+    /// Values that a leader appended while it was cut off: each must be committed in the end, or saved.
+    pub appended: Vec<u64>,
+    pub done: Done,
+}
+
+/// What was done, and what came of it at once.
+#[derive(Default)]
+pub struct Done {
     pub partitions: u64,
+    pub freezes: u64,
     pub transfers: u64,
     pub changes: u64,
-    /// Lease reads that a cut-off leader answered when its lease must have been over.
+    /// Changes that a node had applied and did not know of.
+    pub forgotten: u64,
+    /// Lease reads asked of a leader that was cut off, when its lease was over and it did not know yet that it had lost its office.
+    pub lease_probes: u64,
+    /// Those that it answered.
     pub late_answers: u64,
+    /// Reads by index that it answered: there was nobody to confirm them.
+    pub lone_answers: u64,
     pub refused: u64,
     pub compactions: u64,
     pub snapshots_installed: u64,
-    pub lease_reads: u64,
+}
+
+/// A node that hears from no other, until when, and whether all the others stay up.
+struct CutOff {
+    node: u64,
+    until: Instant,
+    is_calm: bool,
+}
+
+struct Demoted {
+    group: u64,
+    node: u64,
+    /// The entry that did it. `None` if nobody said so: it may have happened all the same.
+    index: Option<u64>,
 }
 
 /// How long a node is cut off: long enough for the others to elect leaders and go on.
 const CUT_OFF: Duration = Duration::from_millis(3000);
 /// How long the listener then refuses to save what is to be rolled back.
 const REFUSE: Duration = Duration::from_millis(400);
-/// What the machine may add to the lease before an answer counts as late: the answer was given before, and travelled.
-const GRACE: Duration = Duration::from_millis(300);
+/// How long a node is frozen: long enough for the others to elect leaders.
+const FREEZE: Duration = Duration::from_millis(1800);
+/// From one of those to the next.
+const DISTURB_EVERY: Duration = Duration::from_secs(7);
+/// Values written by this thread are like nobody else's.
+const OWN: u64 = 1 << 62;
+/// Writes to a leader that is cut off.
+const LONE_WRITES: usize = 8;
+/// Reads that wait for a leader that stands still.
+const LONE_READS: usize = 16;
 
 impl Chaos {
     pub fn new(seed: u64, time: Duration, kills: u64, groups: u64) -> Chaos {
@@ -45,15 +86,11 @@ impl Chaos {
             groups,
             down: Vec::new(),
             cut_off: None,
-            demoted: Vec::new(),
-            partitions: 0,
-            transfers: 0,
+            demoted: None,
             changes: 0,
-            late_answers: 0,
-            refused: 0,
-            compactions: 0,
-            snapshots_installed: 0,
-            lease_reads: 0,
+            ops: Vec::new(),
+            appended: Vec::new(),
+            done: Done::default(),
         }
     }
 
@@ -62,45 +99,50 @@ impl Chaos {
         // Half a second at either end is quiet.
         let between = self.time.saturating_sub(Duration::from_secs(1)) / self.kills.max(1) as u32;
         let mut next_kill = began + Duration::from_millis(500);
-        let mut next_partition = began + Duration::from_secs(2);
+        let mut next_disturbance = began + Duration::from_millis(1500);
         let mut next_change = began + Duration::from_secs(1);
-        while began.elapsed() < self.time {
+        let mut disturbances = 0u64;
+        // Where there is hardly time for so many kills, it takes longer.
+        while began.elapsed() < self.time || cluster.kills < self.kills && began.elapsed() < self.time * 2 {
             cluster.check()?;
             self.come_back(cluster, Instant::now())?;
-            if Instant::now() >= next_kill && cluster.kills < self.kills {
-                next_kill += between;
-                self.kill(cluster, load)?;
+            let now = Instant::now();
+            let is_due = now >= next_disturbance && began.elapsed() < self.time;
+            let is_calm = self.cut_off.as_ref().is_some_and(|c| c.is_calm);
+            if now >= next_kill && cluster.kills < self.kills && !is_due && !is_calm {
+                next_kill += self.kill(cluster, load)?.map_or(Duration::ZERO, |()| between);
             }
-            // A node that is cut off would be one too many beside one that is down: nothing would be committed.
-            if Instant::now() >= next_partition && self.down.is_empty() && self.cut_off.is_none() {
-                next_partition = Instant::now() + CUT_OFF * 3;
-                self.cut_off(cluster)?;
+            // It needs everybody else: beside a node that is down nothing would be committed.
+            if is_due && self.down.is_empty() && self.cut_off.is_none() {
+                let worked = match disturbances % 4 {
+                    0 => self.cut_off(cluster, load, true)?,
+                    2 => self.cut_off(cluster, load, false)?,
+                    _ => self.freeze(cluster, load)?,
+                };
+                disturbances += u64::from(worked);
+                next_disturbance = now + if worked { DISTURB_EVERY } else { Duration::from_millis(200) };
             }
             if Instant::now() >= next_change {
                 next_change = Instant::now() + Duration::from_millis(250);
                 self.change(cluster);
             }
             bar.set_position(began.elapsed().as_secs());
-            bar.set_message(format!("{} kills", cluster.kills));
+            bar.set_message(format!("{} of {} kills", cluster.kills, self.kills));
             std::thread::sleep(Duration::from_millis(20));
         }
+        bar.set_message("all nodes up and equal?");
         self.make_whole(cluster)
     }
 
-    fn up(&mut self, cluster: &Cluster) -> Vec<u64> {
-        (1..=NODES).filter(|&id| cluster.is_up(id)).collect()
-    }
-
-    fn kill(&mut self, cluster: &mut Cluster, load: &Load) -> Result<()> {
-        let up = self.up(cluster);
+    /// `None` if too many are down already.
+    fn kill(&mut self, cluster: &mut Cluster, load: &Load) -> Result<Option<()>> {
+        let up: Vec<u64> = (1..=NODES).filter(|&id| cluster.is_up(id)).collect();
         if up.len() < NODES as usize - 1 {
-            return Ok(());
+            return Ok(None);
         }
         let victim = up[self.rng.below(up.len() as u64) as usize];
         self.collect(cluster, victim);
-        if self.cut_off.is_some_and(|(node, ..)| node == victim) {
-            self.cut_off = None;
-        }
+        self.cut_off.take_if(|c| c.node == victim);
         cluster.kill(victim)?;
         // Now and then for so long that the others compact what it has not seen.
         let away = if self.rng.below(4) == 0 { 3000 } else { 100 + self.rng.below(1200) };
@@ -110,17 +152,14 @@ impl Chaos {
                 leader.store(victim % NODES + 1, std::sync::atomic::Ordering::Relaxed);
             }
         }
-        Ok(())
+        Ok(Some(()))
     }
 
     fn come_back(&mut self, cluster: &mut Cluster, now: Instant) -> Result<()> {
         for (id, _) in self.down.extract_if(.., |(_, at)| *at <= now) {
             cluster.start_node(id)?;
         }
-        if let Some((node, _, until)) = self.cut_off
-            && until <= now
-        {
-            self.cut_off = None;
+        if let Some(CutOff { node, .. }) = self.cut_off.take_if(|c| c.until <= now) {
             self.heal(cluster, node)?;
         }
         Ok(())
@@ -128,33 +167,134 @@ impl Chaos {
 
     // ---- an old leader that does not know -----------------------------------------------------------------------
 
-    fn cut_off(&mut self, cluster: &Cluster) -> Result<()> {
-        let node = 1 + self.rng.below(NODES);
-        let led = self.stats(cluster, node).leads;
-        let since = Instant::now();
+    /// A node that leads groups, and which: quiet ones come first.
+    fn some_leader(&mut self, cluster: &Cluster) -> Option<(u64, Vec<u64>)> {
+        let first = self.rng.below(NODES);
+        let is_quiet = |group: &u64| group.is_multiple_of(QUIET);
+        let leaders = (0..NODES).map(|n| {
+            let node = 1 + (first + n) % NODES;
+            let mut leads = self.stats(cluster, node).leads;
+            leads.sort_by_key(|group| !is_quiet(group));
+            (node, leads)
+        });
+        // Of what is appended now to a quiet group, the next leader's entries will take the place; elsewhere it may be a snapshot.
+        let groups = self.groups;
+        leaders.into_iter().find(|(_, leads)| match groups < QUIET {
+            true => !leads.is_empty(),
+            false => leads.first().is_some_and(is_quiet),
+        })
+    }
+
+    /// False if nobody leads enough for it to tell anything.
+    fn cut_off(&mut self, cluster: &Cluster, load: &Load, is_calm: bool) -> Result<bool> {
+        let Some((node, led)) = self.some_leader(cluster) else { return Ok(false) };
+        // Of one group it has just handed over the leadership. It cannot hear what came of that, and has no lease any more.
+        let given_up = led.last().copied().filter(|_| led.len() > 1);
+        let transfer = |group| Request::Transfer { group, to: node % NODES + 1 };
+        let given_up = given_up.filter(|&group| {
+            matches!(cluster.ask(node, &transfer(group), Duration::from_secs(2)), Ok(Reply::Done))
+        });
         cluster.partition(node, (1..=NODES).filter(|&id| id != node).collect())?;
-        self.partitions += 1;
-        self.cut_off = Some((node, since, since + CUT_OFF));
-        // It may go on answering for as long as its lease says. After that it must not.
-        let Ok(mut client) = Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(60))
-        else {
-            return Ok(());
-        };
         let cut = Instant::now();
+        self.done.partitions += 1;
+        self.cut_off = Some(CutOff { node, until: cut + CUT_OFF, is_calm });
+        let written = self.write_alone(cluster, load, node, &led);
+        self.read_alone(cluster, load, node, &led, given_up, cut);
+        // An answer now means that it has long come to write down what it took.
+        if let Ok(Reply::Stats(_)) = cluster.ask(node, &Request::Stats, Duration::from_secs(5)) {
+            self.appended.extend(written);
+        }
+        Ok(true)
+    }
+
+    /// Writes that the node will append, and cannot commit.
+    fn write_alone(&mut self, cluster: &Cluster, load: &Load, node: u64, led: &[u64]) -> Vec<u64> {
+        let mut written = Vec::new();
+        for &group in led.iter().take(LONE_WRITES) {
+            let (key, value) = (self.rng.below(KEYS), OWN | self.ops.len() as u64);
+            let start = load.nanos();
+            let reply = cluster.ask(node, &Request::Propose { group, key, value }, Duration::from_secs(2));
+            match reply {
+                Ok(Reply::Done) => written.push(value),
+                Ok(_) => continue,
+                Err(_) => {}
+            }
+            let what = What::Write { value, version: None };
+            self.ops.push(Op { group, key, start, end: u64::MAX, what });
+        }
+        written
+    }
+
+    /// Reads by lease, which the node may answer for as long as its lease says, and by index, which it cannot answer at all.
+    fn read_alone(
+        &mut self,
+        cluster: &Cluster,
+        load: &Load,
+        node: u64,
+        led: &[u64],
+        given_up: Option<u64>,
+        cut: Instant,
+    ) {
+        let mut first = given_up;
+        let connect = || Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(60));
+        let Ok(mut client) = connect() else { return };
         while cut.elapsed() < LEASE * 4 {
-            let Some(&group) = led.get(self.rng.below(led.len() as u64) as usize) else { break };
-            let asked = cut.elapsed();
-            let read = Request::Read { group, key: self.rng.below(KEYS), via: Via::Lease };
-            match client.call(&read) {
-                Ok(Reply::Value { .. }) if asked > LEASE + GRACE => self.late_answers += 1,
-                Ok(_) => {}
-                Err(_) => match Client::connect(cluster.addrs[node as usize - 1], client.patience()) {
-                    Ok(again) => client = again,
-                    Err(_) => break,
-                },
+            let any = led[self.rng.below(led.len() as u64) as usize];
+            let via = if first.is_none() && self.rng.below(4) == 0 { Via::Index } else { Via::Lease };
+            let (group, key) = (first.take().unwrap_or(any), self.rng.below(KEYS));
+            // Whatever renewed the lease was sent before the cut, and the clock is the same for both processes.
+            let is_over = via == Via::Lease && (cut.elapsed() > LEASE || given_up == Some(group));
+            let start = load.nanos();
+            match client.call(&Request::Read { group, key, via }) {
+                Ok(Reply::Value { version, value, .. }) => {
+                    self.done.lone_answers += u64::from(via == Via::Index);
+                    self.done.late_answers += u64::from(is_over);
+                    let what = What::Read { via, version, value };
+                    self.ops.push(Op { group, key, start, end: load.nanos(), what });
+                }
+                // It has lost its office, and knows it.
+                Ok(_) => std::thread::sleep(Duration::from_millis(2)),
+                // It believes to lead, and waits for the others to confirm that.
+                Err(_) => {
+                    self.done.lease_probes += u64::from(is_over);
+                    match connect() {
+                        Ok(again) => client = again,
+                        Err(_) => return,
+                    }
+                }
             }
         }
-        Ok(())
+    }
+
+    /// Stops a leader's process and lets it go on when others lead. It has not seen the time pass, but its lease has to: the first that it
+    /// finds when it wakes up are reads by lease.
+    fn freeze(&mut self, cluster: &Cluster, load: &Load) -> Result<bool> {
+        let Some((node, led)) = self.some_leader(cluster) else { return Ok(false) };
+        let connect = || Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(500));
+        let mut asked = Vec::new();
+        // The busy ones come last. Somebody else will have written to them.
+        for &group in led.iter().rev().take(LONE_READS) {
+            if let Ok(mut client) = connect() {
+                // The node knows this connection when it wakes up, and need not take it first.
+                client.call(&Request::Stats)?;
+                asked.push((group, self.rng.below(KEYS), client));
+            }
+        }
+        cluster.freeze(node, true)?;
+        std::thread::sleep(FREEZE);
+        let start = load.nanos();
+        for (group, key, client) in &mut asked {
+            client.send(&Request::Read { group: *group, key: *key, via: Via::Lease })?;
+        }
+        cluster.freeze(node, false)?;
+        self.done.freezes += 1;
+        for (group, key, mut client) in asked {
+            if let Ok(Reply::Value { version, value, .. }) = client.receive() {
+                let what = What::Read { via: Via::Lease, version, value };
+                self.ops.push(Op { group, key, start, end: load.nanos(), what });
+            }
+        }
+        Ok(true)
     }
 
     /// Lets the node hear from the others again. What it took for its own will be discarded; at first the listener that should save it
@@ -174,33 +314,67 @@ impl Chaos {
     // ---- leaders and voters -------------------------------------------------------------------------------------
 
     fn change(&mut self, cluster: &Cluster) {
-        if !self.down.is_empty() || self.cut_off.is_some() {
+        if self.cut_off.is_some() {
             return;
         }
         let group = 1 + self.rng.below(self.groups);
         let node = 1 + self.rng.below(NODES);
         let patience = Duration::from_millis(300);
-        if self.rng.below(2) == 0 {
-            let moved = cluster.ask_leader(group, &Request::Transfer { group, to: node }, patience);
-            self.transfers += u64::from(moved.is_some());
+        self.changes += 1;
+        if self.changes.is_multiple_of(2) || !self.down.is_empty() {
+            self.transfer(cluster, group);
             return;
         }
-        // One learner at a time: what is demoted is promoted before anything else is.
-        match self.demoted.pop() {
-            Some((group, node)) => self.promote(cluster, group, node, patience),
+        match self.demoted.take() {
+            Some(demoted) => self.promote(cluster, demoted, patience),
             None => {
-                // It may have happened even if nobody says so.
-                self.demoted.push((group, node));
                 let done = cluster.ask_leader(group, &Request::Demote { group, node }, patience);
-                self.changes += u64::from(done.is_some());
+                self.done.changes += u64::from(done.is_some());
+                // Whoever did it has applied it.
+                let dump = done.and_then(|leader| dump(cluster, leader, group));
+                let index = dump.and_then(|d| decode_conf_state(&d.conf_state).ok()).map(|state| state.0);
+                let demoted = Demoted { group, node, index };
+                self.check(cluster, &demoted);
+                self.demoted = Some(demoted);
             }
         }
     }
 
-    fn promote(&mut self, cluster: &Cluster, group: u64, node: u64, patience: Duration) {
+    /// Moves the leadership to somebody else, and sees whether it went there.
+    fn transfer(&mut self, cluster: &Cluster, group: u64) {
+        let leads = |node| self.stats(cluster, node).leads.contains(&group);
+        let up: Vec<u64> = (1..=NODES).filter(|&node| cluster.is_up(node)).collect();
+        let Some(&leader) = up.iter().find(|&&node| leads(node)) else { return };
+        let Some(&to) = up.iter().find(|&&node| node != leader) else { return };
+        let asked = cluster.ask(leader, &Request::Transfer { group, to }, Duration::from_secs(2));
+        let until = Instant::now() + Duration::from_secs(1);
+        let mut moved = false;
+        while matches!(asked, Ok(Reply::Done)) && !moved && Instant::now() < until {
+            moved = leads(to);
+        }
+        self.done.transfers += u64::from(moved);
+    }
+
+    fn promote(&mut self, cluster: &Cluster, demoted: Demoted, patience: Duration) {
+        // There may have been a restart in between.
+        self.check(cluster, &demoted);
+        let Demoted { group, node, .. } = demoted;
         match cluster.ask_leader(group, &Request::Promote { group, node }, patience) {
-            Some(_) => self.changes += 1,
-            None => self.demoted.push((group, node)),
+            Some(_) => self.done.changes += 1,
+            None => self.demoted = Some(demoted),
+        }
+    }
+
+    /// Whoever has applied the change must know of it: raft, and the state machine for the next start.
+    fn check(&mut self, cluster: &Cluster, demoted: &Demoted) {
+        let Demoted { group, node, index: Some(index) } = *demoted else { return };
+        for id in 1..=NODES {
+            let Some(dump) = dump(cluster, id, group).filter(|d| d.applied >= index) else { continue };
+            let state = decode_conf_state(&dump.conf_state).map(|s| s.1).unwrap_or_default();
+            let stats = self.stats(cluster, id);
+            let raft = stats.configurations.iter().find(|c| c.0 == group);
+            let knows = state.learners.contains(&node) && raft.is_none_or(|c| c.2.contains(&node));
+            self.done.forgotten += u64::from(!knows);
         }
     }
 
@@ -216,20 +390,19 @@ impl Chaos {
     /// A node's figures go with it: ask before it is killed.
     fn collect(&mut self, cluster: &Cluster, node: u64) {
         let stats = self.stats(cluster, node);
-        self.refused += stats.refused;
-        self.compactions += stats.compactions;
-        self.snapshots_installed += stats.snapshots_installed;
-        self.lease_reads += stats.lease_reads;
+        self.done.refused += stats.refused;
+        self.done.compactions += stats.compactions;
+        self.done.snapshots_installed += stats.snapshots_installed;
     }
 
     /// Everybody up, connected and a voter.
     fn make_whole(&mut self, cluster: &mut Cluster) -> Result<()> {
-        let later = Instant::now() + Duration::from_secs(3600);
+        let later = Instant::now() + CUT_OFF * 1000;
         self.come_back(cluster, later)?;
-        while let Some((group, node)) = self.demoted.pop() {
-            let before = self.demoted.len();
-            self.promote(cluster, group, node, Duration::from_secs(30));
-            if self.demoted.len() > before {
+        if let Some(demoted) = self.demoted.take() {
+            let Demoted { group, node, .. } = demoted;
+            self.promote(cluster, demoted, Duration::from_secs(30));
+            if self.demoted.is_some() {
                 return Err(format!("group {group} did not take node {node} back as a voter").into());
             }
         }
@@ -237,5 +410,12 @@ impl Chaos {
             self.collect(cluster, node);
         }
         Ok(())
+    }
+}
+
+fn dump(cluster: &Cluster, node: u64, group: u64) -> Option<Dump> {
+    match cluster.ask(node, &Request::Dump { group }, Duration::from_secs(2)) {
+        Ok(Reply::Dump(dump)) => Some(dump),
+        _ => None,
     }
 }

@@ -3,11 +3,21 @@
 use crate::wire::{Client, Reply, Request, Result};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 pub const NODES: u64 = 3;
+
+/// A node that has not opened its store by then hangs.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Makes it a process group of its own: Ctrl-C goes to the program alone, and what it started ends with it.
+pub fn apart(command: &mut Command) -> &mut Command {
+    command.process_group(0)
+}
 
 pub struct Cluster {
     dir: PathBuf,
@@ -41,21 +51,27 @@ impl Cluster {
     /// Starts a node and waits until its store is open.
     pub fn start_node(&mut self, id: u64) -> Result<()> {
         let nodes: Vec<String> = self.addrs.iter().map(SocketAddr::to_string).collect();
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = apart(&mut Command::new(std::env::current_exe()?))
             .arg("node")
             .args(["--id", &id.to_string(), "--groups", &self.groups.to_string()])
             .args(["--nodes", &nodes.join(",")])
             .arg("--dir")
             .arg(self.dir_of(id))
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut line = String::new();
-        if let Some(out) = child.stdout.take() {
-            BufReader::new(out).read_line(&mut line)?;
-        }
-        let replayed = line.trim().strip_prefix("ready ").and_then(|n| n.parse::<u64>().ok());
+        let out = child.stdout.take().ok_or("a node without standard output")?;
         self.children[id as usize - 1] = Some(child);
+        let (said, line) = channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(out).read_line(&mut line);
+            let _ = said.send(line);
+        });
+        let Ok(line) = line.recv_timeout(START_PATIENCE) else {
+            return Err(format!("node {id} has not started within {START_PATIENCE:?}").into());
+        };
+        let replayed = line.trim().strip_prefix("ready ").and_then(|n| n.parse::<u64>().ok());
         self.replayed += replayed.ok_or_else(|| format!("node {id} did not start"))?;
         Ok(())
     }
@@ -72,6 +88,14 @@ impl Cluster {
             self.kills += 1;
         }
         Ok(())
+    }
+
+    /// Stops the process where it stands (SIGSTOP), or lets it go on (SIGCONT).
+    pub fn freeze(&self, id: u64, frozen: bool) -> Result<()> {
+        let Some(child) = &self.children[id as usize - 1] else { return Ok(()) };
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let status = Command::new("kill").args([signal, &child.id().to_string()]).status()?;
+        if status.success() { Ok(()) } else { Err(format!("kill {signal}: {status}").into()) }
     }
 
     pub fn is_up(&self, id: u64) -> bool {
@@ -98,14 +122,14 @@ impl Cluster {
         self.ask(id, &Request::Partition { from }, Duration::from_secs(5)).map(drop)
     }
 
-    /// Asks whoever leads the group, until somebody does it or the time is over.
-    pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<Reply> {
+    /// Asks whoever leads the group, until somebody does it or the time is over. Returns who did.
+    pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<u64> {
         let until = Instant::now() + patience;
         let mut at = group % NODES + 1;
         while Instant::now() < until {
             match self.ask(at, request, Duration::from_secs(2)) {
                 Ok(Reply::NotLeader { leader }) if leader != 0 && leader != at => at = leader,
-                Ok(reply @ (Reply::Done | Reply::Written { .. })) => return Some(reply),
+                Ok(Reply::Done) => return Some(at),
                 _ => at = at % NODES + 1,
             }
             std::thread::sleep(Duration::from_millis(30));

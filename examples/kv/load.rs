@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// Registers of a group.
 pub const KEYS: u64 = 4;
 
+/// Every so manyth group is quiet: a follower that was away for long catches up by entries there, and by a snapshot elsewhere.
+pub const QUIET: u64 = 4;
+
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 pub struct Load {
@@ -17,6 +20,8 @@ pub struct Load {
     /// Which node is believed to lead each group.
     pub leaders: Vec<AtomicU64>,
     pub stop: AtomicBool,
+    /// Reads that a lease answered without a round.
+    pub covered: AtomicU64,
     pub began: Instant,
     pub seed: u64,
 }
@@ -24,7 +29,14 @@ pub struct Load {
 impl Load {
     pub fn new(addrs: Vec<SocketAddr>, groups: u64, seed: u64) -> Arc<Load> {
         let leaders = (0..groups).map(|g| AtomicU64::new(g % addrs.len() as u64 + 1)).collect();
-        Arc::new(Load { addrs, leaders, stop: AtomicBool::new(false), began: Instant::now(), seed })
+        Arc::new(Load {
+            addrs,
+            leaders,
+            stop: AtomicBool::new(false),
+            covered: AtomicU64::new(0),
+            began: Instant::now(),
+            seed,
+        })
     }
 
     pub fn nanos(&self) -> u64 {
@@ -38,7 +50,14 @@ impl Load {
         let mut ops = Vec::new();
         let mut written = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            let group = 1 + rng.below(self.leaders.len() as u64);
+            // The first group gets more than its share, so that there is always one that moves fast.
+            let group = match rng.below(8) {
+                0 => 1,
+                _ => 1 + rng.below(self.leaders.len() as u64),
+            };
+            if group.is_multiple_of(QUIET) && rng.below(16) > 0 {
+                continue;
+            }
             let key = rng.below(KEYS);
             let leader = &self.leaders[group as usize - 1];
             let mut node = leader.load(Ordering::Relaxed);
@@ -73,7 +92,8 @@ impl Load {
                 (Request::Write { value, .. }, Ok(Reply::Written { version })) => {
                     ops.push(done(What::Write { value: *value, version: Some(version) }));
                 }
-                (Request::Read { via, .. }, Ok(Reply::Value { version, value })) => {
+                (Request::Read { via, .. }, Ok(Reply::Value { version, value, by_lease })) => {
+                    self.covered.fetch_add(u64::from(by_lease), Ordering::Relaxed);
                     ops.push(done(What::Read { via: *via, version, value }));
                 }
                 (_, Ok(Reply::NotLeader { leader: other })) => {
@@ -94,6 +114,15 @@ impl Load {
             }
         }
         ops
+    }
+}
+
+/// Stops the clients when it is dropped: they must not go on if whoever torments the nodes has given up.
+pub struct StopOnDrop<'a>(pub &'a Load);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
     }
 }
 

@@ -46,6 +46,7 @@ pub enum Task {
     Read {
         group: u64,
         key: u64,
+        by_lease: bool,
         waiter: Waiter,
     },
     /// A snapshot is wanted.
@@ -180,9 +181,9 @@ fn run_task(txn: &WriteTransaction, task: Task, after: &mut After) -> Result<()>
             after.applied.insert(group, entry.index);
             after.replies.extend(waiter.map(|w| (w, reply)));
         }
-        Task::Read { group, key, waiter } => {
+        Task::Read { group, key, by_lease, waiter } => {
             let (version, value) = register(txn, group, key)?;
-            after.replies.push((waiter, Reply::Value { version, value }));
+            after.replies.push((waiter, Reply::Value { version, value, by_lease }));
         }
         Task::Make { group } => {
             let dump = dump(txn, group)?;
@@ -224,7 +225,7 @@ fn apply(txn: &WriteTransaction, group: u64, entry: &Entry) -> Result<Reply> {
         }
         Some(Command::Read { key }) => {
             let (version, value) = register(txn, group, key)?;
-            Reply::Value { version, value }
+            Reply::Value { version, value, by_lease: false }
         }
         None => Reply::Done,
     })

@@ -1,7 +1,8 @@
 //! One node: a replica of every group, one log engine, one thread that drives raft.
 //!
 //! The loop: take what came in, let raft think, gather the `Ready`s of all groups into one batch, submit it, send what a leader may send
-//! at once. When the engine says that the batch is durable, send what had to wait for that. Nothing here blocks on the disk.
+//! at once. When the engine says that the batch is durable, send what had to wait for that. The loop waits for a disk in two cases only: a
+//! snapshot must be in the state machine before it is in the log, and what the listener refuses to let go of is tried again.
 
 use crate::lease::{ELECTION_TICKS, Lease, TICK, VOTE_AFTER, now};
 use crate::machine::{Machine, Snapshots, Task, Waiter};
@@ -11,13 +12,13 @@ use crate::wire::{Command, Reply, Request, Result, Stats, Via};
 use raft::prelude::{
     ConfChange, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, Snapshot,
 };
-use raft::{Config, GetEntriesContext, RawNode, Ready, StateRole};
+use raft::{Config, GetEntriesContext, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 use raftwood::raft_rs::{
     Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state,
 };
-use raftwood::{Engine, ErrorKind, Options, RegionId};
+use raftwood::{Engine, ErrorKind, Options, ReadLimit, RegionId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::io::Write;
+use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,9 +59,16 @@ const SLACK: u64 = 10;
 /// A read that nobody confirms in this time has failed.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A snapshot that a follower has not answered in this time was lost on its way.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// While a node is down somebody else may be using its port, for a moment.
+const BIND_PATIENCE: Duration = Duration::from_secs(10);
+
 struct PendingRead {
     index: u64,
     key: u64,
+    by_lease: bool,
     waiter: Waiter,
 }
 
@@ -86,6 +94,8 @@ struct Group {
     /// A snapshot on its way into the log: the number of its `Ready`, and its index. Until it is there, raft would look for entries that
     /// are gone if it had to campaign, so it hears of nothing.
     installing: Option<(u64, u64)>,
+    /// Followers that were sent a snapshot, and when.
+    sent: BTreeMap<u64, Duration>,
     lease: Lease,
 }
 
@@ -106,6 +116,7 @@ pub struct Node {
     writer: ReadyWriter,
     peers: HashMap<u64, Peer>,
     machine: Sender<Task>,
+    rollbacks: Arc<SaveRollbacks>,
     cut_off: BTreeSet<u64>,
     started: Duration,
     asked: u64,
@@ -114,12 +125,19 @@ pub struct Node {
 
 /// Runs a node until it is killed.
 pub fn run(args: Args) -> Result<()> {
+    // A thread that panics would leave a node that looks alive.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+    std::thread::spawn(end_with_the_parent);
     std::fs::create_dir_all(&args.dir)?;
     let here = args.nodes.get(args.id as usize - 1).copied().ok_or("no address for this id")?;
-    let listener = TcpListener::bind(here)?;
+    let listener = bind(here)?;
     let (send, inputs) = channel();
 
-    let rollbacks = Arc::new(SaveRollbacks::open(&args.dir.join("rolled-back"))?);
+    let rollbacks = Arc::new(SaveRollbacks::open(&args.dir.join("discarded"))?);
     let engine =
         Options::new().segment_bytes(4 << 20).listener(rollbacks.clone()).open(args.dir.join("log"))?;
     let machine = Machine::open(&args.dir.join("state.redb"))?;
@@ -150,7 +168,8 @@ pub fn run(args: Args) -> Result<()> {
     });
     let others = (1..).zip(&args.nodes).filter(|(id, _)| *id != args.id);
     let peers = others.map(|(id, addr)| (id, Peer::new(*addr))).collect();
-    std::thread::spawn(move || listen(listener, send, rollbacks));
+    let for_clients = rollbacks.clone();
+    std::thread::spawn(move || listen(listener, send, for_clients));
 
     // The parent waits for this line, and reads from it how much is being applied again.
     println!("ready {replay}");
@@ -162,12 +181,32 @@ pub fn run(args: Args) -> Result<()> {
         writer,
         peers,
         machine,
+        rollbacks,
         cut_off: BTreeSet::new(),
         started: now(),
         asked: now().as_nanos() as u64,
         stats: Stats::default(),
     };
     node.run(&inputs)
+}
+
+/// Standard input is a pipe that the parent holds: it ends when the parent does, however that came about.
+fn end_with_the_parent() {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    std::process::exit(0);
+}
+
+fn bind(here: SocketAddr) -> Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(here) {
+            Err(e) if e.kind() == IoErrorKind::AddrInUse && began.elapsed() < BIND_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(e) => return Err(format!("{here}: {e}").into()),
+            Ok(listener) => return Ok(listener),
+        }
+    }
 }
 
 fn start_group(
@@ -221,6 +260,7 @@ fn start_group(
         held: VecDeque::new(),
         handed: applied.index,
         installing: None,
+        sent: BTreeMap::new(),
         lease: Lease::default(),
     })
 }
@@ -253,6 +293,9 @@ impl Node {
         let now = now();
         for (id, group) in &mut self.groups {
             if group.installing.is_none() && group.node.tick() {
+                awake.insert(*id);
+            }
+            if group.give_up_snapshots(now) {
                 awake.insert(*id);
             }
             group.asked.retain(|_, asked| {
@@ -360,6 +403,7 @@ impl Node {
             // It never comes here.
             Request::FailRollbacks { .. } => Reply::Done,
             Request::Write { group, .. }
+            | Request::Propose { group, .. }
             | Request::Read { group, .. }
             | Request::Transfer { group, .. }
             | Request::Demote { group, .. }
@@ -367,7 +411,7 @@ impl Node {
                 awake.insert(group);
                 match self.groups.get_mut(&group) {
                     Some(g) => {
-                        g.request(request, waiter, &mut self.asked, self.args.id, &mut self.stats);
+                        g.request(request, waiter, &mut self.asked, self.args.id);
                         return;
                     }
                     None => Reply::Failed { why: format!("there is no group {group}") },
@@ -379,9 +423,11 @@ impl Node {
 
     fn stats(&self) -> Stats {
         let leads = self.groups.values().filter(|g| g.is_leader()).map(|g| g.id).collect();
-        let voters = self.groups.values().filter(|g| g.is_leader());
-        let voters = voters.map(|g| (g.id, g.node.raft.prs().conf().to_conf_state().voters.len())).collect();
-        Stats { leads, voters, ..self.stats.clone() }
+        let configurations = self.groups.values().map(|g| {
+            let state = g.node.raft.prs().conf().to_conf_state();
+            (g.id, state.voters, state.learners)
+        });
+        Stats { leads, configurations: configurations.collect(), ..self.stats.clone() }
     }
 
     // ---- what raft wants done -----------------------------------------------------------------------------------
@@ -401,6 +447,11 @@ impl Node {
             if !ready.snapshot().is_empty() {
                 let (done, installed) = channel();
                 let snapshot: Snapshot = ready.snapshot().clone();
+                // The listener hears of what an append or a truncation discards. What a snapshot displaces is the application's to look
+                // after, for only it knows how far the old log was committed.
+                let region = self.engine.region(RegionId(id));
+                let doubtful = region.entries_clamped(group.handed + 1.., ReadLimit::NONE)?;
+                self.rollbacks.save_displaced(RegionId(id), &doubtful)?;
                 group.handed = snapshot.get_metadata().index;
                 group.installing = Some((ready.number(), group.handed));
                 // Whoever waited for entries that the snapshot covers will not hear what became of them.
@@ -438,7 +489,7 @@ impl Node {
                         group.lease.confirmed(term, asked.at);
                     }
                     let (key, waiter) = (asked.key, asked.waiter);
-                    group.reads.push(PendingRead { index: read.index, key, waiter });
+                    group.reads.push(PendingRead { index: read.index, key, by_lease: false, waiter });
                 }
             }
             for entry in committed {
@@ -446,7 +497,8 @@ impl Node {
             }
             let handed = group.handed;
             for read in group.reads.extract_if(.., |r| r.index <= handed) {
-                self.machine.send(Task::Read { group: id, key: read.key, waiter: read.waiter })?;
+                let PendingRead { key, by_lease, waiter, .. } = read;
+                self.machine.send(Task::Read { group: id, key, by_lease, waiter })?;
             }
         }
         Ok(())
@@ -470,7 +522,26 @@ impl Node {
 }
 
 impl Group {
-    fn request(&mut self, request: Request, waiter: Waiter, asked: &mut u64, id: u64, stats: &mut Stats) {
+    /// Raft sends nothing else to a follower that it has sent a snapshot, until it hears what became of it. No network tells of all that
+    /// it loses, so after a while it is taken for lost. True if one was.
+    fn give_up_snapshots(&mut self, now: Duration) -> bool {
+        let followers = self.node.raft.prs().iter();
+        let waiting = followers.filter(|(_, p)| self.is_leader() && p.state == ProgressState::Snapshot);
+        let waiting: BTreeSet<u64> = waiting.map(|(id, _)| *id).collect();
+        self.sent.retain(|id, _| waiting.contains(id));
+        for id in waiting {
+            self.sent.entry(id).or_insert(now);
+        }
+        let is_lost = |at: Duration| now >= at + SNAPSHOT_PATIENCE;
+        let lost: Vec<u64> = self.sent.iter().filter(|(_, at)| is_lost(**at)).map(|(id, _)| *id).collect();
+        for id in &lost {
+            self.sent.remove(id);
+            self.node.report_snapshot(*id, SnapshotStatus::Failure);
+        }
+        !lost.is_empty()
+    }
+
+    fn request(&mut self, request: Request, waiter: Waiter, asked: &mut u64, id: u64) {
         let (term, at) = (self.node.raft.term, now());
         let by_index = matches!(request, Request::Read { via: Via::Index, .. });
         if self.installing.is_some() || !self.is_leader() && !by_index {
@@ -478,16 +549,21 @@ impl Group {
             return;
         }
         let outcome = match request {
-            Request::Write { key, value, .. } => self.propose(Command::Write { key, value }, &waiter, at),
-            Request::Read { key, via: Via::Log, .. } => self.propose(Command::Read { key }, &waiter, at),
+            Request::Write { key, value, .. } => {
+                self.propose(Command::Write { key, value }, Some(&waiter), at)
+            }
+            Request::Read { key, via: Via::Log, .. } => {
+                self.propose(Command::Read { key }, Some(&waiter), at)
+            }
+            Request::Propose { key, value, .. } => {
+                self.propose(Command::Write { key, value }, None, at).map(|()| drop(waiter.send(Reply::Done)))
+            }
             Request::Read { key, via, .. } => {
                 let covered = self.lease.holds(term, at) && self.node.raft.commit_to_current_term();
                 if via == Via::Lease && covered {
-                    stats.lease_reads += 1;
                     let index = self.committed();
-                    self.reads.push(PendingRead { index, key, waiter: waiter.clone() });
+                    self.reads.push(PendingRead { index, key, by_lease: true, waiter: waiter.clone() });
                 } else {
-                    stats.lease_misses += u64::from(via == Via::Lease);
                     // Unique over all nodes and all their lives.
                     *asked += 1;
                     let context = [id.to_le_bytes(), asked.to_le_bytes()].concat();
@@ -496,6 +572,7 @@ impl Group {
                 }
                 Ok(())
             }
+            Request::Transfer { to, .. } if to == id => Err(raft::Error::ProposalDropped),
             Request::Transfer { to, .. } => {
                 self.lease.give_up(term);
                 self.node.transfer_leader(to);
@@ -511,11 +588,13 @@ impl Group {
         }
     }
 
-    fn propose(&mut self, command: Command, waiter: &Waiter, at: Duration) -> raft::Result<()> {
+    fn propose(&mut self, command: Command, waiter: Option<&Waiter>, at: Duration) -> raft::Result<()> {
         self.node.propose(vec![], command.encode())?;
         let (term, index) = (self.node.raft.term, self.node.raft.raft_log.last_index());
         self.lease.proposed(term, index, at);
-        self.proposals.insert(index, (term, waiter.clone()));
+        if let Some(waiter) = waiter {
+            self.proposals.insert(index, (term, waiter.clone()));
+        }
         Ok(())
     }
 
@@ -523,12 +602,13 @@ impl Group {
         let mut change = ConfChange::default();
         change.set_change_type(kind);
         change.set_node_id(node);
-        let before = self.node.raft.raft_log.last_index();
+        // Raft takes one at a time. Of a second it would make an empty entry, and committing that changes nothing.
+        if self.node.raft.has_pending_conf() {
+            return Err(raft::Error::ProposalDropped);
+        }
         self.node.propose_conf_change(vec![], change)?;
         let (term, index) = (self.node.raft.term, self.node.raft.raft_log.last_index());
-        if index > before {
-            self.proposals.insert(index, (term, waiter.clone()));
-        }
+        self.proposals.insert(index, (term, waiter.clone()));
         Ok(())
     }
 

@@ -33,6 +33,12 @@ pub enum Request {
         key: u64,
         value: u64,
     },
+    /// A write that nobody waits for: `Done` says that it was proposed, no more.
+    Propose {
+        group: u64,
+        key: u64,
+        value: u64,
+    },
     Read {
         group: u64,
         key: u64,
@@ -73,6 +79,8 @@ pub enum Reply {
     Value {
         version: u64,
         value: u64,
+        /// No round was needed: the lease covered it.
+        by_lease: bool,
     },
     Done,
     /// Nothing was done.
@@ -93,14 +101,12 @@ pub enum Reply {
 pub struct Stats {
     /// Groups that this node leads, by what it believes.
     pub leads: Vec<u64>,
-    /// Lease reads that the lease covered, and those that had to ask the others after all.
-    pub lease_reads: u64,
-    pub lease_misses: u64,
     /// Writes of the log that the listener refused.
     pub refused: u64,
     pub compactions: u64,
     pub snapshots_installed: u64,
-    pub voters: Vec<(u64, usize)>,
+    /// Group, voters, learners: what raft itself goes by.
+    pub configurations: Vec<(u64, Vec<u64>, Vec<u64>)>,
 }
 
 /// A group's state machine, whole.
@@ -180,7 +186,6 @@ pub fn read_frame(from: &mut impl Read) -> Result<(u64, Message)> {
 /// A client's connection to one node: one request at a time.
 pub struct Client {
     reader: BufReader<TcpStream>,
-    patience: Duration,
 }
 
 impl Client {
@@ -189,18 +194,24 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.write_all(&[CLIENT])?;
-        Ok(Client { reader: BufReader::new(stream), patience })
-    }
-
-    pub fn patience(&self) -> Duration {
-        self.patience
+        Ok(Client { reader: BufReader::new(stream) })
     }
 
     /// An error means that nobody knows what became of the request; the connection is of no further use.
     pub fn call(&mut self, request: &Request) -> Result<Reply> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// The first half of a call: the node may get to it later.
+    pub fn send(&mut self, request: &Request) -> Result<()> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        self.reader.get_mut().write_all(line.as_bytes())?;
+        Ok(self.reader.get_mut().write_all(line.as_bytes())?)
+    }
+
+    /// The second half.
+    pub fn receive(&mut self) -> Result<Reply> {
         let mut answer = String::new();
         if self.reader.read_line(&mut answer)? == 0 {
             return Err("the node hung up".into());

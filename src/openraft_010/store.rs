@@ -1,11 +1,12 @@
 //! `RaftLogStorage` and `RaftLogReader` of openraft 0.10 for one region.
 
 use super::term::LeaderTerm;
+use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::error::{Error, Result};
 use crate::openraft_shared::{Format, Postcard, RegionLog, io_error};
-use crate::types::{Durability, EntryId, RegionId};
+use crate::types::{Durability, EntryId, Lsn, RegionId};
 use openraft010::entry::RaftEntry;
 use openraft010::storage::{IOFlushed, RaftLogStorage};
 use openraft010::type_config::alias::{CommittedLeaderIdOf, LogIdOf, VoteOf};
@@ -138,20 +139,19 @@ where
         I: IntoIterator<Item = C::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let batch = self.log.append(entries.into_iter(), entry_id::<C>).map_err(io_error)?;
-        let ticket = self.log.submit(batch, Durability::Synced).await.map_err(io_error)?;
-        ticket.on_complete(|outcome| callback.io_completed(outcome.map(drop).map_err(io_error)));
-        Ok(())
+        let batch = self.log.append(entries.into_iter(), entry_id::<C>, log_id_of::<C>).map_err(io_error)?;
+        let durable = |outcome: Result<Lsn>| callback.io_completed(outcome.map(drop).map_err(io_error));
+        let accepted = |ticket: Ticket| ticket.on_complete(durable);
+        self.log.submit(batch, Durability::Synced, accepted).await.map_err(io_error)
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<C>>) -> io::Result<()> {
         let first = last_log_id.map_or(0, |last| last.index.saturating_add(1));
-        self.log.truncate(first).await.map_err(io_error)
+        self.log.truncate(first, log_id_of::<C>).await.map_err(io_error)
     }
 
     async fn purge(&mut self, log_id: LogIdOf<C>) -> io::Result<()> {
-        let id = log_id_of::<C>(&log_id).map_err(io_error)?;
-        self.log.purge(id, &log_id).await.map_err(io_error)
+        self.log.purge(&log_id, log_id_of::<C>).await.map_err(io_error)
     }
 }
 

@@ -1,10 +1,11 @@
 //! `RaftLogStorage` and `RaftLogReader` of openraft 0.9 for one region.
 
+use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::error::{Error, Result};
 use crate::openraft_shared::{Format, Postcard, RegionLog, io_error};
-use crate::types::{Durability, EntryId, RegionId};
+use crate::types::{Durability, EntryId, Lsn, RegionId};
 use openraft09::log_id::RaftLogId;
 use openraft09::storage::{LogFlushed, RaftLogStorage};
 use openraft09::{
@@ -163,19 +164,19 @@ where
         I::IntoIter: OptionalSend,
     {
         let writing = |e| storage_error(ErrorSubject::Logs, ErrorVerb::Write, e);
-        let batch = self.log.append(entries.into_iter(), entry_id::<C>).map_err(writing)?;
-        let ticket = self.log.submit(batch, Durability::Synced).await.map_err(writing)?;
-        ticket.on_complete(|outcome| callback.log_io_completed(outcome.map(drop).map_err(io_error)));
-        Ok(())
+        let batch = self.log.append(entries.into_iter(), entry_id::<C>, log_id_of::<C>).map_err(writing)?;
+        let durable = |outcome: Result<Lsn>| callback.log_io_completed(outcome.map(drop).map_err(io_error));
+        let accepted = |ticket: Ticket| ticket.on_complete(durable);
+        self.log.submit(batch, Durability::Synced, accepted).await.map_err(writing)
     }
 
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let truncated = self.log.truncate(log_id.index).await;
+        let truncated = self.log.truncate(log_id.index, log_id_of::<C>).await;
         truncated.map_err(|e| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, e))
     }
 
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let purged = self.log.purge(id_of(&log_id), &log_id).await;
+        let purged = self.log.purge(&log_id, log_id_of::<C>).await;
         purged.map_err(|e| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, e))
     }
 }

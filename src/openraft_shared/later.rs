@@ -12,16 +12,23 @@ pub(super) fn elsewhere<T: Send + 'static>(
     engine: &Engine,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Later<T> {
-    let slot = Arc::new(Slot(Mutex::new(State { outcome: None, waker: None })));
-    let promise = Promise(slot.clone());
+    let (promise, later) = promise();
     engine.on_io_thread(move || promise.keep(work()));
-    Later(slot)
+    later
+}
+
+/// An outcome that one side will tell and the other waits for.
+pub(super) fn promise<T>() -> (Promise<T>, Later<T>) {
+    let slot = Arc::new(Slot(Mutex::new(State { outcome: None, kept: false, waker: None })));
+    (Promise(slot.clone()), Later(slot))
 }
 
 struct Slot<T>(Mutex<State<T>>);
 
 struct State<T> {
     outcome: Option<Result<T>>,
+    /// There was an outcome; it may have been taken already.
+    kept: bool,
     waker: Option<Waker>,
 }
 
@@ -30,12 +37,13 @@ impl<T> Slot<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fill(&self, outcome: Result<T>) {
+    /// The first outcome counts.
+    fn fill(&self, outcome: impl FnOnce() -> Result<T>) {
         let mut state = self.lock();
-        if state.outcome.is_some() {
+        if std::mem::replace(&mut state.kept, true) {
             return;
         }
-        state.outcome = Some(outcome);
+        state.outcome = Some(outcome());
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -44,26 +52,18 @@ impl<T> Slot<T> {
     }
 }
 
-/// The worker's end. Dropped without being kept (the work panicked), it says so: a task must not wait for ever.
-struct Promise<T>(Arc<Slot<T>>);
+/// The end that tells. Dropped without being kept (the work panicked), it says so: a task must not wait for ever.
+pub(super) struct Promise<T>(Arc<Slot<T>>);
 
 impl<T> Promise<T> {
-    fn keep(self, outcome: Result<T>) {
-        self.0.fill(outcome);
+    pub(super) fn keep(self, outcome: Result<T>) {
+        self.0.fill(|| outcome);
     }
 }
 
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        // An outcome that was kept may have been taken already; nobody polls again then.
-        if state.outcome.is_none() {
-            state.outcome = Some(Err(Error::new(ErrorKind::Io, "a read on a thread of the engine panicked")));
-            if let Some(waker) = state.waker.take() {
-                drop(state);
-                waker.wake();
-            }
-        }
+        self.0.fill(|| Err(Error::new(ErrorKind::Io, "work on a thread of the engine panicked")));
     }
 }
 

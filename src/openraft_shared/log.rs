@@ -1,15 +1,19 @@
 //! The log of one region, for a caller that must not be blocked.
 
 use super::format::Format;
-use super::later::elsewhere;
+use super::later::{Later, elsewhere, promise};
 use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::batch::WriteBatch;
 use crate::engine::region::Region;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
+use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 const COMMITTED: &[u8] = b"openraft/committed";
 const PURGED: &[u8] = b"openraft/purged";
@@ -31,6 +35,9 @@ pub(crate) struct RegionLog<F> {
     engine: Engine,
     region: Region,
     read_bytes: u64,
+    /// A batch that waits for its acceptance on a thread of the engine. It stays here, not with the task that waits for it: should that
+    /// task be dropped, whatever is submitted next goes behind the batch all the same.
+    waiting: Arc<Mutex<Option<Later<()>>>>,
     format: PhantomData<fn() -> F>,
 }
 
@@ -40,6 +47,7 @@ impl<F> Clone for RegionLog<F> {
             engine: self.engine.clone(),
             region: self.region.clone(),
             read_bytes: self.read_bytes,
+            waiting: self.waiting.clone(),
             format: PhantomData,
         }
     }
@@ -51,6 +59,7 @@ impl<F: 'static> RegionLog<F> {
             engine: engine.clone(),
             region: engine.region(region),
             read_bytes: READ_BYTES,
+            waiting: Arc::default(),
             format: PhantomData,
         }
     }
@@ -70,13 +79,23 @@ impl<F: 'static> RegionLog<F> {
     // ---- writing -----------------------------------------------------------------------------------------------
 
     /// Accepts the batch: what it says can be read when this is done. Where that takes waiting (for room among the bytes in
-    /// flight, for the next segment), a thread of the engine waits.
-    pub(crate) async fn submit(&self, batch: WriteBatch, durability: Durability) -> Result<Ticket> {
+    /// flight, for the next segment), a thread of the engine waits. `accepted` gets the ticket, also when nobody awaits this any more.
+    pub(crate) async fn submit(
+        &self,
+        batch: WriteBatch,
+        durability: Durability,
+        accepted: impl FnOnce(Ticket) + Send + 'static,
+    ) -> Result<()> {
+        // What a task that was dropped had submitted is accepted first. If it was refused, the task would have been told.
+        self.in_turn().await;
         let batch = if batch.is_empty() {
             batch
         } else {
             match self.engine.try_submit(batch, durability) {
-                Ok(ticket) => return Ok(ticket),
+                Ok(ticket) => {
+                    accepted(ticket);
+                    return Ok(());
+                }
                 Err(refused) if refused.kind() == ErrorKind::WouldBlock => {
                     let error = refused.error().clone();
                     refused.into_batch().ok_or(error)?
@@ -85,20 +104,45 @@ impl<F: 'static> RegionLog<F> {
             }
         };
         let engine = self.engine.clone();
-        elsewhere(&self.engine, move || Ok(engine.submit(batch, durability)?)).await
+        let later = elsewhere(&self.engine, move || {
+            accepted(engine.submit(batch, durability)?);
+            Ok(())
+        });
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(later);
+        self.in_turn().await.unwrap_or(Ok(()))
     }
 
-    async fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
-        self.submit(batch, durability).await?.await?;
-        Ok(())
+    /// Waits until nothing waits for acceptance, and returns the outcome of what did.
+    async fn in_turn(&self) -> Option<Result<()>> {
+        poll_fn(|cx| {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(later) = waiting.as_mut() else { return Poll::Ready(None) };
+            let outcome = Pin::new(later).poll(cx);
+            outcome.map(|outcome| {
+                *waiting = None;
+                Some(outcome)
+            })
+        })
+        .await
+    }
+
+    /// Accepts a batch that nobody waits for: it is written behind all that came before, and before all that comes after. To wait
+    /// until that is done would mean to wait for a sync that is running, now and then.
+    async fn note(&self, batch: WriteBatch) -> Result<()> {
+        self.submit(batch, Durability::Written, |ticket| ticket.on_complete(drop)).await
     }
 
     /// The batch that appends the entries, without those that are compacted already.
-    pub(crate) fn append<E>(&self, entries: impl Iterator<Item = E>, id_of: IdOf<E>) -> Result<WriteBatch>
+    pub(crate) fn append<E, L>(
+        &self,
+        entries: impl Iterator<Item = E>,
+        id_of: IdOf<E>,
+        log_id: IdOf<L>,
+    ) -> Result<WriteBatch>
     where
-        F: Format<E>,
+        F: Format<E> + Format<L>,
     {
-        let purged_through = self.purged_through(&self.region.state());
+        let purged = self.purged_through(&self.region.state(), log_id)?;
         let mut batch = self.engine.batch();
         let mut region = batch.region(self.id());
         let mut previous: Option<u64> = None;
@@ -110,7 +154,7 @@ impl<F: 'static> RegionLog<F> {
                 let why = format!("append refused: entry {} follows entry {previous}", id.index);
                 return Err(Error::invalid(why).in_region(self.id()));
             }
-            if purged_through.is_some_and(|through| id.index <= through) {
+            if purged.is_some_and(|purged| id.index <= purged.index) {
                 continue;
             }
             let mut encoded = Ok(());
@@ -123,30 +167,56 @@ impl<F: 'static> RegionLog<F> {
         Ok(batch)
     }
 
-    /// Discards the entries from `first` on. Written, not synced: whatever is synced later is so behind it in the log.
-    pub(crate) async fn truncate(&self, first: u64) -> Result<()> {
-        let mut batch = self.engine.batch();
-        batch.region(self.id()).truncate_from(first);
-        self.write(batch, Durability::Written).await
-    }
-
-    /// The index up to which the log was purged. A log that began behind what was purged has no compaction point of its own.
-    fn purged_through(&self, state: &LogState) -> Option<u64> {
-        let began_behind = || !state.is_empty() && self.region.get(PURGED).is_some();
-        match state.base {
-            Some(base) => Some(base.index),
-            None => began_behind().then(|| state.first.saturating_sub(1)),
-        }
-    }
-
-    /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the same batch. Entries that
-    /// contradict `id` go too.
-    pub(crate) async fn purge<L>(&self, id: EntryId, log_id: &L) -> Result<()>
+    /// Discards the entries from `first` on. Not synced: whatever is synced later is so behind it in the log.
+    pub(crate) async fn truncate<L>(&self, first: u64, log_id: IdOf<L>) -> Result<()>
     where
         F: Format<L>,
     {
         let state = self.region.state();
-        if state.base.is_some_and(|base| id.index <= base.index) {
+        let mut batch = self.engine.batch();
+        let mut region = batch.region(self.id());
+        region.truncate_from(first);
+        // A log that began behind what was purged has no compaction point: emptied, it would not know where it goes on.
+        if state.base.is_none()
+            && first <= state.first
+            && let Some(purged) = self.purged_through(&state, log_id)?
+        {
+            region.reset(purged)?;
+        }
+        self.note(batch).await
+    }
+
+    /// Up to where the log was purged. Where the log began behind what was purged, only the log id that was noted knows it.
+    fn purged_through<L>(&self, state: &LogState, log_id: IdOf<L>) -> Result<Option<EntryId>>
+    where
+        F: Format<L>,
+    {
+        match state.base {
+            Some(base) => Ok(Some(base)),
+            None => Ok(self.purged(log_id)?.map(|(_, id)| id)),
+        }
+    }
+
+    /// The log id of the last purge, and what it says.
+    fn purged<L>(&self, log_id: IdOf<L>) -> Result<Option<(L, EntryId)>>
+    where
+        F: Format<L>,
+    {
+        let Some(bytes) = self.region.get(PURGED) else { return Ok(None) };
+        let purged = self.decode(&bytes, "purged log id")?;
+        let id = log_id(&purged).map_err(|e| e.in_region(self.id()))?;
+        Ok(Some((purged, id)))
+    }
+
+    /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the same batch. Entries that
+    /// contradict `id` go too.
+    pub(crate) async fn purge<L>(&self, log_id: &L, id_of: IdOf<L>) -> Result<()>
+    where
+        F: Format<L>,
+    {
+        let id = id_of(log_id).map_err(|e| e.in_region(self.id()))?;
+        let state = self.region.state();
+        if self.purged_through(&state, id_of)?.is_some_and(|purged| id.index <= purged.index) {
             return Ok(());
         }
         let mut batch = self.engine.batch();
@@ -170,7 +240,7 @@ impl<F: 'static> RegionLog<F> {
             _ => drop(region.reset(id)?),
         }
         region.put(PURGED, &self.encode(log_id, "log id")?)?;
-        self.write(batch, Durability::Written).await
+        self.note(batch).await
     }
 
     /// Keeps the vote, durably.
@@ -180,7 +250,10 @@ impl<F: 'static> RegionLog<F> {
     {
         let mut batch = self.engine.batch();
         batch.region(self.id()).set_hard_state(&self.encode(vote, "vote")?)?;
-        self.write(batch, Durability::Synced).await
+        let (durable, later) = promise();
+        let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable.keep(outcome.map(drop)));
+        self.submit(batch, Durability::Synced, accepted).await?;
+        later.await
     }
 
     /// Keeps the committed log id, without a sync.
@@ -193,7 +266,7 @@ impl<F: 'static> RegionLog<F> {
             Some(log_id) => batch.region(self.id()).put(COMMITTED, &self.encode(log_id, "log id")?)?,
             None => batch.region(self.id()).delete(COMMITTED)?,
         };
-        self.write(batch, Durability::Written).await
+        self.note(batch).await
     }
 
     fn encode<T>(&self, value: &T, what: &str) -> Result<Vec<u8>>
@@ -238,10 +311,10 @@ impl<F: 'static> RegionLog<F> {
         F: Format<E> + Format<L>,
         E: Send + 'static,
     {
+        // Log and metadata are looked at one after the other: nothing may be on its way.
+        self.in_turn().await;
         let state = self.region.state();
-        let purged: Option<L> =
-            self.region.get(PURGED).map(|bytes| self.decode(&bytes, "purged log id")).transpose()?;
-        let noted = purged.as_ref().map(log_id).transpose().map_err(|e| e.in_region(self.id()))?;
+        let (purged, noted) = self.purged(log_id)?.unzip();
         let begins_behind =
             |id: EntryId| state.base.is_none() && (state.is_empty() || id.index < state.first);
         if noted != state.base && !noted.is_some_and(begins_behind) {

@@ -1,0 +1,256 @@
+//! What was done to the cluster, and whether it stood it.
+
+use crate::chaos::Chaos;
+use crate::cluster::{Cluster, NODES};
+use crate::history::{self, Op, What};
+use crate::rollback::{Fate, read_saved};
+use crate::wire::{Dump, Reply, Request, Result, Via};
+use raftwood::raft_rs::decode_conf_state;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The names are the JSON.
+#[derive(Default, Serialize)]
+pub struct Verdict {
+    seconds: f64,
+    groups: usize,
+    kills: u64,
+    partitions: u64,
+    freezes: u64,
+    leaders_moved: u64,
+    configurations_changed: u64,
+    writes_acknowledged: u64,
+    writes_unknown: u64,
+    reads_through_log: u64,
+    reads_by_index: u64,
+    reads_by_lease: u64,
+    reads_covered_by_lease: u64,
+    probes_after_the_lease: u64,
+    replayed: u64,
+    compactions: u64,
+    snapshots_installed: u64,
+    rolled_back: u64,
+    displaced_by_snapshots: u64,
+    rollbacks_refused: u64,
+    /// From here on, each is a fault.
+    answers_after_the_lease: u64,
+    answers_without_a_majority: u64,
+    discarded_unsaved: u64,
+    replicas_that_differ: u64,
+    configurations_that_differ: u64,
+    changes_forgotten: u64,
+    twice: u64,
+    lost: u64,
+    stale: u64,
+    /// What was to happen and did not: the run does not show that it is survived.
+    not_shown: Vec<&'static str>,
+}
+
+/// What there is to go by.
+pub struct Evidence<'a> {
+    pub cluster: &'a Cluster,
+    pub chaos: &'a Chaos,
+    /// What the clients were told.
+    pub ops: &'a [Op],
+    /// What the replicas hold in the end: by group, then by node.
+    pub dumps: &'a BTreeMap<u64, Vec<Dump>>,
+    pub seconds: f64,
+    pub reads_covered_by_lease: u64,
+    pub kills_wanted: u64,
+}
+
+/// Compares what the clients were told with what the replicas hold.
+pub fn reach(evidence: &Evidence<'_>) -> Result<Verdict> {
+    let Evidence { cluster, chaos, ops, dumps, .. } = *evidence;
+    let mut v = Verdict {
+        seconds: evidence.seconds,
+        reads_covered_by_lease: evidence.reads_covered_by_lease,
+        groups: dumps.len(),
+        kills: cluster.kills,
+        replayed: cluster.replayed,
+        partitions: chaos.done.partitions,
+        freezes: chaos.done.freezes,
+        leaders_moved: chaos.done.transfers,
+        configurations_changed: chaos.done.changes,
+        probes_after_the_lease: chaos.done.lease_probes,
+        answers_after_the_lease: chaos.done.late_answers,
+        answers_without_a_majority: chaos.done.lone_answers,
+        rollbacks_refused: chaos.done.refused,
+        changes_forgotten: chaos.done.forgotten,
+        compactions: chaos.done.compactions,
+        snapshots_installed: chaos.done.snapshots_installed,
+        ..Verdict::default()
+    };
+    // Every write of every replica, and where the value of a write came to stand.
+    let mut held: BTreeMap<u64, Vec<BTreeSet<_>>> = BTreeMap::new();
+    let mut versions = BTreeMap::new();
+    for (&group, replicas) in dumps {
+        let first = &replicas[0];
+        v.replicas_that_differ +=
+            u64::from(replicas.iter().any(|d| d.hash != first.hash || d.writes != first.writes));
+        for &(key, version, value) in &first.writes {
+            v.twice += u64::from(versions.insert(value, (group, key, version)).is_some());
+        }
+        held.insert(group, replicas.iter().map(|d| d.writes.iter().copied().collect()).collect());
+    }
+    let saved = Saved::read(cluster)?;
+    v.rolled_back = saved.rolled_back.len() as u64;
+    v.displaced_by_snapshots = saved.displaced.len() as u64;
+    // What a node took for its own is committed or saved, also where the listener failed at first.
+    let own = chaos.appended.iter().chain(&saved.refused);
+    let own: BTreeSet<u64> = own.copied().collect();
+    v.discarded_unsaved =
+        own.iter().filter(|value| !versions.contains_key(value) && !saved.has(value)).count() as u64;
+    for op in ops {
+        match op.what {
+            What::Write { value, version: Some(version) } => {
+                v.writes_acknowledged += 1;
+                let everywhere = held.get(&op.group).is_some_and(|replicas| {
+                    replicas.iter().all(|writes| writes.contains(&(op.key, version, value)))
+                });
+                v.lost += u64::from(!everywhere || saved.rolled_back.contains(&value));
+            }
+            What::Write { version: None, .. } => v.writes_unknown += 1,
+            What::Read { via: Via::Log, .. } => v.reads_through_log += 1,
+            What::Read { via: Via::Index, .. } => v.reads_by_index += 1,
+            What::Read { via: Via::Lease, .. } => v.reads_by_lease += 1,
+        }
+    }
+    let violations = history::violations(&history::settled(ops, &versions));
+    for (group, key) in &violations {
+        eprintln!("group {group}, key {key}: no order of its operations explains what was seen");
+    }
+    v.stale = violations.len() as u64;
+    v.configurations_that_differ = odd_configurations(cluster, dumps)?;
+    v.not_shown = v.not_shown(evidence.kills_wanted);
+    Ok(v)
+}
+
+/// In the end everybody votes in every group, by the word of the state machine and by raft's own.
+fn odd_configurations(cluster: &Cluster, dumps: &BTreeMap<u64, Vec<Dump>>) -> Result<u64> {
+    let everybody: Vec<u64> = (1..=NODES).collect();
+    let is_odd = |mut voters: Vec<u64>, learners: &[u64]| {
+        voters.sort_unstable();
+        voters != everybody || !learners.is_empty()
+    };
+    let mut odd = 0;
+    for dump in dumps.values().flatten() {
+        let state = decode_conf_state(&dump.conf_state)?.1;
+        odd += u64::from(is_odd(state.voters.clone(), &state.learners));
+    }
+    for id in 1..=NODES {
+        let Reply::Stats(stats) = cluster.ask(id, &Request::Stats, Duration::from_secs(5))? else {
+            return Err(format!("node {id} has no figures").into());
+        };
+        let its = stats.configurations.into_iter();
+        odd += its.filter(|(_, voters, learners)| is_odd(voters.clone(), learners)).count() as u64;
+    }
+    Ok(odd)
+}
+
+/// What the nodes saved before it left their logs: values.
+#[derive(Default)]
+struct Saved {
+    rolled_back: BTreeSet<u64>,
+    displaced: BTreeSet<u64>,
+    refused: BTreeSet<u64>,
+}
+
+impl Saved {
+    fn read(cluster: &Cluster) -> Result<Saved> {
+        let mut saved = Saved::default();
+        for id in 1..=NODES {
+            for (fate, value) in read_saved(&cluster.dir_of(id).join("discarded"))? {
+                match fate {
+                    Fate::RolledBack => saved.rolled_back.insert(value),
+                    Fate::Displaced => saved.displaced.insert(value),
+                    Fate::Refused => saved.refused.insert(value),
+                };
+            }
+        }
+        Ok(saved)
+    }
+
+    fn has(&self, value: &u64) -> bool {
+        self.rolled_back.contains(value) || self.displaced.contains(value)
+    }
+}
+
+impl Verdict {
+    fn not_shown(&self, kills_wanted: u64) -> Vec<&'static str> {
+        let enough_kills = self.kills >= kills_wanted;
+        let all = [
+            (enough_kills, "as many kills as were asked for"),
+            (self.replayed > 0 || kills_wanted == 0, "a replay of committed entries"),
+            (self.partitions > 0, "a node that was cut off"),
+            (self.freezes > 0, "a node that stood still"),
+            (self.leaders_moved > 0, "a leader that was moved"),
+            (self.configurations_changed > 0, "a change of a configuration"),
+            (self.writes_acknowledged > 0, "a write"),
+            (self.reads_through_log > 0, "a read through the log"),
+            (self.reads_by_index > 0, "a read by index"),
+            (self.reads_covered_by_lease > 0, "a read that a lease covered"),
+            (self.probes_after_the_lease > 0, "a leader that was asked after its lease was over"),
+            (self.compactions > 0, "a compaction"),
+            (self.snapshots_installed > 0, "a snapshot"),
+            (self.rolled_back > 0, "a rollback"),
+            (self.rollbacks_refused > 0, "a rollback that was refused"),
+        ];
+        all.into_iter().filter(|(shown, _)| !shown).map(|(_, what)| what).collect()
+    }
+
+    fn faults(&self) -> [(&'static str, u64); 9] {
+        [
+            ("answers after the lease was over", self.answers_after_the_lease),
+            ("answers by index without a majority", self.answers_without_a_majority),
+            ("writes discarded without being saved", self.discarded_unsaved),
+            ("groups whose replicas differ", self.replicas_that_differ),
+            ("configurations that differ", self.configurations_that_differ),
+            ("changes of configurations forgotten", self.changes_forgotten),
+            ("writes applied twice", self.twice),
+            ("lost", self.lost),
+            ("stale", self.stale),
+        ]
+    }
+
+    pub fn code(&self) -> u8 {
+        match self.faults().iter().all(|fault| fault.1 == 0) {
+            false => 1,
+            true if self.not_shown.is_empty() => 0,
+            true => 2,
+        }
+    }
+
+    pub fn print(&self) {
+        println!("{NODES} nodes, {} groups, {:.0} s", self.groups, self.seconds);
+        let done = [
+            ("nodes killed (SIGKILL)", self.kills),
+            ("nodes cut off", self.partitions),
+            ("nodes that stood still (SIGSTOP)", self.freezes),
+            ("leaders moved", self.leaders_moved),
+            ("configurations changed", self.configurations_changed),
+            ("writes acknowledged", self.writes_acknowledged),
+            ("writes without an answer", self.writes_unknown),
+            ("reads through the log", self.reads_through_log),
+            ("reads by read index", self.reads_by_index),
+            ("reads by lease", self.reads_by_lease),
+            ("  covered by it, no round needed", self.reads_covered_by_lease),
+            ("  asked of a leader that had none left", self.probes_after_the_lease),
+            ("committed entries replayed", self.replayed),
+            ("logs compacted", self.compactions),
+            ("snapshots installed", self.snapshots_installed),
+            ("writes rolled back, and saved", self.rolled_back),
+            ("writes displaced by a snapshot, saved", self.displaced_by_snapshots),
+            ("rollbacks refused by the listener", self.rollbacks_refused),
+        ];
+        let faults = self.faults();
+        for (what, n) in done.iter().chain(&faults[..faults.len() - 2]) {
+            println!("{what:<40} {n:>10}");
+        }
+        println!("{} lost, {} stale", self.lost, self.stale);
+        if !self.not_shown.is_empty() {
+            println!("but this run has not shown {}", self.not_shown.join(", or "));
+        }
+    }
+}
