@@ -186,6 +186,8 @@ bugs! {
     LinkedFileReused caught by "backup::a_backup_stays_what_it_was_whatever_becomes_of_the_store",
     /// A backup gets its checkpoint before its segments are durable. Breaks: a backup that can be opened is whole.
     BackupNamedTooEarly caught by "backup::a_crash_at_any_call_of_a_backup_leaves_the_store_whole_and_no_half_copy_that_opens",
+    /// Zeros that a record has of itself are taken for a tear. Breaks: what may have been acknowledged is not dropped.
+    OwnZerosTakenForTear caught by "lost_votes::a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn",
     /// The scrubber does not look at checkpoints. Breaks: there are two good ones.
     ScrubSkipsCheckpoints caught by "scrub::a_rotten_checkpoint_is_replaced_by_two",
     /// A checkpoint leaves out which entries are suspect. Breaks: what may have been acknowledged stays in doubt.

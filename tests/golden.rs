@@ -1,6 +1,6 @@
 //! Stores of every released format stay readable, for ever.
 //!
-//! `tests/golden/v1/<name>/` holds the files of one small store, byte for byte but for trailing zeros, which are left out;
+//! `tests/golden/<version>/<name>/` holds the files of one small store, byte for byte but for trailing zeros, which are left out;
 //! `MANIFEST` has the name and full length of each file, `expected.txt` what must be read from them. Two tests look at them
 //! from both sides: what is kept must be read, and what is written today (over a simulated disk, with the salts counted
 //! instead of drawn) must be what is kept. So no change of the format goes unnoticed.
@@ -27,16 +27,25 @@ const STORES: [&str; 7] =
 #[cfg(feature = "sim")]
 const READ_ONLY: [&str; 1] = ["cold"];
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)
+/// Every version of the format, the one that is written today last.
+const VERSIONS: [&str; 2] = ["v1", "v2"];
+const TODAY: &str = VERSIONS[VERSIONS.len() - 1];
+
+/// Each kept store, as version and name.
+fn kept() -> impl Iterator<Item = (&'static str, &'static str)> {
+    VERSIONS.into_iter().flat_map(|version| STORES.into_iter().map(move |name| (version, name)))
+}
+
+fn golden(version: &str, name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version).join(name)
 }
 
 /// The kept files, with their zeros.
-fn load(name: &str) -> Files {
-    let manifest = fs::read_to_string(golden(name).join("MANIFEST")).unwrap();
+fn load(version: &str, name: &str) -> Files {
+    let manifest = fs::read_to_string(golden(version, name).join("MANIFEST")).unwrap();
     let file = |line: &str| {
         let (file, len) = line.split_once(' ').unwrap();
-        let mut bytes = fs::read(golden(name).join(file)).unwrap();
+        let mut bytes = fs::read(golden(version, name).join(file)).unwrap();
         bytes.resize(len.parse().unwrap(), 0);
         (file.to_owned(), bytes)
     };
@@ -99,11 +108,15 @@ fn listing(engine: &Engine) -> String {
 
 #[test]
 fn kept_stores_are_read_as_they_were_written() {
-    for name in STORES {
-        let expected = fs::read_to_string(golden(name).join("expected.txt")).unwrap();
-        let dir = unpack(&load(name));
+    for (version, name) in kept() {
+        let expected = fs::read_to_string(golden(version, name).join("expected.txt")).unwrap();
+        let dir = unpack(&load(version, name));
         let reader = options().open_read_only(dir.path()).unwrap();
-        assert_eq!(contents(dir.path()), load(name), "{name}: an inspection changes nothing");
+        assert_eq!(
+            contents(dir.path()),
+            load(version, name),
+            "{version} {name}: an inspection changes nothing"
+        );
         let regions = expected.lines().filter(|line| line.starts_with("region")).count();
         if name != "unsealed-tail" {
             // What is not yet proven durable is not shown by an inspection.
@@ -129,13 +142,13 @@ fn forge(bytes: &mut [u8], at: usize, field: usize, value: u8) {
     }
 }
 
-const VERSION: (usize, u8) = (8, 2);
+const VERSION: (usize, u8) = (8, VERSIONS.len() as u8 + 1);
 const FLAGS: (usize, u8) = (16, 1);
 
 #[test]
 fn newer_version_or_unknown_flag_is_refused_without_writing_a_byte() {
     for name in ["clean-close", "unsealed-tail", "cold"] {
-        let files = load(name);
+        let files = load(TODAY, name);
         let newest = files.keys().rfind(|f| f.ends_with("ckpt")).unwrap();
         let segments = files.keys().filter(|f| f.ends_with("log") || f.ends_with("cold"));
         for file in segments.chain([newest]) {
@@ -158,13 +171,13 @@ fn newer_version_or_unknown_flag_is_refused_without_writing_a_byte() {
 #[test]
 fn footer_of_a_newer_release_is_built_anew() {
     for name in ["sealed", "cold"] {
-        let mut files = load(name);
+        let mut files = load(TODAY, name);
         for (_, footer) in files.iter_mut().filter(|(file, _)| file.ends_with("foot")) {
             forge(footer, 0, VERSION.0, VERSION.1);
         }
         let dir = unpack(&files);
         let engine = options().open(dir.path()).unwrap();
-        assert_eq!(listing(&engine), fs::read_to_string(golden(name).join("expected.txt")).unwrap());
+        assert_eq!(listing(&engine), fs::read_to_string(golden(TODAY, name).join("expected.txt")).unwrap());
     }
 }
 
@@ -187,7 +200,7 @@ mod written_today {
                 continue;
             }
             // How many files lie free is no matter of the format.
-            let (mut files, mut kept) = (files, load(name));
+            let (mut files, mut kept) = (files, load(TODAY, name));
             files.retain(|file, _| !file.ends_with(".free"));
             kept.retain(|file, _| !file.ends_with(".free"));
             let names =
@@ -200,21 +213,21 @@ mod written_today {
                     "{name}/{file} differs from there on: was the format changed on purpose?"
                 );
             }
-            assert_eq!(fs::read_to_string(golden(name).join("expected.txt")).unwrap(), expected);
+            assert_eq!(fs::read_to_string(golden(TODAY, name).join("expected.txt")).unwrap(), expected);
         }
     }
 
     fn save(name: &str, files: &Files, expected: &str) {
-        let _ = fs::remove_dir_all(golden(name));
-        fs::create_dir_all(golden(name)).unwrap();
+        let _ = fs::remove_dir_all(golden(TODAY, name));
+        fs::create_dir_all(golden(TODAY, name)).unwrap();
         let mut manifest = String::new();
         for (file, bytes) in files {
             writeln!(manifest, "{file} {}", bytes.len()).unwrap();
             let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-            fs::write(golden(name).join(file), &bytes[..used]).unwrap();
+            fs::write(golden(TODAY, name).join(file), &bytes[..used]).unwrap();
         }
-        fs::write(golden(name).join("MANIFEST"), manifest).unwrap();
-        fs::write(golden(name).join("expected.txt"), expected).unwrap();
+        fs::write(golden(TODAY, name).join("MANIFEST"), manifest).unwrap();
+        fs::write(golden(TODAY, name).join("expected.txt"), expected).unwrap();
     }
 
     /// Makes a store and returns its files and what is in it.

@@ -252,3 +252,66 @@ fn a_file_of_another_store_in_place_of_the_active_segment_is_never_taken_for_the
     let error = options(&f.vfs, 9).open(DIR).err().unwrap();
     assert_eq!((error.kind(), error.path()), (ErrorKind::Damaged, Some(active.as_path())), "{error}");
 }
+
+/// A hard state as libraries encode one: it ends in a flag that is not set.
+#[test]
+fn a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn() {
+    for (entry, in_payload) in
+        [(None, false), (Some(0), false), (Some(7), false), (Some(700), false), (Some(700), true)]
+    {
+        let mut f = Fixture::new();
+        let engine = f.active();
+        vote(&engine, R, "R: old", Durability::Synced);
+        let at = u64::from(engine.stats().accepted.offset());
+        let mut batch = engine.batch();
+        // Zeros at the end, and whole sectors of them.
+        let bytes = [&[1; 40][..], &vec![0; entry.unwrap_or(0)]].concat();
+        if entry.is_some() {
+            batch.region(R).append([(EntryId::new(9, 9), &bytes[..])]).unwrap();
+        }
+        batch.region(R).set_hard_state(b"R: new\0\0\0").unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+        stores::kill(&f.vfs, engine);
+        f.vfs.settle();
+        let whole = f.vfs.freeze();
+        let log = f.vfs.read_file("/db/0000000001.log").unwrap();
+        let desc_len = u64::from(log[at as usize + 16]);
+        let rot = if in_payload { at + 64 + desc_len + 3 } else { at + 65 };
+        f.vfs.write_bytes("/db/0000000001.log", rot, &[0xa7; 3]).unwrap();
+        let opened = options(&f.vfs, 9).open(DIR);
+        match in_payload {
+            true => {
+                let engine = opened.unwrap();
+                assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![(9, 9)] });
+                assert_eq!(engine.region(R).hard_state().as_deref(), Some(&b"R: new\0\0\0"[..]));
+            }
+            false => assert_eq!(opened.unwrap_err().kind(), ErrorKind::Damaged, "{entry:?}"),
+        }
+        // The same record, torn at any byte but the last few, which might be rot.
+        for cut in (at..at + 64 + desc_len + bytes.len() as u64).step_by(5) {
+            let vfs = whole.crash(LossPolicy::KeepAll);
+            vfs.write_bytes("/db/0000000001.log", cut, &vec![0; 1200]).unwrap();
+            let engine = options(&vfs, 9).open(DIR);
+            let zeros_only = log[cut as usize..cut as usize + 1200].iter().all(|b| *b == 0);
+            match engine {
+                Ok(engine) if zeros_only => {
+                    assert_eq!(engine.region(R).hard_state().as_deref(), Some(&b"R: new\0\0\0"[..]))
+                }
+                Ok(engine) => {
+                    assert_eq!(
+                        engine.region(R).hard_state().as_deref(),
+                        Some(&b"R: old"[..]),
+                        "{entry:?} {cut}"
+                    );
+                    assert!(engine.open_report().suspects.is_empty());
+                }
+                Err(e) => {
+                    let left = log[cut as usize..cut as usize + 1200].iter().rposition(|b| *b != 0).unwrap();
+                    // More zeros than can be counted, and the cut in the middle of a sector: that is in doubt.
+                    let uncounted = bytes.ends_with(&[0; 255]);
+                    assert!(left < 4 || uncounted, "{entry:?}, cut at {cut} with {left} bytes to go: {e}");
+                }
+            }
+        }
+    }
+}

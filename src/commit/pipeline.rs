@@ -5,6 +5,7 @@ use super::ticket::{Pending, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Block};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
+use crate::format::zeros::Zeros;
 use crate::index::{Doomed, Table};
 use crate::planted::{Bug, planted};
 use crate::segment::pool::SegmentFactory;
@@ -438,6 +439,10 @@ impl Committer {
                     payload_len: r.payload.len() as u32,
                     desc_crc: r.desc_crc,
                     watermark,
+                    zeros: Zeros::of(
+                        u64::from(r.offset) + u64::from(RECORD_HEADER_LEN),
+                        [&r.desc, &r.payload],
+                    ),
                     previous: *chain,
                 };
                 let (bytes, shape) = header.encode(r.segment.seed);

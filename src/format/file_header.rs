@@ -195,7 +195,7 @@ impl FileHeader {
 }
 
 /// The version that this release writes, and the newest that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// The length of a file header.
 pub(crate) const FILE_HEADER_LEN: usize = 128;
@@ -260,10 +260,19 @@ mod tests {
 
     #[test]
     fn newer_version_is_told_from_rot() {
-        assert_eq!(FileHeader::decode(&forged(8, 2)), Err(HeaderError::NewerVersion(2)));
+        let newer = FORMAT_VERSION + 1;
+        assert_eq!(FileHeader::decode(&forged(8, newer)), Err(HeaderError::NewerVersion(newer)));
         let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
-        block[SECOND_COPY_AT..][..FILE_HEADER_LEN].copy_from_slice(&forged(8, 2));
-        assert_eq!(FileHeader::decode_segment_block(&block), Err(HeaderError::NewerVersion(2)));
+        block[SECOND_COPY_AT..][..FILE_HEADER_LEN].copy_from_slice(&forged(8, newer));
+        assert_eq!(FileHeader::decode_segment_block(&block), Err(HeaderError::NewerVersion(newer)));
+    }
+
+    #[test]
+    fn every_version_up_to_this_one_is_read() {
+        for version in 1..=FORMAT_VERSION {
+            assert!(FileHeader::decode(&forged(8, version)).is_ok(), "{version}");
+        }
+        assert!(matches!(FileHeader::decode(&forged(8, 0)), Err(HeaderError::Malformed(_))));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(crate) mod file_header;
 pub(crate) mod footer;
 pub(crate) mod names;
 pub(crate) mod record;
+pub(crate) mod zeros;
 
 #[cfg(test)]
 mod tests;

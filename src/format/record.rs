@@ -9,6 +9,7 @@ use crate::codec::checksum::crc32;
 use crate::codec::{Malformed, Reader};
 use crate::format::batch::INSTALL_TAG;
 use crate::format::file_header::SEGMENT_HEADER_LEN;
+use crate::format::zeros::Zeros;
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
 use crate::planted::{Bug, planted};
 use crate::types::Lsn;
@@ -79,6 +80,8 @@ pub(crate) struct RecordHeader {
     /// Up to where the log was known durable when the record was written. A bad record below any watermark that is
     /// found later was acknowledged: it is damaged, not torn.
     pub(crate) watermark: Lsn,
+    /// The zeros of description and payload area: more were never written.
+    pub(crate) zeros: Zeros,
     /// The record before.
     pub(crate) previous: Shape,
 }
@@ -92,7 +95,8 @@ impl RecordHeader {
         put(body, 8, &self.desc_len.to_le_bytes());
         put(body, 12, &self.payload_len.to_le_bytes());
         put(body, 16, &self.desc_crc.to_le_bytes());
-        put(body, 20, &[self.kind as u8, 0, 0, 0]);
+        put(body, 20, &[self.kind as u8, self.zeros.trailing]);
+        put(body, 22, &self.zeros.sectors.to_le_bytes());
         put(body, 24, &self.watermark.to_u64().to_le_bytes());
         put(body, 32, &self.previous.position.to_u64().to_le_bytes());
         put(body, 40, &self.previous.header_crc.to_le_bytes());
@@ -120,7 +124,8 @@ impl RecordHeader {
         }
         let position = Lsn::from_u64(r.u64()?);
         let (desc_len, payload_len, desc_crc) = (r.u32()?, r.u32()?, r.u32()?);
-        let (kind, flags, reserved) = (r.u8()?, r.u8()?, r.array::<2>()?);
+        let kind = r.u8()?;
+        let zeros = Zeros { trailing: r.u8()?, sectors: u16::from_le_bytes(r.array()?) };
         let watermark = Lsn::from_u64(r.u64()?);
         let previous = Shape {
             position: Lsn::from_u64(r.u64()?),
@@ -136,21 +141,19 @@ impl RecordHeader {
             3 => RecordKind::Watermark,
             _ => return Err(Malformed("the kind of record is unknown")),
         };
-        if flags != 0 || reserved != [0; 2] {
-            return Err(Malformed("a record has flags that this release does not know"));
-        }
         if position != at && !planted(Bug::PositionNotChecked) {
             return Err(Malformed("a record was written for another position"));
         }
-        let header = RecordHeader { kind, position, desc_len, payload_len, desc_crc, watermark, previous };
+        let header =
+            RecordHeader { kind, position, desc_len, payload_len, desc_crc, watermark, zeros, previous };
         let shape = header.shape(header_crc);
         header.check(&shape)?;
         Ok((header, shape))
     }
 
     /// Stands in for a header that rotted, from what its successor repeats of it and the description that follows
-    /// it. The description must have the checksum that the shape names. What the shape does not hold, the watermark
-    /// and the predecessor, is left as if nothing were known.
+    /// it. The description must have the checksum that the shape names. What the shape does not hold, the watermark,
+    /// the zeros and the predecessor, is left as if nothing were known.
     pub(crate) fn rebuilt_from(shape: Shape, desc: &[u8]) -> Result<RecordHeader, Malformed> {
         if u32::try_from(desc.len()) != Ok(shape.desc_len) || crc32(0, desc) != shape.desc_crc {
             return Err(Malformed("the description is not the one that the next record names"));
@@ -169,6 +172,7 @@ impl RecordHeader {
             payload_len: shape.payload_len,
             desc_crc: shape.desc_crc,
             watermark: Lsn::ZERO,
+            zeros: Zeros::default(),
             previous: Shape::default(),
         };
         header.check(&shape)?;
@@ -249,6 +253,7 @@ mod tests {
             payload_len: 300,
             desc_crc: 0xabcd,
             watermark: Lsn::new(2, 9000),
+            zeros: Zeros { trailing: 3, sectors: 2 },
             previous: Shape::default(),
         };
         let shape = first.encode(SEED).1;
@@ -293,15 +298,13 @@ mod tests {
     }
 
     #[test]
-    fn unknown_kind_and_flags_are_refused() {
+    fn unknown_kind_is_refused() {
         let header = header();
-        for at in [28, 29, 30, 31] {
-            let mut bytes = header.encode(SEED).0;
-            bytes[at] = 0x7f;
-            let crc = crc32(SEED, &bytes[8..]);
-            bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-            assert!(RecordHeader::decode(&bytes, SEED, header.position).is_err(), "byte {at}");
-        }
+        let mut bytes = header.encode(SEED).0;
+        bytes[28] = 0x7f;
+        let crc = crc32(SEED, &bytes[8..]);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        assert!(RecordHeader::decode(&bytes, SEED, header.position).is_err());
     }
 
     #[test]
@@ -325,7 +328,11 @@ mod tests {
         let header = RecordHeader { desc_len: 2, payload_len: 0, desc_crc: crc32(0, desc), ..header() };
         let shape = header.encode(SEED).1;
         let rebuilt = RecordHeader::rebuilt_from(shape, desc).unwrap();
-        assert_eq!(rebuilt, RecordHeader { watermark: Lsn::ZERO, previous: Shape::default(), ..header });
+        let unknown = Zeros::default();
+        assert_eq!(
+            rebuilt,
+            RecordHeader { watermark: Lsn::ZERO, zeros: unknown, previous: Shape::default(), ..header }
+        );
         assert!(RecordHeader::rebuilt_from(shape, b"\x00\x01").is_err());
         assert!(RecordHeader::rebuilt_from(Shape::default(), b"").is_err());
     }
@@ -334,7 +341,8 @@ mod tests {
         #[test]
         fn every_header_round_trips(
             segment: u32, slot in 512u32..1 << 28, desc_len in 0u32..1 << 24, payload_len in 0u32..1 << 29,
-            desc_crc: u32, watermark: u64, before: (u64, u32, u32, u32, u32), seed: u32,
+            desc_crc: u32, watermark: u64, trailing: u8, sectors: u16, before: (u64, u32, u32, u32, u32),
+            seed: u32,
         ) {
             let header = RecordHeader {
                 kind: RecordKind::Batch,
@@ -343,6 +351,7 @@ mod tests {
                 payload_len,
                 desc_crc,
                 watermark: Lsn::from_u64(watermark),
+                zeros: Zeros { trailing, sectors },
                 previous: Shape {
                     position: Lsn::from_u64(before.0),
                     header_crc: before.1,

@@ -4,6 +4,7 @@ use crate::codec::checksum::{crc32, entry_checksum};
 use crate::format::batch::{Batch, EntryMeta, Op, Section, TermRun};
 use crate::format::file_header::{Identity, SEGMENT_HEADER_LEN, StoreId};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
+use crate::format::zeros::Zeros;
 use crate::types::{EntryId, Lsn, RegionId};
 use bytes::Bytes;
 
@@ -46,6 +47,7 @@ fn record() -> Vec<u8> {
         payload_len: payloads.len() as u32,
         desc_crc: crc32(0, &desc),
         watermark: Lsn::new(11, 0x2000),
+        zeros: Zeros::of(u64::from(AT.offset()) + 64, [&desc, &payloads]),
         previous: Shape::default(),
     };
     let mut record = [&header.encode(IDENTITY.seed()).0[..], &desc, &payloads].concat();

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, EntryMeta, Install, Op, Section, TermRun};
 use crate::format::footer::{Footer, FooterBuilder, Tail};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
+use crate::format::zeros::Zeros;
 use crate::index::{Damage, Extent};
 use crate::planted::{Bug, planted};
 use crate::segment::pool::ColdFile;
@@ -284,6 +285,7 @@ impl Writer<'_> {
             payload_len,
             desc_crc: crc32(0, &desc),
             watermark: Lsn::ZERO,
+            zeros: Zeros::of(self.offset + u64::from(RECORD_HEADER_LEN), [&desc, &self.payload]),
             previous: self.chain,
         };
         let (head, shape) = header.encode(self.seed);

@@ -9,6 +9,7 @@ use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Install};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
+use crate::format::zeros::Zeros;
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Record, Scanner};
@@ -65,13 +66,9 @@ pub(super) fn collect(
                 (verdict, record.end())
             }
             Found::BadDescription(header) => {
-                let len = bytes_of(header);
-                (unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)?, at)
+                (unreadable(segment, &mut scanner, at, Some(header), options)?, at)
             }
-            Found::Nothing => {
-                let len = u64::from(RECORD_HEADER_LEN);
-                (unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)?, at)
-            }
+            Found::Nothing => (unreadable(segment, &mut scanner, at, None, options)?, at),
         };
         match verdict {
             Verdict::Keep | Verdict::Fence => at = end,
@@ -97,13 +94,13 @@ pub(super) fn ends_clearly(
     report: &mut OpenReport,
 ) -> Result<()> {
     let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
-    let len = match scanner.look(at)? {
+    let header = match scanner.look(at)? {
         // It belongs to another history.
         Found::Record(_) => return Ok(()),
-        Found::BadDescription(header) => bytes_of(&header),
-        Found::Nothing => u64::from(RECORD_HEADER_LEN),
+        Found::BadDescription(header) => Some(header),
+        Found::Nothing => None,
     };
-    match unreadable(segment, &mut scanner, u64::from(at)..u64::from(at) + len, options)? {
+    match unreadable(segment, &mut scanner, at, header.as_ref(), options)? {
         Verdict::Refuse => Err(refused(segment, at)),
         Verdict::Lose => {
             report.assumed_torn = true;
@@ -142,15 +139,13 @@ fn weigh(
         Some(wrong) if wrong.is_empty() => (right, wrong),
         Some(wrong) => {
             let base = record.payload_at();
-            let mut tear = false;
             let mut rot = true;
             for w in &wrong {
-                let place = u64::from(base + w.at.start)..u64::from(base + w.at.end);
                 // A last byte that rotted to zero is no tear: what one flip explains is believed to be one.
-                let flipped = is_one_flip(scanner, w, base, record)?;
-                tear |= !flipped && looks_unwritten(scanner, place)?;
-                rot &= flipped;
+                rot &= is_one_flip(scanner, w, base, record)?;
             }
+            let found = Zeros::of(u64::from(record.desc_at()), [&record.desc, &payload]);
+            let tear = !rot && lacks_bytes(scanner, &record.header, record.offset, found)?;
             let place = u64::from(base)..u64::from(base) + payload.len() as u64;
             let failed = scanner.bad_sector(place).is_some();
             let stale = segment.previous_salt != 0 && !failed;
@@ -190,25 +185,47 @@ fn is_one_flip(scanner: &mut Scanner<'_>, wrong: &WrongEntry, base: u32, record:
 /// Fewer bytes of a sector than this may agree with what was there before but for one bit, by chance.
 const TELLING_BYTES: u32 = 32;
 
+/// Judges what stands at `at` in place of a record, or of one whose header alone is right.
 fn unreadable(
     segment: &Segment,
     scanner: &mut Scanner<'_>,
-    place: Range<u64>,
+    at: u32,
+    header: Option<&RecordHeader>,
     options: &Options,
 ) -> Result<Verdict> {
-    let beyond = place.end > segment.len;
-    let tear = beyond || looks_unwritten(scanner, place.clone())?;
+    let len = header.map_or(u64::from(RECORD_HEADER_LEN), bytes_of);
+    let place = u64::from(at)..u64::from(at) + len;
+    let tear = place.end > segment.len
+        || match header {
+            Some(header) => {
+                let body = scanner
+                    .read(u64::from(at + RECORD_HEADER_LEN), (len as u32 - RECORD_HEADER_LEN) as usize)?;
+                let found = Zeros::of(u64::from(at + RECORD_HEADER_LEN), [body, &[]]);
+                lacks_bytes(scanner, header, at, found)?
+            }
+            None => header_looks_unwritten(scanner, place.clone())?,
+        };
     let failed = scanner.bad_sector(place).is_some();
     let (stale, policy) = (segment.previous_salt != 0 && !failed, options.tail_policy);
     Ok(judge(Facts { record: RecordIs::Unreadable, tear, stale, rot: false, policy }))
 }
 
-/// Whether a part of `place` looks as if it had never been written: what lies in it of one of the sectors it touches is
+/// Whether a record, whose description and payload area have these zeros now, was never written whole. One that is cut short has
+/// nothing behind it.
+fn lacks_bytes(scanner: &mut Scanner<'_>, header: &RecordHeader, at: u32, found: Zeros) -> Result<bool> {
+    let own = if planted(Bug::OwnZerosTakenForTear) { Zeros::default() } else { header.zeros };
+    let end = u64::from(at) + bytes_of(header);
+    let rest = scanner.read(end, (end.next_multiple_of(SECTOR) - end) as usize)?;
+    let trailing = if rest.iter().all(|b| *b == 0) { found.trailing } else { 0 };
+    Ok(own.lack_some(Zeros { trailing, ..found }, end))
+}
+
+/// Whether a part of a header looks as if it had never been written: what lies in it of one of the sectors it touches is
 /// all zero, or it ends in zeros and nothing stands behind it, as after a write that was cut short.
-fn looks_unwritten(scanner: &mut Scanner<'_>, place: Range<u64>) -> Result<bool> {
+fn header_looks_unwritten(scanner: &mut Scanner<'_>, place: Range<u64>) -> Result<bool> {
     let mut from = place.start;
     while from < place.end {
-        let to = (from + 1).next_multiple_of(SECTOR);
+        let to = (from / SECTOR + 1) * SECTOR;
         if scanner.read(from, (to.min(place.end) - from) as usize)?.iter().all(|b| *b == 0) {
             return Ok(true);
         }

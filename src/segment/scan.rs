@@ -36,6 +36,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Offset of the description.
+    pub(crate) fn desc_at(&self) -> u32 {
+        self.offset + RECORD_HEADER_LEN
+    }
+
     /// Offset of the payload.
     pub(crate) fn payload_at(&self) -> u32 {
         self.offset + RECORD_HEADER_LEN + self.header.desc_len

@@ -1,7 +1,7 @@
 //! Checkpoints against vandals.
 
 use super::*;
-use crate::format::file_header::StoreId;
+use crate::format::file_header::{FORMAT_VERSION, StoreId};
 use crate::limits::{INDEX_MAX, VALUE_BYTES_MAX};
 use proptest::prelude::*;
 
@@ -148,10 +148,10 @@ fn chunks_in_another_order_are_refused() {
 #[test]
 fn newer_release_is_told_from_rot() {
     let mut bytes = sample().to_vec();
-    bytes[8] = 2;
+    bytes[8] = FORMAT_VERSION as u8 + 1;
     let crc = crc32(0, &bytes[..124]);
     bytes[124..128].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(read(bytes), Err(CheckpointError::Header(HeaderError::NewerVersion(2))));
+    assert_eq!(read(bytes), Err(CheckpointError::Header(HeaderError::NewerVersion(FORMAT_VERSION + 1))));
 }
 
 #[test]
