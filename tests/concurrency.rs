@@ -566,6 +566,43 @@ fn a_panic_while_a_segment_is_prepared_fails_the_append_that_needs_it_and_no_oth
     }
 }
 
+/// The close waits for upkeep, upkeep for its sync, and that was told of the error only after the listeners were.
+#[test]
+fn a_listener_may_close_the_engine_when_writing_stops() {
+    struct Closes(Mutex<Option<Engine>>, Mutex<std::sync::mpsc::Sender<()>>);
+    impl EventListener for Closes {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::Poisoned { .. } = event
+                && let Some(engine) = self.0.lock().unwrap().take()
+            {
+                assert_eq!(engine.close().unwrap_err().kind(), ErrorKind::Poisoned);
+                self.1.lock().unwrap().send(()).unwrap();
+            }
+        }
+    }
+    for round in 0..20 {
+        let vfs = SimVfs::new(28 + round);
+        let (send, closed) = channel();
+        let closes = Arc::new(Closes(Mutex::default(), Mutex::new(send)));
+        let engine = options(&vfs).listener(closes.clone()).open("/db").unwrap();
+        *closes.0.lock().unwrap() = Some(engine.clone());
+        in_time("the close", move || {
+            // Upkeep has a segment to seal, and waits for a sync that another thread is at, and that fails.
+            vfs.set_hook(Some(Arc::new(|op| {
+                if op.kind == OpKind::SyncData && op.path.extension().is_some_and(|e| e == "log") {
+                    thread::sleep(Duration::from_millis(30));
+                }
+            })));
+            vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData).path(".log").forever());
+            for index in 1..=21 + round % 3 {
+                drop(engine.submit(batch(&engine, 1, index, 3000), Durability::Synced));
+            }
+            while engine.write(batch(&engine, 2, 1, 1), Durability::Written).is_ok() {}
+            closed.recv().unwrap();
+        });
+    }
+}
+
 #[test]
 fn a_sync_that_failed_is_not_reported_as_stalled() {
     #[derive(Default)]

@@ -344,6 +344,31 @@ fn a_log_that_changes_while_a_listener_is_asked_is_shown_to_it_again() {
     assert_eq!(f.engine.region(R).last_index(), 8);
 }
 
+/// It was once asked for ever.
+#[test]
+fn a_listener_that_writes_to_the_region_it_is_asked_about_is_told_so() {
+    #[derive(Default)]
+    struct Writes(Mutex<Option<Engine>>);
+    impl EventListener for Writes {
+        fn before_rollback(&self, r: &Rollback<'_>) -> Result<(), BoxError> {
+            let engine = self.0.lock().unwrap().clone().ok_or("no engine")?;
+            let mut b = engine.batch();
+            b.region(r.region()).put(b"discarded", &r.first().to_le_bytes())?;
+            b.region(RegionId(99)).put(b"discarded", &r.first().to_le_bytes())?;
+            engine.write(b, Durability::Written)?;
+            Ok(())
+        }
+    }
+    let writes = Arc::new(Writes::default());
+    let f = Fixture::with(Options::new().listener(writes.clone()));
+    *writes.0.lock().unwrap() = Some(f.engine.clone());
+    let b = f.batch(|b| drop(b.region(R).append(refs(&run(4, 8..=8))).map(|_| ())));
+    let error = f.engine.write(b, Durability::Synced).unwrap_err();
+    assert_eq!((error.kind(), error.error().region()), (ErrorKind::Refused, Some(R)), "{error}");
+    assert_eq!(f.engine.region(R).last_index(), 9);
+    *writes.0.lock().unwrap() = None;
+}
+
 #[test]
 fn a_read_stops_at_its_limit() {
     let f = Fixture::new();

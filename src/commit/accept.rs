@@ -14,13 +14,16 @@ use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard, PoisonError};
 use crate::types::Lsn;
 
+/// How often the listeners are asked about one batch whose region does not stand still meanwhile.
+const ASKED_MAX: u32 = 100;
+
 impl Committer {
     /// Accepts a batch: from here on it is readable, ordered, and on its way. A refusal leaves no trace.
     pub(super) fn accept(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Arc<Pending>> {
         let len = encoded.record_len();
         encoded.check()?;
         let mut approved: Vec<Doomed> = Vec::new();
-        let mut turn = None;
+        let (mut turn, mut asked) = (None, 0);
         let mut p = self.lock();
         loop {
             self.gate.check()?;
@@ -52,6 +55,17 @@ impl Committer {
                     && !stale
                 {
                     drop(p);
+                    asked += 1;
+                    if asked > ASKED_MAX {
+                        return Err(Error::new(
+                            ErrorKind::Refused,
+                            format!(
+                                "the region changed each of the {ASKED_MAX} times that the listeners were asked what it may discard; \
+                                 does one of them write to it?"
+                            ),
+                        )
+                        .in_region(planned.doomed[0].region));
+                    }
                     ask(&planned.doomed)
                         .or_else(|e| if planted(Bug::RefusalIgnored) { Ok(()) } else { Err(e) })?;
                     approved = planned.doomed;

@@ -564,41 +564,34 @@ impl Committer {
             let told = self.completions.tell();
             p = self.lock();
             if told.is_err() {
-                p = self.trip(p, Error::new(ErrorKind::Io, "a completion callback panicked"));
-                self.refuse_all(&mut p);
+                p = self.poison(p, Error::new(ErrorKind::Io, "a completion callback panicked"));
             }
         }
         p
     }
 
+    /// Stops all writing. Those who wait are told before the listeners, who may want to close the engine, which waits for them.
     fn poison<'a>(&'a self, p: MutexGuard<'a, Pipeline>, cause: Error) -> MutexGuard<'a, Pipeline> {
-        let p = self.trip(p, cause);
-        self.fail_all(p)
-    }
-
-    fn trip<'a>(&'a self, p: MutexGuard<'a, Pipeline>, cause: Error) -> MutexGuard<'a, Pipeline> {
-        if planted(Bug::GateLeftOpen) || !self.gate.trip(cause.clone()) {
+        let first = !planted(Bug::GateLeftOpen) && self.gate.trip(cause.clone());
+        let p = self.fail_all(p);
+        if !first {
             return p;
         }
         drop(p);
-        // A listener that panics must not keep those who wait from being told.
+        // A listener that panics must not take the thread along that works for others.
         let _ = catch_unwind(AssertUnwindSafe(|| self.hooks.poisoned(&cause)));
         self.lock()
     }
 
     /// Everything that was not acknowledged fails with the first cause.
     fn fail_all<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
-        self.refuse_all(&mut p);
-        self.run_completions(p)
-    }
-
-    fn refuse_all(&self, p: &mut Pipeline) {
         while let Some(pending) = p.awaiting.pop_front().or_else(|| p.queue.pop_front()) {
             let refused = self.gate.check().err();
             let error = refused.unwrap_or_else(|| Error::new(ErrorKind::Closed, "the engine is closed"));
-            self.settle(p, pending, Err(error));
+            self.settle(&mut p, pending, Err(error));
         }
         self.work.notify_all();
+        self.run_completions(p)
     }
 
     // ---- what the rest of the engine asks ----------------------------------------------------------------------
