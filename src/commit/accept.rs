@@ -11,6 +11,7 @@ use crate::planted::{Bug, planted};
 use crate::segment::InFlight;
 use crate::segment::scan::FIRST_RECORD;
 use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 use crate::sync::{Arc, MutexGuard, PoisonError};
 use crate::types::Lsn;
 
@@ -23,18 +24,18 @@ impl Committer {
         let len = encoded.record_len();
         encoded.check()?;
         let mut approved: Vec<Doomed> = Vec::new();
-        let (mut turn, mut asked) = (None, 0);
+        let (mut in_line, mut asked) = (false, 0);
         let mut p = self.lock();
         loop {
             self.gate.check()?;
             if p.closed {
                 return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
             }
-            if p.lacks_room(len as usize, turn, self.in_flight_max) {
-                p = self.wait_for_room(p, how.on_full, &mut turn)?;
+            if p.lacks_room(len as usize, self.in_flight_max) {
+                p = self.wait_for_room(p, how.on_full, &mut in_line)?;
                 continue;
             }
-            if turn.take().is_some() {
+            if std::mem::take(&mut in_line) {
                 p.line.pop_front();
                 self.room.notify_all();
             }
@@ -81,7 +82,7 @@ impl Committer {
         &'a self,
         mut p: MutexGuard<'a, Pipeline>,
         on_full: OnFull,
-        turn: &mut Option<u64>,
+        in_line: &mut bool,
     ) -> Result<MutexGuard<'a, Pipeline>> {
         if on_full == OnFull::Fail {
             return Err(Error::new(
@@ -92,13 +93,14 @@ impl Committer {
                 ),
             ));
         }
-        if turn.is_none() {
-            let last = p.next_in_line;
-            p.line.push_back(last);
-            p.next_in_line += 1;
-            *turn = Some(last);
+        if !std::mem::replace(in_line, true) {
+            p.line.push_back(thread::current().id());
         }
-        // Perhaps nobody else makes room: this may be a callback, on the very thread that works for tickets nobody waits for.
+        // In a callback, this may be the very thread that works for tickets nobody waits for. Others only wait: work would lead them
+        // to callbacks, and who merely submits does not expect to run those.
+        if !self.manual && !self.completions.is_telling() {
+            return Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner));
+        }
         match self.step(p) {
             Ok(p) => {
                 self.hand_off(&p);
@@ -241,9 +243,9 @@ impl Committer {
 
 impl Pipeline {
     /// Whether a batch of `len` bytes has to wait: for room, or because others came first.
-    fn lacks_room(&self, len: usize, turn: Option<u64>, in_flight_max: usize) -> bool {
+    fn lacks_room(&self, len: usize, in_flight_max: usize) -> bool {
         let full = self.in_flight_bytes > 0 && self.in_flight_bytes + len > in_flight_max;
-        let behind = self.line.front().is_some_and(|first| turn != Some(*first));
+        let behind = self.line.front().is_some_and(|first| *first != thread::current().id());
         (full || behind) && !planted(Bug::InFlightUnbounded)
     }
 }

@@ -75,10 +75,15 @@ impl Completions {
         Ok(())
     }
 
+    /// Whether the calling thread is in a callback.
+    pub(super) fn is_telling(&self) -> bool {
+        self.lock().teller.is_some_and(|teller| teller == thread::current().id())
+    }
+
     /// The calling thread is about to wait. True if it was telling outcomes, that is, if a callback waits: then others may go on.
     pub(super) fn give_way(&self) -> bool {
         let mut state = self.lock();
-        let mine = state.teller.is_some() && state.teller == Some(thread::current().id());
+        let mine = state.teller.is_some_and(|teller| teller == thread::current().id());
         if mine {
             state.teller = None;
         }

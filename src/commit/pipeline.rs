@@ -12,7 +12,7 @@ use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{SYNC_SLOTS, Segment};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::thread;
+use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::types::{Durability, Lsn, RegionId};
 use crate::vfs::io::write_parts_at;
@@ -121,9 +121,9 @@ pub(super) struct Pipeline {
     /// Target of the sync that began last.
     sync_target: Lsn,
     pub(super) in_flight_bytes: usize,
-    /// Who waits for room, in the order in which they came: a large batch would wait for ever if small ones went past it.
-    pub(super) line: VecDeque<u64>,
-    pub(super) next_in_line: u64,
+    /// Who waits for room, in the order in which they came: a large batch would wait for ever if small ones went past it. A thread
+    /// may stand here twice: it works while it waits, and may so be led to a callback that waits.
+    pub(super) line: VecDeque<ThreadId>,
     pub(super) closed: bool,
     /// The watermark that the last record carries.
     noted: Lsn,
@@ -147,7 +147,7 @@ pub(crate) struct Committer {
     pub(super) factory: Arc<SegmentFactory>,
     pub(super) hooks: Arc<dyn Hooks>,
     pub(super) pipeline: Mutex<Pipeline>,
-    completions: Completions,
+    pub(super) completions: Completions,
     /// A stage has ended, a segment became ready, or writing stopped.
     pub(super) room: Condvar,
     /// There may be work that no waiting thread will do.
@@ -195,7 +195,6 @@ impl Committer {
             sync_target: start,
             in_flight_bytes: 0,
             line: VecDeque::new(),
-            next_in_line: 0,
             closed: false,
             noted: Lsn::ZERO,
         };
