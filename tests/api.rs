@@ -145,10 +145,13 @@ fn every_kind_of_error_has_its_name() {
     assert_eq!(engine.write(batch, Durability::Synced).unwrap_err().into_error().kind(), Closed);
 }
 
+/// Region, first, last, and the indexes that were shown.
+type Doomed = (RegionId, u64, u64, Vec<u64>);
+
 #[derive(Default)]
 struct Ears {
     sealed: AtomicUsize,
-    rolled_back: Mutex<Vec<(RegionId, u64, u64, Vec<u64>)>>,
+    rolled_back: Mutex<Vec<Doomed>>,
 }
 
 impl EventListener for Ears {

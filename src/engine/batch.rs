@@ -275,7 +275,7 @@ impl RegionBatch<'_> {
         let spoilt = !before.stands_in(&self.batch.payload);
         self.batch.is_spoilt |= spoilt;
         match pushed {
-            Ok(Ok(())) if !spoilt => return Ok(self),
+            Ok(Ok(())) if !spoilt => Ok(self),
             pushed => {
                 self.batch.rewind(undo);
                 match pushed {
