@@ -431,6 +431,29 @@ fn a_callback_may_write_wait_sync_read_and_purge() {
     }
 }
 
+/// Upkeep syncs while it holds what a purge or a close needs: so it must not wait for code that may call those.
+#[test]
+fn a_callback_that_takes_its_time_holds_up_other_callbacks_and_no_sync() {
+    let vfs = SimVfs::new(29);
+    let engine = open(&vfs);
+    let (go, wait) = channel::<()>();
+    let (started, has_started) = channel();
+    let first = called_back(&vfs, &engine, 1, move || {
+        started.send(()).unwrap();
+        wait.recv().unwrap();
+    });
+    has_started.recv().unwrap();
+    let (send, second) = channel();
+    submit(&engine, 1, 2).on_complete(move |outcome| send.send(outcome).unwrap());
+    let e = engine.clone();
+    in_time("a sync", move || e.sync().unwrap());
+    assert_eq!(engine.region(RegionId(1)).state().durable, 2);
+    assert!(second.recv_timeout(Duration::from_millis(100)).is_err(), "one callback after the other");
+    go.send(()).unwrap();
+    first.recv().unwrap();
+    second.recv().unwrap().unwrap();
+}
+
 #[test]
 fn a_callback_may_close_the_engine_or_drop_its_last_handle() {
     for close in [true, false] {
@@ -687,13 +710,13 @@ fn a_large_batch_that_waits_for_room_is_not_overtaken() {
             match engine.try_submit(batch(&engine, 3, index, 0), Durability::Synced) {
                 Ok(_) => thread::sleep(Duration::from_millis(5)),
                 Err(e) => {
+                    vfs.release_syncs();
                     assert_eq!(e.kind(), ErrorKind::WouldBlock);
                     assert!(index < 30, "only because there is no room left at all");
                     break;
                 }
             }
         }
-        vfs.release_syncs();
         first.wait().unwrap();
         large.join().unwrap();
     });
