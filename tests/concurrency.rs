@@ -5,8 +5,8 @@
 
 use raftwood::vfs::sim::{EIO, Fault, OpKind, SimVfs};
 use raftwood::{
-    Background, Durability, Engine, EntryId, EntryRef, ErrorKind, Lsn, Options, Pool, ReadLimit, RegionId,
-    Ticket, WriteBatch,
+    Background, Durability, Engine, EntryId, EntryRef, ErrorKind, Event, EventListener, Lsn, Options, Pool,
+    ReadLimit, RegionId, Ticket, WriteBatch,
 };
 use std::future::Future;
 use std::pin::pin;
@@ -15,6 +15,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
 fn options(vfs: &SimVfs) -> Options {
     let salt = Arc::new(AtomicU64::new(1));
@@ -38,6 +39,17 @@ fn batch(engine: &Engine, region: u64, index: u64, len: usize) -> WriteBatch {
 
 fn submit(engine: &Engine, region: u64, index: u64) -> Ticket {
     engine.submit(batch(engine, region, index, 100), Durability::Synced).unwrap()
+}
+
+/// Runs `work` on a thread of its own; a deadlock fails the test instead of standing still.
+fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = channel();
+    let thread = thread::spawn(move || send.send(work()));
+    match receive.recv_timeout(Duration::from_secs(20)) {
+        Ok(value) => value,
+        Err(_) if thread.is_finished() => panic!("{what}: panicked"),
+        Err(_) => panic!("{what}: nothing has happened for 20 seconds"),
+    }
 }
 
 /// A whole runtime: parks the thread until woken.
@@ -365,4 +377,348 @@ fn one_sync_serves_all_that_were_written_before_it_began() {
         ticket.wait().unwrap();
     }
     assert!(engine.stats().syncs - before <= 3, "{} syncs", engine.stats().syncs - before);
+}
+
+/// Gives a batch a callback that is certain to run on the thread that completes it, and what the callback returned.
+fn called_back<T: Send + 'static>(
+    vfs: &SimVfs,
+    engine: &Engine,
+    index: u64,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> std::sync::mpsc::Receiver<T> {
+    let (send, receive) = channel();
+    vfs.block_syncs();
+    submit(engine, 1, index).on_complete(move |outcome| {
+        outcome.unwrap();
+        send.send(f()).unwrap();
+    });
+    vfs.release_syncs();
+    receive
+}
+
+/// A callback once waited for the completion of its own batch, which only it could have delivered: it ran on the thread that
+/// delivers, and all others left that to it.
+#[test]
+fn a_callback_may_write_wait_sync_read_and_purge() {
+    for background in [Background::Threads, Background::Manual] {
+        let vfs = SimVfs::new(20);
+        let engine = options(&vfs).background(background).open("/db").unwrap();
+        let e = engine.clone();
+        in_time("a callback", move || {
+            if background == Background::Manual {
+                let inner = e.clone();
+                submit(&e, 1, 1).on_complete(move |_| {
+                    submit(&inner, 1, 2).wait().unwrap();
+                });
+                assert_eq!(e.region(RegionId(1)).state().durable, 2);
+                return;
+            }
+            for index in 1..=20 {
+                let inner = e.clone();
+                called_back(&vfs, &e, index, move || {
+                    inner.write(batch(&inner, 2, index, 10), Durability::Synced).unwrap();
+                    submit(&inner, 3, index).wait().unwrap();
+                    inner.write(batch(&inner, 4, index, 10), Durability::Written).unwrap();
+                    inner.sync().unwrap();
+                    inner.purge().unwrap();
+                    assert_eq!(inner.region(RegionId(3)).state().durable, index);
+                })
+                .recv()
+                .unwrap();
+            }
+        });
+        engine.close().unwrap();
+    }
+}
+
+/// Upkeep syncs while it holds what a purge or a close needs: so it must not wait for code that may call those.
+#[test]
+fn a_callback_that_takes_its_time_holds_up_other_callbacks_and_no_sync() {
+    let vfs = SimVfs::new(29);
+    let engine = open(&vfs);
+    let (go, wait) = channel::<()>();
+    let (started, has_started) = channel();
+    let first = called_back(&vfs, &engine, 1, move || {
+        started.send(()).unwrap();
+        wait.recv().unwrap();
+    });
+    has_started.recv().unwrap();
+    let (send, second) = channel();
+    submit(&engine, 1, 2).on_complete(move |outcome| send.send(outcome).unwrap());
+    let e = engine.clone();
+    in_time("a sync", move || e.sync().unwrap());
+    assert_eq!(engine.region(RegionId(1)).state().durable, 2);
+    assert!(second.recv_timeout(Duration::from_millis(100)).is_err(), "one callback after the other");
+    go.send(()).unwrap();
+    first.recv().unwrap();
+    second.recv().unwrap().unwrap();
+}
+
+#[test]
+fn a_callback_may_close_the_engine_or_drop_its_last_handle() {
+    for close in [true, false] {
+        let vfs = SimVfs::new(21);
+        let disk = vfs.clone();
+        in_time("a callback that ends the engine", move || {
+            let engine = open(&vfs);
+            let inner = engine.clone();
+            let done = called_back(&vfs, &engine, 1, move || {
+                if close {
+                    inner.close()
+                } else {
+                    drop(inner);
+                    Ok(())
+                }
+            });
+            drop(engine);
+            done.recv().unwrap().unwrap();
+        });
+        // The lock goes last.
+        let engine = in_time("opening anew", move || {
+            loop {
+                match options(&disk).open("/db") {
+                    Err(e) if e.kind() == ErrorKind::Locked => thread::yield_now(),
+                    opened => return opened.unwrap(),
+                }
+            }
+        });
+        assert_eq!(engine.region(RegionId(1)).last_index(), 1);
+    }
+}
+
+/// The thread that works for tickets nobody waits for ran the callback, and waited for room that only its work would have made.
+#[test]
+fn a_callback_may_submit_while_the_bound_on_bytes_in_flight_is_reached() {
+    let vfs = SimVfs::new(22);
+    let engine = options(&vfs).in_flight_bytes_max(1000).open("/db").unwrap();
+    let e = engine.clone();
+    in_time("a callback that waits for room", move || {
+        let (send, receive) = channel();
+        vfs.block_syncs();
+        let inner = e.clone();
+        let disk = vfs.clone();
+        submit(&e, 1, 1).on_complete(move |_| {
+            // Fill what is in flight, and then some.
+            disk.block_syncs();
+            drop(inner.submit(batch(&inner, 2, 1, 900), Durability::Synced).unwrap());
+            disk.release_syncs();
+            drop(inner.submit(batch(&inner, 2, 2, 900), Durability::Synced).unwrap());
+            drop(inner.submit(batch(&inner, 2, 3, 900), Durability::Synced).unwrap());
+            send.send(()).unwrap();
+        });
+        vfs.release_syncs();
+        receive.recv().unwrap();
+        e.sync().unwrap();
+    });
+    assert_eq!(engine.region(RegionId(2)).state().durable, 3);
+}
+
+/// What a listener panics with must not take the thread along that has everybody's batches in its hands.
+#[test]
+fn a_listener_that_panics_when_writing_stops_leaves_nobody_waiting() {
+    struct Panics;
+    impl EventListener for Panics {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::Poisoned { .. } = event {
+                panic!("on purpose");
+            }
+        }
+    }
+    let vfs = SimVfs::new(23);
+    let engine = options(&vfs).listener(Arc::new(Panics)).open("/db").unwrap();
+    in_time("waiters", move || {
+        submit(&engine, 1, 1).wait().unwrap();
+        vfs.block_syncs();
+        vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData).path(".log").forever());
+        let tickets: Vec<Ticket> = (2..=5).map(|region| submit(&engine, region, 1)).collect();
+        let writer = engine.clone();
+        let other = thread::spawn(move || writer.write(batch(&writer, 6, 1, 10), Durability::Synced));
+        vfs.wait_for_syncs(1);
+        vfs.release_syncs();
+        for ticket in tickets {
+            assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::Poisoned);
+        }
+        assert_eq!(other.join().unwrap().unwrap_err().kind(), ErrorKind::Poisoned);
+        let _ = engine.close();
+    });
+}
+
+/// A listener that panics, or a file system that does, ended the thread that prepares segments, and writers waited for ever.
+#[test]
+fn a_panic_while_a_segment_is_prepared_fails_the_append_that_needs_it_and_no_other() {
+    struct Panics(AtomicU64);
+    impl EventListener for Panics {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::BackgroundError { .. } = event
+                && self.0.fetch_add(1, Ordering::Relaxed) < 3
+            {
+                panic!("on purpose");
+            }
+        }
+    }
+    for in_vfs in [true, false] {
+        let vfs = SimVfs::new(24);
+        let engine = options(&vfs).listener(Arc::new(Panics(AtomicU64::new(0)))).open("/db").unwrap();
+        in_time("a writer that needs a segment", move || {
+            if in_vfs {
+                vfs.set_hook(Some(Arc::new(|op| {
+                    assert!(
+                        op.kind != OpKind::Open || !op.path.to_string_lossy().contains(".free"),
+                        "on purpose"
+                    );
+                })));
+            } else {
+                vfs.set_fault(Fault::error(EIO).path(".free").forever());
+            }
+            let mut index = 0;
+            let error = loop {
+                index += 1;
+                match engine.write(batch(&engine, 1, index, 3000), Durability::Synced) {
+                    Ok(_) => {}
+                    Err(e) => break e,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            vfs.set_hook(None);
+            vfs.clear_faults();
+            for index in index..index + 40 {
+                engine.write(batch(&engine, 1, index, 3000), Durability::Synced).unwrap();
+            }
+            engine.close().unwrap();
+        });
+    }
+}
+
+/// The close waits for upkeep, upkeep for its sync, and that was told of the error only after the listeners were.
+#[test]
+fn a_listener_may_close_the_engine_when_writing_stops() {
+    struct Closes(Mutex<Option<Engine>>, Mutex<std::sync::mpsc::Sender<()>>);
+    impl EventListener for Closes {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::Poisoned { .. } = event
+                && let Some(engine) = self.0.lock().unwrap().take()
+            {
+                assert_eq!(engine.close().unwrap_err().kind(), ErrorKind::Poisoned);
+                self.1.lock().unwrap().send(()).unwrap();
+            }
+        }
+    }
+    for round in 0..20 {
+        let vfs = SimVfs::new(28 + round);
+        let (send, closed) = channel();
+        let closes = Arc::new(Closes(Mutex::default(), Mutex::new(send)));
+        let engine = options(&vfs).listener(closes.clone()).open("/db").unwrap();
+        *closes.0.lock().unwrap() = Some(engine.clone());
+        in_time("the close", move || {
+            // Upkeep has a segment to seal, and waits for a sync that another thread is at, and that fails.
+            vfs.set_hook(Some(Arc::new(|op| {
+                if op.kind == OpKind::SyncData && op.path.extension().is_some_and(|e| e == "log") {
+                    thread::sleep(Duration::from_millis(30));
+                }
+            })));
+            vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData).path(".log").forever());
+            for index in 1..=21 + round % 3 {
+                drop(engine.submit(batch(&engine, 1, index, 3000), Durability::Synced));
+            }
+            while engine.write(batch(&engine, 2, 1, 1), Durability::Written).is_ok() {}
+            closed.recv().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_sync_that_failed_is_not_reported_as_stalled() {
+    #[derive(Default)]
+    struct Stalls(AtomicU64);
+    impl EventListener for Stalls {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::SyncStalled { .. } = event {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    let vfs = SimVfs::new(25);
+    let stalls = Arc::new(Stalls::default());
+    let engine =
+        options(&vfs).stall_after(Duration::from_millis(20)).listener(stalls.clone()).open("/db").unwrap();
+    vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData).path(".log").forever());
+    assert!(engine.write(batch(&engine, 1, 1, 10), Durability::Synced).is_err());
+    thread::sleep(Duration::from_millis(400));
+    assert_eq!(stalls.0.load(Ordering::Relaxed), 0);
+}
+
+/// The lock was once released while a writer that had been let in before still had its batch in its hands: whoever opened the
+/// store then did not see it, and it was acknowledged all the same.
+#[test]
+fn a_close_waits_for_whoever_was_let_in_before() {
+    /// Stops the close between its last sync and its end, and lets a writer in there, whose write stands still.
+    struct Late {
+        vfs: SimVfs,
+        engine: Mutex<Option<Engine>>,
+        gate: Arc<Barrier>,
+        writer: Mutex<Option<thread::JoinHandle<Lsn>>>,
+    }
+    impl EventListener for Late {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::Checkpoint { .. } = event
+                && let Some(engine) = self.engine.lock().unwrap().take()
+            {
+                let (gate, once) = (self.gate.clone(), AtomicU64::new(0));
+                self.vfs.set_hook(Some(Arc::new(move |op| {
+                    let is_log = op.kind == OpKind::Write && op.path.extension().is_some_and(|e| e == "log");
+                    if is_log && once.fetch_add(1, Ordering::Relaxed) == 0 {
+                        gate.wait();
+                        gate.wait();
+                    }
+                })));
+                *self.writer.lock().unwrap() = Some(thread::spawn(move || {
+                    engine.write(batch(&engine, 2, 1, 10), Durability::Synced).unwrap()
+                }));
+                self.gate.wait();
+            }
+        }
+    }
+    let vfs = SimVfs::new(26);
+    let gate = Arc::new(Barrier::new(2));
+    let writer = Mutex::default();
+    let late = Arc::new(Late { vfs: vfs.clone(), engine: Mutex::default(), gate: gate.clone(), writer });
+    let engine = options(&vfs).listener(late.clone()).open("/db").unwrap();
+    submit(&engine, 1, 1).wait().unwrap();
+    *late.engine.lock().unwrap() = Some(engine.clone());
+    let closer = thread::spawn(move || engine.close());
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(options(&vfs).open("/db").map(|_| ()).unwrap_err().kind(), ErrorKind::Locked);
+    assert!(!closer.is_finished());
+    gate.wait();
+    in_time("the close", move || closer.join().unwrap()).unwrap();
+    late.writer.lock().unwrap().take().unwrap().join().unwrap();
+    assert_eq!(open(&vfs).region(RegionId(2)).last_index(), 1);
+}
+
+/// Small batches once went past a large one that waited for room, for as long as there were any.
+#[test]
+fn a_large_batch_that_waits_for_room_is_not_overtaken() {
+    let vfs = SimVfs::new(27);
+    let engine = options(&vfs).in_flight_bytes_max(4096).open("/db").unwrap();
+    vfs.block_syncs();
+    let first = submit(&engine, 1, 1);
+    vfs.wait_for_syncs(1);
+    thread::scope(|s| {
+        let large = s.spawn(|| engine.write(batch(&engine, 2, 1, 8000), Durability::Synced).unwrap());
+        // Until it waits, small ones are let in.
+        for index in 1.. {
+            match engine.try_submit(batch(&engine, 3, index, 0), Durability::Synced) {
+                Ok(_) => thread::sleep(Duration::from_millis(5)),
+                Err(e) => {
+                    vfs.release_syncs();
+                    assert_eq!(e.kind(), ErrorKind::WouldBlock);
+                    assert!(index < 30, "only because there is no room left at all");
+                    break;
+                }
+            }
+        }
+        first.wait().unwrap();
+        large.join().unwrap();
+    });
+    engine.write(batch(&engine, 4, 1, 0), Durability::Synced).unwrap();
 }

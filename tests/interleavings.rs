@@ -412,3 +412,98 @@ fn no_entry_is_discarded_that_the_listener_was_not_shown() {
         assert!(gone.contains(&EntryId::new(1, 2)));
     });
 }
+
+#[test]
+fn whoever_opens_the_store_after_a_close_finds_what_a_writer_beside_it_was_told() {
+    explore(|| {
+        let vfs = SimVfs::new(9);
+        let engine = options(&vfs, 1).open("/db").unwrap();
+        let writers = [1, 2].map(|w| {
+            spawn(&engine, move |engine| {
+                let durability = if w == 1 { Durability::Synced } else { Durability::Written };
+                (1..=2).take_while(|i| engine.write(batch(engine, w, *i..=*i), durability).is_ok()).count()
+            })
+        });
+        let next = spawn(&engine, move |engine| {
+            engine.close().unwrap();
+            options(&vfs, 2).open("/db").unwrap()
+        });
+        let acked = writers.map(|t| t.join().unwrap());
+        let next = next.join().unwrap();
+        for (region, acked) in (1..).zip(acked) {
+            assert!(read(&next, region, 40).len() >= acked);
+        }
+    });
+}
+
+#[test]
+fn callbacks_that_write_wait_and_close_wait_for_nobody_but_the_disk() {
+    explore(|| {
+        let vfs = SimVfs::new(10);
+        let engine = options(&vfs, 1).background(Background::Threads).open("/db").unwrap();
+        let done = Arc::new(AtomicUsize::new(0));
+        let callers = [1, 2].map(|w| {
+            let done = done.clone();
+            spawn(&engine, move |engine| {
+                let Ok(ticket) = engine.submit(batch(engine, w, 1..=1), Durability::Synced) else {
+                    assert_eq!(w, 2, "only the other closes");
+                    done.fetch_add(1, Ordering::Relaxed);
+                    return;
+                };
+                let engine = engine.clone();
+                ticket.on_complete(move |outcome| {
+                    outcome.unwrap();
+                    let written = engine.write(batch(&engine, w, 2..=2), Durability::Synced);
+                    assert!(written.is_ok() || w == 2, "only the other closes");
+                    let submitted = engine.submit(batch(&engine, w + 10, 1..=1), Durability::Written);
+                    if let Ok(ticket) = submitted {
+                        ticket.wait().unwrap();
+                    }
+                    if w == 1 {
+                        engine.close().unwrap();
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+            })
+        });
+        callers.into_iter().for_each(|t| t.join().unwrap());
+        while done.load(Ordering::Relaxed) < 2 {
+            thread::yield_now();
+        }
+        drop(engine);
+        let after = after_a_cut(&vfs);
+        assert_eq!(read(&after, 1, 40).len(), 2);
+        assert!(read(&after, 2, 40).len() <= 2);
+    });
+}
+
+#[test]
+fn a_large_batch_gets_its_turn_and_callbacks_that_submit_find_room() {
+    explore(|| {
+        let vfs = SimVfs::new(11);
+        let engine =
+            options(&vfs, 1).background(Background::Threads).in_flight_bytes_max(600).open("/db").unwrap();
+        let small = [1, 2].map(|w| {
+            spawn(&engine, move |engine| {
+                let ticket = engine.submit(batch(engine, w, 1..=2), Durability::Synced).unwrap();
+                let inner = engine.clone();
+                ticket.on_complete(move |_| {
+                    drop(inner.submit(batch(&inner, w, 3..=5), Durability::Synced).unwrap());
+                    drop(inner.submit(batch(&inner, w, 6..=8), Durability::Written).unwrap());
+                });
+                engine.write(batch(engine, w + 10, 1..=3), Durability::Synced).unwrap();
+            })
+        });
+        let large = spawn(&engine, |engine| {
+            engine.write(batch(engine, 20, 1..=20), Durability::Synced).unwrap();
+        });
+        small.into_iter().chain([large]).for_each(|t| t.join().unwrap());
+        while (1..=2).any(|w| engine.region(RegionId(w)).last_index() < 8) {
+            thread::yield_now();
+        }
+        engine.close().unwrap();
+        drop(engine);
+        let after = after_a_cut(&vfs);
+        assert_eq!([1, 2, 11, 12, 20].map(|w| read(&after, w, 40).len()), [8, 8, 3, 3, 20]);
+    });
+}

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on should stop
 
 use raftwood::{
-    BoxError, Durability, Engine, EntryId, EntryRef, ErrorKind, EventListener, Options, Pool, ReadLimit,
-    RegionId, Rollback, WriteBatch, WriteError, limits,
+    BoxError, Compression, Durability, Engine, EntryId, EntryRef, ErrorKind, EventListener, Options, Pool,
+    ReadLimit, RegionId, Rollback, WriteBatch, WriteError, limits,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -177,7 +177,96 @@ fn a_closure_that_shortens_the_buffer_is_refused() {
     b.region(R).append(refs(&run(3, 10..=10))).unwrap();
     let error = b.region(R).append_with(EntryId::new(3, 11), Vec::clear).map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    b.region(R).append_with(EntryId::new(3, 11), |out| out.extend(b"in place")).unwrap();
+    // The bytes of entry 10 are gone: what is left of the batch must not get into the log.
+    let _ = b.region(R).append_with(EntryId::new(3, 11), |out| out.extend(b"in place")).map(|_| ());
+    let error = f.engine.write(b, Durability::Synced).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(error.into_batch().unwrap().entry_count(), 1);
+    assert_eq!(f.engine.region(R).last_index(), 9);
+}
+
+#[test]
+fn a_closure_that_rewrites_the_buffer_is_refused() {
+    let f = Fixture::new();
+    for compression in [Compression::None, Compression::Lz4 { min_batch_bytes: 1 }] {
+        let f = if compression == Compression::None {
+            &f
+        } else {
+            &Fixture::with(Options::new().compression(compression))
+        };
+        let mut b = f.engine.batch();
+        b.region(R).append(refs(&run(3, 10..=10))).unwrap();
+        let rewritten = |out: &mut Vec<u8>| {
+            out.clear();
+            out.extend(b"a longer text than there was before");
+        };
+        let error = b.region(R).append_with(EntryId::new(3, 11), rewritten).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let error = f.engine.write(b, Durability::Synced).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let mut b = error.into_batch().unwrap();
+        // Emptied, it is as good as new.
+        b.clear();
+        b.region(R).append(refs(&run(3, 10..=10))).unwrap();
+        f.engine.write(b, Durability::Synced).unwrap();
+    }
+}
+
+/// The bytes that a closure had added before it panicked once stayed in the batch: all entries behind were written at the wrong place,
+/// and the store could not be opened again.
+#[test]
+fn a_closure_that_panics_leaves_the_batch_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path()).unwrap();
+    let mut b = engine.batch();
+    b.region(R).append(refs(&run(3, 10..=10))).unwrap();
+    let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = b.region(R).append_with(EntryId::new(3, 11), |out| {
+            out.extend(b"half an entry");
+            panic!("on purpose");
+        });
+    }));
+    assert!(panics.is_err());
+    b.region(R).append(refs(&run(3, 11..=12))).unwrap();
+    engine.write(b, Durability::Synced).unwrap();
+    let check = |engine: &Engine| {
+        let all = engine.region(R).entries(.., ReadLimit::NONE).unwrap();
+        let all: Vec<(EntryId, Vec<u8>)> = all.iter().map(|e| (e.id, e.payload.to_vec())).collect();
+        assert_eq!(all, run(3, 10..=12));
+    };
+    check(&engine);
+    drop(engine);
+    check(&Engine::open(dir.path()).unwrap());
+}
+
+/// Operations without bytes of their own were not counted, and the reader's limit on descriptions refused what had been acknowledged.
+#[test]
+fn a_batch_of_more_operations_than_a_description_can_hold_is_refused() {
+    let f = Fixture::new();
+    let mut b = f.engine.batch();
+    for region in 0..900_000 {
+        b.region(RegionId(u64::MAX - region)).truncate_from(u64::MAX);
+    }
+    let error = f.engine.write(b, Durability::Written).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+    assert!(error.to_string().contains("DESC_BYTES_MAX"), "{error}");
+    assert!(error.into_batch().is_some());
+    assert_eq!(f.engine.regions(), [R]);
+}
+
+#[test]
+fn an_entry_without_bytes_counts_as_durable_when_it_is() {
+    let f = Fixture::new();
+    for (n, len) in (5..).zip(0..16) {
+        let mut b = f.engine.batch();
+        let bytes = vec![1; len];
+        b.region(R)
+            .append([(EntryId::new(3, n * 2), &bytes[..]), (EntryId::new(3, n * 2 + 1), &b""[..])])
+            .map(drop)
+            .unwrap();
+        f.engine.write(b, Durability::Synced).unwrap();
+        assert_eq!(f.engine.region(R).state().durable, n * 2 + 1, "after {len} bytes");
+    }
 }
 
 #[derive(Default)]
@@ -253,6 +342,31 @@ fn a_log_that_changes_while_a_listener_is_asked_is_shown_to_it_again() {
     f.engine.write(b, Durability::Synced).unwrap();
     assert_eq!(*meddler.asked.lock().unwrap(), [(8, 9), (8, 10)], "nothing goes that it has not seen");
     assert_eq!(f.engine.region(R).last_index(), 8);
+}
+
+/// It was once asked for ever.
+#[test]
+fn a_listener_that_writes_to_the_region_it_is_asked_about_is_told_so() {
+    #[derive(Default)]
+    struct Writes(Mutex<Option<Engine>>);
+    impl EventListener for Writes {
+        fn before_rollback(&self, r: &Rollback<'_>) -> Result<(), BoxError> {
+            let engine = self.0.lock().unwrap().clone().ok_or("no engine")?;
+            let mut b = engine.batch();
+            b.region(r.region()).put(b"discarded", &r.first().to_le_bytes())?;
+            b.region(RegionId(99)).put(b"discarded", &r.first().to_le_bytes())?;
+            engine.write(b, Durability::Written)?;
+            Ok(())
+        }
+    }
+    let writes = Arc::new(Writes::default());
+    let f = Fixture::with(Options::new().listener(writes.clone()));
+    *writes.0.lock().unwrap() = Some(f.engine.clone());
+    let b = f.batch(|b| drop(b.region(R).append(refs(&run(4, 8..=8))).map(|_| ())));
+    let error = f.engine.write(b, Durability::Synced).unwrap_err();
+    assert_eq!((error.kind(), error.error().region()), (ErrorKind::Refused, Some(R)), "{error}");
+    assert_eq!(f.engine.region(R).last_index(), 9);
+    *writes.0.lock().unwrap() = None;
 }
 
 #[test]

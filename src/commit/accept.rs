@@ -6,28 +6,38 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Op, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
 use crate::index::{Doomed, plan};
+use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
 use crate::planted::{Bug, planted};
 use crate::segment::InFlight;
 use crate::segment::scan::FIRST_RECORD;
 use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 use crate::sync::{Arc, MutexGuard, PoisonError};
 use crate::types::Lsn;
+
+/// How often the listeners are asked about one batch whose region does not stand still meanwhile.
+const ASKED_MAX: u32 = 100;
 
 impl Committer {
     /// Accepts a batch: from here on it is readable, ordered, and on its way. A refusal leaves no trace.
     pub(super) fn accept(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Arc<Pending>> {
         let len = encoded.record_len();
+        encoded.check()?;
         let mut approved: Vec<Doomed> = Vec::new();
+        let (mut in_line, mut asked) = (false, 0);
         let mut p = self.lock();
         loop {
             self.gate.check()?;
             if p.closed {
                 return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
             }
-            let bounded = !planted(Bug::InFlightUnbounded);
-            if bounded && p.in_flight_bytes > 0 && p.in_flight_bytes + len as usize > self.in_flight_max {
-                p = self.wait_for_room(p, how.on_full)?;
+            if p.lacks_room(len as usize, self.in_flight_max) {
+                p = self.wait_for_room(p, how.on_full, &mut in_line)?;
                 continue;
+            }
+            if std::mem::take(&mut in_line) {
+                p.line.pop_front();
+                self.room.notify_all();
             }
             if !p.active.fits(p.offset, len) {
                 p = self.rotate(p, len, how.on_full).inspect_err(|e| {
@@ -46,6 +56,17 @@ impl Committer {
                     && !stale
                 {
                     drop(p);
+                    asked += 1;
+                    if asked > ASKED_MAX {
+                        return Err(Error::new(
+                            ErrorKind::Refused,
+                            format!(
+                                "the region changed each of the {ASKED_MAX} times that the listeners were asked what it may discard; \
+                                 does one of them write to it?"
+                            ),
+                        )
+                        .in_region(planned.doomed[0].region));
+                    }
                     ask(&planned.doomed)
                         .or_else(|e| if planted(Bug::RefusalIgnored) { Ok(()) } else { Err(e) })?;
                     approved = planned.doomed;
@@ -59,8 +80,9 @@ impl Committer {
 
     fn wait_for_room<'a>(
         &'a self,
-        p: MutexGuard<'a, Pipeline>,
+        mut p: MutexGuard<'a, Pipeline>,
         on_full: OnFull,
+        in_line: &mut bool,
     ) -> Result<MutexGuard<'a, Pipeline>> {
         if on_full == OnFull::Fail {
             return Err(Error::new(
@@ -71,12 +93,21 @@ impl Committer {
                 ),
             ));
         }
-        if self.manual {
-            drop(p);
-            self.drain();
-            return Ok(self.lock());
+        if !std::mem::replace(in_line, true) {
+            p.line.push_back(thread::current().id());
         }
-        Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner))
+        // In a callback, this may be the very thread that works for tickets nobody waits for. Others only wait: work would lead them
+        // to callbacks, and who merely submits does not expect to run those.
+        if !self.manual && !self.completions.is_telling() {
+            return Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner));
+        }
+        match self.step(p) {
+            Ok(p) => {
+                self.hand_off(&p);
+                Ok(p)
+            }
+            Err(p) => Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner)),
+        }
     }
 
     /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared if need be and the caller
@@ -184,8 +215,7 @@ impl Committer {
             self.counters.batches.fetch_add(1, Ordering::Relaxed);
             self.counters.entries.fetch_add(locs.len() as u64, Ordering::Relaxed);
             self.counters.record_bytes.fetch_add(len, Ordering::Relaxed);
-            let payload: u64 = encoded.batch.entries.iter().map(|e| u64::from(e.len)).sum();
-            self.counters.payload_bytes.fetch_add(payload, Ordering::Relaxed);
+            self.counters.payload_bytes.fetch_add(encoded.batch.payload_bytes(), Ordering::Relaxed);
         }
         let pending = Arc::new(Pending::new(
             encoded.kind,
@@ -196,6 +226,7 @@ impl Committer {
             encoded.desc_crc,
             encoded.payload.clone(),
             how.durability,
+            !how.checked,
             len as usize,
         ));
         p.queue.push_back(pending.clone());
@@ -207,5 +238,43 @@ impl Committer {
             self.hooks.segment_wanted();
         }
         Ok(pending)
+    }
+}
+
+impl Pipeline {
+    /// Whether a batch of `len` bytes has to wait: for room, or because others came first.
+    fn lacks_room(&self, len: usize, in_flight_max: usize) -> bool {
+        let full = self.in_flight_bytes > 0 && self.in_flight_bytes + len > in_flight_max;
+        let behind = self.line.front().is_some_and(|first| *first != thread::current().id());
+        (full || behind) && !planted(Bug::InFlightUnbounded)
+    }
+}
+
+impl Encoded {
+    /// What the reader would refuse is refused here. Most of it was when the batch was built, where the error could say what was wrong.
+    fn check(&self) -> Result<()> {
+        let (desc, len) = (self.desc.len(), self.record_len());
+        if desc > DESC_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("batch description of {desc} bytes refused: DESC_BYTES_MAX is {DESC_BYTES_MAX}"),
+            ));
+        }
+        if len > BATCH_BYTES_MAX as u64 {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("batch of {len} bytes refused: BATCH_BYTES_MAX is {BATCH_BYTES_MAX}"),
+            ));
+        }
+        let stored = match &self.blocks[..] {
+            [] => self.batch.payload_bytes(),
+            blocks => blocks.iter().map(|b| u64::from(b.stored_len)).sum(),
+        };
+        if stored != self.payload.len() as u64 {
+            return Err(Error::invalid(
+                "the payloads of the batch are not as long as its entries: a closure of append_with changed the bytes of others",
+            ));
+        }
+        Ok(())
     }
 }

@@ -27,6 +27,7 @@
 //!   of a `Synced` one before it.
 
 mod accept;
+mod completion;
 mod gate;
 mod pipeline;
 mod ticket;

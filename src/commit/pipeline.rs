@@ -1,5 +1,6 @@
 //! The stages a batch goes through, and who works on them.
 
+use super::completion::Completions;
 use super::gate::Gate;
 use super::ticket::{Pending, Ticket};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,7 @@ use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{SYNC_SLOTS, Segment};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::thread;
+use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::types::{Durability, Lsn, RegionId};
 use crate::vfs::io::write_parts_at;
@@ -65,7 +66,9 @@ pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Doomed]) -> Result<()>;
 pub(crate) struct Accept<'a> {
     pub(crate) durability: Durability,
     pub(crate) on_full: OnFull,
-    /// Whether the operations are checked against the regions. Recovery replays what was checked once.
+    /// Whether the operations are checked against the regions. Those of the engine's own records are not: recovery replays what was
+    /// checked once. And their writer alone waits for them: they complete at once, not behind callbacks, so that upkeep, which
+    /// holds locks meanwhile, never waits for code that is not ours.
     pub(crate) checked: bool,
     /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
     pub(crate) before_rollback: Option<BeforeRollback<'a>>,
@@ -118,10 +121,10 @@ pub(super) struct Pipeline {
     syncs: VecDeque<SyncUnderWay>,
     /// Target of the sync that began last.
     sync_target: Lsn,
-    /// Tickets to complete, in order, and whether somebody is at it.
-    completions: VecDeque<(Arc<Pending>, Result<Lsn>)>,
-    completing: bool,
     pub(super) in_flight_bytes: usize,
+    /// Who waits for room, in the order in which they came: a large batch would wait for ever if small ones went past it. A thread
+    /// may stand here twice: it works while it waits, and may so be led to a callback that waits.
+    pub(super) line: VecDeque<ThreadId>,
     pub(super) closed: bool,
     /// The watermark that the last record carries.
     noted: Lsn,
@@ -145,7 +148,8 @@ pub(crate) struct Committer {
     pub(super) factory: Arc<SegmentFactory>,
     pub(super) hooks: Arc<dyn Hooks>,
     pub(super) pipeline: Mutex<Pipeline>,
-    /// Bytes in flight fell, a segment became ready, or writing stopped.
+    pub(super) completions: Completions,
+    /// A stage has ended, a segment became ready, or writing stopped.
     pub(super) room: Condvar,
     /// There may be work that no waiting thread will do.
     work: Condvar,
@@ -190,9 +194,8 @@ impl Committer {
             unsynced_bytes: 0,
             syncs: VecDeque::new(),
             sync_target: start,
-            completions: VecDeque::new(),
-            completing: false,
             in_flight_bytes: 0,
+            line: VecDeque::new(),
             closed: false,
             noted: Lsn::ZERO,
         };
@@ -201,6 +204,7 @@ impl Committer {
             factory,
             hooks,
             pipeline: Mutex::new(pipeline),
+            completions: Completions::default(),
             room: Condvar::new(),
             work: Condvar::new(),
             gate: Gate::default(),
@@ -295,6 +299,7 @@ impl Committer {
             }
             p = match self.step(p) {
                 Ok(p) => p,
+                Err(p) if self.completions.give_way() => self.run_completions(p),
                 Err(p) => {
                     let enlisted = mine.enlist();
                     drop(p);
@@ -334,7 +339,7 @@ impl Committer {
     }
 
     /// Does one stage's worth of work, if there is any that nobody is at. `Err` gives the lock back with nothing done.
-    fn step<'a>(
+    pub(super) fn step<'a>(
         &'a self,
         p: MutexGuard<'a, Pipeline>,
     ) -> Result<MutexGuard<'a, Pipeline>, MutexGuard<'a, Pipeline>> {
@@ -364,7 +369,7 @@ impl Committer {
     }
 
     /// If there is work that nobody is at, wakes somebody for it.
-    fn hand_off(&self, p: &Pipeline) {
+    pub(super) fn hand_off(&self, p: &Pipeline) {
         if planted(Bug::WorkNotHandedOn) || !(p.can_write() || p.can_sync()) {
             return;
         }
@@ -418,9 +423,8 @@ impl Committer {
             match durability {
                 Durability::Synced => p.awaiting.push_back(pending),
                 Durability::Written => {
-                    p.in_flight_bytes -= pending.bytes;
                     let end = pending.end;
-                    p.completions.push_back((pending, Ok(end)));
+                    self.settle(&mut p, pending, Ok(end));
                 }
             }
         }
@@ -511,9 +515,11 @@ impl Committer {
 
         let mut p = self.lock();
         if let Err(cause) = outcome {
+            p.syncs.retain(|s| s.slot != slot);
             return self.poison(p, cause);
         }
         if self.gate.is_shut() && !planted(Bug::AckAfterError) {
+            p.syncs.retain(|s| s.slot != slot);
             // It may be durable, but nothing is acknowledged after the first error.
             return self.fail_all(p);
         }
@@ -528,9 +534,8 @@ impl Committer {
             self.durable.store(durable.to_u64(), Ordering::Release);
             while p.awaiting.front().is_some_and(|b| b.end <= durable) {
                 if let Some(pending) = p.awaiting.pop_front() {
-                    p.in_flight_bytes -= pending.bytes;
                     let end = pending.end;
-                    p.completions.push_back((pending, Ok(end)));
+                    self.settle(&mut p, pending, Ok(end));
                 }
             }
         }
@@ -541,62 +546,53 @@ impl Committer {
 
     // ---- completion --------------------------------------------------------------------------------------------
 
-    /// Completes what is due, in order, one thread at a time and without the lock.
+    /// The outcome of a batch is known.
+    fn settle(&self, p: &mut Pipeline, pending: Arc<Pending>, outcome: Result<Lsn>) {
+        p.in_flight_bytes -= pending.bytes;
+        if pending.unheard {
+            pending.complete(outcome);
+        } else {
+            self.completions.add(pending, outcome);
+        }
+    }
+
+    /// A stage has ended: tells the outcomes that are due, without the lock.
     fn run_completions<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
         self.room.notify_all();
         if p.closed {
             // The thread that drives what nobody waits for ends once everything has completed, whoever did it.
             self.work.notify_all();
         }
-        if p.completing {
-            return p;
-        }
-        p.completing = true;
-        while !p.completions.is_empty() {
-            let mut due = std::mem::take(&mut p.completions);
-            if planted(Bug::TicketsOutOfOrder) {
-                due.make_contiguous().reverse();
-            }
+        while self.completions.are_due() {
             drop(p);
-            let mut panicked = false;
-            // One by one: a callback that panics must not take along those that come after it.
-            for (pending, result) in due {
-                panicked |= catch_unwind(AssertUnwindSafe(|| pending.complete(result))).is_err();
-            }
+            let told = self.completions.tell();
             p = self.lock();
-            if panicked {
+            if told.is_err() {
                 p = self.poison(p, Error::new(ErrorKind::Io, "a completion callback panicked"));
             }
         }
-        p.completing = false;
         p
     }
 
+    /// Stops all writing. Those who wait are told before the listeners, who may want to close the engine, which waits for them.
     fn poison<'a>(&'a self, p: MutexGuard<'a, Pipeline>, cause: Error) -> MutexGuard<'a, Pipeline> {
-        let p = self.trip(p, cause);
-        self.fail_all(p)
-    }
-
-    fn trip<'a>(&'a self, p: MutexGuard<'a, Pipeline>, cause: Error) -> MutexGuard<'a, Pipeline> {
-        if planted(Bug::GateLeftOpen) || !self.gate.trip(cause.clone()) {
+        let first = !planted(Bug::GateLeftOpen) && self.gate.trip(cause.clone());
+        let p = self.fail_all(p);
+        if !first {
             return p;
         }
         drop(p);
-        self.hooks.poisoned(&cause);
+        // A listener that panics must not take the thread along that works for others.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.hooks.poisoned(&cause)));
         self.lock()
     }
 
     /// Everything that was not acknowledged fails with the first cause.
     fn fail_all<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
-        let failed: Vec<_> = {
-            let p = &mut *p;
-            p.awaiting.drain(..).chain(p.queue.drain(..)).collect()
-        };
-        for pending in failed {
-            p.in_flight_bytes -= pending.bytes;
+        while let Some(pending) = p.awaiting.pop_front().or_else(|| p.queue.pop_front()) {
             let refused = self.gate.check().err();
             let error = refused.unwrap_or_else(|| Error::new(ErrorKind::Closed, "the engine is closed"));
-            p.completions.push_back((pending, Err(error)));
+            self.settle(&mut p, pending, Err(error));
         }
         self.work.notify_all();
         self.run_completions(p)
@@ -616,16 +612,17 @@ impl Committer {
 
     /// A ticket that completes when everything accepted so far has the durability.
     pub(crate) fn barrier(self: &Arc<Self>, durability: Durability) -> Result<Ticket> {
-        self.submit(&watermark_record(), &Accept::internal(durability))
+        // Somebody listens to this one.
+        self.submit(&watermark_record(), &Accept { checked: true, ..Accept::internal(durability) })
     }
 
     /// Notes the watermark in the log if the last record does not carry it; costs no sync.
     pub(crate) fn note_watermark(&self) -> Result<()> {
         let p = self.lock();
-        let idle = p.queue.is_empty() && p.awaiting.is_empty() && p.syncs.is_empty() && !p.writing;
         let stale = p.noted < self.durable() && p.written == self.durable();
+        let due = p.is_idle() && stale;
         drop(p);
-        if idle && stale {
+        if due {
             self.write(&watermark_record(), &Accept::internal(Durability::Written))?;
         }
         Ok(())
@@ -643,11 +640,20 @@ impl Committer {
         self.lock().syncs.front().map(|s| s.started.elapsed())
     }
 
-    /// Refuses further batches and wakes everybody who waits for room.
+    /// Refuses further batches, wakes everybody who waits for room, and sees to its end what was accepted before: when this
+    /// returns, nobody writes to the store any more.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        let mut p = self.lock();
+        p.closed = true;
         self.room.notify_all();
         self.work.notify_all();
+        loop {
+            p = match self.step(p) {
+                Ok(p) => p,
+                Err(p) if p.is_idle() => return,
+                Err(p) => self.room.wait(p).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
     }
 
     /// How many segments are prepared, and how long a next one has to be if one is waited for.
@@ -704,6 +710,11 @@ impl Accept<'_> {
 impl Pipeline {
     fn can_write(&self) -> bool {
         !self.writing && !self.queue.is_empty()
+    }
+
+    /// Whether nothing is on its way.
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.awaiting.is_empty() && self.syncs.is_empty() && !self.writing
     }
 
     fn can_sync(&self) -> bool {

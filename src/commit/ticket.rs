@@ -29,6 +29,8 @@ pub(super) struct Pending {
     pub(super) desc_crc: u32,
     pub(super) payload: Bytes,
     pub(super) durability: Durability,
+    /// The engine's own: see [`Accept::checked`](super::Accept::checked).
+    pub(super) unheard: bool,
     /// What it counts for in the bound on bytes in flight.
     pub(super) bytes: usize,
     state: Mutex<State>,
@@ -61,10 +63,11 @@ impl Pending {
         desc_crc: u32,
         payload: Bytes,
         durability: Durability,
+        unheard: bool,
         bytes: usize,
     ) -> Pending {
         let state = Mutex::default();
-        Pending { kind, segment, offset, end, desc, desc_crc, payload, durability, bytes, state }
+        Pending { kind, segment, offset, end, desc, desc_crc, payload, durability, unheard, bytes, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -127,11 +130,16 @@ impl Pending {
     }
 
     fn set_waker(&self, waker: &Waker) -> Option<Result<Lsn>> {
+        // Cloning and dropping wakers is code of others: not under the lock.
+        let mut new = Waiter::Waker(waker.clone());
         let mut s = self.state();
         if s.result.is_none() {
-            s.waiter = Waiter::Waker(waker.clone());
+            std::mem::swap(&mut s.waiter, &mut new);
         }
-        s.result.clone()
+        let result = s.result.clone();
+        drop(s);
+        drop(new);
+        result
     }
 
     fn set_callback(&self, f: Callback) {
@@ -182,8 +190,9 @@ impl Ticket {
     }
 
     /// Calls `f` with the outcome: at once on this thread if it is known, else on the thread that completes the batch,
-    /// with no lock of the engine held. It must be quick: later completions wait for it. A panic in it stops all
-    /// writing, as an I/O error does.
+    /// with no lock of the engine held. It must be quick: later completions wait for it. It may call the engine, and wait for
+    /// what it wrote there with [`wait`](Ticket::wait): later completions then overtake it. A panic in it stops all writing,
+    /// as an I/O error does.
     pub fn on_complete(self, f: impl FnOnce(Result<Lsn>) + Send + 'static) {
         self.pending.set_callback(Box::new(f));
         self.committer.drive_if_manual(&self.pending);

@@ -15,6 +15,7 @@ use crate::limits::{
 use crate::types::{EntryId, EntryRef, RegionId};
 use bytes::Bytes;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 /// The atomic unit of writing, over any regions: after a crash all of it is there or none of it.
@@ -31,6 +32,8 @@ pub struct WriteBatch {
     payload: Vec<u8>,
     /// Bytes of keys and values: bounds the description.
     inline_bytes: usize,
+    /// A closure of `append_with` took bytes of other entries along: what is left must not get into the log.
+    is_spoilt: bool,
 }
 
 impl fmt::Debug for WriteBatch {
@@ -45,7 +48,7 @@ impl fmt::Debug for WriteBatch {
 
 impl WriteBatch {
     pub(crate) fn new(table: Arc<Table>) -> WriteBatch {
-        WriteBatch { table, batch: Batch::default(), payload: Vec::new(), inline_bytes: 0 }
+        WriteBatch { table, batch: Batch::default(), payload: Vec::new(), inline_bytes: 0, is_spoilt: false }
     }
 
     /// Adds operations on one region.
@@ -76,6 +79,7 @@ impl WriteBatch {
         self.batch.entries.clear();
         self.payload.clear();
         self.inline_bytes = 0;
+        self.is_spoilt = false;
     }
 
     fn desc_len_max(&self) -> usize {
@@ -129,6 +133,7 @@ impl WriteBatch {
         let mut compressed = None;
         if let Compression::Lz4 { min_batch_bytes } = compression
             && self.payload.len() >= min_batch_bytes.max(1)
+            && !self.is_spoilt
         {
             compressed = compress_blocks(&self.batch.entries, &self.payload, &mut blocks);
         }
@@ -137,17 +142,20 @@ impl WriteBatch {
         let desc_crc = crc32(0, &desc);
         let (payload, raw) = match compressed {
             Some(payload) => (payload, Some(std::mem::take(&mut self.payload))),
+            // Without its payloads it is refused.
+            None if self.is_spoilt => (Vec::new(), Some(std::mem::take(&mut self.payload))),
             None => (std::mem::take(&mut self.payload), None),
         };
         let encoded = Encoded {
             kind: RecordKind::Batch,
-            batch: self.batch,
+            batch: std::mem::take(&mut self.batch),
             blocks,
             desc: Bytes::from(desc),
             desc_crc,
             payload: Bytes::from(payload),
         };
-        (encoded, Remains { table: self.table, raw, inline_bytes: self.inline_bytes })
+        let Self { table, inline_bytes, is_spoilt, .. } = self;
+        (encoded, Remains { table, raw, inline_bytes, is_spoilt })
     }
 }
 
@@ -156,13 +164,15 @@ pub(crate) struct Remains {
     table: Arc<Table>,
     raw: Option<Vec<u8>>,
     inline_bytes: usize,
+    is_spoilt: bool,
 }
 
 impl Remains {
     /// The batch as it was.
     pub(crate) fn restore(self, encoded: Encoded) -> WriteBatch {
-        let payload = self.raw.unwrap_or_else(|| Vec::from(encoded.payload));
-        WriteBatch { table: self.table, batch: encoded.batch, payload, inline_bytes: self.inline_bytes }
+        let Remains { table, raw, inline_bytes, is_spoilt } = self;
+        let payload = raw.unwrap_or_else(|| Vec::from(encoded.payload));
+        WriteBatch { table, batch: encoded.batch, payload, inline_bytes, is_spoilt }
     }
 }
 
@@ -253,14 +263,28 @@ impl RegionBatch<'_> {
 
     /// Appends one entry whose bytes `fill` adds to the batch's own buffer: encodes in place, without a second copy.
     ///
-    /// `fill` must only append; what it returns with a shorter buffer is refused as `InvalidArgument`.
+    /// `fill` must only append: before its bytes stand those of the entries before. When it panics, the batch is as it was.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append). `InvalidArgument` also when `fill` is seen to have changed what stood there: then the bytes of other
+    /// entries are lost, and writing the batch fails until it is [cleared](WriteBatch::clear).
     pub fn append_with(&mut self, id: EntryId, fill: impl FnOnce(&mut Vec<u8>)) -> Result<&mut Self> {
         let undo = self.batch.mark();
-        if let Err(e) = self.push(id, 0, fill) {
-            self.batch.rewind(undo);
-            return Err(e);
+        let before = Ending::of(&self.batch.payload);
+        let pushed = catch_unwind(AssertUnwindSafe(|| self.push(id, 0, fill)));
+        let spoilt = !before.stands_in(&self.batch.payload);
+        self.batch.is_spoilt |= spoilt;
+        match pushed {
+            Ok(Ok(())) if !spoilt => Ok(self),
+            pushed => {
+                self.batch.rewind(undo);
+                match pushed {
+                    Err(panic) => resume_unwind(panic),
+                    Ok(Err(e)) if !spoilt => Err(e),
+                    _ => Err(spoilt_by_closure(self.region)),
+                }
+            }
         }
-        Ok(self)
     }
 
     /// Discards the entries from `first_discarded` on; 0 discards all. The compaction point and the metadata stay.
@@ -355,17 +379,16 @@ impl RegionBatch<'_> {
     fn push(&mut self, id: EntryId, len_hint: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         check_id(self.region, id)?;
         let region = self.region;
+        if self.batch.is_spoilt {
+            return Err(spoilt_by_closure(region));
+        }
         let open = self.open_append();
         let start = self.batch.payload.len();
         if len_hint > ENTRY_BYTES_MAX {
             return Err(too_large(region, "entry", len_hint, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
         }
         fill(&mut self.batch.payload);
-        let Some(payload) = self.batch.payload.get(start..) else {
-            return Err(
-                Error::invalid("the closure of append_with shortened the batch's buffer").in_region(region)
-            );
-        };
+        let payload = self.batch.payload.get(start..).ok_or_else(|| spoilt_by_closure(region))?;
         let len = payload.len();
         if len > ENTRY_BYTES_MAX {
             return Err(too_large(region, "entry", len, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
@@ -443,6 +466,35 @@ pub(crate) struct Mark {
     entries: usize,
     payload: usize,
     inline_bytes: usize,
+}
+
+/// The last bytes of the buffer before a closure of the caller's adds to it. Enough to tell one that cleared it first; not proof.
+struct Ending {
+    len: usize,
+    bytes: [u8; ENDING_BYTES],
+}
+
+const ENDING_BYTES: usize = 16;
+
+impl Ending {
+    fn of(buffer: &[u8]) -> Ending {
+        let mut bytes = [0; ENDING_BYTES];
+        let last = &buffer[buffer.len().saturating_sub(ENDING_BYTES)..];
+        bytes[..last.len()].copy_from_slice(last);
+        Ending { len: buffer.len(), bytes }
+    }
+
+    fn stands_in(&self, buffer: &[u8]) -> bool {
+        let from = self.len.saturating_sub(ENDING_BYTES);
+        buffer.get(from..self.len).is_some_and(|last| last == &self.bytes[..last.len()])
+    }
+}
+
+fn spoilt_by_closure(region: RegionId) -> Error {
+    Error::invalid(
+        "a closure of append_with changed what stood in the buffer before, the bytes of other entries: clear the batch and build it anew",
+    )
+    .in_region(region)
 }
 
 fn check_id(region: RegionId, id: EntryId) -> Result<()> {

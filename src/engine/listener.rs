@@ -72,7 +72,10 @@ pub enum Event<'a> {
 
 /// Hears of events, and may refuse a rollback.
 ///
-/// All methods are called without any lock of the engine held, on whichever thread the event happened.
+/// All methods are called on whichever thread the event happened, and without any lock held that a read or a write needs: both may
+/// be called from here. What upkeep does is told while it is at it, so [`purge`](Engine::purge), [`scrub`](Engine::scrub),
+/// [`repair`](crate::Region::repair), [`tick`](Engine::tick) and [`close`](Engine::close) would wait for themselves: another thread
+/// has to call them. A panic in a method ends what was being done and no thread of the engine.
 pub trait EventListener: Send + Sync {
     /// Something happened. Must be quick: it may be called on the path of a write.
     fn on_event(&self, event: &Event<'_>) {
@@ -83,7 +86,9 @@ pub trait EventListener: Send + Sync {
     ///
     /// It is called before anything of the batch is accepted. An error refuses the whole batch: nothing is written
     /// and nothing lost. A retry of the batch calls again, and so does a change of the region between this call and
-    /// the acceptance, so it must be idempotent. The idea is Tarantool's `on_replication_split_brain_rollback`.
+    /// the acceptance, so it must be idempotent. It may write to other regions; to this one it must not, as it would be asked
+    /// again because of that: after a hundred times the batch is refused. The idea is Tarantool's
+    /// `on_replication_split_brain_rollback`.
     fn before_rollback(&self, rollback: &Rollback<'_>) -> Result<(), BoxError> {
         let _ = rollback;
         Ok(())

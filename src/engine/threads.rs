@@ -10,6 +10,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// How often upkeep looks around when nothing wakes it.
@@ -29,19 +30,29 @@ impl Threads {
     /// Starts what a write may need: the preparer of segments and the driver of tickets nobody waits for.
     pub(crate) fn start(store: &Arc<Store>) -> Result<Threads> {
         let threads = Threads { store: Some(store.clone()), ..Threads::default() };
-        if store.options.background == Background::Threads {
-            let s = store.clone();
-            let commit = spawn("raftwood-commit", move || s.committer.run())?;
-            lock(&threads.others).push(commit);
-            let s = store.clone();
-            let pool = spawn("raftwood-pool", move || {
-                while s.shared.pool.wait(Duration::from_secs(60)) {
-                    s.report(prepare_segments(&s));
-                }
-            })?;
-            lock(&threads.others).push(pool);
+        if store.options.background == Background::Threads
+            && let Err(error) = threads.start_others(store)
+        {
+            // Those that were started would keep the store alive for ever.
+            store.committer.close();
+            threads.stop_all();
+            return Err(error);
         }
         Ok(threads)
+    }
+
+    fn start_others(&self, store: &Arc<Store>) -> Result<()> {
+        let s = store.clone();
+        let commit = spawn("raftwood-commit", move || s.committer.run())?;
+        lock(&self.others).push(commit);
+        let s = store.clone();
+        let pool = spawn("raftwood-pool", move || {
+            while s.shared.pool.wait(Duration::from_secs(60)) {
+                unharmed(|| s.report(prepare_segments(&s)));
+            }
+        })?;
+        lock(&self.others).push(pool);
+        Ok(())
     }
 
     /// Starts upkeep, once the store is whole.
@@ -116,13 +127,19 @@ fn scrub(store: &Store, options: &ScrubOptions) {
 
 fn upkeep(store: &Arc<Store>) {
     while store.shared.upkeep.wait(IDLE) {
-        store.report(purge::upkeep(store));
-        store.report(store.committer.note_watermark());
-        if let Some(elapsed) = store.committer.sync_running_for().filter(|e| *e >= store.options.stall_after)
-        {
-            store.shared.tell(&Event::SyncStalled { elapsed });
+        unharmed(|| store.report(purge::upkeep(store)));
+        unharmed(|| store.report(store.committer.note_watermark()));
+        let stalled = |running: &Duration| *running >= store.options.stall_after;
+        if let Some(elapsed) = store.committer.sync_running_for().filter(stalled) {
+            unharmed(|| store.shared.tell(&Event::SyncStalled { elapsed }));
         }
     }
+}
+
+/// A listener that panics ends what was being done, and not the thread: others wait for what it does next. The panic has been
+/// reported by its hook.
+fn unharmed(work: impl FnOnce()) {
+    drop(catch_unwind(AssertUnwindSafe(work)));
 }
 
 /// Makes the next segment ready well before the active one is full: from a recycled file where there is one, else from
@@ -136,7 +153,10 @@ pub(crate) fn prepare_segments(store: &Store) -> Result<()> {
         if wanted == 0 && !soon {
             return Ok(());
         }
-        let prepared = store.factory.prepare(store.factory.next_len(active.len).max(wanted));
+        let prepare = || store.factory.prepare(store.factory.next_len(active.len).max(wanted));
+        // Somebody may be waiting for it, and has to hear of it in any case.
+        let prepared = catch_unwind(AssertUnwindSafe(prepare))
+            .unwrap_or_else(|_| Err(Error::new(crate::ErrorKind::Io, "preparing a segment panicked")));
         let failed = prepared.as_ref().err().cloned();
         store.committer.put_ready(prepared);
         match failed {

@@ -281,11 +281,13 @@ impl Extent {
         })
     }
 
-    /// The highest index whose record starts below `offset`, given that this segment is the one being made durable.
+    /// The highest index whose record ends at or before `offset`, given that this segment is the one being made durable, and
+    /// `offset` the end of a record. An entry without bytes may stand exactly there; those of the next record stand behind its
+    /// header.
     pub(crate) fn last_below(&self, offset: u32) -> Option<u64> {
         let mem = self.mem.as_ref()?;
         let start = (self.first - mem.first) as usize;
-        let n = mem.locs.get(start..)?.partition_point(|l| l.pos < offset);
+        let n = mem.locs.get(start..)?.partition_point(|l| l.pos <= offset);
         (n > 0).then(|| self.first + n as u64 - 1)
     }
 }

@@ -4,11 +4,13 @@
 //! through the batch in a small shadow of its log. What would break a log is refused here, with both indexes named.
 
 use super::region::TermAt;
-use super::table::{RegionCell, Table};
+use super::table::{IdHasher, RegionCell, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Op, Step};
 use crate::planted::{Bug, planted};
 use crate::types::{EntryId, Lsn, RegionId};
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 /// Entries that a batch is about to discard.
@@ -46,19 +48,40 @@ struct Shadow {
 pub(crate) fn plan(table: &Table, batch: &Batch) -> Result<Planned> {
     let mut planned = Planned::default();
     let mut shadows: Vec<Shadow> = Vec::with_capacity(batch.sections.len());
+    let mut places = Places::default();
     for step in batch.steps() {
-        // Sections of one region mostly follow each other; a batch seldom returns to a region.
-        let at = match shadows.iter().rposition(|s| s.region == step.region) {
-            Some(at) => at,
-            None => {
-                shadows.push(Shadow::of(table, step.region));
-                shadows.len() - 1
-            }
-        };
-        let shadow = &mut shadows[at];
-        shadow.follow(&step, &mut planned)?;
+        let at = places.of(step.region, &shadows).unwrap_or_else(|| {
+            shadows.push(Shadow::of(table, step.region));
+            shadows.len() - 1
+        });
+        shadows[at].follow(&step, &mut planned)?;
     }
     Ok(planned)
+}
+
+/// Finds the shadow of a region. Few are searched one by one, which takes no memory; many are not, because that would take
+/// quadratic time under the commit lock.
+#[derive(Default)]
+struct Places {
+    by_region: HashMap<RegionId, usize, BuildHasherDefault<IdHasher>>,
+}
+
+const SEARCHED_MAX: usize = 16;
+
+impl Places {
+    fn of(&mut self, region: RegionId, shadows: &[Shadow]) -> Option<usize> {
+        // A section mostly has several operations; a batch seldom returns to a region.
+        let last = shadows.len().checked_sub(1)?;
+        if shadows[last].region == region {
+            return Some(last);
+        }
+        if shadows.len() <= SEARCHED_MAX {
+            return shadows.iter().rposition(|s| s.region == region);
+        }
+        let known = self.by_region.len();
+        self.by_region.extend(shadows.iter().enumerate().skip(known).map(|(at, s)| (s.region, at)));
+        self.by_region.get(&region).copied()
+    }
 }
 
 impl Shadow {

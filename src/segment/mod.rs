@@ -43,6 +43,7 @@ use crate::vfs::{Map, VfsFile};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::fence;
 
 /// How many fdatasyncs of one segment may run side by side.
 ///
@@ -136,7 +137,10 @@ impl RetiredFile {
     /// Whether nobody can see the file's bytes any more.
     pub(crate) fn is_unseen(&self) -> bool {
         // The segment is gone, so nobody can take a new share.
-        planted(Bug::MappedFileReused) || self.map.as_ref().is_none_or(|map| Arc::strong_count(map) == 1)
+        let unseen = self.map.as_ref().is_none_or(|map| Arc::strong_count(map) == 1);
+        // The count is read relaxed: whatever the last holder of a share read, it read before the file is written again.
+        fence(Ordering::Acquire);
+        unseen || planted(Bug::MappedFileReused)
     }
 }
 

@@ -130,6 +130,11 @@ impl Batch {
             entries_at: 0,
         }
     }
+
+    /// Bytes of all payloads, uncompressed.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.entries.iter().map(|e| u64::from(e.len)).sum()
+    }
 }
 
 /// See [`Batch::steps`].
