@@ -287,6 +287,7 @@ fn a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn() {
             }
             false => assert_eq!(opened.unwrap_err().kind(), ErrorKind::Damaged, "{entry:?}"),
         }
+        let uncounted = bytes.ends_with(&[0; 255]);
         // The same record, torn at any byte but the last few, which might be rot.
         for cut in (at..at + 64 + desc_len + bytes.len() as u64).step_by(5) {
             let vfs = whole.crash(LossPolicy::KeepAll);
@@ -297,18 +298,15 @@ fn a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn() {
                 Ok(engine) if zeros_only => {
                     assert_eq!(engine.region(R).hard_state().as_deref(), Some(&b"R: new\0\0\0"[..]))
                 }
+                // More zeros than can be counted, and the cut in the middle of a sector: that is in doubt, and kept.
+                Ok(engine) if uncounted && !engine.open_report().suspects.is_empty() => {}
                 Ok(engine) => {
-                    assert_eq!(
-                        engine.region(R).hard_state().as_deref(),
-                        Some(&b"R: old"[..]),
-                        "{entry:?} {cut}"
-                    );
+                    let vote = engine.region(R).hard_state();
+                    assert_eq!(vote.as_deref(), Some(&b"R: old"[..]), "{entry:?} {cut}");
                     assert!(engine.open_report().suspects.is_empty());
                 }
                 Err(e) => {
                     let left = log[cut as usize..cut as usize + 1200].iter().rposition(|b| *b != 0).unwrap();
-                    // More zeros than can be counted, and the cut in the middle of a sector: that is in doubt.
-                    let uncounted = bytes.ends_with(&[0; 255]);
                     assert!(left < 4 || uncounted, "{entry:?}, cut at {cut} with {left} bytes to go: {e}");
                 }
             }

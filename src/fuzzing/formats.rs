@@ -5,7 +5,7 @@ use crate::codec::checksum::crc32;
 use crate::codec::compress;
 use crate::format::batch::{Batch, Install, locate};
 use crate::format::checkpoint::{CheckpointWriter, read_checkpoint};
-use crate::format::file_header::{FileHeader, Identity, StoreId};
+use crate::format::file_header::{FORMAT_VERSION, FileHeader, Identity, StoreId};
 use crate::format::footer::{Footer, FooterBuilder, Tail};
 use crate::format::record::{RecordHeader, Shape};
 use crate::types::Lsn;
@@ -16,7 +16,11 @@ pub fn file_header(data: &[u8]) {
     let mut bytes = data.to_vec();
     for _ in 0..2 {
         if let Ok(header) = FileHeader::decode(&bytes) {
-            assert_eq!(bytes[..128], header.encode(), "a header has one encoding");
+            // That of this version: an older one is read, and not written again.
+            let mut today = bytes[..128].to_vec();
+            today[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+            fixup::file_header(&mut today, 0);
+            assert_eq!(today, header.encode(), "a header has one encoding");
         }
         if let Ok(header) = FileHeader::decode_segment_block(&bytes) {
             assert_eq!(FileHeader::decode_segment_block(&header.encode_segment_block()), Ok(header));
