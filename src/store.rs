@@ -9,6 +9,7 @@ use crate::index::Table;
 use crate::segment::Segment;
 use crate::segment::pool::SegmentFactory;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::types::{Lsn, RegionId};
 use std::collections::{BTreeMap, VecDeque};
@@ -26,8 +27,7 @@ pub(crate) struct Store {
     pub(crate) committer: Arc<Committer>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) checkpoints: Mutex<Checkpoints>,
-    /// Held by whoever seals, checkpoints, purges or cleans: one at a time.
-    pub(crate) upkeep: Mutex<()>,
+    pub(crate) upkeep: Upkeep,
     pub(crate) cleaned_bytes: AtomicU64,
     pub(crate) upkeep_bytes: AtomicU64,
 }
@@ -166,6 +166,43 @@ impl Store {
     /// Bytes of records accepted in this life.
     pub(crate) fn log_bytes(&self) -> u64 {
         self.committer.counters.record_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Held by whoever seals, checkpoints, purges, cleans or copies: one at a time. Listeners hear of it meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    busy: Mutex<()>,
+    holder: Mutex<Option<ThreadId>>,
+}
+
+/// The right to change where things are.
+pub(crate) struct UpkeepGuard<'a> {
+    upkeep: &'a Upkeep,
+    _busy: MutexGuard<'a, ()>,
+}
+
+impl Upkeep {
+    /// Waits for its turn.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a listener that calls back in: it would wait for itself.
+    pub(crate) fn lock(&self) -> Result<UpkeepGuard<'_>> {
+        let me = thread::current().id();
+        if *lock(&self.holder) == Some(me) {
+            return Err(Error::invalid(
+                "refused inside a listener that is being told of upkeep: call it from another thread, or later",
+            ));
+        }
+        let busy = lock(&self.busy);
+        *lock(&self.holder) = Some(me);
+        Ok(UpkeepGuard { upkeep: self, _busy: busy })
+    }
+}
+
+impl Drop for UpkeepGuard<'_> {
+    fn drop(&mut self) {
+        *lock(&self.upkeep.holder) = None;
     }
 }
 

@@ -104,9 +104,9 @@ fn damage_below_the_watermark_is_refused_and_given_up_only_when_told_so() {
     assert!(batches.len() >= count);
     // The batches were copied by the second open, from where the watermark stood; the last copy is the log.
     let last = batches.len() - 1;
-    for n in 0..batches.len() {
+    for (n, place) in batches.iter().enumerate() {
         let vfs = whole.vfs.crash(LossPolicy::KeepAll);
-        vandalise(&vfs, &batches[n]);
+        vandalise(&vfs, place);
         let before =
             vfs.list().iter().map(|(p, _)| (p.clone(), vfs.read_file(p).unwrap())).collect::<Vec<_>>();
         let refused = open(&vfs, TailPolicy::Prove);
@@ -116,8 +116,8 @@ fn damage_below_the_watermark_is_refused_and_given_up_only_when_told_so() {
             continue;
         }
         let error = refused.unwrap_err();
-        assert_eq!((error.kind(), error.path()), (ErrorKind::Damaged, Some(batches[n].0.as_path())), "{n}");
-        assert_eq!(error.offset(), Some(batches[n].1), "{n}");
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Damaged, Some(place.0.as_path())), "{n}");
+        assert_eq!(error.offset(), Some(place.1), "{n}");
         let assumed = open(&vfs.crash(LossPolicy::KeepAll), TailPolicy::AssumeTorn);
         assert_eq!(assumed.is_ok(), n == last, "{n}: only the last one may be torn");
 
@@ -137,7 +137,7 @@ fn damage_below_the_watermark_is_refused_and_given_up_only_when_told_so() {
         assert!(kept < count, "{n}");
         assert!(report.accepted_loss || n == last && report.assumed_torn, "{report:?}");
         let named = report.damage.iter().chain(&report.suspects);
-        assert!(named.filter(|e| e.offset() == Some(batches[n].1)).count() >= 1, "{report:?}");
+        assert!(named.filter(|e| e.offset() == Some(place.1)).count() >= 1, "{report:?}");
         assert_eq!(report.hard_states_lost as usize, whole.states[kept].len());
         all_lost_their_votes(&engine);
 

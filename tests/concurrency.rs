@@ -722,3 +722,54 @@ fn a_large_batch_that_waits_for_room_is_not_overtaken() {
     });
     engine.write(batch(&engine, 4, 1, 0), Durability::Synced).unwrap();
 }
+
+/// What upkeep does is told while it is at it: a listener that asked for more upkeep waited for itself.
+#[test]
+fn a_listener_that_calls_upkeep_from_within_upkeep_is_refused_and_nothing_hangs() {
+    struct Calls(Mutex<Option<Engine>>, Mutex<Vec<ErrorKind>>);
+    impl EventListener for Calls {
+        fn on_event(&self, event: &Event<'_>) {
+            let engine = self.0.lock().unwrap().clone();
+            if let (Event::Checkpoint { .. }, Some(engine)) = (event, engine) {
+                let refused = [
+                    engine.purge().map(drop),
+                    engine.tick(),
+                    engine.scrub(&Default::default()).map(drop),
+                    engine.backup("/elsewhere").map(drop),
+                ];
+                self.1.lock().unwrap().extend(refused.map(|outcome| outcome.unwrap_err().kind()));
+                // What others may do from there, it may too.
+                engine
+                    .write(
+                        batch(&engine, 9, engine.region(RegionId(9)).last_index() + 1, 1),
+                        Durability::Written,
+                    )
+                    .unwrap();
+            }
+        }
+    }
+    let calls = Arc::new(Calls(Mutex::default(), Mutex::default()));
+    let vfs = SimVfs::new(77);
+    let engine = options(&vfs).listener(calls.clone()).open("/db").unwrap();
+    *calls.0.lock().unwrap() = Some(engine.clone());
+    in_time("upkeep", move || {
+        for index in 1..=60 {
+            engine.write(batch(&engine, 1, index, 3000), Durability::Synced).unwrap();
+        }
+        let mut compact = engine.batch();
+        compact.region(RegionId(1)).compact_through(60).unwrap();
+        engine.write(compact, Durability::Synced).unwrap();
+        engine.purge().unwrap();
+        let refused = calls.1.lock().unwrap().clone();
+        assert!(
+            refused.len() >= 4 && refused.iter().all(|kind| *kind == ErrorKind::InvalidArgument),
+            "{refused:?}"
+        );
+        assert!(engine.region(RegionId(9)).last_index() >= 1);
+        *calls.0.lock().unwrap() = None;
+        engine.close().unwrap();
+        // An empty batch is no way round the end of writing.
+        let late = engine.write(engine.batch(), Durability::Written).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Closed);
+    });
+}

@@ -738,3 +738,25 @@ async fn blank_entries_and_memberships_come_back_as_they_were() {
     store.blocking_append(written.clone()).await.unwrap();
     assert_eq!(read(&mut store).await, written);
 }
+
+/// Two groups wait for room, on the two threads that far reads are done on.
+#[tokio::test]
+async fn far_reads_go_on_while_appends_wait_for_room() {
+    let vfs = SimVfs::new(23);
+    let engine = options(&vfs).in_flight_bytes_max(4096).open("/db").unwrap();
+    let mut store: Store = LogStore::new(&engine, R);
+    let long = |index| text(1, index, &format!("{index}{}", "x".repeat(8000)));
+    for index in 1..=100 {
+        store.blocking_append([long(index)]).await.unwrap();
+    }
+    let mut reader = store.get_log_reader().await;
+    let _stalled = Stalled::new(&vfs);
+    for region in 8..=10 {
+        let mut other: Store = LogStore::new(&engine, RegionId(region));
+        tokio::spawn(async move { other.blocking_append([text(1, 1, &"y".repeat(8000))]).await });
+    }
+    sync_is_stuck(&vfs).await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let read = tokio::time::timeout(std::time::Duration::from_secs(5), reader.try_get_log_entries(1..=2));
+    assert_eq!(read.await.expect("the read waits for the sync").unwrap(), [long(1), long(2)]);
+}

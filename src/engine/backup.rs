@@ -45,7 +45,7 @@ impl Engine {
             .at(dir, None));
         }
         // Nothing is sealed, moved or removed meanwhile.
-        let _one = lock(&store.upkeep);
+        let _one = store.upkeep.lock()?;
         purge::seal_due(store)?;
         purge::checkpoint(store)?;
         let mut copy =

@@ -5,22 +5,36 @@ use crate::sync::thread;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Mutex, PoisonError};
 
-const THREADS: usize = 2;
-
 type Job = Box<dyn FnOnce() + Send + 'static>;
 
 /// A few threads, started at the first job.
-#[derive(Default)]
 pub(crate) struct Fetcher(Mutex<State>);
 
-#[derive(Default)]
 struct State {
+    /// Of the threads.
+    name: &'static str,
+    wanted: usize,
     jobs: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
     stopped: bool,
 }
 
 impl Fetcher {
+    /// For jobs that read.
+    pub(crate) fn reading() -> Fetcher {
+        Fetcher::new("raftwood-read", 2)
+    }
+
+    /// For jobs that may wait for the device. Reads must not wait behind them.
+    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    pub(crate) fn waiting() -> Fetcher {
+        Fetcher::new("raftwood-wait", 1)
+    }
+
+    fn new(name: &'static str, wanted: usize) -> Fetcher {
+        Fetcher(Mutex::new(State { name, wanted, jobs: None, threads: Vec::new(), stopped: false }))
+    }
+
     /// Runs `job` on a thread of the engine, or here when there is none to be had.
     pub(crate) fn run(&self, job: Job) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,9 +71,9 @@ impl State {
     fn start(&mut self) {
         let (send, receive) = channel::<Job>();
         let receive = Arc::new(Mutex::new(receive));
-        for n in 0..THREADS {
+        for n in 0..self.wanted {
             let receive = receive.clone();
-            let name = format!("raftwood-read-{n}");
+            let name = format!("{}-{n}", self.name);
             if let Ok(thread) = thread::Builder::new().name(name).spawn(move || work(&receive)) {
                 self.threads.push(thread);
             }

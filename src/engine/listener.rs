@@ -74,8 +74,9 @@ pub enum Event<'a> {
 ///
 /// All methods are called on whichever thread the event happened, and without any lock held that a read or a write needs: both may
 /// be called from here. What upkeep does is told while it is at it, so [`purge`](Engine::purge), [`scrub`](Engine::scrub),
-/// [`repair`](crate::Region::repair), [`tick`](Engine::tick) and [`close`](Engine::close) would wait for themselves: another thread
-/// has to call them. A panic in a method ends what was being done and no thread of the engine.
+/// [`repair`](crate::Region::repair), [`backup`](Engine::backup), [`tick`](Engine::tick) and [`close`](Engine::close) would wait for
+/// themselves: they are refused with `InvalidArgument`, and another thread has to call them. (`close` closes all the same, and writes
+/// no checkpoint.) A panic in a method ends what was being done and no thread of the engine.
 pub trait EventListener: Send + Sync {
     /// Something happened. Must be quick: it may be called on the path of a write.
     fn on_event(&self, event: &Event<'_>) {

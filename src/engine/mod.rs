@@ -60,6 +60,8 @@ struct Inner {
     store: Arc<Store>,
     report: OpenReport,
     fetcher: Fetcher,
+    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    waiter: Fetcher,
     threads: Threads,
     /// Whether open got to its end. Before that the table lacks what is still to be recovered, so nothing of it may be
     /// written to a checkpoint.
@@ -163,7 +165,7 @@ impl Engine {
             |encoded, how| self.store().committer.write(encoded, how),
             || match durability {
                 Durability::Synced => self.sync(),
-                Durability::Written => Ok(self.store().committer.accepted()),
+                Durability::Written => self.store().committer.barrier(durability)?.wait(),
             },
         )
     }
@@ -289,6 +291,12 @@ impl Engine {
         self.0.fetcher.run(Box::new(job));
     }
 
+    /// Does `job`, which may wait for the device, on a thread of the engine that reads do not wait for. One after the other.
+    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    pub(crate) fn on_waiting_thread(&self, job: impl FnOnce() + Send + 'static) {
+        self.0.waiter.run(Box::new(job));
+    }
+
     /// Gives back all the space that can be given back now: seals, cleans, checkpoints, and removes or recycles what
     /// is dead. Works on a full disk and beside writers.
     pub fn purge(&self) -> Result<PurgeReport> {
@@ -396,7 +404,7 @@ impl Inner {
         let mut outcome = store.committer.gate().check();
         if outcome.is_ok() && self.is_whole.load(Ordering::Acquire) {
             outcome = store.committer.sync().map(drop).and_then(|()| {
-                let _one = lock(&store.upkeep);
+                let _one = store.upkeep.lock()?;
                 purge::seal_due(store)?;
                 purge::checkpoint(store)?;
                 store.committer.note_watermark()
@@ -405,6 +413,8 @@ impl Inner {
         store.committer.close();
         self.threads.stop_all();
         self.fetcher.stop();
+        #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+        self.waiter.stop();
         drop(lock(&self.lock).take());
         outcome
     }

@@ -126,7 +126,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
         committer,
         shared,
         checkpoints: Mutex::new(checkpoints),
-        upkeep: Mutex::default(),
+        upkeep: Default::default(),
         cleaned_bytes: AtomicU64::new(0),
         upkeep_bytes: AtomicU64::new(0),
         options,
@@ -136,7 +136,9 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     let inner = Inner {
         store: store.clone(),
         report: Default::default(),
-        fetcher: Fetcher::default(),
+        fetcher: Fetcher::reading(),
+        #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+        waiter: Fetcher::waiting(),
         threads,
         is_whole: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
@@ -175,7 +177,7 @@ fn build(dir: &Path, options: Options, r: Recovered, lock: Box<dyn Send + Sync>)
     store.report(store.factory.keep_reserve());
     if report.bad_checkpoints > 0 || votes_lost {
         // Two good ones again, before anything relies on the older alone.
-        let _one = crate::store::lock(&store.upkeep);
+        let _one = store.upkeep.lock()?;
         purge::checkpoint(&store)?;
         remove(&store, &r.bad_checkpoints, &mut report);
     }
@@ -224,7 +226,7 @@ fn note_doubts(store: &Store, suspects: &[(RegionId, u64)], votes_lost: bool) ->
             lost += 1;
         }
     }
-    let _one = crate::store::lock(&store.upkeep);
+    let _one = store.upkeep.lock()?;
     purge::checkpoint(store)?;
     Ok(lost)
 }

@@ -17,6 +17,16 @@ pub(super) fn elsewhere<T: Send + 'static>(
     later
 }
 
+/// As [`elsewhere`], for work that may wait for the device: it holds up no read.
+pub(super) fn elsewhere_waiting<T: Send + 'static>(
+    engine: &Engine,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Later<T> {
+    let (promise, later) = promise();
+    engine.on_waiting_thread(move || promise.keep(work()));
+    later
+}
+
 /// An outcome that one side will tell and the other waits for.
 pub(super) fn promise<T>() -> (Promise<T>, Later<T>) {
     let slot = Arc::new(Slot(Mutex::new(State { outcome: None, kept: false, waker: None })));

@@ -1,7 +1,7 @@
 //! The log of one region, for a caller that must not be blocked.
 
 use super::format::Format;
-use super::later::{Later, elsewhere, promise};
+use super::later::{Later, elsewhere, elsewhere_waiting, promise};
 use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::batch::WriteBatch;
@@ -104,7 +104,7 @@ impl<F: 'static> RegionLog<F> {
             }
         };
         let engine = self.engine.clone();
-        let later = elsewhere(&self.engine, move || {
+        let later = elsewhere_waiting(&self.engine, move || {
             accepted(engine.submit(batch, durability)?);
             Ok(())
         });

@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 /// Everything the background thread does when it is woken.
 pub(crate) fn upkeep(store: &Store) -> Result<()> {
-    let _one = lock(&store.upkeep);
+    let _one = store.upkeep.lock()?;
     seal_due(store)?;
     if planted(Bug::UnlinkBeforeCheckpoint) {
         reclaim(store, &mut PurgeReport::default())?;
@@ -60,7 +60,7 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
 
 /// Gives back all the space that can be given back now. On a full disk it spends the reserve for that.
 pub(crate) fn purge(store: &Store) -> Result<PurgeReport> {
-    let _one = lock(&store.upkeep);
+    let _one = store.upkeep.lock()?;
     let mut report = PurgeReport::default();
     let mut outcome = reclaim_all(store, &mut report);
     if outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::NoSpace) && store.factory.spend_reserve()? {

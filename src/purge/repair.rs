@@ -8,12 +8,12 @@ use crate::codec::checksum::entry_checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::segment::rebuild_footer;
-use crate::store::{Store, lock};
+use crate::store::Store;
 use crate::types::{EntryId, RegionId};
 
 /// Accepts `payload` for a damaged entry if it is what was recorded.
 pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8]) -> Result<()> {
-    let _one = lock(&store.upkeep);
+    let _one = store.upkeep.lock()?;
     // Only sealed segments can be installed over: what the active one says of the entry could still change.
     let find = || {
         store.table.get(region).and_then(|c| c.read().extent(id.index).map(|e| e.part(id.index, id.index)))

@@ -71,7 +71,7 @@ fn footers(store: &Store, options: &ScrubOptions, report: &mut ScrubReport) -> R
             dropped.map_err(|e| Error::io("dropping a segment from the cache", &segment.path, e))?;
         }
         // A segment may be removed while this looks at it: then nobody needs its footer.
-        let _one = lock(&store.upkeep);
+        let _one = store.upkeep.lock()?;
         if store.shared.segment(segment.id).is_none() {
             continue;
         }
@@ -118,7 +118,7 @@ fn records(store: &Store, pace: &mut Pace, report: &mut ScrubReport) -> Result<V
 
 /// Whether one of the checkpoints that are kept is rotten.
 fn checkpoints(store: &Store, report: &mut ScrubReport) -> Result<bool> {
-    let _one = lock(&store.upkeep);
+    let _one = store.upkeep.lock()?;
     let kept: Vec<u32> = lock(&store.checkpoints).kept.iter().map(|k| k.sequence).collect();
     let before = report.rot.len();
     for sequence in kept.into_iter().filter(|_| !planted(Bug::ScrubSkipsCheckpoints)) {
@@ -147,7 +147,7 @@ fn make_good(
     if rotten.iter().any(|s| s.id == active.id) {
         store.committer.roll(active.id)?;
     }
-    let _one = lock(&store.upkeep);
+    let _one = store.upkeep.lock()?;
     // The rotten ones may go without a footer: their entries are moved by what the heap knows.
     seal_due(store)?;
     let pieces = live_pieces(store, rotten);

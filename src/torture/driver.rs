@@ -11,7 +11,6 @@ use crate::engine::Engine;
 use crate::engine::report::PurgeReport;
 use crate::error::{Error, ErrorKind};
 use crate::purge;
-use crate::store::lock;
 use crate::types::{Durability, Lsn};
 use crate::vfs::sim::{LossPolicy, Moment, SimVfs, Snapshot};
 
@@ -149,14 +148,14 @@ impl Driver {
             }
             Act::Checkpoint => {
                 let outcome = {
-                    let _one = lock(&engine.store().upkeep);
+                    let _one = engine.store().upkeep.lock();
                     purge::checkpoint(engine.store())
                 };
                 self.outcome("checkpoint", outcome)
             }
             Act::Clean => {
                 let outcome = {
-                    let _one = lock(&engine.store().upkeep);
+                    let _one = engine.store().upkeep.lock();
                     purge::clean_once(engine.store(), &mut PurgeReport::default())
                 };
                 self.outcome("clean", outcome.map(drop))
