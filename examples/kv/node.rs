@@ -14,7 +14,7 @@ use raft::prelude::{
 };
 use raft::{Config, GetEntriesContext, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 use raftwood::raft_rs::{
-    Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state,
+    Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state, may_send_first,
 };
 use raftwood::{Engine, ErrorKind, Options, ReadLimit, RegionId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -441,9 +441,13 @@ impl Node {
                 continue;
             }
             let mut ready = group.node.ready();
-            // A leader's messages need not wait for its own disk.
-            let messages = ready.take_messages();
-            group.held.push_back((ready.number(), ready.take_persisted_messages()));
+            // A leader's messages need not wait for its own disk, unless nobody else elected it.
+            let mut messages = ready.take_messages();
+            let mut held = ready.take_persisted_messages();
+            if !may_send_first(&group.node) {
+                held.splice(..0, std::mem::take(&mut messages));
+            }
+            group.held.push_back((ready.number(), held));
             if !ready.snapshot().is_empty() {
                 let (done, installed) = channel();
                 let snapshot: Snapshot = ready.snapshot().clone();
