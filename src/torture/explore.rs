@@ -3,7 +3,7 @@
 use super::batch::{Batch, Op};
 use super::driver::Driver;
 use super::model::Model;
-use super::oracle::{self, Depth};
+use super::oracle::{self, Depth, Recovered};
 use super::policies::{EXHAUSTIVE_MAX, is_exhaustive, policies, thorough, thorough_cost};
 use super::report::{Counts, Violation};
 use super::rng::Rng;
@@ -103,6 +103,7 @@ impl Explorer {
         let mut rng = Rng::new(self.seed ^ setup.seed);
         let Some(mut driver) = record("crash", workload, setup, &mut counts) else { return counts };
         let snapshots = std::mem::take(&mut driver.snapshots);
+        let scene = Scene { explorer: "crash", workload, setup, driver: &driver };
         for snapshot in &snapshots {
             counts.moments += 1;
             let pending = snapshot.pending_count();
@@ -110,11 +111,11 @@ impl Explorer {
                 counts.exhaustive[pending] += 1;
             }
             let losses = policies(pending, self.policies_max, &mut rng);
-            if !self.lose("crash", workload, setup, &driver, snapshot, losses, &mut rng, &mut counts) {
+            if !self.lose(&scene, snapshot, losses, &mut rng, &mut counts) {
                 return counts;
             }
         }
-        self.torn(workload, setup, &driver, &snapshots, &mut counts);
+        self.torn(&scene, &snapshots, &mut counts);
         counts
     }
 
@@ -124,6 +125,7 @@ impl Explorer {
         let Some(mut driver) = record("subsets", workload, setup, &mut counts) else { return counts };
         let mut snapshots = std::mem::take(&mut driver.snapshots);
         snapshots.retain(|s| !is_exhaustive(s.pending_count(), self.policies_max));
+        let scene = Scene { explorer: "subsets", workload, setup, driver: &driver };
         let mut left = budget;
         // Every other run takes the moment with the most losses that can all be taken; the rest is by chance.
         let few = |s: &sim::Snapshot| s.pending_count() <= EXHAUSTIVE_MAX;
@@ -144,7 +146,7 @@ impl Explorer {
                 _ => counts.singled += 1,
             }
             let losses = thorough(pending, &mut rng);
-            if !self.lose("subsets", workload, setup, &driver, &snapshot, losses, &mut rng, &mut counts) {
+            if !self.lose(&scene, &snapshot, losses, &mut rng, &mut counts) {
                 break;
             }
         }
@@ -152,82 +154,35 @@ impl Explorer {
     }
 
     /// Recovers from each of the losses at one moment. False once enough is wrong.
-    #[allow(clippy::too_many_arguments, reason = "what a violation has to name")]
     fn lose(
         &self,
-        explorer: &'static str,
-        workload: &Workload,
-        setup: &Setup,
-        driver: &Driver,
+        scene: &Scene<'_>,
         snapshot: &sim::Snapshot,
         losses: Vec<LossPolicy>,
         rng: &mut Rng,
         counts: &mut Counts,
     ) -> bool {
-        for policy in losses {
-            let candidates = driver.candidates(snapshot.mark(), policy == LossPolicy::KeepAll);
+        losses.into_iter().all(|policy| {
+            let process_only = policy == LossPolicy::KeepAll;
             let depth = if rng.one_in(self.full_every) { Depth::Full } else { Depth::Quick };
-            let disk = snapshot.crash(policy);
-            match caught(|| oracle::check(&disk, setup, RECOVERY_LIFE, candidates, depth)) {
-                Ok(recovered) => {
-                    counts.crash_recoveries += recovered.recoveries;
-                    counts.doubtful += recovered.doubtful;
-                }
-                Err(what) => counts.violations.push(Violation {
-                    explorer,
-                    workload: workload.name.clone(),
-                    seed: setup.seed,
-                    at: format!(
-                        "op {} ({:?} {}), {policy:?} of {:?}, {depth:?}",
-                        snapshot.op(),
-                        snapshot.moment(),
-                        snapshot.call(),
-                        snapshot.pending()
-                    ),
-                    what,
-                    transcript: driver.trace.clone(),
-                }),
-            }
-            if counts.enough() {
-                return false;
-            }
-        }
-        true
+            scene.recover(snapshot, policy, process_only, counts, |disk, candidates| {
+                oracle::check(disk, scene.setup, RECOVERY_LIFE, candidates, depth)
+            })
+        })
     }
 
     /// Sectors that are torn themselves: not promised by the default policy, survived by the other one.
-    fn torn(
-        &self,
-        workload: &Workload,
-        setup: &Setup,
-        driver: &Driver,
-        snapshots: &[sim::Snapshot],
-        counts: &mut Counts,
-    ) {
-        let setup = Setup { tail_policy: TailPolicy::AssumeTorn, ..setup.clone() };
+    fn torn(&self, scene: &Scene<'_>, snapshots: &[sim::Snapshot], counts: &mut Counts) {
+        let setup = Setup { tail_policy: TailPolicy::AssumeTorn, ..scene.setup.clone() };
+        let scene = Scene { explorer: "torn sector", setup: &setup, ..*scene };
         let mut rng = Rng::new(self.seed ^ setup.seed ^ 0x7077);
         for snapshot in snapshots.iter().filter(|s| s.pending_count() > 0) {
             let n = rng.below(snapshot.pending_count() as u64) as usize;
             let policy = LossPolicy::Torn(n, 8 * rng.below(64) as usize);
-            let candidates = driver.candidates(snapshot.mark(), false);
-            let disk = snapshot.crash(policy);
-            match caught(|| oracle::check(&disk, &setup, RECOVERY_LIFE, candidates, Depth::Quick)) {
-                Ok(recovered) => counts.crash_recoveries += recovered.recoveries,
-                Err(what) => counts.violations.push(Violation {
-                    explorer: "torn sector",
-                    workload: workload.name.clone(),
-                    seed: setup.seed,
-                    at: format!(
-                        "op {} ({}), {policy:?} of {:?}",
-                        snapshot.op(),
-                        snapshot.call(),
-                        snapshot.pending()
-                    ),
-                    what,
-                    transcript: driver.trace.clone(),
-                }),
-            }
-            if counts.enough() {
+            let go_on = scene.recover(snapshot, policy, false, counts, |disk, candidates| {
+                oracle::check(disk, &setup, RECOVERY_LIFE, candidates, Depth::Quick)
+            });
+            if !go_on {
                 return;
             }
         }
@@ -241,33 +196,17 @@ impl Explorer {
         workload.acts.retain(|a| *a != Act::Crash);
         let setup = Setup { profile: Profile::GarbageOnTear, ..setup.clone() };
         let Some(mut driver) = record("garbled", &workload, &setup, &mut counts) else { return counts };
-        for snapshot in std::mem::take(&mut driver.snapshots).iter().filter(|s| s.pending_count() > 0) {
+        let snapshots = std::mem::take(&mut driver.snapshots);
+        let scene = Scene { explorer: "garbled", workload: &workload, setup: &setup, driver: &driver };
+        for snapshot in snapshots.iter().filter(|s| s.pending_count() > 0) {
             counts.moments += 1;
             for policy in
                 [LossPolicy::LoseAll, LossPolicy::Random(rng.next()), LossPolicy::Random(rng.next())]
             {
-                let candidates = driver.candidates(snapshot.mark(), false);
-                let disk = snapshot.crash(policy);
-                match caught(|| oracle::check_garbled(&disk, &setup, RECOVERY_LIFE, candidates)) {
-                    Ok(recovered) => {
-                        counts.crash_recoveries += recovered.recoveries;
-                        counts.doubtful += recovered.doubtful;
-                    }
-                    Err(what) => counts.violations.push(Violation {
-                        explorer: "garbled",
-                        workload: workload.name.clone(),
-                        seed: setup.seed,
-                        at: format!(
-                            "op {} ({}), {policy:?} of {:?}",
-                            snapshot.op(),
-                            snapshot.call(),
-                            snapshot.pending()
-                        ),
-                        what,
-                        transcript: driver.trace.clone(),
-                    }),
-                }
-                if counts.enough() {
+                let go_on = scene.recover(snapshot, policy, false, &mut counts, |disk, candidates| {
+                    oracle::check_garbled(disk, &setup, RECOVERY_LIFE, candidates)
+                });
+                if !go_on {
                     return counts;
                 }
             }
@@ -287,12 +226,7 @@ impl Explorer {
                 _ => LossPolicy::Random(rng.next()),
             };
             let candidates = driver.candidates(snapshot.mark(), policy == LossPolicy::KeepAll);
-            let mut path = vec![format!(
-                "op {} ({}), {policy:?} of {:?}",
-                snapshot.op(),
-                snapshot.call(),
-                snapshot.pending()
-            )];
+            let mut path = vec![place(snapshot, policy)];
             let disk = snapshot.crash(policy);
             if let Err(what) = self.descend(&disk, setup, 1, candidates, &mut path, &mut rng, &mut counts) {
                 counts.violations.push(Violation {
@@ -348,12 +282,7 @@ impl Explorer {
                 _ => &states[1..],
             };
             for policy in policies(snapshot.pending_count(), if depth == 1 { 4 } else { 2 }, rng) {
-                path.push(format!(
-                    "op {} ({}), {policy:?} of {:?}",
-                    snapshot.op(),
-                    snapshot.call(),
-                    snapshot.pending()
-                ));
+                path.push(place(snapshot, policy));
                 let next = snapshot.crash(policy);
                 self.descend(&next, setup, depth + 1, expected, path, rng, counts)?;
                 path.pop();
@@ -548,6 +477,56 @@ impl Explorer {
         });
         total.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A run that was photographed, and what a violation has to name of it.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    explorer: &'static str,
+    workload: &'a Workload,
+    setup: &'a Setup,
+    driver: &'a Driver,
+}
+
+impl Scene<'_> {
+    /// Checks what a crash at this moment leaves. False once enough is wrong. `process_only`: nothing written is lost.
+    fn recover(
+        &self,
+        snapshot: &sim::Snapshot,
+        policy: LossPolicy,
+        process_only: bool,
+        counts: &mut Counts,
+        check: impl FnOnce(&SimVfs, &[Model]) -> Result<Recovered, String>,
+    ) -> bool {
+        let candidates = self.driver.candidates(snapshot.mark(), process_only);
+        let disk = snapshot.crash(policy);
+        match caught(|| check(&disk, candidates)) {
+            Ok(recovered) => {
+                counts.crash_recoveries += recovered.recoveries;
+                counts.doubtful += recovered.doubtful;
+            }
+            Err(what) => counts.violations.push(Violation {
+                explorer: self.explorer,
+                workload: self.workload.name.clone(),
+                seed: self.setup.seed,
+                at: place(snapshot, policy),
+                what,
+                transcript: self.driver.trace.clone(),
+            }),
+        }
+        !counts.enough()
+    }
+}
+
+/// A crash, for people.
+fn place(snapshot: &sim::Snapshot, policy: LossPolicy) -> String {
+    format!(
+        "op {} ({:?} {}), {policy:?} of {:?}",
+        snapshot.op(),
+        snapshot.moment(),
+        snapshot.call(),
+        snapshot.pending()
+    )
 }
 
 /// What a call may fail with.
