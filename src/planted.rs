@@ -184,8 +184,8 @@ bugs! {
     ScrubSkipsRecords caught by "scrub::a_scrub_moves_what_lives_out_of_a_segment_with_a_rotten_description",
     /// A file that a backup links is used again for another life. Breaks: a backup stays what it was.
     LinkedFileReused caught by "backup::a_backup_stays_what_it_was_whatever_becomes_of_the_store",
-    /// A backup gets its checkpoint before its segments are durable. Breaks: a backup that can be opened is whole.
-    BackupNamedTooEarly caught by "backup::a_crash_at_any_call_of_a_backup_leaves_the_store_whole_and_no_half_copy_that_opens",
+    /// What a backup copies is not synced. Breaks: a backup is durable on return.
+    BackupNotSynced caught by "backup::a_backup_has_everything_that_was_acknowledged_and_is_durable_on_return",
     /// Zeros that a record has of itself are taken for a tear. Breaks: what may have been acknowledged is not dropped.
     OwnZerosTakenForTear caught by "lost_votes::a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn",
     /// The scrubber does not look at checkpoints. Breaks: there are two good ones.
