@@ -66,7 +66,7 @@ struct Places {
     by_region: HashMap<RegionId, usize, BuildHasherDefault<IdHasher>>,
 }
 
-const SEARCHED_MAX: usize = 16;
+const SEARCHED_MAX: usize = 64;
 
 impl Places {
     fn of(&mut self, region: RegionId, shadows: &[Shadow]) -> Option<usize> {
