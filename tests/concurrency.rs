@@ -773,3 +773,38 @@ fn a_listener_that_calls_upkeep_from_within_upkeep_is_refused_and_nothing_hangs(
         assert_eq!(late.kind(), ErrorKind::Closed);
     });
 }
+
+/// A thread that looked at a ticket whose batch another thread was at took the place of the ticket's own callback.
+#[test]
+fn without_threads_of_the_engine_a_callback_is_called_whoever_completes_its_batch() {
+    let vfs = SimVfs::new(88);
+    let engine = options(&vfs).background(Background::Manual).open("/db").unwrap();
+    in_time("the callback", move || {
+        for round in 0..50 {
+            vfs.block_syncs();
+            let writer = engine.clone();
+            let other = thread::spawn(move || {
+                writer.write(batch(&writer, 1, 1 + round, 10), Durability::Synced).unwrap();
+            });
+            // The other thread is in its sync; ours comes with the next one.
+            vfs.wait_for_syncs(1);
+            let (send, called) = channel();
+            let ticket = submit(&engine, 2, 1 + round);
+            let looker =
+                thread::spawn(move || ticket.on_complete(move |outcome| send.send(outcome).unwrap()));
+            thread::sleep(Duration::from_millis(1));
+            vfs.release_syncs();
+            looker.join().unwrap();
+            called.recv().unwrap().unwrap();
+            other.join().unwrap();
+        }
+        // From within a callback too.
+        let (send, called) = channel();
+        let inner = engine.clone();
+        submit(&engine, 3, 1).on_complete(move |outcome| {
+            outcome.unwrap();
+            submit(&inner, 3, 2).on_complete(move |outcome| send.send(outcome).unwrap());
+        });
+        called.recv().unwrap().unwrap();
+    });
+}

@@ -39,7 +39,10 @@ pub(super) struct Pending {
 #[derive(Default)]
 struct State {
     result: Option<Result<Lsn>>,
+    /// Whom the ticket's holder wants to be told.
     waiter: Waiter,
+    /// A thread that works for this batch, and sleeps while others do.
+    sleeper: Option<Thread>,
     promoted: bool,
 }
 
@@ -47,7 +50,6 @@ struct State {
 enum Waiter {
     #[default]
     None,
-    Thread(Thread),
     Waker(Waker),
     Callback(Callback),
 }
@@ -86,7 +88,7 @@ impl Pending {
         if s.result.is_some() {
             return false;
         }
-        s.waiter = Waiter::Thread(thread::current());
+        s.sleeper = Some(thread::current());
         s.promoted = false;
         true
     }
@@ -99,8 +101,8 @@ impl Pending {
     /// Wakes the thread that sleeps for this batch, if one does, to take over the work.
     pub(super) fn promote(&self) -> bool {
         let mut s = self.state();
-        match (&s.result, &s.waiter) {
-            (None, Waiter::Thread(thread)) => {
+        match (&s.result, &s.sleeper) {
+            (None, Some(thread)) => {
                 let thread = thread.clone();
                 s.promoted = true;
                 drop(s);
@@ -118,12 +120,13 @@ impl Pending {
             return;
         }
         s.result = Some(result.clone());
-        let waiter = std::mem::take(&mut s.waiter);
+        let (waiter, sleeper) = (std::mem::take(&mut s.waiter), s.sleeper.take());
         drop(s);
+        if let Some(thread) = sleeper.filter(|_| !(planted(Bug::WaitersNotWoken) && result.is_err())) {
+            thread.unpark();
+        }
         match waiter {
             Waiter::None => {}
-            Waiter::Thread(_) if planted(Bug::WaitersNotWoken) && result.is_err() => {}
-            Waiter::Thread(thread) => thread.unpark(),
             Waiter::Waker(waker) => waker.wake(),
             Waiter::Callback(f) => f(result),
         }
