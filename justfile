@@ -8,6 +8,10 @@ ci:
 bench *ARGS:
     cargo run --release --features cli -- bench {{ARGS}}
 
+# Raftwood beside other engines, a few seconds a row; writes docs/benchmarks.
+peers *ARGS:
+    cargo run --release --manifest-path benches/peers/Cargo.toml -- report --quick {{ARGS}}
+
 # All tests.
 test:
     cargo test --all-features

@@ -99,12 +99,34 @@ fn reopens(c: &mut Criterion) {
     });
 }
 
+/// What an open costs that has many regions to learn of, each with little.
+fn reopens_of_many_regions(c: &mut Criterion) {
+    const REGIONS: u64 = 20_000;
+    let dir = tempfile::tempdir_in(".").expect("a directory here");
+    let engine = open(dir.path());
+    for some in (0..REGIONS).step_by(100) {
+        let mut batch = engine.batch();
+        for r in some..some + 100 {
+            let mut region = batch.region(RegionId(r));
+            region.append([(EntryId::new(1, 1), &ENTRY[..100])]).expect("it fits");
+            region.set_hard_state(&ENTRY[..24]).expect("it fits");
+        }
+        engine.write(batch, Durability::Written).expect("it is written");
+    }
+    engine.close().expect("it closes");
+    drop(engine);
+    let mut group = c.benchmark_group("open, 20,000 regions");
+    group.throughput(Throughput::Elements(REGIONS));
+    group.bench_function("after close", |b| b.iter_with_large_drop(|| open(dir.path())));
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2));
-    targets = writes, reads, reopens
+    targets = writes, reads, reopens, reopens_of_many_regions
 }
 criterion_main!(benches);

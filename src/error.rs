@@ -3,6 +3,7 @@
 use crate::types::RegionId;
 use std::fmt;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub enum ErrorKind {
     TermRegression,
     /// A limit of [`limits`](crate::limits) is exceeded; the message names it.
     TooLarge,
-    /// The call makes no sense as it stands; nothing was changed.
+    /// The call is inconsistent as it stands; nothing was changed.
     InvalidArgument,
     /// A listener refused the rollback; nothing was written.
     Refused,
@@ -36,13 +37,13 @@ pub enum ErrorKind {
     NoSpace,
     /// Bytes that were acknowledged are wrong or missing.
     Damaged,
-    /// The operating system or the device reported an error.
+    /// The operating system or the device reported an error, which says nothing of the bytes: the call may be tried again.
     Io,
-    /// An earlier I/O error stopped all writing; the message carries that first cause.
+    /// An I/O error stopped all writing; it is the [`source`](std::error::Error::source).
     Poisoned,
     /// The engine was closed.
     Closed,
-    /// Another process, or another engine of this one, has the directory open.
+    /// Another process, or another engine of this one, has the directory open (or, for a look at it, keeps it too busy).
     Locked,
     /// A newer format, an unknown flag, or something this platform cannot do.
     Unsupported,
@@ -50,7 +51,8 @@ pub enum ErrorKind {
 
 /// The error of every operation.
 ///
-/// It is cheap to clone: one first I/O error is told to every waiter.
+/// It is cheap to clone: one first I/O error is delivered to every waiter. What is displayed does not repeat the
+/// [`source`](std::error::Error::source): a program that shows it to people shows the chain of sources too, as `{:?}` does.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -58,6 +60,8 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     region: Option<RegionId>,
+    entries: Option<(u64, u64)>,
+    is_suspect: bool,
     path: Option<PathBuf>,
     offset: Option<u64>,
     source: Option<BoxError>,
@@ -74,6 +78,18 @@ impl Error {
         self.0.region
     }
 
+    /// The indexes of the entries that the error is about, if it is about any: those that cannot be read, that are gone, or
+    /// that were refused.
+    pub fn entries(&self) -> Option<RangeInclusive<u64>> {
+        self.0.entries.map(|(first, last)| first..=last)
+    }
+
+    /// Of [`Damaged`](ErrorKind::Damaged): whether nothing says that the bytes were ever acknowledged. They stand at the end of
+    /// the log, and may be what a crash left of a batch. See [`Health::Suspect`](crate::Health::Suspect).
+    pub fn is_suspect(&self) -> bool {
+        self.0.is_suspect
+    }
+
     /// The file that the error is about, if it is about one.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
@@ -84,11 +100,26 @@ impl Error {
         self.0.offset
     }
 
-    /// Whether the same call may succeed later without anything else being repaired.
+    /// Whether the same call, as it was, may succeed later although this program repairs nothing:
+    ///
+    /// | kind         | once                                                      |
+    /// |--------------|-----------------------------------------------------------|
+    /// | `WouldBlock` | tickets have completed, or the next segment is prepared   |
+    /// | `NoSpace`    | a purge, or somebody else, has given space back           |
+    /// | `Refused`    | the listener that refused agrees: it is asked again       |
+    /// | `Locked`     | the other engine is closed                                |
+    /// | `Io`         | the device or the operating system is well again          |
+    ///
+    /// Not `Poisoned`: the I/O error that is its source was met while the log was written, and only opening the store again
+    /// ends that.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::WouldBlock | ErrorKind::NoSpace | ErrorKind::Refused | ErrorKind::Locked
+            ErrorKind::WouldBlock
+                | ErrorKind::NoSpace
+                | ErrorKind::Refused
+                | ErrorKind::Locked
+                | ErrorKind::Io
         )
     }
 
@@ -97,6 +128,8 @@ impl Error {
             kind,
             message: message.into(),
             region: None,
+            entries: None,
+            is_suspect: false,
             path: None,
             offset: None,
             source: None,
@@ -113,7 +146,20 @@ impl Error {
             ErrorKind::NoSpace => "; free space or call purge(), then try again",
             _ => "",
         };
-        Error::new(kind, format!("{doing} failed: {source}{advice}")).at(path, None).caused_by(source)
+        Error::new(kind, format!("{doing} failed{advice}")).at(path, None).caused_by(source)
+    }
+
+    pub(crate) fn closed() -> Error {
+        Error::new(ErrorKind::Closed, "the engine is closed")
+    }
+
+    /// The engine was opened by another process than the one that asks.
+    pub(crate) fn forked() -> Error {
+        Error::new(
+            ErrorKind::Closed,
+            "the engine belongs to the process that opened it, and a fork does not take it along: \
+             open it in the process that uses it",
+        )
     }
 
     pub(crate) fn damaged(message: impl Into<String>) -> Error {
@@ -128,19 +174,24 @@ impl Error {
         self.edit(|e| e.region = Some(region))
     }
 
-    /// Names the entry that could not be read, where the message does not yet.
+    /// The entries that the message speaks of.
+    pub(crate) fn naming(self, entries: RangeInclusive<u64>) -> Error {
+        self.edit(|e| e.entries = Some(entries.into_inner()))
+    }
+
+    /// Names the entry that could not be read, where nothing did yet.
     pub(crate) fn of_entry(self, region: RegionId, index: u64) -> Error {
         self.edit(|e| {
             e.region = Some(region);
-            if !e.message.contains(&format!("entry {index} ")) {
+            if e.entries.replace((index, index)).is_none() {
                 e.message = format!("entry {index} cannot be read: {}", e.message);
             }
         })
     }
 
-    /// The same error with a message that knows more.
-    pub(crate) fn reworded(self, message: String) -> Error {
-        self.edit(|e| e.message = message)
+    /// Nothing says whether the bytes were acknowledged.
+    pub(crate) fn suspect(self) -> Error {
+        self.edit(|e| e.is_suspect = true)
     }
 
     pub(crate) fn at(self, path: &Path, offset: Option<u64>) -> Error {
@@ -180,7 +231,13 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {self}", self.0.kind)
+        write!(f, "{:?}: {self}", self.0.kind)?;
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) mod sync;
 pub mod torture;
 pub(crate) mod types;
 pub mod vfs;
+mod watch;
 
 pub use commit::Ticket;
 pub use engine::batch::{RegionBatch, WriteBatch};
@@ -42,8 +43,8 @@ pub use engine::options::{Background, Compression, Options, Pool, Purge, ReadMod
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
 pub use engine::region::Region;
 pub use engine::report::{
-    BackupReport, CheckReport, HardStateHealth, Health, Lookup, OpenReport, OpenTimes, Pin, PurgeReport,
-    RegionStats, ScrubOptions, ScrubReport, Stats,
+    BackupReport, CheckReport, HardStateHealth, Health, Lookup, Loss, OpenReport, OpenTimes, Pin,
+    PurgeReport, RegionStats, ScrubOptions, ScrubReport, Stats,
 };
 pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};

@@ -8,6 +8,8 @@
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $name:ident caught by $catcher:literal,)+) => {
         /// A mistake that can be planted.
+        #[cfg_attr(not(feature = "openraft-010"), allow(dead_code, reason = "an adapter's mistakes are built with it"))]
+        #[cfg_attr(not(feature = "raft-rs"), allow(dead_code, reason = "some are made by the adapters alone"))]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub(crate) enum Bug {
             $($(#[doc = $what])+ $name,)+
@@ -36,14 +38,36 @@ bugs! {
     GateLeftOpen caught by "crash::after_an_error_nothing_is_acknowledged_and_nothing_durable_is_lost",
     /// Threads that wait are not woken by an error. Breaks: nothing hangs.
     WaitersNotWoken caught by "concurrency::poison_wakes_everybody_with_the_first_cause",
+    /// The threads of a group that is settled are not woken. Breaks: nothing hangs.
+    GroupNotWoken caught by "concurrency::whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others",
+    /// What waits for the next sync is not written while the one under way hangs. Breaks: a kill costs a millisecond at most.
+    DeferredForLong caught by "concurrency::groups::what_waits_for_the_next_sync_is_written_while_the_one_under_way_hangs",
+    /// What is written by the end of a sync counts as synced. Breaks: nothing is called durable that is not.
+    SyncCoversLaterWrites caught by "concurrency::groups::a_sync_covers_nothing_that_was_written_after_it_began",
+    /// What has only to be written waits for the sync under way. Breaks: what is to be written is not kept back.
+    WrittenDeferred caught by "concurrency::groups::what_is_only_to_be_written_is_not_kept_back_by_a_sync",
     /// Whoever is done with its own batch leaves without waking the next one. Breaks: nothing hangs.
     WorkNotHandedOn caught by "concurrency::whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others",
+    /// A callback that panics takes those after it along. Breaks: nothing hangs.
+    PanicEndsDelivery caught by "callbacks::a_callback_that_panics_ends_itself_and_nothing_else",
+    /// A sleep for a rate lasts a second at most. Breaks: a rate is kept.
+    RateNotKept caught by "lib::purge::pace::tests::a_rate_is_kept_whatever_the_size_of_a_piece",
+    /// The cleaner copies with the turn of upkeep in its hands. Breaks: nothing waits for a slow copy.
+    CopiesInUpkeep caught by "scrub::a_slow_cleaner_holds_up_neither_a_purge_nor_a_checkpoint_nor_a_close",
+    /// What upkeep does with the disk is not watched. Breaks: a disk that hangs is noticed.
+    UpkeepNotWatched caught by "callbacks::a_disk_that_hangs_is_told_of_whoever_waits_for_it_and_so_is_the_end",
+    /// A digest reads the log piece by piece as it is by then. Breaks: a digest is of one moment.
+    DigestOfManyMoments caught by "concurrency::a_digest_is_of_one_moment",
+    /// A batch that another engine made is accepted. Breaks: what was checked while a batch was built holds.
+    ForeignBatchTaken caught by "refused::a_batch_of_another_engine_is_refused",
+    /// A batch that returns to a region is applied section by section. Breaks: a reader sees the whole of a batch or nothing.
+    BatchAppliedInParts caught by "concurrency::a_batch_that_returns_to_a_region_is_seen_whole_or_not_at_all",
     /// Tickets that are due together complete last first. Breaks: tickets complete in order.
     TicketsOutOfOrder caught by "concurrency::tickets_complete_in_the_order_of_their_positions",
     /// Records say that what was only accepted is durable. Breaks: torn is not damaged.
     WatermarkTooFar caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// Records never say that anything of this life is durable. Breaks: what was acknowledged is proven so.
-    WatermarkStuck caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
+    WatermarkStuck caught by "accept_loss::damage_below_the_watermark_is_refused_and_given_up_only_when_told_so",
     /// While recovery copies the tail, the copy's own records count as proof that it is complete. Breaks: a
     /// crash inside recovery loses nothing.
     WatermarkInsideTheCopy caught by "torn_copy::a_copy_that_is_synced_half_way_does_not_count_as_complete",
@@ -51,6 +75,28 @@ bugs! {
     CopyNotSealed caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
     /// A segment counts as written to its end after its first write. Breaks: accepted entries can be read.
     WrittenTooFar caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
+    /// Zeros are written into a segment that records are written to. Breaks: what was written stays.
+    ZerosOverRecords caught by "lib::segment::fill::tests::no_zero_is_written_once_the_segment_is_claimed",
+    /// Segments are filled although a sync covers much. Breaks: what is written twice saves more than it costs.
+    FilledForNothing caught by "concurrency::segments_are_filled_only_where_a_sync_covers_little",
+    /// The pool keeps three files however many are used. Breaks: in the steady state no file is made.
+    PoolOfThree caught by "store_files::a_store_in_its_steady_state_makes_no_files",
+    /// Two threads prepare segments at once, which become ready out of order. Breaks: the log never goes back.
+    TwoPrepareAtOnce caught by "concurrency::positions_rise_while_others_tick",
+    /// Handles of a closed engine still make, name and remove files. Breaks: a closed engine touches nothing.
+    ClosedEngineWorks caught by "closing::every_call_that_could_change_something_says_that_the_engine_is_closed",
+    /// A second close does not wait for the first. Breaks: what close says is so.
+    SecondCloseDoesNotWait caught by "closing::a_second_close_waits_for_the_first_and_says_what_it_came_to",
+    /// A thread waits for its turn of upkeep while the engine is being closed by a listener of the one that has it. Breaks: nothing hangs.
+    TurnAwaitedInClose caught by "closing::a_close_by_a_listener_of_a_purge_does_not_wait_for_threads_that_wait_for_the_purge",
+    /// A base counts as durable when it is accepted. Breaks: nothing is called durable that is not.
+    BaseDurableAtOnce caught by "closing::nothing_is_called_durable_ahead_of_the_device",
+    /// A close writes its checkpoint and leaves the last segment without a footer. Breaks: a closed store has nothing to replay.
+    CloseLeavesUnsealed caught by "closing::a_closed_store_has_nothing_to_replay_and_a_lost_sector_takes_what_was_in_it",
+    /// Segments of killed runs wait for checkpoints that are never due. Breaks: restarts leave nothing behind.
+    KilledRunsPileUp caught by "reopening::killed_runs_leave_no_more_than_the_live_data_needs",
+    /// A full disk of a copy-on-write file system stops an open for good. Breaks: a full store opens.
+    FullDiskPoisonsOpen caught by "reopening::a_full_disk_that_fails_writes_over_old_blocks_does_not_keep_a_store_from_opening",
     /// The bound on bytes in flight is not looked at. Breaks: memory is bounded.
     InFlightUnbounded caught by "concurrency::beyond_the_bound_on_bytes_in_flight_a_batch_waits_or_comes_back",
     /// An append that finds no space stops all writing. Breaks: a full disk fails that append alone.
@@ -91,12 +137,37 @@ bugs! {
     ColdNotSynced caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// A recycled file says that it has no life before. Breaks: torn is not damaged.
     FormerLifeForgotten caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
+    /// A whole but stale copy of a segment's header is believed, though the other one fits the file. Breaks: one lost block costs what
+    /// it held.
+    StaleHeaderBelieved caught by "checkpoints::a_stale_copy_of_a_segments_header_gives_way_to_the_one_that_fits",
+    /// A store whose mark is gone opens as if nothing were missing. Breaks: nothing acknowledged is lost without a word.
+    MissingMarkUnheeded caught by "marks::a_killed_store_without_its_mark_is_refused_and_a_closed_one_is_not",
+    /// What stood before a gap of the log is answered again. Breaks: what was taken back stays away.
+    GapNotFenced caught by "accept_loss::what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost",
+    /// What follows a write that stopped within a sector is written without a sync of that sector. Breaks: a crash alone is no alarm.
+    SectorLeftInHalves caught by "lib::vfs::io::tests::a_crash_leaves_no_sector_in_halves_with_something_after_it",
     /// A write that took some of the bytes counts as complete. Breaks: short writes are resumed.
     ShortWriteIsWhole caught by "lib::vfs::io::tests::short_and_interrupted_writes_are_resumed_exactly",
     /// An interrupted write is an error. Breaks: interruptions are survived.
     InterruptedIsFatal caught by "lib::vfs::io::tests::short_and_interrupted_writes_are_resumed_exactly",
     /// Two processes may open one store. Breaks: the lock.
     LockNotTaken caught by "two_processes::a_second_process_is_locked_out_before_it_creates_anything",
+    /// A file is named by the path of its directory. Breaks: an engine stays in its directory.
+    PathLookedUpAgain caught by "store_files::an_engine_stays_in_its_directory_whatever_becomes_of_the_path",
+    /// A store on a full disk does not open while its directory cannot be synced. Breaks: a full disk loses nothing.
+    FullDiskKeepsClosed caught by "restarts::no_space_and_a_read_only_disk_at_any_call_of_open_recovery_and_close_lose_nothing",
+    /// A free file becomes a log although the device cannot read it. Breaks: one fault costs what it hit.
+    BadFreeFileUsed caught by "store_files::a_free_file_that_the_device_cannot_read_is_dropped_before_it_is_a_log",
+    /// What is removed or replaced may be a link or a directory. Breaks: nothing of others is touched.
+    LinkRemoved caught by "lib::vfs::os::tests::links_fifos_and_directories_are_never_opened_removed_or_replaced",
+    /// An engine works on in a fork of its process. Breaks: one engine a store.
+    ForkGoesOn caught by "store_files::an_engine_in_a_fork_answers_closed_and_its_drop_changes_nothing",
+    /// A fork that drops its copy of an engine unlocks the parent's store. Breaks: one engine a store.
+    ForkUnlocks caught by "store_files::an_engine_in_a_fork_answers_closed_and_its_drop_changes_nothing",
+    /// Nobody looks whether the files still have their names. Breaks: acked means durable.
+    NamesNotWatched caught by "store_files::a_log_that_loses_its_name_stops_the_engine_within_a_second",
+    /// The directory is not locked, only the file in it. Breaks: one engine a store, also when `LOCK` was removed.
+    DirectoryNotLocked caught by "store_files::a_lock_file_that_was_removed_lets_nobody_in",
     /// Checksums do not cover the segment's number. Breaks: bytes of another file never verify.
     SegmentLeftOut caught by "lib::format::file_header::tests::each_part_of_the_identity_changes_the_seed",
     /// Checksums do not cover the salt. Breaks: bytes of a former life never verify.
@@ -106,7 +177,7 @@ bugs! {
     /// A store with unknown flags is opened. Breaks: it is refused without writing a byte.
     UnknownFlagsRead caught by "golden::newer_version_or_unknown_flag_is_refused_without_writing_a_byte",
     /// The second copy of a segment's header is not looked at. Breaks: one rotten sector takes no segment.
-    SecondHeaderIgnored caught by "lib::format::file_header::tests::one_rotten_sector_does_not_take_the_segment",
+    SecondHeaderIgnored caught by "lib::format::file_header::tests::one_rotten_block_does_not_take_the_segment",
     /// A record that was written for another place is taken. Breaks: misdirected writes are found.
     PositionNotChecked caught by "lib::format::record::tests::record_of_another_life_or_place_is_refused",
     /// The checksum of a record's header is not looked at. Breaks: torn batches are dropped whole.
@@ -122,6 +193,8 @@ bugs! {
     CountNotBounded caught by "lib::codec::reader::tests::count_beyond_the_bytes_left_is_refused",
     /// A destroyed region comes back at replay. Breaks: destroyed stays destroyed.
     DestroyLost caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
+    /// A purge forgets no region that was destroyed. Breaks: memory is bounded by what there is.
+    DestroyedKept caught by "heap::what_was_destroyed_leaves_the_heap_with_the_next_purge",
     /// A reset is replayed as a compaction. Breaks: old log or new log, never a mix.
     ResetReplayedAsCompaction caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// A truncation is not replayed. Breaks: discarded entries never come back.
@@ -144,6 +217,10 @@ bugs! {
     CopyOverNewerEntries caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// What lies behind the cleaner's copy in the same run is dropped. Breaks: the cleaner loses nothing.
     CleanerDropsTheRest caught by "damage::the_cleaner_leaves_a_damaged_entry_where_it_is_and_loses_nothing",
+    /// Upkeep reads footers and compressed blocks through their mappings. Breaks: a bad sector ends no process.
+    UpkeepReadsMapping caught by "two_processes::upkeep_of_files_that_cannot_be_read_through_their_mapping_goes_on",
+    /// A sealed segment keeps its descriptor. Breaks: the number of segments is not limited by that of descriptors.
+    DescriptorPerSegment caught by "two_processes::a_small_limit_of_descriptors_is_enough_for_any_number_of_segments",
     /// The cleaner gives a rotten entry a new checksum. Breaks: checksums are for life.
     CleanerLaundersRot caught by "damage::the_cleaner_leaves_a_damaged_entry_where_it_is_and_loses_nothing",
     /// An installed copy is answered for before its record is durable. Breaks: a repair is durable on return.
@@ -152,6 +229,24 @@ bugs! {
     PredecessorNotChecked caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// What a former recovery cut off counts again. Breaks: torn batches never come back.
     TailNotCutOff caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
+    /// What follows an end of the log vouches for it, though nothing of it is known durable. Breaks: damage is never
+    /// taken for a tear.
+    UnfinishedCopyBelieved caught by "torn_copy::an_unfinished_copy_does_not_vouch_for_its_original",
+    /// Recovery does not say which records it is about to copy. Breaks: rot of a record that was read whole is never taken for a
+    /// tear.
+    CopyNotAnnounced caught by "torn_copy::rot_of_an_announced_record_is_never_taken_for_a_tear",
+    /// What an unfinished copy announces is not looked at. Breaks: rot of a record that was read whole is never taken for a tear.
+    AnnouncementUnheeded caught by "torn_copy::rot_of_an_announced_record_is_never_taken_for_a_tear",
+    /// The mark says that the copy of the tail is whole before it is. Breaks: a crash inside recovery loses nothing.
+    MarkBeforeSync caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
+    /// The mark is not synced before what it proves is relied on. Breaks: the original is given back only once its copy is proved.
+    MarkNotSynced caught by "marks::a_crash_while_a_store_is_made_leaves_none_or_one_with_a_mark",
+    /// What the mark says is not looked at. Breaks: what was acknowledged is never missed without a word.
+    MarkNotBelieved caught by "marks::the_last_sector_of_an_idle_log_is_missed",
+    /// Without a checkpoint the regions are rebuilt from a log with gaps. Breaks: what was rolled back or destroyed never returns.
+    GapAcceptedAtRebuild caught by "accept_loss::what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost",
+    /// The files that tell of an unclean end go without a checkpoint that tells it. Breaks: a run that was killed is known for one.
+    UncleanEndForgotten caught by "marks::a_run_of_which_nothing_but_a_name_is_left_ended_uncleanly",
     /// A copy of the tail that was never finished cuts off the original. Breaks: a crash inside recovery loses
     /// nothing.
     TornCopyBelieved caught by "torn_copy::torn_copy_of_an_acknowledged_tail_takes_nothing_with_it",
@@ -167,7 +262,7 @@ bugs! {
     UnknownFileRemoved caught by "refused::what_is_not_ours_in_the_directory_is_left_alone",
     /// A checkpoint gets its name before the log it tells of is durable. Breaks: a checkpoint knows nothing
     /// that a crash could undo.
-    CheckpointBeforeLogSync caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
+    CheckpointBeforeLogSync caught by "model::any_history_reads_back_as_the_model_says_and_survives_any_crash",
     /// A checkpoint gets its name before its bytes are durable. Breaks: a name stands for a valid file.
     CheckpointNotSynced caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// Only the newest checkpoint is kept. Breaks: the newest may rot.
@@ -189,11 +284,16 @@ bugs! {
     /// Zeros that a record has of itself are taken for a tear. Breaks: what may have been acknowledged is not dropped.
     OwnZerosTakenForTear caught by "lost_votes::a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn",
     /// The scrubber does not look at checkpoints. Breaks: there are two good ones.
-    ScrubSkipsCheckpoints caught by "scrub::a_rotten_checkpoint_is_replaced_by_two",
+    ScrubSkipsCheckpoints caught by "scrub::a_rotten_checkpoint_is_replaced_by_good_ones",
     /// A checkpoint leaves out which entries are suspect. Breaks: what may have been acknowledged stays in doubt.
     SuspectForgotten caught by "suspects::a_wrong_entry_of_the_last_group_is_kept_and_suspect_in_this_life_and_in_later_ones",
     /// What was suspect is called damaged. Breaks: damage is what was acknowledged for certain.
     SuspectCalledDamaged caught by "suspects::a_wrong_entry_of_the_last_group_is_kept_and_suspect_in_this_life_and_in_later_ones",
+    /// A vote that is older than an unclean end of the store is answered as committed. Breaks: a leader that lost its
+    /// tail does not lead on.
+    OldLeaderBelieved caught by "openraft_cluster::cluster_010::a_leader_that_a_power_cut_robbed_of_its_tail_does_not_lead_on",
+    /// An entry is not read back before it is appended. Breaks: what is acknowledged can be read.
+    UnreadableAppended caught by "openraft_010::stored::a_command_that_cannot_be_read_back_is_refused_and_the_group_lives_on",
     /// Loss that was accepted costs no hard state. Breaks: a vote never goes back unnoticed.
     LossNotSaid caught by "accept_loss::damage_below_the_watermark_is_refused_and_given_up_only_when_told_so",
     /// Proven damage ends the log also when nobody accepted the loss. Breaks: damage is never truncated.
@@ -210,8 +310,25 @@ bugs! {
     DigestWithoutTerm caught by "damage::the_digest_covers_each_bit_of_payloads_and_terms",
     /// The digest of a range covers lengths and no bytes. Breaks: replicas that differ are told apart.
     DigestWithoutBytes caught by "damage::the_digest_covers_each_bit_of_payloads_and_terms",
+    /// A compressed block goes on into the next region. Breaks: a flipped bit costs no other region anything.
+    BlockAcrossRegions caught by "damage::a_flipped_bit_in_a_compressed_batch_costs_one_region",
+    /// A reader beside an engine does not look again when names changed. Breaks: a store that is purged is not damaged.
+    ReaderLooksOnce caught by "two_processes::a_reader_beside_a_purge_is_never_told_of_damage",
+    /// A check beside an engine judges the batch that is being written. Breaks: what was not acknowledged is not damaged.
+    BatchInFlightCalledDamage caught by "two_processes::a_check_beside_an_engine_judges_what_was_durable_and_nothing_else",
+    /// A header that the device cannot read is damage. Breaks: an I/O error is worth a retry.
+    UnreadIsDamaged caught by "io_errors::what_the_device_refuses_once_is_read_and_for_good_is_an_io_error",
     /// Open relies on names that may not be durable. Breaks: a crash inside recovery loses nothing.
     DirectoryNotSyncedAtOpen caught by "kill_then_cut::a_power_cut_while_a_killed_store_is_opened_loses_nothing",
+    /// The log of a bootstrapped region begins at index 1. Breaks: a replica that joins gets the configuration.
+    LogFromIndexOne caught by "raft_rs::joining::a_replica_that_joins_gets_a_snapshot_and_commits_nothing_alone",
+    /// A log that begins at index 1 is taken into a region without a configuration. Breaks: a replica that joins gets the
+    /// configuration.
+    LogWithoutConfiguration caught by "raft_rs::joining::a_log_from_index_one_is_refused_where_nothing_says_its_configuration",
+    /// What was persisted is told without the tag of its replica. Breaks: a replica speaks for itself alone.
+    PersistedWithoutTag caught by "raft_rs::returning::what_was_persisted_for_a_destroyed_replica_releases_no_vote_of_the_next_one",
+    /// What one replica's reads fetched is handed to the next one. Breaks: a replica speaks for itself alone.
+    FetchedForAnother caught by "raft_rs::returning::what_was_fetched_for_a_destroyed_replica_is_not_sent_by_the_next_one",
 }
 
 /// Whether the engine makes this mistake.

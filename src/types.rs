@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use std::fmt;
+use std::hash::Hasher;
 
 /// One Raft group. Any `u64` is a legal id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -13,12 +14,35 @@ impl fmt::Display for RegionId {
     }
 }
 
+/// Spreads ids that are often consecutive. Not keyed: ids come from the application, not from its clients.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        let mixed = u128::from(self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
+        self.0 = (mixed >> 64) as u64 ^ mixed as u64;
+    }
+}
+
 /// A position in the log, totally ordered over all regions.
 ///
 /// It names a segment and an offset in it, so a position leads to its bytes without a table. What a write returns
-/// is the position just behind its batch: the batch is durable once [`durable_lsn`](crate::Engine::durable_lsn)
-/// has reached it. Positions are meaningful within one life of the engine; a restart may write accepted but
-/// unacknowledged batches anew, at later positions.
+/// is the position one past its batch: the batch is durable once [`durable_lsn`](crate::Engine::durable_lsn)
+/// has reached it. Positions are meaningful within one run of the engine; a restart may rewrite accepted but
+/// unacknowledged batches, at later positions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(u64);
 
@@ -133,7 +157,8 @@ pub enum Durability {
     Synced,
 }
 
-/// Bounds one read of [`entries`](crate::Region::entries). A read returns at least one entry if there is any.
+/// Bounds one read of [`entries`](crate::Region::entries). A read returns at least one entry if there is any, whatever the
+/// bounds: a limit of 0 bytes or 0 entries gives one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadLimit {
     pub(crate) bytes: u64,
@@ -145,12 +170,12 @@ impl ReadLimit {
     /// No bound: the whole range at once.
     pub const NONE: ReadLimit = ReadLimit { bytes: u64::MAX, entries: u64::MAX, overhead: 0 };
 
-    /// At most `bytes` of payload.
+    /// At most `bytes` of payload, but one entry if there is any.
     pub const fn bytes(bytes: u64) -> ReadLimit {
         ReadLimit { bytes, ..ReadLimit::NONE }
     }
 
-    /// At most `entries` entries.
+    /// At most `entries` entries, but one if there is any.
     pub const fn entries(entries: u64) -> ReadLimit {
         ReadLimit { entries, ..ReadLimit::NONE }
     }
@@ -177,8 +202,9 @@ pub struct LogState {
     pub first: u64,
     /// The index of the last live entry. When there is none: the base's index, or 0.
     pub last: u64,
-    /// The term of `last`; 0 when neither an entry nor a base says.
-    pub last_term: u64,
+    /// The term of `last`; 0 when the log holds no entry and nothing was compacted. `None` when the segment's index, which
+    /// knows it, cannot be read: [`Region::term`](crate::Region::term) of `last` says why.
+    pub last_term: Option<u64>,
     /// The highest index such that it and all before it are known to be on the device.
     pub durable: u64,
 }

@@ -200,7 +200,11 @@ fn a_segment_of_the_replay_that_is_missing_cut_or_foreign_ends_the_log_when_told
     let logs = logs(&whole.vfs);
     // Another life: another store.
     let other = SimVfs::new(1);
-    drop(options(&other, 900).open(DIR).unwrap());
+    let engine = options(&other, 900).open(DIR).unwrap();
+    let mut batch = engine.batch();
+    batch.region(RegionId(1)).set_hard_state(b"of another store").unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    drop(engine);
     let foreign = other.read_file("/db/0000000001.log").unwrap();
     let mut refused = 0;
     for path in &logs {
@@ -265,7 +269,7 @@ fn entries_that_a_checkpoint_knows_from_behind_the_end_are_named_and_truncated()
         w.write(&engine, 1..=REGIONS);
         *back.lock().unwrap() = Some(w);
     })));
-    engine.close().unwrap();
+    engine.backup("/copy").unwrap();
     vfs.set_hook(None);
     assert!(done.lock().unwrap().is_some());
     vfs.settle();
@@ -277,7 +281,7 @@ fn entries_that_a_checkpoint_knows_from_behind_the_end_are_named_and_truncated()
     );
     let engine = open(&vfs, TailPolicy::AcceptLoss).unwrap();
     let report = engine.open_report();
-    let named = report.damage.iter().filter(|e| e.to_string().contains("are gone with the end of the log"));
+    let named = report.damage.iter().filter(|e| e.entries().is_some());
     assert_eq!(named.count() as u64, REGIONS, "{report:?}");
     let check = |engine: &Engine| {
         assert_eq!(engine.regions().len() as u64, REGIONS);
@@ -291,4 +295,94 @@ fn entries_that_a_checkpoint_knows_from_behind_the_end_are_named_and_truncated()
     engine.close().unwrap();
     drop(engine);
     check(&open(&vfs, TailPolicy::Prove).unwrap());
+}
+
+/// Entry `index` of this term, a vote of its own, and filling, so that a segment ends soon.
+fn step(engine: &Engine, region: u64, index: u64, term: u64) {
+    let mut batch = engine.batch();
+    let payload = format!("{region}:{index} of term {term}");
+    batch.region(RegionId(region)).append([(EntryId::new(term, index), payload.as_bytes())]).unwrap();
+    batch.region(RegionId(region)).set_hard_state(format!("vote {term}").as_bytes()).unwrap();
+    batch.region(RegionId(9)).reset(EntryId::new(term, term * 10)).unwrap();
+    batch.region(RegionId(9)).append([(EntryId::new(term, term * 10 + 1), &vec![7; 20 << 10][..])]).unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    engine.tick().unwrap();
+}
+
+/// All checkpoints were lost, and with them a segment amidst the log: its entries had replaced others, it had destroyed a region, and
+/// voted. A replay of the rest brings all of that back, so the store was refused, whatever was accepted.
+#[test]
+fn what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost() {
+    let vfs = SimVfs::new(51);
+    let engine = options(&vfs, 1).open(DIR).unwrap();
+    // The first segment: three regions, all of term 1.
+    let mut batch = engine.batch();
+    for id in 1..=3 {
+        let entries = [1, 2].map(|index| (EntryId::new(1, index), &b"of term 1"[..]));
+        batch.region(RegionId(id)).append(entries).unwrap().set_hard_state(b"vote 1").unwrap();
+    }
+    engine.write(batch, Durability::Synced).unwrap();
+    step(&engine, 4, 1, 1);
+    let first = logs(&vfs)[0].clone();
+    // Then: region 1 replaces its first entry, region 2 is destroyed, all vote; region 3 goes on.
+    for term in 2..=9 {
+        step(&engine, 1, 1, term);
+        let mut batch = engine.batch();
+        batch.region(RegionId(2)).destroy();
+        engine.write(batch, Durability::Synced).unwrap();
+        step(&engine, 4, term, term);
+    }
+    stores::kill(&vfs, engine);
+    vfs.settle();
+    let logs = logs(&vfs);
+    assert!(logs.len() > 5 && logs[0] == first);
+    for (path, _) in vfs.list().iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "ckpt")) {
+        vfs.remove_file(path).unwrap();
+    }
+    for gone in 1..logs.len() - 2 {
+        let harmed = vfs.crash(LossPolicy::KeepAll);
+        // All but the first segment and the last ones, of which the very last was only prepared.
+        for log in &logs[1..=gone] {
+            harmed.remove_file(log).unwrap();
+            drop(harmed.remove_file(log.with_extension("foot")));
+        }
+        let refused = open(&harmed, TailPolicy::Prove).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Damaged, "without {gone}: {refused}");
+        let engine = open(&harmed, TailPolicy::AcceptLoss).unwrap();
+        let look = |engine: &Engine| {
+            for id in engine.regions() {
+                let region = engine.region(id);
+                let lost =
+                    matches!(region.health(), Health::Damaged { hard_state: HardStateHealth::Lost, .. });
+                assert!(lost && region.hard_state_or_lost().is_err(), "without {gone}: region {id}");
+            }
+            for id in 1..=3 {
+                for index in 1..=2 {
+                    let Ok(entry) = engine.region(RegionId(id)).entry(index) else { continue };
+                    assert!(entry.id.term > 1, "without {gone}: region {id} answers {:?}", entry.id);
+                }
+            }
+            // What came after the gap is there.
+            assert_eq!(engine.region(RegionId(4)).state().last, 9, "without {gone}");
+            assert_eq!(engine.region(RegionId(4)).entry(9).unwrap().id.term, 9);
+        };
+        look(&engine);
+        assert!(
+            engine.open_report().damage.iter().any(|e| e.region() == Some(RegionId(3))),
+            "without {gone}"
+        );
+        stores::kill(&harmed, engine);
+        let engine = open(&harmed, TailPolicy::Prove).unwrap();
+        look(&engine);
+        if gone == 1 {
+            assert_eq!(engine.region(RegionId(1)).entry(1).unwrap().id.term, 9, "replaced after the gap");
+        }
+        // Reset, it is healthy again.
+        let mut batch = engine.batch();
+        batch.region(RegionId(3)).reset(EntryId::new(99, 5)).unwrap().set_hard_state(b"vote 99").unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+        let region = engine.region(RegionId(3));
+        assert_eq!(region.health(), Health::Healthy);
+        assert_eq!(region.hard_state_or_lost().unwrap().as_deref(), Some(&b"vote 99"[..]));
+    }
 }

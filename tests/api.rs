@@ -294,13 +294,16 @@ fn a_region_answers_as_of_now() {
     let (_dir, engine) = store();
     let r: Region = engine.region(A);
     let fresh: LogState = r.state();
-    assert_eq!((fresh.base, fresh.first, fresh.last, fresh.last_term, fresh.durable), (None, 1, 0, 0, 0));
+    assert_eq!(
+        (fresh.base, fresh.first, fresh.last, fresh.last_term, fresh.durable),
+        (None, 1, 0, Some(0), 0)
+    );
     append(&engine, A, 2, 1..=9);
     let mut batch = engine.batch();
     batch.region(A).compact_through(3).unwrap().set_hard_state(b"hs").unwrap().put(b"p/1", b"v").unwrap();
     engine.write(batch, Durability::Synced).unwrap();
     let base = Some(EntryId::new(2, 3));
-    assert_eq!(r.state(), LogState { base, first: 4, last: 9, last_term: 2, durable: 9 });
+    assert_eq!(r.state(), LogState { base, first: 4, last: 9, last_term: Some(2), durable: 9 });
     assert_eq!((r.first_index(), r.last_index(), r.term(3).unwrap()), (4, 9, 2));
     let e: Entry = r.entry(5).unwrap();
     assert_eq!((e.id, &e.payload[..]), (EntryId::new(2, 5), &b"5"[..]));
@@ -401,7 +404,7 @@ fn a_ready_with_a_snapshot_is_one_atomic_batch() {
         |engine| {
             let r = engine.region(A);
             let base = Some(EntryId::new(4, 100));
-            assert_eq!(r.state(), LogState { base, first: 101, last: 102, last_term: 5, durable: 102 });
+            assert_eq!(r.state(), LogState { base, first: 101, last: 102, last_term: Some(5), durable: 102 });
             assert_eq!((r.hard_state().unwrap(), r.get(b"conf").unwrap()), ("term 5".into(), "1,2,3".into()));
             assert_eq!(r.entry(9).unwrap_err().kind(), ErrorKind::Compacted);
         },

@@ -246,3 +246,31 @@ fn a_backup_beside_writers_holds_what_they_were_told_and_is_one_state() {
     });
     assert_eq!(copies, 5);
 }
+
+/// A close once waited until everything was copied.
+#[test]
+fn a_close_ends_a_backup_and_does_not_wait_for_it() {
+    let mut f = Fixture::new();
+    let engine = busy(&mut f);
+    fill(&engine, 7..=20);
+    // Nothing can be linked: all is copied, and each write of the copy takes its time.
+    f.vfs.set_fault(Fault::error(raftwood::vfs::sim::EACCES).on(OpKind::HardLink).forever());
+    let (begun, copies) = std::sync::mpsc::channel();
+    let begun = std::sync::Mutex::new(begun);
+    f.vfs.set_hook(Some(std::sync::Arc::new(move |op| {
+        if op.path.starts_with(COPY) && op.kind == OpKind::Write {
+            let _ = begun.lock().unwrap().send(());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    })));
+    let inner = engine.clone();
+    let backup = std::thread::spawn(move || inner.backup(COPY).map(drop).map_err(|e| e.kind()));
+    copies.recv().unwrap();
+    engine.close().unwrap();
+    assert!(!backup.is_finished(), "the close waited for the copy");
+    assert_eq!(backup.join().unwrap(), Err(ErrorKind::Closed));
+    f.vfs.set_hook(None);
+    f.vfs.clear_faults();
+    // It has no checkpoint: no half copy opens.
+    assert_eq!(options(&f.vfs, 91).open(COPY).map(drop).unwrap_err().kind(), ErrorKind::Damaged);
+}

@@ -27,7 +27,7 @@ impl Store {
         Options::new().segment_bytes(1 << 20).open(self.dir()).unwrap()
     }
 
-    /// Entries 1 to 20 of three regions.
+    /// Entries 1 to 20 of three regions, and towards the end the hard states of two.
     fn filled(&self) -> Engine {
         let engine = self.open();
         for index in 1..=20 {
@@ -36,6 +36,9 @@ impl Store {
                 let payload = format!("region {region} entry {index} {}", "=".repeat(30)).into_bytes();
                 let entry = EntryRef { id: EntryId::new(1, index), payload: &payload };
                 batch.region(RegionId(region)).append([entry]).unwrap();
+                if region + 18 <= index {
+                    batch.region(RegionId(region)).set_hard_state(b"term and vote").unwrap();
+                }
             }
             engine.write(batch, Durability::Synced).unwrap();
         }
@@ -101,8 +104,31 @@ fn a_clean_store_is_clean_and_a_check_changes_no_byte() {
     assert_eq!((json["regions"].as_u64(), json["entries"].as_u64()), (Some(3), Some(60)));
     assert!(json["records"].as_u64().unwrap() >= 20);
     assert_eq!(store.bytes(), before);
-    let (code, json) = store.run(&["repair"]);
+    let (code, json) = store.run(&["repair", "--apply"]);
     assert_eq!((code, count(&json, "lost_or_damaged")), (0, 0), "{json}");
+}
+
+/// `raftwood repair` once opened the store for writing whatever it had been asked: a look at what it would do was a repair.
+#[test]
+fn a_repair_changes_no_byte_unless_told_to() {
+    let store = Store::new();
+    store.filled().close().unwrap();
+    store.open().close().unwrap();
+    overwrite(&store.newest("ckpt"), 200, &[0xa7; 9]);
+    let before = store.bytes();
+    for more in [&[][..], &["--assume-torn"], &["--accept-loss"]] {
+        let (code, json) = store.run(&[&["repair"], more].concat());
+        assert_eq!((code, json["applied"].as_bool()), (1, Some(false)), "{json}");
+        assert_eq!(count(&json, "rot"), 1, "{json}");
+        assert_eq!(store.bytes(), before, "{more:?}");
+    }
+    let (code, json) = store.run(&["repair", "--apply"]);
+    assert_eq!((code, json["applied"].as_bool()), (0, Some(true)), "{json}");
+    assert_ne!(store.bytes(), before);
+    // An engine that has it open does its own repairs.
+    let engine = store.open();
+    assert_eq!((store.run(&["repair"]).0, store.run(&["repair", "--apply"]).0), (2, 2));
+    drop(engine);
 }
 
 #[test]
@@ -112,14 +138,18 @@ fn a_damaged_entry_is_named_by_region_file_and_offset_and_repair_does_not_hide_i
     let (path, at) = store.find(b"region 2 entry 7 ");
     overwrite(&path, at + 3, b"ROT");
     let before = store.bytes();
-    for (command, field) in [("check", "damage"), ("repair", "lost_or_damaged")] {
-        let (code, json) = store.run(&[command]);
+    for (command, field) in [("check", "damage"), ("repair", "damage"), ("apply", "lost_or_damaged")] {
+        let args: &[&str] = if command == "apply" { &["repair", "--apply"] } else { &[command] };
+        let (code, json) = store.run(args);
         assert_eq!((code, count(&json, field)), (1, 1), "{json}");
         let found = &json[field][0];
         assert_eq!((found["region"].as_u64(), found["offset"].as_u64()), (Some(2), Some(at)), "{found}");
-        assert!(found["message"].as_str().unwrap().contains("entry 7 "), "{found}");
+        assert_eq!(
+            (found["entries"]["first"].as_u64(), found["entries"]["last"].as_u64()),
+            (Some(7), Some(7))
+        );
         assert!(Path::new(found["file"].as_str().unwrap()).ends_with(path.file_name().unwrap()));
-        if command == "check" {
+        if command != "apply" {
             assert_eq!(store.bytes(), before);
         }
     }
@@ -128,7 +158,7 @@ fn a_damaged_entry_is_named_by_region_file_and_offset_and_repair_does_not_hide_i
 }
 
 #[test]
-fn rot_that_costs_nothing_is_told_apart_and_made_good() {
+fn rot_that_affects_no_entry_is_told_apart_and_repaired() {
     let store = Store::new();
     store.filled().close().unwrap();
     // The next open seals what the first one wrote.
@@ -139,7 +169,7 @@ fn rot_that_costs_nothing_is_told_apart_and_made_good() {
     overwrite(&path, at - 12, &[0xa7; 5]);
     let (code, json) = store.run(&["check"]);
     assert_eq!((code, count(&json, "rot"), count(&json, "damage")), (1, 2, 0), "{json}");
-    let (code, json) = store.run(&["repair"]);
+    let (code, json) = store.run(&["repair", "--apply"]);
     assert_eq!((code, count(&json, "lost_or_damaged")), (0, 0), "{json}");
     let (code, json) = store.run(&["check"]);
     assert_eq!((code, json["entries"].as_u64()), (0, Some(60)), "{json}");
@@ -166,13 +196,31 @@ fn a_store_that_does_not_open_says_why_and_opens_without_what_is_lost_only_when_
     let (code, json) = store.run(&["check"]);
     assert_eq!((code, count(&json, "refusals")), (1, 1), "{json}");
     assert!(json["refusals"][0]["message"].as_str().unwrap().contains("--accept-loss"), "{json}");
-    let (code, _) = store.run(&["repair"]);
+    // It once said of the acknowledged bytes past the hole that they never were, and that the next open drops them.
+    let at_stake = |json: &Value, field: &str| json["would_be_lost"][field].as_u64();
+    assert_eq!(json["torn_bytes"].as_u64(), Some(0), "{json}");
+    assert_eq!(
+        (at_stake(&json, "batches"), at_stake(&json, "unreadable_batches")),
+        (Some(10), Some(1)),
+        "{json}"
+    );
+    assert_eq!((at_stake(&json, "entries"), at_stake(&json, "regions")), (Some(27), Some(3)), "{json}");
+    assert_eq!(at_stake(&json, "hard_states"), Some(2), "{json}");
+    let (code, _) = store.run(&["repair", "--apply"]);
     assert_eq!(code, 1);
-    let (code, _) = store.run(&["repair", "--assume-torn"]);
+    let (code, _) = store.run(&["repair", "--assume-torn", "--apply"]);
     assert_eq!(code, 1, "that it was torn is disproved");
     assert_eq!(store.bytes(), before, "a refused open changes nothing");
     let (code, json) = store.run(&["repair", "--accept-loss"]);
+    assert_eq!((code, at_stake(&json, "batches")), (1, Some(10)), "{json}");
+    assert_eq!(store.bytes(), before);
+    let (code, json) = store.run(&["repair", "--accept-loss", "--apply"]);
     assert_eq!((code, json["accepted_loss"].as_bool()), (1, Some(true)), "{json}");
+    assert_eq!(
+        (json["lost"]["batches"].as_u64(), json["torn_bytes"].as_u64()),
+        (Some(10), Some(0)),
+        "{json}"
+    );
     assert_eq!((json["hard_states_lost"].as_u64(), json["entries"].as_u64()), (Some(3), Some(30)));
     let (code, json) = store.run(&["check"]);
     assert_eq!((code, json["entries"].as_u64()), (0, Some(30)), "{json}");
@@ -183,13 +231,14 @@ fn a_store_that_does_not_open_says_why_and_opens_without_what_is_lost_only_when_
 fn where_there_is_no_store_both_exit_with_2_and_make_none() {
     let store = Store::new();
     std::fs::create_dir(store.dir()).unwrap();
-    for command in ["check", "repair"] {
-        assert_eq!(store.run(&[command]).0, 2);
+    let commands = [&["check"][..], &["repair"], &["repair", "--apply"]];
+    for command in commands {
+        assert_eq!(store.run(command).0, 2);
     }
     assert!(store.bytes().is_empty());
     std::fs::remove_dir(store.dir()).unwrap();
-    for command in ["check", "repair"] {
-        assert_eq!(store.run(&[command]).0, 2);
+    for command in commands {
+        assert_eq!(store.run(command).0, 2);
     }
     assert!(!store.dir().exists());
 }

@@ -3,13 +3,13 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+#[path = "concurrency/groups.rs"]
+mod groups;
 #[path = "concurrency/support.rs"]
 mod support;
 
 use raftwood::vfs::sim::{EIO, Fault, OpKind, SimVfs};
-use raftwood::{
-    Background, Durability, Engine, ErrorKind, Event, EventListener, Lsn, ReadLimit, RegionId, Ticket,
-};
+use raftwood::{Background, Durability, Engine, EntryId, ErrorKind, Lsn, Pool, ReadLimit, RegionId, Ticket};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -72,6 +72,7 @@ fn tickets_complete_in_the_order_of_their_positions() {
     let engine = open(&vfs);
     let done: Arc<Mutex<Vec<Lsn>>> = Arc::default();
     // A callback that comes after its ticket has completed is called at once: so none may complete before all have theirs.
+    begin(&engine);
     vfs.block_syncs();
     thread::scope(|s| {
         for region in 1..=4 {
@@ -122,6 +123,7 @@ fn what_was_submitted_can_be_read_while_its_sync_is_stuck_and_nobody_else_waits(
 fn beyond_the_bound_on_bytes_in_flight_a_batch_waits_or_comes_back() {
     let vfs = SimVfs::new(5);
     let engine = options(&vfs).in_flight_bytes_max(4096).open("/db").unwrap();
+    begin(&engine);
     vfs.block_syncs();
     // One may always be in flight, whatever its size.
     let first = engine.try_submit(batch(&engine, 1, 1, 8000), Durability::Synced).unwrap();
@@ -171,7 +173,8 @@ fn poison_wakes_everybody_with_the_first_cause() {
                     Ok(_) => drop(acked.fetch_add(1, Ordering::Relaxed)),
                     Err(e) => {
                         assert_eq!(e.kind(), ErrorKind::Poisoned);
-                        assert!(e.to_string().contains("syncing the log"), "{e}");
+                        let cause = std::error::Error::source(&e).unwrap().to_string();
+                        assert!(cause.contains("syncing the log"), "{e:?}");
                     }
                 }
             });
@@ -212,6 +215,7 @@ fn whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others() {
     let vfs = SimVfs::new(13);
     let engine = open(&vfs);
     for round in 1..=50 {
+        begin(&engine);
         vfs.block_syncs();
         thread::scope(|s| {
             let write = |region| {
@@ -230,26 +234,66 @@ fn whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others() {
     }
 }
 
+/// Each section of a batch was once applied by itself: a region that a batch came back to was seen with the first half of it.
 #[test]
-fn a_callback_that_panics_poisons_and_nothing_hangs() {
+fn a_batch_that_returns_to_a_region_is_seen_whole_or_not_at_all() {
     let vfs = SimVfs::new(7);
     let engine = open(&vfs);
-    vfs.block_syncs();
-    submit(&engine, 1, 1).on_complete(|_| panic!("on purpose"));
-    let other = submit(&engine, 1, 2);
-    vfs.release_syncs();
-    let _ = other.wait();
-    // Whoever completes it trips the gate before it goes on to anything else.
-    let error = loop {
-        match engine
-            .write(batch(&engine, 2, engine.region(RegionId(2)).last_index() + 1, 1), Durability::Synced)
-        {
-            Ok(_) => thread::yield_now(),
-            Err(e) => break e,
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|s| {
+        for _ in 0..2 {
+            s.spawn(|| {
+                let region = engine.region(RegionId(1));
+                while !stop.load(Ordering::Relaxed) {
+                    let state = region.state();
+                    assert!(
+                        state.last == 0 || !state.is_empty(),
+                        "emptied, and not yet filled again: {state:?}"
+                    );
+                }
+            });
         }
+        for round in 0..3000u64 {
+            let base = 1 + 3 * round;
+            let mut b = engine.batch();
+            b.region(RegionId(1)).reset(EntryId::new(1, base)).unwrap();
+            b.region(RegionId(2)).set_hard_state(b"x").unwrap();
+            b.region(RegionId(1))
+                .append((base + 1..=base + 3).map(|i| (EntryId::new(1, i), &b"x"[..])))
+                .unwrap();
+            // Within a region its order holds, with other regions between.
+            b.region(RegionId(3)).put(b"k", b"1").unwrap();
+            b.region(RegionId(1)).put(b"base", &base.to_le_bytes()).unwrap();
+            b.region(RegionId(3)).delete(b"k").unwrap();
+            engine.write(b, Durability::Written).unwrap();
+            let r = engine.region(RegionId(1));
+            assert_eq!((r.first_index(), r.last_index()), (base + 1, base + 3));
+            assert_eq!(r.get(b"base").as_deref(), Some(&base.to_le_bytes()[..]));
+            assert_eq!(engine.region(RegionId(3)).get(b"k"), None);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// A ticket that was kept once held the payload of its batch, beyond all bounds on memory, and its segment's file.
+#[test]
+fn a_completed_ticket_holds_nothing_of_its_batch_and_outlives_the_engine() {
+    let vfs = SimVfs::new(7);
+    let engine = open(&vfs);
+    let unpolled = submit(&engine, 1, 1);
+    let stuck = {
+        engine.sync().unwrap();
+        vfs.block_syncs();
+        submit(&engine, 1, 2)
     };
-    assert_eq!(error.kind(), ErrorKind::Poisoned);
-    assert!(error.to_string().contains("callback"), "{error}");
+    vfs.wait_for_syncs(1);
+    // The last handle: what was accepted is seen to its end, and the store can be opened at once.
+    let closer = thread::spawn(move || drop(engine));
+    vfs.release_syncs();
+    closer.join().unwrap();
+    let engine = open(&vfs);
+    assert_eq!(engine.region(RegionId(1)).state().durable, 2);
+    assert!(unpolled.wait().unwrap() < stuck.wait().unwrap());
 }
 
 #[test]
@@ -355,6 +399,7 @@ fn called_back<T: Send + 'static>(
     f: impl FnOnce() -> T + Send + 'static,
 ) -> std::sync::mpsc::Receiver<T> {
     let (send, receive) = channel();
+    begin(engine);
     vfs.block_syncs();
     submit(engine, 1, index).on_complete(move |outcome| {
         outcome.unwrap();
@@ -458,48 +503,36 @@ fn a_callback_may_close_the_engine_or_drop_its_last_handle() {
 /// store then did not see it, and it was acknowledged all the same.
 #[test]
 fn a_close_waits_for_whoever_was_let_in_before() {
-    /// Stops the close between its last sync and its end, and lets a writer in there, whose write stands still.
-    struct Late {
-        vfs: SimVfs,
-        engine: Mutex<Option<Engine>>,
-        gate: Arc<Barrier>,
-        writer: Mutex<Option<thread::JoinHandle<Lsn>>>,
-    }
-    impl EventListener for Late {
-        fn on_event(&self, event: &Event<'_>) {
-            if let Event::Checkpoint { .. } = event
-                && let Some(engine) = self.engine.lock().unwrap().take()
-            {
-                let (gate, once) = (self.gate.clone(), AtomicU64::new(0));
-                self.vfs.set_hook(Some(Arc::new(move |op| {
-                    let is_log = op.kind == OpKind::Write && op.path.extension().is_some_and(|e| e == "log");
-                    if is_log && once.fetch_add(1, Ordering::Relaxed) == 0 {
-                        gate.wait();
-                        gate.wait();
-                    }
-                })));
-                *self.writer.lock().unwrap() = Some(thread::spawn(move || {
-                    engine.write(batch(&engine, 2, 1, 10), Durability::Synced).unwrap()
-                }));
-                self.gate.wait();
-            }
-        }
-    }
     let vfs = SimVfs::new(26);
-    let gate = Arc::new(Barrier::new(2));
-    let writer = Mutex::default();
-    let late = Arc::new(Late { vfs: vfs.clone(), engine: Mutex::default(), gate: gate.clone(), writer });
-    let engine = options(&vfs).listener(late.clone()).open("/db").unwrap();
+    let engine = open(&vfs);
     submit(&engine, 1, 1).wait().unwrap();
-    *late.engine.lock().unwrap() = Some(engine.clone());
+    let (gate, once) = (Arc::new(Barrier::new(2)), AtomicU64::new(0));
+    let stands = gate.clone();
+    vfs.set_hook(Some(Arc::new(move |op| {
+        let is_log = op.kind == OpKind::Write && op.path.extension().is_some_and(|e| e == "log");
+        if is_log && once.fetch_add(1, Ordering::Relaxed) == 0 {
+            stands.wait();
+            stands.wait();
+        }
+    })));
+    let writer = {
+        let engine = engine.clone();
+        thread::spawn(move || engine.write(batch(&engine, 2, 1, 10), Durability::Synced))
+    };
+    gate.wait();
+    let late = engine.clone();
     let closer = thread::spawn(move || engine.close());
     thread::sleep(Duration::from_millis(200));
     assert_eq!(options(&vfs).open("/db").map(|_| ()).unwrap_err().kind(), ErrorKind::Locked);
     assert!(!closer.is_finished());
+    // Nobody is let in any more.
+    let refused = late.submit(batch(&late, 3, 1, 10), Durability::Synced).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed);
     gate.wait();
     in_time("the close", move || closer.join().unwrap()).unwrap();
-    late.writer.lock().unwrap().take().unwrap().join().unwrap();
-    assert_eq!(open(&vfs).region(RegionId(2)).last_index(), 1);
+    writer.join().unwrap().unwrap();
+    let after = open(&vfs);
+    assert_eq!((after.region(RegionId(2)).last_index(), after.region(RegionId(3)).last_index()), (1, 0));
 }
 
 /// Small batches once went past a large one that waited for room, for as long as there were any.
@@ -507,6 +540,7 @@ fn a_close_waits_for_whoever_was_let_in_before() {
 fn a_large_batch_that_waits_for_room_is_not_overtaken() {
     let vfs = SimVfs::new(27);
     let engine = options(&vfs).in_flight_bytes_max(4096).open("/db").unwrap();
+    begin(&engine);
     vfs.block_syncs();
     let first = submit(&engine, 1, 1);
     vfs.wait_for_syncs(1);
@@ -528,4 +562,191 @@ fn a_large_batch_that_waits_for_room_is_not_overtaken() {
         large.join().unwrap();
     });
     engine.write(batch(&engine, 4, 1, 0), Durability::Synced).unwrap();
+}
+
+/// With two threads that called `tick()`, or one beside the engine's own, segments once became active out of the order of their
+/// numbers: positions fell, `sync()` said Ok without a sync, and the next open dropped what had been acknowledged as torn.
+#[test]
+fn positions_rise_while_others_tick() {
+    for background in [Background::Manual, Background::Threads] {
+        let vfs = SimVfs::new(28);
+        // Every other segment takes its time to get its name.
+        let named = AtomicU64::new(0);
+        vfs.set_hook(Some(Arc::new(move |op| {
+            if op.kind == OpKind::Rename && named.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+                thread::sleep(Duration::from_millis(3));
+            }
+        })));
+        let engine = options(&vfs).background(background).open("/db").unwrap();
+        let stop = AtomicU64::new(0);
+        let acked = AtomicU64::new(0);
+        thread::scope(|s| {
+            for _ in 0..2 {
+                s.spawn(|| {
+                    while stop.load(Ordering::Relaxed) == 0 {
+                        engine.tick().unwrap();
+                    }
+                });
+            }
+            let mut last = Lsn::ZERO;
+            for index in 1..=400 {
+                let lsn = match engine.write(batch(&engine, 1, index, 6000), Durability::Written) {
+                    Ok(lsn) => lsn,
+                    Err(e) => {
+                        stop.store(1, Ordering::Relaxed);
+                        panic!("{background:?}, entry {index}: {e}");
+                    }
+                };
+                if lsn <= last || index % 50 == 0 && engine.sync().unwrap() < lsn {
+                    stop.store(1, Ordering::Relaxed);
+                    panic!("{background:?}: entry {index} lies at {lsn}, after {last}");
+                }
+                last = lsn;
+                acked.store(index, Ordering::Relaxed);
+            }
+            stop.store(1, Ordering::Relaxed);
+        });
+        let killed = options(&vfs.crash(raftwood::vfs::sim::LossPolicy::KeepAll)).open("/db").unwrap();
+        assert_eq!(killed.region(RegionId(1)).last_index(), acked.load(Ordering::Relaxed));
+        let cut = options(&vfs.crash(raftwood::vfs::sim::LossPolicy::LoseAll)).open("/db").unwrap();
+        assert_eq!(cut.region(RegionId(1)).last_index(), 400);
+    }
+}
+
+/// A digest was read piece by piece, each as the log was by then: it stood for a log that never was, or failed because the front
+/// was compacted meanwhile.
+#[test]
+fn a_digest_is_of_one_moment() {
+    const ENTRIES: u64 = 20_000;
+    let vfs = SimVfs::new(60);
+    let engine = options(&vfs).segment_bytes(1 << 20).open("/db").unwrap();
+    let write = |term: u64| {
+        let mut b = engine.batch();
+        let payload = [term as u8; 20];
+        b.region(RegionId(1)).append((1..=ENTRIES).map(|i| (EntryId::new(term, i), &payload[..]))).unwrap();
+        engine.write(b, Durability::Written).unwrap();
+    };
+    let r = engine.region(RegionId(1));
+    write(1);
+    let mut allowed = vec![r.checksum(1..=ENTRIES).unwrap()];
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|s| {
+        let digests = s.spawn(|| {
+            let mut digests = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                match engine.region(RegionId(1)).checksum(1..=ENTRIES) {
+                    Ok(digest) => digests.push(digest),
+                    // Only one that begins after the compaction.
+                    Err(e) => {
+                        assert_eq!(
+                            (e.kind(), engine.region(RegionId(1)).first_index()),
+                            (ErrorKind::Compacted, ENTRIES)
+                        );
+                    }
+                }
+            }
+            digests
+        });
+        for term in 2..=12 {
+            write(term);
+            engine.purge().unwrap();
+            allowed.push(r.checksum(1..=ENTRIES).unwrap());
+        }
+        stop.store(true, Ordering::Relaxed);
+        let digests = digests.join().unwrap();
+        assert!(!digests.is_empty() && digests.iter().all(|digest| allowed.contains(digest)));
+    });
+    // One that is under way goes on from what it saw, whatever is compacted and given back meanwhile.
+    let last = allowed[11];
+    for _ in 0..20 {
+        let begun = Barrier::new(2);
+        thread::scope(|s| {
+            let digest = s.spawn(|| {
+                begun.wait();
+                r.checksum(..)
+            });
+            begun.wait();
+            let mut b = engine.batch();
+            b.region(RegionId(1)).compact_through(r.first_index().max(1) + 900).unwrap();
+            engine.write(b, Durability::Written).unwrap();
+            engine.purge().unwrap();
+            let digest = digest.join().unwrap().unwrap();
+            assert!(digest == last || digest.entries() < ENTRIES);
+        });
+    }
+}
+
+/// A new segment was filled whole before it was ready, and writers waited for that. Now records may come while it is being filled.
+#[test]
+fn what_is_written_beside_the_filling_of_segments_stays() {
+    let filled = |vfs: &SimVfs| options(vfs).segment_bytes(256 << 10).pool(Pool::default().prewrite(true));
+    for seed in 0..4 {
+        let vfs = SimVfs::new(seed);
+        let engine = filled(&vfs).open("/db").unwrap();
+        thread::scope(|s| {
+            for region in 1..=4 {
+                let engine = &engine;
+                s.spawn(move || {
+                    for index in 1..=60 {
+                        engine.write(batch(engine, region, index, 8 << 10), Durability::Synced).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(engine.stats().filled_bytes > 256 << 10, "more than the first segment");
+        drop(engine);
+        let engine = filled(&vfs).open("/db").unwrap();
+        assert!(engine.open_report().damage.is_empty());
+        for region in 1..=4 {
+            let all = engine.region(RegionId(region)).entries(.., ReadLimit::NONE).unwrap();
+            assert_eq!(all.len(), 60);
+            assert!(all.iter().all(|e| e.payload.iter().all(|b| *b == e.id.index as u8)));
+        }
+    }
+}
+
+/// What filling costs is paid by the byte and what it saves once a sync: a store whose syncs cover much wrote every byte twice.
+#[test]
+fn segments_are_filled_only_where_a_sync_covers_little() {
+    let filled = |len: usize| {
+        let vfs = SimVfs::new(1);
+        let manual = options(&vfs).background(Background::Manual).segment_bytes(1 << 20);
+        let engine = manual.pool(Pool::default().prewrite(true)).open("/db").unwrap();
+        for index in 1..=(3 << 20) / len as u64 {
+            engine.write(batch(&engine, 1, index, len), Durability::Synced).unwrap();
+            engine.tick().unwrap();
+        }
+        engine.stats().filled_bytes
+    };
+    let first = 1 << 20;
+    let little = filled(8 << 10);
+    assert!(little > first + (768 << 10), "{little}");
+    let much = filled(64 << 10);
+    assert!(much <= first + (512 << 10), "{much}");
+}
+
+#[test]
+fn a_segment_that_cannot_be_filled_is_given_back_and_another_one_is_made() {
+    for kind in [OpKind::Write, OpKind::SyncData] {
+        let vfs = SimVfs::new(1);
+        let manual = options(&vfs).background(Background::Manual).pool(Pool::default().prewrite(true));
+        let engine = manual.open("/db").unwrap();
+        let write = |index| engine.write(batch(&engine, 1, index, 9 << 10), Durability::Synced).unwrap();
+        write(1);
+        write(2);
+        // The first such call on a log is that of a piece: its header is written and synced under another name.
+        vfs.set_fault(Fault::error(EIO).on(kind).path(".log"));
+        vfs.transcript_start();
+        assert_eq!(engine.tick().unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(vfs.faults_struck(), 1);
+        for index in 3..=30 {
+            write(index);
+            engine.tick().unwrap();
+        }
+        let removed = |call: &String| call.starts_with("remove") && call.contains(".log");
+        assert_eq!(vfs.take_transcript().iter().filter(|call| removed(call)).count(), 1);
+        engine.close().unwrap();
+        let engine = options(&vfs).open("/db").unwrap();
+        assert_eq!(engine.region(RegionId(1)).last_index(), 30);
+    }
 }

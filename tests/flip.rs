@@ -1,7 +1,7 @@
 //! Small complete stores, harmed in every way: each bit flipped, each sector zeroed, each file cut, removed or swapped.
 //!
 //! Nothing that was acknowledged may be lost without a word, and nothing that is wrong may be handed out. The counts
-//! are printed: run with `--nocapture`.
+//! are printed: run with `--nocapture`. The ordinary run flips every seventh bit; `FLIP=all` flips all.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
@@ -34,8 +34,13 @@ fn bits(store: &Store) -> Vec<(PathBuf, u64)> {
 #[test]
 fn no_flipped_bit_loses_an_acknowledged_entry_or_stops_more_than_its_own_region() {
     let (mut flips, mut stopped) = (0, 0);
-    for store in stores() {
-        let bits = bits(&store);
+    let all = std::env::var("FLIP").is_ok_and(|which| which == "all");
+    for (n, store) in stores().into_iter().enumerate() {
+        let mut bits = bits(&store);
+        if !all {
+            // Seven and eight have no factor in common: each bit of a byte has its turn.
+            bits = bits.into_iter().skip(n).step_by(7).collect();
+        }
         let (tally, _) = sweep(&store, &bits, false, |vfs, (path, bit)| vfs.flip_bit(path, *bit).unwrap());
         tally.check(store.name);
         assert!(tally.mean() < 1.1, "{}: {} regions stop on average", store.name, tally.mean());
@@ -43,12 +48,12 @@ fn no_flipped_bit_loses_an_acknowledged_entry_or_stops_more_than_its_own_region(
         stopped += tally.stopped;
     }
     println!("{flips} flips, {:.4} regions stopped on average", stopped as f64 / flips as f64);
-    assert!(flips >= 131_072, "only {flips} flips");
+    assert!(flips >= if all { 131_072 } else { 18_724 }, "only {flips} flips");
 }
 
 #[test]
 fn no_zeroed_sector_loses_an_acknowledged_entry_without_a_word() {
-    for store in stores().into_iter().chain([stores::thirds()]) {
+    for store in stores().into_iter().chain([stores::thirds(), stores::idle()]) {
         let mut sectors: Vec<(PathBuf, u64)> = Vec::new();
         for (path, _) in store.files() {
             let mut used: Vec<u64> = store.used_bytes(&path).iter().map(|at| at / 512).collect();
@@ -56,7 +61,11 @@ fn no_zeroed_sector_loses_an_acknowledged_entry_without_a_word() {
             sectors.extend(used.into_iter().map(|sector| (path.clone(), sector)));
         }
         let zero = |vfs: &SimVfs, (path, sector): &(PathBuf, u64)| vfs.zero_sector(path, *sector).unwrap();
-        sweep(&store, &sectors, true, zero).0.check(store.name);
+        // Of a store that was killed in the midst of writing, nothing but the last groups themselves says that they were acknowledged.
+        let (proven, last): (Vec<_>, Vec<_>) =
+            sectors.into_iter().partition(|(path, sector)| store.is_proven(path, *sector));
+        sweep(&store, &proven, false, zero).0.check(store.name);
+        sweep(&store, &last, true, zero).0.check(&format!("{}, its last groups", store.name));
     }
 }
 

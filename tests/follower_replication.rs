@@ -116,6 +116,9 @@ fn what_the_agent_no_longer_has_comes_from_the_leader() {
 /// A node with entries 1 to 10 of term 1 in its log, and 11 to 20 of term 2.
 fn with_log() -> Node {
     let mut node = Node::new(3);
+    let mut batch = ReadyBatch::new(node.engine());
+    batch.destroy(GROUP, 3);
+    batch.write(node.engine()).unwrap();
     write(&mut node, (1..=20).map(|i| entry(i, 1 + u64::from(i > 10))));
     node
 }

@@ -3,7 +3,7 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-use raftwood::vfs::sim::{LossPolicy, SimVfs};
+use raftwood::vfs::sim::{ENOSPC, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::vfs::{OpenMode, Vfs};
 use raftwood::{
     Background, Durability, Engine, EntryId, ErrorKind, Options, Pool, Purge, ReadLimit, RegionId, WriteError,
@@ -63,7 +63,9 @@ fn holds(engine: &Engine, indexes: std::ops::RangeInclusive<u64>) {
 
 /// Blocks that the files take.
 fn allocated(vfs: &SimVfs) -> u64 {
-    let of = |path: &std::path::Path| vfs.open(path, OpenMode::Read).unwrap().allocated().unwrap();
+    let dir = vfs.open_dir(DIR.as_ref()).unwrap();
+    let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_string();
+    let of = |path: &std::path::Path| dir.open(&name(path), OpenMode::Read).unwrap().allocated().unwrap();
     vfs.list().iter().map(|(path, _)| of(path)).sum()
 }
 
@@ -109,12 +111,55 @@ fn a_full_disk_purges_though_not_a_block_is_free() {
     let (vfs, engine, last) = full();
     compact(&engine, last - 1);
     vfs.set_capacity(Some(allocated(&vfs)));
-    assert_eq!(vfs.free_space(DIR.as_ref()).unwrap(), 0);
+    assert_eq!(vfs.open_dir(DIR.as_ref()).unwrap().free_space().unwrap(), 0);
     let report = engine.purge().unwrap();
     assert!(report.segments_freed > 5, "{report:?}");
     let (later, _) = fill(&engine);
     assert!(later > last + 5, "{later}");
     holds(&engine, last..=later);
+}
+
+/// Where syncing a directory takes space, a store that had been closed did not open on a full disk.
+#[test]
+fn a_store_whose_directory_cannot_be_synced_is_read_at_once_and_written_to_once_it_can() {
+    let vfs = SimVfs::new(4);
+    let engine = open(&vfs, 1).unwrap();
+    for index in 1..=20 {
+        append(&engine, index).unwrap();
+    }
+    engine.close().unwrap();
+    drop(engine);
+    vfs.settle();
+    let before = vfs.list();
+    for life in 2..=4 {
+        vfs.set_fault(Fault::error(ENOSPC).on(OpKind::SyncDir).forever());
+        let engine = open(&vfs, life).unwrap();
+        holds(&engine, 1..=20);
+        if life != 3 {
+            // As often as it is tried: the files of the pool that a purge may need are not forgotten.
+            let pool = engine.stats().pool_bytes;
+            for _ in 0..10 {
+                assert_eq!(append(&engine, 21).unwrap_err().kind(), ErrorKind::NoSpace);
+            }
+            assert!(pool > 0 && engine.stats().pool_bytes == pool);
+            assert_eq!(vfs.list(), before, "nothing was made, named or removed");
+        }
+        match life {
+            2 | 3 => engine.close().unwrap(),
+            _ => {
+                vfs.clear_faults();
+                append(&engine, 21).unwrap();
+                holds(&open(&vfs.crash(LossPolicy::LoseAll), 9).unwrap(), 1..=21);
+                compact(&engine, 20);
+                engine.purge().unwrap();
+                append(&engine, 22).unwrap();
+                holds(&engine, 21..=22);
+                return;
+            }
+        }
+        vfs.clear_faults();
+        assert_eq!(vfs.list(), before);
+    }
 }
 
 #[test]
@@ -124,7 +169,7 @@ fn a_store_on_a_full_disk_opens_and_takes_what_makes_room() {
     vfs.halt_after(0);
     drop(engine);
     vfs.halt_after(u64::MAX);
-    assert_eq!(vfs.free_space(DIR.as_ref()).unwrap(), 0);
+    assert_eq!(vfs.open_dir(DIR.as_ref()).unwrap().free_space().unwrap(), 0);
     let engine = open(&vfs, 2).unwrap();
     holds(&engine, 1..=last);
     compact(&engine, last - 1);

@@ -28,7 +28,7 @@ const STORES: [&str; 7] =
 const READ_ONLY: [&str; 1] = ["cold"];
 
 /// Every version of the format, the one that is written today last.
-const VERSIONS: [&str; 2] = ["v1", "v2"];
+const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
 const TODAY: &str = VERSIONS[VERSIONS.len() - 1];
 
 /// Each kept store, as version and name.
@@ -86,7 +86,8 @@ fn listing(engine: &Engine) -> String {
         writeln!(
             out,
             "region {id}: base {base}, first {}, last {last} term {}",
-            state.first, state.last_term
+            state.first,
+            state.last_term.unwrap()
         )
         .unwrap();
         if let Some(hard_state) = region.hard_state() {
@@ -154,8 +155,9 @@ fn newer_version_or_unknown_flag_is_refused_without_writing_a_byte() {
         for file in segments.chain([newest]) {
             for (field, value) in [VERSION, FLAGS] {
                 let mut files = files.clone();
-                for at in [0, 2048] {
-                    forge(files.get_mut(file).unwrap(), at, field, value);
+                let bytes = files.get_mut(file).unwrap();
+                for at in [0, bytes.len().saturating_sub(4096)] {
+                    forge(bytes, at, field, value);
                 }
                 let dir = unpack(&files);
                 let refused = options().open(dir.path()).unwrap_err();

@@ -199,8 +199,12 @@ fn voted_in_a_later_segment() -> Fixture {
     let engine = f.open();
     vote(&engine, R, "R: new", Durability::Synced);
     vote(&engine, OTHER, "OTHER: new", Durability::Synced);
-    engine.close().unwrap();
+    // It begins with that segment: a close would have ended it.
+    engine.backup("/copy").unwrap();
+    stores::kill(&f.vfs, engine);
     f.vfs.settle();
+    let copied = f.vfs.list().into_iter().filter(|(path, _)| path.starts_with("/copy"));
+    copied.for_each(|(path, _)| f.vfs.remove_file(path).unwrap());
     f
 }
 

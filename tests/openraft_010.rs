@@ -3,10 +3,15 @@
 #![cfg(all(feature = "openraft-010", feature = "sim"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
+#[macro_use]
+#[path = "openraft/as_postcard.rs"]
+mod as_postcard;
 #[path = "openraft/disk.rs"]
 mod disk;
+#[path = "openraft/stored_010.rs"]
+mod stored;
 
-use disk::{R, Stalled, crashed, find, open, options, soon, sync_is_stuck, written};
+use disk::{R, Stalled, closed_and_opened, crashed, find, open, options, soon, sync_is_stuck, written};
 use openraft_memstore::{BlockConfig, MemStateMachine, TypeConfig as MemTypes};
 use openraft_rt_tokio::TokioRuntime;
 use openraft010::entry::RaftEntry;
@@ -118,7 +123,8 @@ async fn everything_is_there_after_a_restart() {
 
     let engine = Engine::open(dir.path()).unwrap();
     let mut store: Store = LogStore::new(&engine, R);
-    assert_eq!(read_vote(&mut store).await, Some(vote));
+    let read_back = read_vote(&mut store).await.unwrap();
+    assert_eq!(read_back, vote);
     assert_eq!(store.read_committed().await.unwrap(), Some(log_id(2, 7)));
     assert_eq!(ends(&mut store).await, (Some(log_id(2, 4)), Some(log_id(3, 8))));
     let mut expected = entries(2, 5..=7);
@@ -558,6 +564,70 @@ async fn a_vote_that_was_lost_is_an_error_and_not_the_one_before() {
     // The next one heals it.
     store.save_vote(&Vote::new(3, 1)).await.unwrap();
     assert_eq!(store.get_log_reader().await.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
+}
+
+// ---- a vote and the end of the run that it was saved in -----------------------------------------------------------
+
+/// A leader that was killed found its own committed vote and led on in that term, without the entries that it had sent to
+/// others and not synced: see `openraft_cluster`. Whether it may is the store's to say, and it must say the same until there is
+/// another vote.
+#[tokio::test]
+async fn a_vote_is_not_committed_after_an_unclean_end_until_another_is_saved() {
+    let vfs = SimVfs::new(30);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.blocking_append(entries(3, 1..=3)).await.unwrap();
+    store.save_vote(&Vote::new_committed(3, 2)).await.unwrap();
+    assert_eq!(read_vote(&mut store).await, Some(Vote::new_committed(3, 2)));
+
+    let vfs = vfs.crash(LossPolicy::KeepAll);
+    let mut engine = open(&vfs);
+    // A second group object in one process, and runs in which the group does not start: one that writes nothing, and one
+    // that writes for others.
+    for others_write in [false, true, false] {
+        for _ in 0..2 {
+            assert_eq!(read_vote(&mut LogStore::new(&engine, R)).await, Some(Vote::new(3, 2)));
+        }
+        if others_write {
+            let mut other: Store = LogStore::new(&engine, RegionId(8));
+            other.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+        }
+        engine = closed_and_opened(&vfs, engine);
+    }
+    let mut store: Store = LogStore::new(&engine, R);
+    assert_eq!(read_vote(&mut store).await, Some(Vote::new(3, 2)));
+    // The log is what it was, and so is what may be appended to it.
+    store.blocking_append(entries(3, 4..=4)).await.unwrap();
+    assert_eq!(read_vote(&mut store).await, Some(Vote::new(3, 2)));
+    // Elected, in a later term or (as a follower's) by the same leader's message.
+    store.save_vote(&Vote::new_committed(3, 2)).await.unwrap();
+    assert_eq!(read_vote(&mut store).await, Some(Vote::new_committed(3, 2)));
+    store.save_vote(&Vote::new_committed(4, 2)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(read_vote(&mut LogStore::new(&engine, R)).await, Some(Vote::new_committed(4, 2)));
+    }
+    let mut killed: Store = LogStore::new(&crashed(&vfs), R);
+    assert_eq!(read_vote(&mut killed).await, Some(Vote::new(4, 2)));
+}
+
+/// openraft's shortcut for leaders that were stopped in order is kept: nothing of theirs was lost.
+#[tokio::test]
+async fn a_vote_stays_committed_over_clean_ends_and_the_first_unclean_one_ends_that() {
+    let vfs = SimVfs::new(31);
+    let mut engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
+    store.blocking_append(entries(3, 1..=3)).await.unwrap();
+    store.save_vote(&Vote::new_committed(3, 2)).await.unwrap();
+    for index in 4..8 {
+        drop(store);
+        engine = closed_and_opened(&vfs, engine);
+        store = LogStore::new(&engine, R);
+        assert_eq!(read_vote(&mut store).await, Some(Vote::new_committed(3, 2)));
+        // It leads on, and saves no vote.
+        store.blocking_append(entries(3, index..=index)).await.unwrap();
+    }
+    let mut killed: Store = LogStore::new(&crashed(&vfs), R);
+    assert_eq!(read_vote(&mut killed).await, Some(Vote::new(3, 2)));
 }
 
 // ---- nothing blocks --------------------------------------------------------------------------------------------

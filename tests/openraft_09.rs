@@ -3,10 +3,16 @@
 #![cfg(all(feature = "openraft-09", feature = "sim"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
+#[macro_use]
+#[path = "openraft/as_postcard.rs"]
+mod as_postcard;
+#[allow(dead_code, reason = "what other tests need")]
 #[path = "openraft/disk.rs"]
 mod disk;
 #[path = "openraft/machine_09.rs"]
 mod machine;
+#[path = "openraft/stored_09.rs"]
+mod stored;
 
 use disk::{R, Stalled, crashed, find, open, options, soon, sync_is_stuck, written};
 use machine::{Machine, TypeConfig};
@@ -641,25 +647,7 @@ impl Format<Entry<TypeConfig>> for Tracing {
     }
 }
 
-impl Format<Vote<u64>> for Tracing {
-    fn encode(value: &Vote<u64>, out: &mut Vec<u8>) -> Result<(), BoxError> {
-        Postcard::encode(value, out)
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Vote<u64>, BoxError> {
-        Postcard::decode(bytes)
-    }
-}
-
-impl Format<LogId<u64>> for Tracing {
-    fn encode(value: &LogId<u64>, out: &mut Vec<u8>) -> Result<(), BoxError> {
-        Postcard::encode(value, out)
-    }
-
-    fn decode(bytes: &[u8]) -> Result<LogId<u64>, BoxError> {
-        Postcard::decode(bytes)
-    }
-}
+as_postcard!(Tracing: Vote<u64>, LogId<u64>);
 
 #[tokio::test]
 async fn long_and_old_reads_are_done_on_threads_of_the_engine() {

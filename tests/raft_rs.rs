@@ -9,8 +9,12 @@ mod beyond;
 mod conformance;
 #[path = "raft_rs/far.rs"]
 mod far;
+#[path = "raft_rs/joining.rs"]
+mod joining;
 #[path = "raft_rs/recover.rs"]
 mod recover;
+#[path = "raft_rs/returning.rs"]
+mod returning;
 #[path = "raft_rs/stores.rs"]
 mod stores;
 #[path = "raft_rs/writer.rs"]

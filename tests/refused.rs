@@ -290,8 +290,9 @@ fn a_listener_that_refuses_a_rollback_refuses_the_batch_and_is_asked_again() {
     let f = Fixture::with(Options::new().listener(keeper.clone()));
     assert_eq!(keeper.asked.load(Ordering::Relaxed), 0, "nothing was discarded yet");
     let b = f.batch(|b| drop(b.region(R).append(refs(&run(4, 8..=8))).map(|_| ())));
-    let error = f.refused(b, ErrorKind::Refused, &["8..=9", "not these", "region 7"]);
-    assert!(error.error().is_retryable());
+    let error = f.refused(b, ErrorKind::Refused, &["8..=9", "region 7"]);
+    assert!(error.error().is_retryable() && error.error().entries() == Some(8..=9));
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "not these");
     assert_eq!(keeper.asked.load(Ordering::Relaxed), 2);
     keeper.refuse.store(false, Ordering::Relaxed);
     f.engine.write(error.into_batch().unwrap(), Durability::Synced).unwrap();
@@ -312,6 +313,52 @@ fn a_truncation_asks_the_listener_too_and_a_plain_append_does_not() {
     b.region(R).truncate_from(11);
     f.engine.write(b, Durability::Synced).unwrap();
     assert_eq!(keeper.asked.load(Ordering::Relaxed), 1);
+}
+
+/// Puts a key of the region that it is asked about, and counts how often it was asked.
+struct PutsKeys(Mutex<Option<Engine>>, AtomicU64);
+
+impl EventListener for PutsKeys {
+    fn before_rollback(&self, r: &Rollback<'_>) -> Result<(), BoxError> {
+        let engine = self.0.lock().unwrap().clone().unwrap();
+        let asked = self.1.fetch_add(1, Ordering::Relaxed);
+        let mut b = engine.batch();
+        b.region(r.region()).put(b"discarded", &asked.to_le_bytes())?.set_hard_state(b"newer")?;
+        b.region(r.region()).compact_through(r.first() - 1)?;
+        engine.write(b, Durability::Written)?;
+        Ok(())
+    }
+}
+
+/// Any batch of the region between the question and the acceptance once asked again, and the hundredth time refused: a key that
+/// others keep in the region was enough.
+#[test]
+fn a_rollback_is_asked_about_again_only_when_it_would_discard_other_entries() {
+    let listener = Arc::new(PutsKeys(Mutex::default(), AtomicU64::new(0)));
+    let f = Fixture::with(Options::new().listener(listener.clone()));
+    *listener.0.lock().unwrap() = Some(f.engine.clone());
+    let mut b = f.engine.batch();
+    b.region(R).append(refs(&run(4, 6..=7))).unwrap();
+    f.engine.write(b, Durability::Synced).unwrap();
+    assert_eq!(listener.1.load(Ordering::Relaxed), 1);
+    let r = f.engine.region(R);
+    assert_eq!((r.first_index(), r.last_index(), r.term(6).unwrap()), (6, 7, 4));
+    *listener.0.lock().unwrap() = None;
+}
+
+/// It was once accepted, though what had been checked while it was built was true of another store.
+#[test]
+fn a_batch_of_another_engine_is_refused() {
+    let (f, other) = (Fixture::new(), Fixture::new());
+    let before = f.all();
+    for batch in [other.batch(|b| _ = b.region(R).compact_through(5).unwrap()), other.engine.batch()] {
+        let error = f.engine.write(batch.clone(), Durability::Synced).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(error.to_string().contains("another engine"), "{error}");
+        let back = f.engine.try_submit(batch, Durability::Written).unwrap_err().into_batch().unwrap();
+        other.engine.write(back, Durability::Synced).unwrap();
+        assert_eq!(f.all(), before);
+    }
 }
 
 /// Uses the time in which it is asked to let the region go on.
@@ -346,14 +393,14 @@ fn a_log_that_changes_while_a_listener_is_asked_is_shown_to_it_again() {
 
 /// It was once asked for ever.
 #[test]
-fn a_listener_that_writes_to_the_region_it_is_asked_about_is_told_so() {
+fn a_listener_that_appends_to_the_region_it_is_asked_about_is_told_so() {
     #[derive(Default)]
     struct Writes(Mutex<Option<Engine>>);
     impl EventListener for Writes {
         fn before_rollback(&self, r: &Rollback<'_>) -> Result<(), BoxError> {
             let engine = self.0.lock().unwrap().clone().ok_or("no engine")?;
             let mut b = engine.batch();
-            b.region(r.region()).put(b"discarded", &r.first().to_le_bytes())?;
+            b.region(r.region()).append(refs(&run(3, r.last() + 1..=r.last() + 1)))?;
             b.region(RegionId(99)).put(b"discarded", &r.first().to_le_bytes())?;
             engine.write(b, Durability::Written)?;
             Ok(())
@@ -365,7 +412,7 @@ fn a_listener_that_writes_to_the_region_it_is_asked_about_is_told_so() {
     let b = f.batch(|b| drop(b.region(R).append(refs(&run(4, 8..=8))).map(|_| ())));
     let error = f.engine.write(b, Durability::Synced).unwrap_err();
     assert_eq!((error.kind(), error.error().region()), (ErrorKind::Refused, Some(R)), "{error}");
-    assert_eq!(f.engine.region(R).last_index(), 9);
+    assert_eq!(f.engine.region(R).term(8).unwrap(), 3);
     *writes.0.lock().unwrap() = None;
 }
 
@@ -441,6 +488,43 @@ fn reads_outside_the_log_say_which_side_they_missed_it_on() {
     assert_eq!(kind(r.entries(8..12, ReadLimit::NONE).unwrap_err()), ErrorKind::Unavailable);
     assert!(r.entries(10..10, ReadLimit::NONE).unwrap().is_empty());
     assert_eq!(r.entries(4.., ReadLimit::bytes(0)).unwrap().len(), 1, "at least one");
+    // No entries at all was the answer here, which a caller that reads on from the last one takes for the end.
+    for limit in [ReadLimit::entries(0), ReadLimit::bytes(0).and_entries(0), ReadLimit::NONE.and_entries(0)] {
+        assert_eq!(r.entries(5.., limit).unwrap()[..], [r.entry(5).unwrap()]);
+        assert_eq!(r.entries_clamped(.., limit).unwrap()[..], [r.entry(4).unwrap()]);
+        assert!(r.entries(10..10, limit).unwrap().is_empty(), "but none where there is none");
+    }
+}
+
+/// Programs that wanted to know which entries an error was about read its message.
+#[test]
+fn an_error_says_which_entries_it_is_about() {
+    let f = Fixture::new();
+    let r = f.engine.region(R);
+    let named = |e: raftwood::Error| e.entries().map(|r| (*r.start(), *r.end()));
+    assert_eq!(named(r.entry(3).unwrap_err()), Some((3, 3)));
+    assert_eq!(named(r.entry(10).unwrap_err()), Some((10, 10)));
+    assert_eq!(named(r.term(2).unwrap_err()), Some((2, 2)));
+    assert_eq!(named(r.entries(8..12, ReadLimit::NONE).unwrap_err()), Some((10, 11)));
+    assert_eq!(named(r.entries(20..22, ReadLimit::NONE).unwrap_err()), Some((20, 21)));
+    // Of an empty region it was said that entry 4 is not there: so is the first.
+    let empty = f.engine.region(RegionId(99));
+    let error = empty.entries(1..5, ReadLimit::NONE).unwrap_err();
+    assert_eq!((error.kind(), named(error)), (ErrorKind::Unavailable, Some((1, 4))));
+    assert!(empty.entries(1..1, ReadLimit::NONE).unwrap().is_empty());
+
+    let appended = |term, range: std::ops::RangeInclusive<u64>| {
+        let b = f.batch(|b| drop(b.region(R).append(refs(&run(term, range))).map(|_| ())));
+        named(f.engine.write(b, Durability::Synced).unwrap_err().into_error())
+    };
+    assert_eq!(appended(3, 12..=14), Some((12, 14)));
+    assert_eq!(appended(5, 2..=2), Some((2, 2)));
+    assert_eq!(appended(2, 10..=11), Some((10, 11)));
+    let mut b = f.engine.batch();
+    assert_eq!(named(b.region(R).compact_through(10).map(|_| ()).unwrap_err()), Some((10, 10)));
+    let top = [(EntryId::new(3, u64::MAX), &b""[..])];
+    assert_eq!(named(b.region(R).append(top).map(|_| ()).unwrap_err()), Some((u64::MAX, u64::MAX)));
+    assert_eq!(named(f.engine.region(R).repair(EntryId::new(3, 44), b"x").unwrap_err()), Some((44, 44)));
 }
 
 #[test]

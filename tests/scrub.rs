@@ -13,12 +13,12 @@ mod stores;
 use fixture::*;
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::{
-    Background, Engine, EntryId, ErrorKind, Event, EventListener, Health, ReadLimit, ScrubOptions,
-    ScrubReport,
+    Background, Durability, Engine, EntryId, ErrorKind, Event, EventListener, Health, Purge, ReadLimit,
+    ReadMode, RegionId, ScrubOptions, ScrubReport,
 };
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use stores::{DIR, options};
 
 const RECORD_HEADER: u64 = 64;
@@ -110,7 +110,7 @@ fn rot_anywhere_in_a_header_or_description_of_the_active_segment_is_made_good_by
         refused += usize::from(unscrubbed.is_err());
         let report = scrub(&engine);
         assert!(!report.rot.is_empty() && report.damage.is_empty(), "{at}: {report:?}");
-        assert_eq!((report.segments_moved, report.checkpoints_written), (1, 2), "{at}");
+        assert_eq!((report.segments_moved, report.checkpoints_written), (1, 3), "{at}");
         all_whole(&engine);
         survives(&f, engine);
     }
@@ -119,7 +119,7 @@ fn rot_anywhere_in_a_header_or_description_of_the_active_segment_is_made_good_by
 
 #[test]
 fn a_rotten_copy_of_a_segments_header_is_found() {
-    for copy in [0, 2048] {
+    for copy in [0, (64 << 10) - 4096] {
         let mut f = Fixture::new();
         let engine = f.sealed();
         vandalise(&f.vfs, "/db/0000000001.log", copy + 40);
@@ -143,7 +143,7 @@ fn a_bad_sector_among_descriptions_is_rot_and_not_the_end_of_the_scrub() {
 }
 
 #[test]
-fn a_rotten_checkpoint_is_replaced_by_two() {
+fn a_rotten_checkpoint_is_replaced_by_good_ones() {
     for newest in [true, false] {
         let mut f = Fixture::new();
         let engine = f.sealed();
@@ -153,7 +153,7 @@ fn a_rotten_checkpoint_is_replaced_by_two() {
         let path = if newest { checkpoints.pop().unwrap() } else { checkpoints.remove(0) };
         vandalise(&f.vfs, &path, 150);
         let report = scrub(&engine);
-        assert_eq!((report.rot.len(), report.checkpoints_written), (1, 2), "{report:?}");
+        assert_eq!((report.rot.len(), report.checkpoints_written), (1, 3), "{report:?}");
         assert_eq!(report.rot[0].path(), Some(path.as_path()));
         assert!(scrub(&engine).rot.is_empty());
         let after = options(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR).unwrap();
@@ -250,20 +250,110 @@ fn a_store_is_scrubbed_in_the_background_again_and_again_until_it_is_closed() {
     assert_eq!(ends.0.lock().unwrap().len(), after);
 }
 
+/// The thread might not have begun when the store was closed, and the test could not fail; so it waits until the scrub reads.
 #[test]
 fn a_slow_scrub_does_not_hold_up_a_close() {
-    let mut f = Fixture::new();
-    f.sealed().close().unwrap();
-    // At this rate it would take hours.
-    let every = ScrubOptions::default().rate_bytes(1);
-    let engine = options(&f.vfs, 60)
+    for by_hand in [false, true] {
+        let mut f = Fixture::new();
+        f.sealed().close().unwrap();
+        // At this rate it would take hours.
+        let rate = ScrubOptions::default().rate_bytes(1);
+        let every = if by_hand { Duration::from_secs(3600) } else { Duration::ZERO };
+        let engine =
+            options(&f.vfs, 60).background(Background::Threads).scrub_every(every, rate).open(DIR).unwrap();
+        let reads = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let seen = reads.clone();
+        f.vfs.set_hook(Some(Arc::new(move |op| {
+            if op.kind == OpKind::Read {
+                seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        })));
+        let scrubber = by_hand.then(|| {
+            let engine = engine.clone();
+            std::thread::spawn(move || engine.scrub(&rate).map(drop).map_err(|e| e.kind()))
+        });
+        while reads.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // It sleeps: a purge that needs the turn of upkeep does not wait for it.
+        std::thread::sleep(Duration::from_millis(30));
+        let begun = Instant::now();
+        engine.purge().unwrap();
+        let read = reads.load(std::sync::atomic::Ordering::Relaxed);
+        engine.close().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        if let Some(scrubber) = scrubber {
+            assert_eq!(scrubber.join().unwrap(), Err(ErrorKind::Closed));
+        }
+        assert!(reads.load(std::sync::atomic::Ordering::Relaxed) < read + 100, "it reads on without a limit");
+        f.vfs.set_hook(None);
+        drop(engine);
+        all_whole(&options(&f.vfs, 61).open(DIR).unwrap());
+    }
+}
+
+/// The cleaner slept its rate with the lock of all upkeep in its hands: a close or a purge waited for it, 16 seconds and more.
+#[test]
+fn a_slow_cleaner_holds_up_neither_a_purge_nor_a_checkpoint_nor_a_close() {
+    let vfs = SimVfs::new(70);
+    let cleans = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let engine = options(&vfs, 70)
         .background(Background::Threads)
-        .scrub_every(Duration::ZERO, every)
+        .segment_bytes(4 << 20)
+        // The slowest there is, and seconds to copy.
+        .purge(Purge::default().background(true).garbage_percent_max(10).rate_bytes(1 << 20))
         .open(DIR)
         .unwrap();
+    let seen = cleans.clone();
+    vfs.set_hook(Some(Arc::new(move |op| {
+        // Of what has a temporary name, only the cleaner's copy is given its length first.
+        if op.kind == OpKind::Allocate && op.path.extension().is_some_and(|e| e == "tmp") {
+            seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    })));
+    let big = vec![7u8; 100 << 10];
+    let write = |index: u64| {
+        let mut b = engine.batch();
+        for region in 1..=4 {
+            b.region(RegionId(region)).append([(EntryId::new(1, index), &big[..])]).unwrap();
+        }
+        // Three of four are garbage at once.
+        if index > 1 {
+            for region in 1..=2 {
+                b.region(RegionId(region)).compact_through(index - 1).unwrap();
+            }
+        }
+        engine.write(b, Durability::Written).unwrap();
+    };
+    let mut index = 0;
+    while cleans.load(std::sync::atomic::Ordering::Relaxed) == 0 && index < 400 {
+        index += 1;
+        write(index);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(index < 400, "the cleaner never began");
+    let begun = Instant::now();
+    engine.backup("/copy").unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(800), "a backup: {:?}", begun.elapsed());
+    engine.purge().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "a purge: {:?}", begun.elapsed());
+    for more in index + 1..index + 40 {
+        write(more);
+    }
+    std::thread::sleep(Duration::from_millis(150));
+    let begun = Instant::now();
     engine.close().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "a close: {:?}", begun.elapsed());
+    assert_eq!(engine.purge().unwrap_err().kind(), ErrorKind::Closed);
+    vfs.set_hook(None);
     drop(engine);
-    all_whole(&options(&f.vfs, 61).open(DIR).unwrap());
+    let temporary = vfs
+        .list()
+        .into_iter()
+        .filter(|(p, _)| p.starts_with(DIR) && p.extension().is_some_and(|e| e == "tmp"));
+    assert_eq!(temporary.count(), 0, "nothing is left half done");
+    let engine = options(&vfs, 71).open(DIR).unwrap();
+    assert_eq!(engine.region(RegionId(4)).entries(.., ReadLimit::NONE).unwrap().len() as u64, index + 39);
 }
 
 /// The rows of the fixture's sealed segments as the store is opened without its newest checkpoint: all of them are replayed.
@@ -314,4 +404,36 @@ fn a_missing_segment_is_missed_also_before_one_whose_first_record_is_unreadable(
     f.vfs.remove_file(logs[1].with_extension("foot")).unwrap();
     let error = options(&f.vfs, 51).open(DIR).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+}
+
+/// A footer that the device could not read killed the process in one read mode and the other, by a look through its mapping.
+#[test]
+fn bad_sectors_anywhere_in_a_footer_are_a_missing_footer() {
+    [ReadMode::Map, ReadMode::Pread].into_iter().for_each(bad_sectors_in_a_footer);
+}
+
+fn bad_sectors_in_a_footer(mode: ReadMode) {
+    let name = "/db/0000000001.foot";
+    for sector in 0.. {
+        // Met by the open, and by what comes after it.
+        for before in [true, false] {
+            let mut f = Fixture::new();
+            f.sealed().close().unwrap();
+            if sector * 512 >= f.vfs.read_file(name).unwrap().len() as u64 {
+                assert!(sector > 1);
+                return;
+            }
+            if before {
+                f.vfs.add_bad_sector(name, sector).unwrap();
+            }
+            let engine = f.open_with(|o| o.read_mode(mode));
+            if !before {
+                f.vfs.add_bad_sector(name, sector).unwrap();
+            }
+            all_whole(&engine);
+            let report = scrub(&engine);
+            assert!(report.damage.is_empty() && report.rot.is_empty(), "{report:?}");
+            all_whole(&engine);
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::node::Input;
 use crate::wire::{Command, Dump, Reply, Result};
 use raft::prelude::{Entry, Snapshot};
 use raftwood::EntryId;
-use raftwood::raft_rs::decode_conf_state;
+use raftwood::raft_rs::{BOOTSTRAP, decode_conf_state};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -84,7 +84,8 @@ impl Machine {
         Ok(Machine { db })
     }
 
-    /// Where a group's state stands, durably: applied entry and configuration. A new group is given its first configuration.
+    /// Where a group's state stands, durably: applied entry and configuration. A new group is given its first configuration, and stands
+    /// where its log begins.
     pub fn start_group(&self, group: u64, first: &[u8]) -> Result<(EntryId, Vec<u8>)> {
         let txn = self.db.begin_read()?;
         let (index, term, _) = txn.open_table(APPLIED)?.get(group)?.map(|a| a.value()).unwrap_or_default();
@@ -94,8 +95,9 @@ impl Machine {
         }
         let txn = self.db.begin_write()?;
         txn.open_table(CONF_STATES)?.insert(group, first)?;
+        txn.open_table(APPLIED)?.insert(group, (BOOTSTRAP.index, BOOTSTRAP.term, 0))?;
         txn.commit()?;
-        Ok((EntryId::new(term, index), first.to_vec()))
+        Ok((BOOTSTRAP, first.to_vec()))
     }
 
     /// Starts the thread; tasks go to the sender that is returned, what was done is told to `node`.

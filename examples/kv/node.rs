@@ -14,7 +14,8 @@ use raft::prelude::{
 };
 use raft::{Config, GetEntriesContext, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 use raftwood::raft_rs::{
-    Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state, may_send_first,
+    BOOTSTRAP, Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state,
+    may_send_first,
 };
 use raftwood::{Engine, ErrorKind, Options, ReadLimit, RegionId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -219,7 +220,7 @@ fn start_group(
     snapshots: &Snapshots,
 ) -> Result<Group> {
     let everybody = ConfState::from(((1..=args.nodes.len() as u64).collect::<Vec<_>>(), vec![]));
-    let (applied, conf_state) = machine.start_group(id, &encode_conf_state(0, &everybody))?;
+    let (applied, conf_state) = machine.start_group(id, &encode_conf_state(BOOTSTRAP.index, &everybody))?;
     let (fetched, tasks, snapshots) = (send.clone(), tasks.clone(), snapshots.clone());
     let region = engine.region(RegionId(id));
     let storage = RegionStorage::new(engine, RegionId(id))
@@ -326,8 +327,10 @@ impl Node {
             }
             Input::Request(request, waiter) => self.request(request, waiter, awake),
             Input::Persisted(outcome) => {
-                for Persisted { region, ready } in outcome? {
-                    let Some(group) = self.groups.get_mut(&region.0) else { continue };
+                for Persisted { region, tag, ready } in outcome? {
+                    // These replicas stay for as long as the node runs. Where they come and go, this is what keeps them apart.
+                    let is_of = |g: &&mut Group| g.node.raft.id == tag;
+                    let Some(group) = self.groups.get_mut(&region.0).filter(is_of) else { continue };
                     group.node.on_persist_ready(ready);
                     if let Some((_, index)) = group.installing.take_if(|i| i.0 <= ready) {
                         group.node.advance_apply_to(index);
@@ -465,12 +468,12 @@ impl Node {
                 self.machine.send(Task::Install { group: id, snapshot, done })?;
                 installed.recv()?;
             }
-            if let Err(e) = batch.add(RegionId(id), &ready) {
+            if let Err(e) = batch.add_as(RegionId(id), self.args.id, &ready) {
                 if e.kind() != ErrorKind::TooLarge || batch.is_empty() {
                     return Err(e.into());
                 }
                 self.submit(std::mem::replace(&mut batch, ReadyBatch::new(&self.engine)))?;
-                batch.add(RegionId(id), &ready)?;
+                batch.add_as(RegionId(id), self.args.id, &ready)?;
             }
             self.send(id, messages);
             readies.push((id, ready));

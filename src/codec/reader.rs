@@ -61,6 +61,12 @@ impl<'a> Reader<'a> {
     /// A varint. Only the shortest form is accepted, and nothing that needs more than 64 bits.
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
+        if let Some((&byte, rest)) = self.rest.split_first()
+            && byte < 0x80
+        {
+            self.rest = rest;
+            return Ok(u64::from(byte));
+        }
         let mut value = 0u64;
         let mut shift = 0;
         for (at, &byte) in self.rest.iter().enumerate() {
@@ -85,7 +91,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn varint_u32(&mut self) -> Result<u32, Malformed> {
         let mut ahead = self.clone();
         let value = u32::try_from(ahead.varint()?).map_err(|_| Malformed("a varint exceeds 32 bits"))?;
-        *self = ahead;
+        self.rest = ahead.rest;
         Ok(value)
     }
 

@@ -1,26 +1,35 @@
 //! The gate of the log: checks a batch, gives it its place, and makes it readable.
 
-use super::pipeline::{Accept, Committer, Encoded, OnFull, Pipeline};
-use super::ticket::Pending;
+use super::pipeline::{Accept, Accepted, Committer, Encoded, OnFull, Pipeline};
+use super::ticket::{Pending, Record, Waiting};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::{Op, locate};
+use crate::format::batch::{Loc, Op, Step, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
-use crate::index::{Doomed, plan};
+use crate::index::{Doomed, Planned};
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
 use crate::planted::{Bug, planted};
-use crate::segment::InFlight;
-use crate::segment::scan::FIRST_RECORD;
+use crate::segment::{InFlight, Segment};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
-use crate::sync::{Arc, MutexGuard, PoisonError};
-use crate::types::Lsn;
+use crate::sync::{Arc, MutexGuard};
+use crate::types::{Durability, Lsn};
+
+/// Of a batch with more entries than this the memory for their places is given back.
+const KEPT_LOCS_MAX: usize = 4096;
 
 /// How often the listeners are asked about one batch whose region does not stand still meanwhile.
 const ASKED_MAX: u32 = 100;
 
 impl Committer {
     /// Accepts a batch: from here on it is readable, ordered, and on its way. A refusal leaves no trace.
-    pub(super) fn accept(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Arc<Pending>> {
+    ///
+    /// `has_ticket`: a callback or waker may come to want the outcome, which is then delivered in its turn.
+    pub(super) fn accept(
+        &self,
+        encoded: &Encoded,
+        how: &Accept<'_>,
+        has_ticket: bool,
+    ) -> Result<Accepted<'_>> {
         let len = encoded.record_len();
         encoded.check()?;
         let mut approved: Vec<Doomed> = Vec::new();
@@ -28,9 +37,7 @@ impl Committer {
         let mut p = self.lock();
         loop {
             self.gate.check()?;
-            if p.closed {
-                return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
-            }
+            p.check_open()?;
             if p.lacks_room(len as usize, self.in_flight_max) {
                 p = self.wait_for_room(p, how.on_full, &mut in_line)?;
                 continue;
@@ -39,22 +46,26 @@ impl Committer {
                 p.line.pop_front();
                 self.room.notify_all();
             }
-            if !p.active.fits(p.offset, len) {
+            let Some(active) = p.active.clone().filter(|active| active.fits(p.offset, len)) else {
                 p = self.rotate(p, len, how.on_full).inspect_err(|e| {
                     if planted(Bug::NoSpacePoisons) {
                         self.gate.trip(e.clone());
                     }
                 })?;
                 continue;
-            }
-            if how.checked {
-                let planned = plan(&self.table, &encoded.batch)?;
+            };
+            if !how.checked {
+                p.planned.clear();
+            } else {
+                p.planned.plan(&self.table, &encoded.batch)?;
+                let doomed = &p.planned.doomed;
                 let stale = planted(Bug::StaleApprovalTaken) && !approved.is_empty();
                 if let Some(ask) = how.before_rollback.filter(|_| !planted(Bug::RollbackNotAsked))
-                    && !planned.doomed.is_empty()
-                    && planned.doomed != approved
+                    && !doomed.is_empty()
+                    && !doomed.iter().all(|d| approved.iter().any(|a| a.covers(d)))
                     && !stale
                 {
+                    approved.clone_from(doomed);
                     drop(p);
                     asked += 1;
                     if asked > ASKED_MAX {
@@ -65,16 +76,17 @@ impl Committer {
                                  does one of them write to it?"
                             ),
                         )
-                        .in_region(planned.doomed[0].region));
+                        .in_region(approved[0].region));
                     }
-                    ask(&planned.doomed)
-                        .or_else(|e| if planted(Bug::RefusalIgnored) { Ok(()) } else { Err(e) })?;
-                    approved = planned.doomed;
+                    ask(&approved).or_else(|e| if planted(Bug::RefusalIgnored) { Ok(()) } else { Err(e) })?;
                     p = self.lock();
                     continue;
                 }
             }
-            return self.place(p, encoded, how, len);
+            if Lsn::new(active.id, p.offset) < self.accepted() {
+                return Err(self.refuse_to_go_back(p));
+            }
+            return self.place(p, active, encoded, how, has_ticket);
         }
     }
 
@@ -98,146 +110,126 @@ impl Committer {
         }
         // In a callback, this may be the very thread that works for tickets nobody waits for. Others only wait: work would lead them
         // to callbacks, and who merely submits does not expect to run those.
-        if !self.manual && !self.completions.is_telling() {
-            return Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner));
+        if !self.manual && !self.completions.is_delivering() {
+            return Ok(self.wait_in_room(p));
         }
-        match self.step(p) {
-            Ok(p) => {
-                self.hand_off(&p);
-                Ok(p)
-            }
-            Err(p) => Ok(self.room.wait(p).unwrap_or_else(PoisonError::into_inner)),
-        }
+        Ok(match self.step(p, || true) {
+            Ok(_) => self.lock(),
+            Err(p) => self.wait_in_room(p),
+        })
     }
 
-    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared if need be and the caller
-    /// agrees.
-    fn rotate<'a>(
+    fn place<'a>(
         &'a self,
         mut p: MutexGuard<'a, Pipeline>,
-        len: u64,
-        on_full: OnFull,
-    ) -> Result<MutexGuard<'a, Pipeline>> {
-        if p.ready.front().is_some_and(|s| s.fits(FIRST_RECORD, len))
-            && let Some(next) = p.ready.pop_front()
-        {
-            let full = std::mem::replace(&mut p.active, next);
-            let end = std::mem::replace(&mut p.offset, FIRST_RECORD);
-            self.hooks.segment_full(full, end);
-            self.hooks.segment_wanted();
-            return Ok(p);
-        }
-        let need = (u64::from(FIRST_RECORD) + len).next_multiple_of(4096);
-        let want = self.factory.next_len(p.active.len).max(need);
-        if self.manual {
-            let next_len = want;
-            p.wanted_len = want;
-            drop(p);
-            let made = self.factory.prepare(next_len)?;
-            self.put_ready(Ok(made));
-            return Ok(self.lock());
-        }
-        // Only an attempt that began after this request counts: the disk may have been full a while ago.
-        let asked = p.prepare_attempts;
-        p.wanted_len = p.wanted_len.max(want);
-        self.hooks.segment_wanted();
-        if on_full == OnFull::Fail {
-            let busy = "the next segment is not prepared yet; try again soon";
-            return Err(match &p.prepare_error {
-                // Perhaps of a while ago, so it is no answer by itself.
-                Some((_, error)) => {
-                    Error::new(ErrorKind::WouldBlock, format!("{busy} (the last attempt failed: {error})"))
-                        .caused_by(error.clone())
-                }
-                None => Error::new(ErrorKind::WouldBlock, busy),
-            });
-        }
-        let p = self.room.wait(p).unwrap_or_else(PoisonError::into_inner);
-        match &p.prepare_error {
-            Some((attempt, error)) if *attempt > asked => Err(error.clone()),
-            _ => Ok(p),
-        }
-    }
-
-    /// Moves the log on from `segment` if it is still the active one, and makes it durable.
-    pub(crate) fn roll(&self, segment: u32) -> Result<()> {
-        let mut p = self.lock();
-        while p.active.id == segment {
-            self.gate.check()?;
-            if p.closed {
-                return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
-            }
-            p = self.rotate(p, 0, OnFull::Wait)?;
-        }
-        drop(p);
-        self.sync().map(drop)
-    }
-
-    fn place(
-        &self,
-        mut p: MutexGuard<'_, Pipeline>,
+        segment: Arc<Segment>,
         encoded: &Encoded,
         how: &Accept<'_>,
-        len: u64,
-    ) -> Result<Arc<Pending>> {
-        let segment = p.active.clone();
+        has_ticket: bool,
+    ) -> Result<Accepted<'a>> {
+        let len = encoded.record_len();
         let offset = p.offset;
         let end = Lsn::new(segment.id, offset + len as u32);
         let desc_len = encoded.desc.len() as u32;
-        let mut locs = Vec::with_capacity(encoded.batch.entries.len());
+        let Pipeline { planned, locs, .. } = &mut *p;
+        locs.clear();
+        locs.shrink_to(KEPT_LOCS_MAX);
         let payload_at = offset + RECORD_HEADER_LEN + desc_len;
         locate(&encoded.batch.entries, &encoded.blocks, payload_at, |loc| locs.push(loc))
             .map_err(|e| Error::invalid(format!("the batch makes no sense: {e}")))?;
         if encoded.kind == RecordKind::Batch {
             segment.push_in_flight(InFlight { start: offset, desc_len, payload: encoded.payload.clone() });
-            let mut steps = encoded.batch.steps().peekable();
-            while let Some(region) = steps.peek().map(|step| step.region) {
-                let cell = self.table.get_or_create(region);
-                // Whoever reads the region sees all that the batch does to it, or nothing.
-                let mut state = cell.write();
-                while let Some(step) = steps.next_if(|step| step.region == region) {
-                    match step.op {
-                        Op::Append { first, entries, .. } => {
-                            let own = &locs[step.entries_at..step.entries_at + *entries as usize];
-                            state.append(*first, step.runs, own, &segment);
-                        }
-                        Op::TruncateFrom(index) => state.truncate_from(*index),
-                        Op::CompactThrough(id) => state.compact_through(*id),
-                        Op::Reset(base) => state.reset(*base),
-                        Op::SetHardState(value) => state.set_hard_state(value),
-                        Op::Put { key, value } => state.put(key, value),
-                        Op::Delete { key } => state.delete(key),
-                        Op::Destroy => state.destroy(),
-                    }
-                }
-                state.touched = end;
+            // Of what is not planned it is not known whether it returns.
+            if (planned.returns || !how.checked) && !planted(Bug::BatchAppliedInParts) {
+                // Between regions there is no order to keep; within one, sorting keeps it.
+                let mut steps: Vec<Step<'_>> = encoded.batch.steps().collect();
+                steps.sort_by_key(|step| step.region);
+                self.apply(steps.into_iter(), planned, locs, &segment, end);
+            } else {
+                self.apply(encoded.batch.steps(), planned, locs, &segment, end);
             }
+            planned.clear();
             self.counters.batches.fetch_add(1, Ordering::Relaxed);
             self.counters.entries.fetch_add(locs.len() as u64, Ordering::Relaxed);
             self.counters.record_bytes.fetch_add(len, Ordering::Relaxed);
             self.counters.payload_bytes.fetch_add(encoded.batch.payload_bytes(), Ordering::Relaxed);
         }
-        let pending = Arc::new(Pending::new(
-            encoded.kind,
+        let soon = u64::from(end.offset()) > segment.len / 8;
+        let durability = how.durability;
+        let waiting = Waiting { end, durability, turn: p.turn };
+        let ticket = has_ticket.then(|| Arc::new(Pending::new(waiting)));
+        p.queue.push_back(Record {
+            end,
+            durability,
+            ticket: ticket.clone(),
+            kind: encoded.kind,
             segment,
             offset,
-            end,
-            encoded.desc.clone(),
-            encoded.desc_crc,
-            encoded.payload.clone(),
-            how.durability,
-            !how.checked,
-            len as usize,
-        ));
-        p.queue.push_back(pending.clone());
+            header: [0; RECORD_HEADER_LEN as usize],
+            desc: encoded.desc.clone(),
+            desc_crc: encoded.desc_crc,
+            payload: encoded.payload.clone(),
+        });
+        p.queued_bytes += len as usize;
+        p.urgent |= durability == Durability::Written && !planted(Bug::WrittenDeferred);
         p.in_flight_bytes += len as usize;
         p.offset = end.offset();
         self.set_accepted(end);
-        // Ask for the next segment well before this one is full.
-        if p.ready.is_empty() && u64::from(p.offset) > p.active.len / 8 {
+        // Ask for the next segment well before this one is full, and that it is filled until then.
+        if soon && (p.ready.is_empty() || p.due_for_filling().is_some()) {
             self.hooks.segment_wanted();
         }
-        Ok(pending)
+        Ok(Accepted { p, waiting, ticket })
+    }
+
+    /// Makes the batch readable. A reader of a region sees all that the batch does to it, or nothing: its steps come one after the
+    /// other, and are applied under one hold of its lock.
+    fn apply<'a>(
+        &self,
+        steps: impl Iterator<Item = Step<'a>>,
+        planned: &Planned,
+        locs: &[Loc],
+        segment: &Arc<Segment>,
+        end: Lsn,
+    ) {
+        let durable = self.durable();
+        let mut steps = steps.peekable();
+        let mut nth = 0;
+        while let Some(region) = steps.peek().map(|step| step.region) {
+            let found;
+            let cell = match planned.cell(nth, region) {
+                Some(cell) => cell,
+                None => {
+                    found = self.table.get_or_create(region);
+                    &*found
+                }
+            };
+            nth += 1;
+            let mut state = cell.write();
+            while let Some(step) = steps.next_if(|step| step.region == region) {
+                let existed = state.exists;
+                match step.op {
+                    Op::Append { first, entries, .. } | Op::AppendNext { first, entries, .. } => {
+                        let own = &locs[step.entries_at..step.entries_at + *entries as usize];
+                        state.append(*first, step.runs, own, segment);
+                    }
+                    Op::TruncateFrom(index) => state.truncate_from(*index),
+                    Op::CompactThrough(id) => state.rebase(end, durable, |s| s.compact_through(*id)),
+                    Op::CompactTo { .. } if step.op.is_void() => {}
+                    Op::CompactTo { id, .. } => state.rebase(end, durable, |s| s.compact_through(*id)),
+                    Op::ForgetLog => state.rebase(end, durable, |s| s.forget_log()),
+                    Op::Reset(base) => state.rebase(end, durable, |s| s.reset(*base)),
+                    Op::SetHardState(value) => state.set_hard_state(value),
+                    Op::Put { key, value } => state.put(key, value),
+                    Op::Delete { key } => state.delete(key),
+                    Op::Destroy => state.destroy(),
+                }
+                if state.exists && !existed {
+                    state.set_incarnation(Some(end));
+                }
+            }
+            state.touched = end;
+        }
     }
 }
 

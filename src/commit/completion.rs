@@ -1,92 +1,86 @@
-//! Tells outcomes to whoever waits, in order, one thread at a time.
+//! Delivers outcomes to callbacks and wakers: in order, one thread at a time.
 //!
-//! - Outcomes are added under the pipeline's lock, so in the order of positions, and are told without it: callbacks and wakers are
-//!   other people's code.
-//! - Whoever adds one sees to it that it is told: by itself, or by the thread that is at it already, which looks again before
-//!   it leaves. So a callback never begins before the one before it has ended.
-//! - The one exception: a callback that waits for a batch itself would wait for what only its own thread could tell. Before
-//!   it goes to sleep, its thread [gives way](Completions::give_way), and whoever comes next goes on.
+//! - An outcome is known as soon as the log has come so far. A thread that waits for it is woken then, and never waits for a callback.
+//!   That is what lets a callback write and wait: nothing that it needs is queued after it.
+//! - Outcomes of batches that have a ticket are added under the pipeline's lock, that is, in the order of positions, and are delivered
+//!   without it: callbacks and wakers are other people's code.
+//! - A thread that adds one sees to it that it is delivered: by itself, or by the thread that is delivering already, which looks again
+//!   before it leaves. A callback never begins before the one before it has ended, and none is called from inside another.
+//! - A callback that panics ends there. The panic is reported and delivery goes on: the outcomes of other batches, mostly of other
+//!   groups, are none of its business.
 
-use super::ticket::Pending;
+use super::ticket::{Pending, Waiting};
 use crate::error::Result;
 use crate::planted::{Bug, planted};
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::Lsn;
-use std::collections::VecDeque;
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Outcomes that are to be told.
+/// Outcomes that are to be delivered.
 #[derive(Default)]
 pub(super) struct Completions(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    due: VecDeque<(Arc<Pending>, Result<Lsn>)>,
-    /// The thread that is at it.
-    teller: Option<ThreadId>,
+    due: Vec<Arc<Pending>>,
+    /// The thread that is delivering.
+    deliverer: Option<ThreadId>,
 }
-
-/// A callback or waker panicked.
-pub(super) struct Panicked;
 
 impl Completions {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more outcome. The caller holds the pipeline's lock, and calls [`tell`](Completions::tell) once it does not.
-    pub(super) fn add(&self, pending: Arc<Pending>, outcome: Result<Lsn>) {
-        self.lock().due.push_back((pending, outcome));
+    /// One more settled batch. The caller holds the pipeline's lock, and calls [`deliver`](Completions::deliver) once it does not.
+    pub(super) fn add(&self, pending: Arc<Pending>) {
+        self.lock().due.push(pending);
     }
 
-    /// Whether there is anything that nobody is telling.
-    pub(super) fn are_due(&self) -> bool {
-        let state = self.lock();
-        state.teller.is_none() && !state.due.is_empty()
-    }
-
-    /// Tells all outcomes, unless somebody is at it. Returns early when a callback panics: those that come after it are still due.
-    pub(super) fn tell(&self) -> Result<(), Panicked> {
-        let me = thread::current().id();
+    /// Delivers all outcomes, unless another thread is doing that. `panicked` is notified of each callback that panics, and of what
+    /// it said.
+    pub(super) fn deliver(
+        &self,
+        outcome: impl Fn(Waiting) -> Option<Result<Lsn>>,
+        panicked: impl Fn(Lsn, &str),
+    ) {
         let mut state = self.lock();
-        if state.teller.is_some() {
-            return Ok(());
+        if state.deliverer.is_some() || state.due.is_empty() {
+            return;
         }
-        state.teller = Some(me);
-        // Somebody else may have taken over while a callback of ours waited.
-        while state.teller == Some(me) {
-            let last_first = planted(Bug::TicketsOutOfOrder);
-            let next = if last_first { state.due.pop_back() } else { state.due.pop_front() };
-            let Some((pending, outcome)) = next else {
-                state.teller = None;
-                break;
-            };
+        state.deliverer = Some(thread::current().id());
+        while !state.due.is_empty() {
+            let mut group = std::mem::take(&mut state.due);
             drop(state);
-            let told = catch_unwind(AssertUnwindSafe(|| pending.complete(outcome)));
-            state = self.lock();
-            if told.is_err() {
-                if state.teller == Some(me) {
-                    state.teller = None;
-                }
-                return Err(Panicked);
+            if planted(Bug::TicketsOutOfOrder) {
+                group.reverse();
             }
+            for pending in &group {
+                // A listener's panic on hearing of it is contained too.
+                if let Err(panic) =
+                    catch_unwind(AssertUnwindSafe(|| pending.deliver(outcome(pending.waiting))))
+                {
+                    drop(catch_unwind(AssertUnwindSafe(|| panicked(pending.waiting.end, message(&*panic)))));
+                    if planted(Bug::PanicEndsDelivery) {
+                        break;
+                    }
+                }
+            }
+            drop(group);
+            state = self.lock();
         }
-        Ok(())
+        state.deliverer = None;
     }
 
     /// Whether the calling thread is in a callback.
-    pub(super) fn is_telling(&self) -> bool {
-        self.lock().teller.is_some_and(|teller| teller == thread::current().id())
+    pub(super) fn is_delivering(&self) -> bool {
+        self.lock().deliverer.is_some_and(|deliverer| deliverer == thread::current().id())
     }
+}
 
-    /// The calling thread is about to wait. True if it was telling outcomes, that is, if a callback waits: then others may go on.
-    pub(super) fn give_way(&self) -> bool {
-        let mut state = self.lock();
-        let mine = state.teller.is_some_and(|teller| teller == thread::current().id());
-        if mine {
-            state.teller = None;
-        }
-        mine
-    }
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }

@@ -27,13 +27,15 @@ impl Gate {
     }
 
     fn poisoned(first: &Error) -> Error {
-        Error::new(
+        let error = Error::new(
             ErrorKind::Poisoned,
-            format!(
-                "writing stopped at the first I/O error: {first}; what is durable can still be read; \
-                 repair the cause and open the store again"
-            ),
+            "writing stopped at the first I/O error; what is durable can still be read; repair the cause and open the store \
+             again",
         )
-        .caused_by(first.clone())
+        .caused_by(first.clone());
+        match first.path() {
+            Some(path) => error.at(path, first.offset()),
+            None => error,
+        }
     }
 }

@@ -2,36 +2,35 @@
 
 use super::completion::Completions;
 use super::gate::Gate;
-use super::ticket::{Pending, Ticket};
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::{Batch, Block};
-use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
-use crate::format::zeros::Zeros;
-use crate::index::{Doomed, Table};
+use super::sleepers::{Sleepers, Woken};
+use super::ticket::{Pending, Record, Ticket, Waiting};
+use crate::error::{Error, Result};
+use crate::format::batch::{Announcement, Batch, Block, Loc};
+use crate::format::record::{RecordKind, Shape, record_len};
+use crate::index::{Doomed, Planned, Table};
 use crate::planted::{Bug, planted};
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{SYNC_SLOTS, Segment};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::thread::{self, ThreadId};
+use crate::sync::thread::ThreadId;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::types::{Durability, Lsn, RegionId};
-use crate::vfs::io::write_parts_at;
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-/// The most bytes that one write stage takes on: beyond it the sync that follows would keep others waiting.
-const GROUP_BYTES_MAX: usize = 8 << 20;
+/// While a sync runs, batches that have to wait for the next one are written together. So many bytes of them are written at once:
+/// the device is busy anyway, and what is written now need not be when the next sync could begin.
+const DEFERRED_BYTES_MAX: usize = 256 << 10;
+
+/// The longest that a batch is kept back for that: a kill while a sync hangs costs what was accepted in this time, and no more.
+const DEFERRED_MAX: Duration = Duration::from_millis(1);
 
 /// Written bytes that no sync was asked for are synced anyway beyond this many: they would have to be made durable
 /// anew by the next open.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
-
-/// A write ends on a whole page, so that the kernel never has to read the rest of it first.
-const PAGE: u64 = 4096;
-static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 
 /// A batch as it goes to the log, but for its header, which needs the position.
 #[derive(Clone, Debug)]
@@ -62,13 +61,20 @@ pub(crate) enum OnFull {
 /// Asked with what would be discarded; an error refuses the batch.
 pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Doomed]) -> Result<()>;
 
+/// A batch that was accepted, with the lock still held.
+pub(super) struct Accepted<'a> {
+    pub(super) p: MutexGuard<'a, Pipeline>,
+    pub(super) waiting: Waiting,
+    /// If one was asked for.
+    pub(super) ticket: Option<Arc<Pending>>,
+}
+
 /// How a batch is to be accepted.
 pub(crate) struct Accept<'a> {
     pub(crate) durability: Durability,
     pub(crate) on_full: OnFull,
     /// Whether the operations are checked against the regions. Those of the engine's own records are not: recovery replays what was
-    /// checked once. And their writer alone waits for them: they complete at once, not behind callbacks, so that upkeep, which
-    /// holds locks meanwhile, never waits for code that is not ours.
+    /// checked once.
     pub(crate) checked: bool,
     /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
     pub(crate) before_rollback: Option<BeforeRollback<'a>>,
@@ -82,21 +88,44 @@ pub(crate) trait Hooks: Send + Sync {
     fn segment_wanted(&self);
     /// Writing has stopped for good.
     fn poisoned(&self, cause: &Error);
+    /// The callback or waker of the batch that ends at `lsn` panicked.
+    fn callback_panicked(&self, lsn: Lsn, message: &str);
 }
 
 /// One fdatasync under way.
-struct SyncUnderWay {
-    target: Lsn,
-    slot: usize,
-    ok: bool,
-    started: Instant,
+pub(super) struct SyncUnderWay {
+    pub(super) target: Lsn,
+    pub(super) slot: usize,
+    pub(super) ok: bool,
+    pub(super) started: Instant,
+    /// The last group of which it covers anything.
+    pub(super) turn: u64,
+}
+
+/// Batches without tickets that follow one another, or one with a ticket, on the way to being durable.
+pub(super) struct Awaiting {
+    pub(super) end: Lsn,
+    pub(super) bytes: usize,
+    pub(super) ticket: Option<Arc<Pending>>,
+}
+
+/// Whom the end of a stage concerns: the groups of which something is settled, by durability.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// Somebody is to be called back.
+    pub(super) tickets: bool,
+    pub(super) written: Option<RangeInclusive<u64>>,
+    pub(super) synced: Option<RangeInclusive<u64>>,
 }
 
 /// Everything that the pipeline's lock guards.
 pub(super) struct Pipeline {
-    pub(super) active: Arc<Segment>,
+    /// The segment that is written to: none before the first record of the run, and none once it was ended in its place.
+    pub(super) active: Option<Arc<Segment>>,
     /// Where the next record goes in `active`.
     pub(super) offset: u32,
+    /// The lowest number that a segment may have that becomes active next.
+    pub(super) next_id: u32,
     /// Prepared segments, in the order of their numbers.
     pub(super) ready: VecDeque<Arc<Segment>>,
     /// A segment of at least this length is waited for; 0 if none is.
@@ -105,29 +134,55 @@ pub(super) struct Pipeline {
     pub(super) prepare_attempts: u64,
     pub(super) prepare_error: Option<(u64, Error)>,
     /// Accepted, not yet written.
-    pub(super) queue: VecDeque<Arc<Pending>>,
+    pub(super) queue: VecDeque<Record>,
+    pub(super) queued_bytes: usize,
+    /// Something in the queue may not wait for the sync under way to end.
+    pub(super) urgent: bool,
+    /// The group that is accepted into, counted from 1.
+    pub(super) turn: u64,
+    /// Something of it is written already, beside a sync.
+    pub(super) half_written: bool,
+    /// The last group of which a sync that began covers anything. Each sync that begins raises it, so that threads whose batches it
+    /// does not cover sleep with a later group.
+    pub(super) sync_turn: u64,
+    /// The last group of which something is settled when written, and when synced.
+    pub(super) settled_written: u64,
+    pub(super) settled_synced: u64,
+    /// A thread sleeps that will look at the queue after [`DEFERRED_MAX`]. Unknown once another stage has begun: then the next one does.
+    pub(super) watched: bool,
     /// Written, waiting for a sync.
-    awaiting: VecDeque<Arc<Pending>>,
-    /// Somebody is in the write stage.
-    writing: bool,
+    pub(super) awaiting: VecDeque<Awaiting>,
+    /// The thread that works for tickets sleeps.
+    pub(super) driver_sleeps: bool,
+    /// A thread is in the write stage, since then.
+    pub(super) writing: Option<Instant>,
     /// Shape of the last written record.
-    chain: Shape,
+    pub(super) chain: Shape,
     /// Everything before is in the operating system's hands.
-    written: Lsn,
+    pub(super) written: Lsn,
     /// Segments written to since the last sync began, oldest first.
-    dirty: Vec<Arc<Segment>>,
-    unsynced_bytes: u64,
+    pub(super) dirty: Vec<Arc<Segment>>,
+    /// An empty vector with memory.
+    pub(super) spare: Vec<Arc<Segment>>,
+    pub(super) unsynced_bytes: u64,
+    /// What one sync covers, on a moving average.
+    pub(super) synced_at_once: u64,
     /// Syncs under way, in the order in which they began.
-    syncs: VecDeque<SyncUnderWay>,
+    pub(super) syncs: VecDeque<SyncUnderWay>,
     /// Target of the sync that began last.
-    sync_target: Lsn,
+    pub(super) sync_target: Lsn,
+    /// Somebody waits for everything before to be durable, and has no record of its own.
+    pub(super) flush_to: Lsn,
     pub(super) in_flight_bytes: usize,
+    /// How many threads wait for [`room`](Committer::room).
+    pub(super) in_room: u32,
     /// Who waits for room, in the order in which they came: a large batch would wait for ever if small ones went past it. A thread
     /// may stand here twice: it works while it waits, and may so be led to a callback that waits.
     pub(super) line: VecDeque<ThreadId>,
     pub(super) closed: bool,
-    /// The watermark that the last record carries.
-    noted: Lsn,
+    /// What accepting a batch needs memory for.
+    pub(super) planned: Planned,
+    pub(super) locs: Vec<Loc>,
 }
 
 /// Counters of the pipeline.
@@ -140,6 +195,7 @@ pub(crate) struct Counters {
     pub(crate) writes: AtomicU64,
     pub(crate) written_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
+    pub(crate) wakes: AtomicU64,
 }
 
 /// Accepts batches and sees them through.
@@ -148,16 +204,24 @@ pub(crate) struct Committer {
     pub(super) factory: Arc<SegmentFactory>,
     pub(super) hooks: Arc<dyn Hooks>,
     pub(super) pipeline: Mutex<Pipeline>,
+    /// Held while a segment is prepared; true once none may be any more. Never asked for with the pipeline's lock held.
+    pub(super) preparing: Mutex<bool>,
     pub(super) completions: Completions,
+    pub(super) sleepers: Sleepers,
+    /// What the write stage is at: its thread holds this, and nobody else asks for it meanwhile.
+    pub(super) group: Mutex<Vec<Record>>,
     /// A stage has ended, a segment became ready, or writing stopped.
     pub(super) room: Condvar,
     /// There may be work that no waiting thread will do.
-    work: Condvar,
+    pub(super) work: Condvar,
     pub(super) gate: Gate,
-    durable: AtomicU64,
+    pub(super) durable: AtomicU64,
+    /// Everything before is in the operating system's hands. Like `durable` it is moved under the pipeline's lock, and by no stage
+    /// that ends after the gate was shut: what waits for it is answered by looking at it.
+    pub(super) written: AtomicU64,
     accepted: AtomicU64,
     /// Where this life began, and the end of the last record that was durable then.
-    start: Lsn,
+    pub(super) start: Lsn,
     before: Lsn,
     /// The tail of the life before is being made durable anew.
     recovering: AtomicBool,
@@ -168,47 +232,67 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
+    /// A pipeline whose first segment will have the number `first_id` or a higher one.
     pub(crate) fn new(
         table: Arc<Table>,
         factory: Arc<SegmentFactory>,
         hooks: Arc<dyn Hooks>,
-        active: Arc<Segment>,
+        first_id: u32,
         chain: Shape,
         in_flight_max: usize,
         manual: bool,
     ) -> Committer {
-        let start = Lsn::new(active.id, FIRST_RECORD);
+        let start = Lsn::new(first_id, FIRST_RECORD);
         let pipeline = Pipeline {
-            active,
+            active: None,
             offset: FIRST_RECORD,
+            next_id: first_id,
             ready: VecDeque::new(),
             wanted_len: 0,
             prepare_attempts: 0,
             prepare_error: None,
             queue: VecDeque::new(),
+            queued_bytes: 0,
+            urgent: false,
+            turn: 1,
+            half_written: false,
+            sync_turn: 0,
+            settled_written: 0,
+            settled_synced: 0,
+            watched: false,
             awaiting: VecDeque::new(),
-            writing: false,
+            driver_sleeps: false,
+            writing: None,
             chain,
             written: start,
             dirty: Vec::new(),
+            spare: Vec::new(),
             unsynced_bytes: 0,
+            synced_at_once: 0,
             syncs: VecDeque::new(),
             sync_target: start,
+            flush_to: start,
             in_flight_bytes: 0,
+            in_room: 0,
             line: VecDeque::new(),
             closed: false,
-            noted: Lsn::ZERO,
+            planned: Planned::default(),
+            locs: Vec::new(),
         };
         Committer {
             table,
             factory,
             hooks,
             pipeline: Mutex::new(pipeline),
+            preparing: Mutex::new(false),
             completions: Completions::default(),
+            sleepers: Sleepers::default(),
+            group: Mutex::default(),
             room: Condvar::new(),
             work: Condvar::new(),
             gate: Gate::default(),
             durable: AtomicU64::new(start.to_u64()),
+            written: AtomicU64::new(start.to_u64()),
             accepted: AtomicU64::new(start.to_u64()),
             start,
             before: chain.end().unwrap_or(Lsn::ZERO),
@@ -223,7 +307,7 @@ impl Committer {
         self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything before is on the device. Before the first sync of this life: the start of its first segment.
+    /// Everything before is on the device. Before the first sync of this life: where its first segment may start.
     pub(crate) fn durable(&self) -> Lsn {
         Lsn::from_u64(self.durable.load(Ordering::Acquire))
     }
@@ -233,125 +317,192 @@ impl Committer {
         Lsn::from_u64(self.accepted.load(Ordering::Acquire))
     }
 
+    /// The end of the last record that is known to be on the device: never the start of a segment.
+    pub(crate) fn durable_record(&self) -> Lsn {
+        let durable = self.durable();
+        if durable == self.start { self.before } else { durable }
+    }
+
     /// What the records written now say of the log before them: the end of a record, never of a gap between segments.
     ///
     /// While recovery copies the tail of the life before, nothing here counts yet: a watermark inside this life is what
     /// tells the next one that the copy is complete.
-    fn watermark(&self) -> Lsn {
+    pub(super) fn watermark(&self) -> Lsn {
         let durable = if planted(Bug::WatermarkTooFar) { self.accepted() } else { self.durable() };
-        let recovering = self.recovering.load(Ordering::Acquire) && !planted(Bug::WatermarkInsideTheCopy);
+        let recovering = self.is_recovering() && !planted(Bug::WatermarkInsideTheCopy);
         let stuck = planted(Bug::WatermarkStuck);
         if recovering || durable == self.start || stuck { self.before } else { durable }
     }
 
-    /// The tail of the life before has been written anew. If records that still show in its files are no part of the log
-    /// any more, two records are made durable, one after the other, before anything is acknowledged or sealed: the first
-    /// with the copy, the second to say that the copy is whole.
-    pub(crate) fn end_recovery(&self, cut: bool) -> Result<()> {
+    /// Begins the copy of the tail with what it will hold, so that a recovery after a crash knows what of the original was whole.
+    pub(crate) fn announce(&self, loss: bool, records: Vec<Shape>) -> Result<()> {
+        let mut desc = Vec::new();
+        Announcement { loss, records }.encode(&mut desc);
+        let record = Encoded {
+            kind: RecordKind::Announcement,
+            desc_crc: crate::codec::checksum::crc32(0, &desc),
+            desc: Bytes::from(desc),
+            ..watermark_record()
+        };
+        self.write(&record, &Accept::internal(Durability::Written)).map(drop)
+    }
+
+    /// The tail of the run before has been copied, after its announcement. Before anything is acknowledged, sealed or given back,
+    /// the copy is made durable, and then what says that it is whole: a mark in another file, by `mark`, or another record of the
+    /// log where that cannot be written.
+    pub(crate) fn end_recovery(&self, cut: bool, mark: impl FnOnce(Lsn, Shape) -> Result<()>) -> Result<()> {
         let cut = cut && !planted(Bug::CopyNotSealed);
+        if cut && !planted(Bug::MarkBeforeSync) {
+            self.sync()?;
+        }
+        let marked = if cut { mark(self.accepted(), self.lock().chain) } else { Ok(()) };
         if cut {
-            self.write(&watermark_record(), &Accept::internal(Durability::Synced))?;
+            self.sync()?;
         }
         self.recovering.store(false, Ordering::Release);
-        if cut {
+        if marked.is_err() {
             self.write(&watermark_record(), &Accept::internal(Durability::Synced))?;
         }
         Ok(())
+    }
+
+    /// Whether the tail of the run before is being copied.
+    pub(super) fn is_recovering(&self) -> bool {
+        self.recovering.load(Ordering::Acquire)
     }
 
     pub(super) fn set_accepted(&self, lsn: Lsn) {
         self.accepted.store(lsn.to_u64(), Ordering::Release);
     }
 
+    /// Fails in a fork of the process that opened the engine; asked before any lock is taken.
+    pub(super) fn check_process(&self) -> Result<()> {
+        if self.factory.dir.is_here() { Ok(()) } else { Err(Error::forked()) }
+    }
+
+    /// Stops all writing for a reason that lies outside of the pipeline.
+    pub(crate) fn stop(&self, cause: Error) {
+        self.poison(self.lock(), cause);
+    }
+
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// The active segment and where its next record goes.
-    pub(crate) fn active(&self) -> (Arc<Segment>, u32) {
-        let p = self.lock();
-        (p.active.clone(), p.offset)
-    }
-
     /// Accepts a batch and waits until it is as durable as asked.
     pub(crate) fn write(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Lsn> {
-        let pending = self.accept(encoded, how)?;
-        self.drive(&pending)
+        let accepted = self.accept(encoded, how, false)?;
+        self.drive(accepted.p, accepted.waiting)
     }
 
     /// Accepts a batch; the ticket tells the rest.
     pub(crate) fn submit(self: &Arc<Self>, encoded: &Encoded, how: &Accept<'_>) -> Result<Ticket> {
-        let pending = self.accept(encoded, how)?;
-        if !self.manual {
-            self.work.notify_one();
-        }
+        let Accepted { mut p, waiting, ticket } = self.accept(encoded, how, true)?;
+        let pending = ticket.unwrap_or_else(|| Arc::new(Pending::new(waiting)));
+        // Where it has to wait for others, they go on with it, and somebody looks whether that takes too long.
+        let concerns_driver = p.has_work() || !p.watched;
+        let driver = Some(&self.work).filter(|_| concerns_driver && std::mem::take(&mut p.driver_sleeps));
+        drop(p);
+        self.notify(driver);
         Ok(Ticket::new(pending, self.clone()))
     }
 
-    /// Works until `mine` is complete, or sleeps while others do.
-    pub(super) fn drive(&self, mine: &Pending) -> Result<Lsn> {
-        let mut p = self.lock();
+    /// What became of a batch, if that is known.
+    ///
+    /// Once the gate is shut the log comes no further: what is not reached by then never is.
+    pub(super) fn outcome(&self, batch: Waiting) -> Option<Result<Lsn>> {
+        let is_reached = || self.reached(batch.durability) >= batch.end;
+        if is_reached() {
+            return Some(Ok(batch.end));
+        }
+        let refused = self.gate.check().err()?;
+        Some(if is_reached() { Ok(batch.end) } else { Err(refused) })
+    }
+
+    /// How far the log has this durability.
+    fn reached(&self, durability: Durability) -> Lsn {
+        match durability {
+            Durability::Synced if !planted(Bug::AckBeforeSync) => self.durable(),
+            _ => Lsn::from_u64(self.written.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Works until the batch is complete, or sleeps while others do.
+    pub(super) fn drive<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>, mine: Waiting) -> Result<Lsn> {
+        let is_settled = || self.outcome(mine).is_some();
         loop {
-            if let Some(result) = mine.result() {
-                // Whoever was woken to work and leaves passes the work on.
-                self.hand_off(&p);
-                return result;
+            if let Some(outcome) = self.outcome(mine) {
+                // A thread that was woken to work and leaves passes the work on.
+                self.hand_off(p);
+                return outcome;
             }
-            p = match self.step(p) {
-                Ok(p) => p,
-                Err(p) if self.completions.give_way() => self.run_completions(p),
-                Err(p) => {
-                    let enlisted = mine.enlist();
-                    drop(p);
-                    if enlisted {
-                        self.sleep_for(mine);
-                        if let Some(result) = mine.result()
-                            && !mine.was_promoted()
-                        {
-                            return result;
-                        }
+            match self.step(p, is_settled) {
+                Ok(passed_on) => {
+                    if passed_on && let Some(outcome) = self.outcome(mine) {
+                        return outcome;
                     }
-                    self.lock()
+                    p = self.lock();
                 }
-            };
+                Err(mut busy) => {
+                    // Of its own group others may be settled without it.
+                    let turn = mine.turn.max(1 + busy.settled(mine.durability));
+                    let at_most = busy.watch();
+                    self.sleepers.enlist(turn, mine.durability);
+                    drop(busy);
+                    let woken = self.sleepers.sleep(turn, mine.durability, at_most, is_settled);
+                    if woken == Woken::Settled
+                        && let Some(outcome) = self.outcome(mine)
+                    {
+                        return outcome;
+                    }
+                    p = self.lock();
+                    p.watched &= at_most.is_none();
+                    p.urgent |= woken == Woken::TimedOut && !p.queue.is_empty();
+                }
+            }
         }
     }
 
     /// Does all the work there is.
     pub(crate) fn drain(&self) {
-        let mut p = self.lock();
-        while let Ok(next) = self.step(p) {
-            p = next;
-        }
-    }
-
-    fn sleep_for(&self, mine: &Pending) {
-        while mine.result().is_none() && !mine.was_promoted() {
-            thread::park();
-        }
+        while self.step(self.lock(), || false).is_ok() {}
     }
 
     /// Without threads of the engine a ticket is driven by whoever looks at it.
-    pub(super) fn drive_if_manual(&self, mine: &Pending) {
+    pub(super) fn drive_if_manual(&self, mine: Waiting) {
         if self.manual {
-            let _ = self.drive(mine);
+            let _ = self.drive(self.lock(), mine);
         }
     }
 
-    /// Does one stage's worth of work, if there is any that nobody is at. `Err` gives the lock back with nothing done.
+    /// Does a stage's worth of work, or a write and the sync after it, if there is any that nobody is at. `Err` gives the lock back
+    /// with nothing done.
+    ///
+    /// `is_done` says whether the caller has what it works for, and will not come back. Then what is left of the work is passed on, and
+    /// else only if callbacks come before: `Ok` says whether it was.
     pub(super) fn step<'a>(
         &'a self,
-        p: MutexGuard<'a, Pipeline>,
-    ) -> Result<MutexGuard<'a, Pipeline>, MutexGuard<'a, Pipeline>> {
+        mut p: MutexGuard<'a, Pipeline>,
+        is_done: impl Fn() -> bool,
+    ) -> Result<bool, MutexGuard<'a, Pipeline>> {
         if self.gate.is_shut() {
-            let idle = p.queue.is_empty() && p.awaiting.is_empty();
-            return if idle { Err(p) } else { Ok(self.fail_all(p)) };
+            if p.queue.is_empty() && p.awaiting.is_empty() {
+                return Err(p);
+            }
+            self.fail_all(p);
+            return Ok(true);
         }
         if p.can_write() {
-            return Ok(self.write_stage(p));
+            let Some((written, settled)) = self.write_stage(p) else { return Ok(true) };
+            p = written;
+            // Nobody who is settled waits for the sync.
+            if settled.written.is_some() || p.in_room > 0 || !p.can_sync() || is_done() {
+                return Ok(self.end_stage(p, settled, is_done()));
+            }
         }
         if p.can_sync() {
-            return Ok(self.sync_stage(p));
+            let Some((synced, settled)) = self.sync_stage(p) else { return Ok(true) };
+            return Ok(self.end_stage(synced, settled, is_done()));
         }
         Err(p)
     }
@@ -360,242 +511,62 @@ impl Committer {
     pub(crate) fn run(&self) {
         let mut p = self.lock();
         loop {
-            p = match self.step(p) {
-                Ok(p) => p,
+            p = match self.step(p, || false) {
+                Ok(_) => self.lock(),
                 Err(p) if p.closed && p.queue.is_empty() && p.awaiting.is_empty() => return,
-                Err(p) => self.work.wait(p).unwrap_or_else(PoisonError::into_inner),
+                Err(mut p) => {
+                    p.driver_sleeps = true;
+                    let (at_most, mut timed_out) = (p.watch(), false);
+                    p = match at_most {
+                        None => self.work.wait(p).unwrap_or_else(PoisonError::into_inner),
+                        Some(at_most) => {
+                            let woken = self.work.wait_timeout(p, at_most);
+                            let (p, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+                            timed_out = timeout.timed_out();
+                            p
+                        }
+                    };
+                    p.driver_sleeps = false;
+                    p.watched &= at_most.is_none();
+                    p.urgent |= timed_out && !p.queue.is_empty();
+                    p
+                }
             };
         }
     }
 
     /// If there is work that nobody is at, wakes somebody for it.
-    pub(super) fn hand_off(&self, p: &Pipeline) {
-        if planted(Bug::WorkNotHandedOn) || !(p.can_write() || p.can_sync()) {
-            return;
-        }
-        let woken = p.awaiting.iter().take(4).chain(p.queue.iter().take(4)).any(|pending| pending.promote());
-        if !woken {
-            self.work.notify_one();
-        }
-    }
-
-    // ---- write stage -------------------------------------------------------------------------------------------
-
-    fn write_stage<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
-        p.writing = true;
-        let mut bytes = 0;
-        let mut group = Vec::with_capacity(p.queue.len());
-        while let Some(next) = p.queue.front() {
-            bytes += next.bytes;
-            if !group.is_empty() && bytes > GROUP_BYTES_MAX {
-                break;
-            }
-            group.extend(p.queue.pop_front());
-        }
-        let mut chain = p.chain;
+    pub(super) fn hand_off(&self, mut p: MutexGuard<'_, Pipeline>) {
+        let next = self.next_worker(&mut p);
         drop(p);
-
-        let watermark = self.watermark();
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.write_group(&group, &mut chain, watermark)))
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
-
-        let mut p = self.lock();
-        p.writing = false;
-        if let Err(cause) = outcome {
-            group.into_iter().rev().for_each(|pending| p.queue.push_front(pending));
-            return self.poison(p, cause);
-        }
-        if self.gate.is_shut() {
-            // A sync failed meanwhile: what was written is not acknowledged any more, not even as written.
-            group.into_iter().rev().for_each(|pending| p.queue.push_front(pending));
-            return self.fail_all(p);
-        }
-        p.chain = chain;
-        p.noted = watermark;
-        for pending in group {
-            p.written = pending.end;
-            p.unsynced_bytes += pending.bytes as u64;
-            if p.dirty.last().is_none_or(|s| s.id != pending.segment.id) {
-                p.dirty.push(pending.segment.clone());
-            }
-            let durability =
-                if planted(Bug::AckBeforeSync) { Durability::Written } else { pending.durability };
-            match durability {
-                Durability::Synced => p.awaiting.push_back(pending),
-                Durability::Written => {
-                    let end = pending.end;
-                    self.settle(&mut p, pending, Ok(end));
-                }
-            }
-        }
-        self.run_completions(p)
+        self.notify(next);
     }
 
-    /// Chains the headers and writes the group, one call for each segment it touches.
-    fn write_group(&self, group: &[Arc<Pending>], chain: &mut Shape, watermark: Lsn) -> Result<()> {
-        let headers: Vec<[u8; RECORD_HEADER_LEN as usize]> = group
-            .iter()
-            .map(|r| {
-                let header = RecordHeader {
-                    kind: r.kind,
-                    position: Lsn::new(r.segment.id, r.offset),
-                    desc_len: r.desc.len() as u32,
-                    payload_len: r.payload.len() as u32,
-                    desc_crc: r.desc_crc,
-                    watermark,
-                    zeros: Zeros::of(
-                        u64::from(r.offset) + u64::from(RECORD_HEADER_LEN),
-                        [&r.desc, &r.payload],
-                    ),
-                    previous: *chain,
-                };
-                let (bytes, shape) = header.encode(r.segment.seed);
-                *chain = shape;
-                bytes
-            })
-            .collect();
-        let mut slices: Vec<&[u8]> = Vec::with_capacity(group.len() * 4 + 1);
-        let mut at = 0;
-        while at < group.len() {
-            let segment = &group[at].segment;
-            let start = u64::from(group[at].offset);
-            let mut end = start;
-            slices.clear();
-            while at < group.len() && group[at].segment.id == segment.id {
-                let r = &group[at];
-                let used = u64::from(RECORD_HEADER_LEN) + r.desc.len() as u64 + r.payload.len() as u64;
-                let len = record_len(r.desc.len() as u32, r.payload.len() as u32);
-                slices.extend([
-                    &headers[at][..],
-                    &r.desc[..],
-                    &r.payload[..],
-                    &ZEROS[..(len - used) as usize],
-                ]);
-                end += len;
-                at += 1;
-            }
-            let padded = end.next_multiple_of(PAGE).min(segment.len);
-            slices.push(&ZEROS[..(padded - end) as usize]);
-            write_parts_at(&*segment.file, &slices, start)
-                .map_err(|e| Error::io("writing to the log", &segment.path, e))?;
-            segment.advance_written(if planted(Bug::WrittenTooFar) { u32::MAX } else { end as u32 });
-            segment.record_bytes.fetch_add(end - start, Ordering::Relaxed);
-            self.counters.writes.fetch_add(1, Ordering::Relaxed);
-            self.counters.written_bytes.fetch_add(padded - start, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    // ---- sync stage --------------------------------------------------------------------------------------------
-
-    fn sync_stage<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
-        let target = p.written;
-        let slot = (0..SYNC_SLOTS).find(|s| p.syncs.iter().all(|y| y.slot != *s)).unwrap_or(0);
-        let segments = std::mem::take(&mut p.dirty);
-        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: Instant::now() });
-        p.sync_target = target;
-        p.unsynced_bytes = 0;
-        drop(p);
-
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let skipped = match segments.len() {
-                n if planted(Bug::SyncForgotten) => n,
-                n if planted(Bug::OlderSegmentNotSynced) => n.saturating_sub(1),
-                _ => 0,
-            };
-            segments.iter().skip(skipped).try_for_each(|s| {
-                self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-                let sync = || s.sync_handle(slot).sync_data();
-                let synced =
-                    sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
-                synced.map_err(|e| Error::io("syncing the log", &s.path, e))
-            })
-        }))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
-
-        let mut p = self.lock();
-        if let Err(cause) = outcome {
-            p.syncs.retain(|s| s.slot != slot);
-            return self.poison(p, cause);
-        }
-        if self.gate.is_shut() && !planted(Bug::AckAfterError) {
-            p.syncs.retain(|s| s.slot != slot);
-            // It may be durable, but nothing is acknowledged after the first error.
-            return self.fail_all(p);
-        }
-        for sync in &mut p.syncs {
-            sync.ok |= sync.slot == slot;
-        }
-        let mut durable = None;
-        while p.syncs.front().is_some_and(|s| s.ok) {
-            durable = p.syncs.pop_front().map(|s| s.target);
-        }
-        if let Some(durable) = durable {
-            self.durable.store(durable.to_u64(), Ordering::Release);
-            while p.awaiting.front().is_some_and(|b| b.end <= durable) {
-                if let Some(pending) = p.awaiting.pop_front() {
-                    let end = pending.end;
-                    self.settle(&mut p, pending, Ok(end));
-                }
-            }
-        }
-        // The disk should not idle while tickets are completed.
-        self.hand_off(&p);
-        self.run_completions(p)
-    }
-
-    // ---- completion --------------------------------------------------------------------------------------------
-
-    /// The outcome of a batch is known.
-    fn settle(&self, p: &mut Pipeline, pending: Arc<Pending>, outcome: Result<Lsn>) {
-        p.in_flight_bytes -= pending.bytes;
-        if pending.unheard {
-            pending.complete(outcome);
-        } else {
-            self.completions.add(pending, outcome);
+    /// Wakes the thread that was chosen, if one was, without the lock.
+    pub(super) fn notify(&self, chosen: Option<&Condvar>) {
+        if let Some(chosen) = chosen {
+            self.counters.wakes.fetch_add(1, Ordering::Relaxed);
+            chosen.notify_one();
         }
     }
 
-    /// A stage has ended: tells the outcomes that are due, without the lock.
-    fn run_completions<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
-        self.room.notify_all();
-        if p.closed {
-            // The thread that drives what nobody waits for ends once everything has completed, whoever did it.
-            self.work.notify_all();
+    /// Chooses who goes on with the work, if there is any that nobody is at. Returns what has to be notified, without the lock.
+    pub(super) fn next_worker(&self, p: &mut Pipeline) -> Option<&Condvar> {
+        if planted(Bug::WorkNotHandedOn) || !p.has_work() {
+            return None;
         }
-        while self.completions.are_due() {
-            drop(p);
-            let told = self.completions.tell();
-            p = self.lock();
-            if told.is_err() {
-                p = self.poison(p, Error::new(ErrorKind::Io, "a completion callback panicked"));
-            }
-        }
+        let sleeper = |d| self.sleepers.promote(p.settled(d) + 1..=p.turn, d);
+        sleeper(Durability::Synced)
+            .or_else(|| sleeper(Durability::Written))
+            .or_else(|| Some(&self.work).filter(|_| std::mem::take(&mut p.driver_sleeps)))
+    }
+
+    /// Waits until a stage has ended, a segment became ready, or writing stopped.
+    pub(super) fn wait_in_room<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
+        p.in_room += 1;
+        let mut p = self.room.wait(p).unwrap_or_else(PoisonError::into_inner);
+        p.in_room -= 1;
         p
-    }
-
-    /// Stops all writing. Those who wait are told before the listeners, who may want to close the engine, which waits for them.
-    fn poison<'a>(&'a self, p: MutexGuard<'a, Pipeline>, cause: Error) -> MutexGuard<'a, Pipeline> {
-        let first = !planted(Bug::GateLeftOpen) && self.gate.trip(cause.clone());
-        let p = self.fail_all(p);
-        if !first {
-            return p;
-        }
-        drop(p);
-        // A listener that panics must not take the thread along that works for others.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.hooks.poisoned(&cause)));
-        self.lock()
-    }
-
-    /// Everything that was not acknowledged fails with the first cause.
-    fn fail_all<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
-        while let Some(pending) = p.awaiting.pop_front().or_else(|| p.queue.pop_front()) {
-            let refused = self.gate.check().err();
-            let error = refused.unwrap_or_else(|| Error::new(ErrorKind::Closed, "the engine is closed"));
-            self.settle(&mut p, pending, Err(error));
-        }
-        self.work.notify_all();
-        self.run_completions(p)
     }
 
     // ---- what the rest of the engine asks ----------------------------------------------------------------------
@@ -610,22 +581,39 @@ impl Committer {
         self.write(&watermark_record(), &Accept::internal(Durability::Synced))
     }
 
-    /// A ticket that completes when everything accepted so far has the durability.
-    pub(crate) fn barrier(self: &Arc<Self>, durability: Durability) -> Result<Ticket> {
-        // Somebody listens to this one.
-        self.submit(&watermark_record(), &Accept { checked: true, ..Accept::internal(durability) })
+    /// Makes everything accepted so far durable without a record of its own, also while the engine closes.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.gate.check()?;
+        let target = self.accepted();
+        let mut p = self.lock();
+        p.flush_to = p.flush_to.max(target);
+        while self.durable() < target {
+            self.gate.check()?;
+            p = match self.step(p, || false) {
+                Ok(_) => self.lock(),
+                Err(p) => self.wait_in_room(p),
+            };
+        }
+        self.hand_off(p);
+        Ok(())
     }
 
-    /// Notes the watermark in the log if the last record does not carry it; costs no sync.
-    pub(crate) fn note_watermark(&self) -> Result<()> {
+    /// Fails once the engine is closed.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.lock().check_open()
+    }
+
+    /// A ticket that completes when everything accepted so far has the durability.
+    pub(crate) fn barrier(self: &Arc<Self>, durability: Durability) -> Result<Ticket> {
+        self.submit(&watermark_record(), &Accept::internal(durability))
+    }
+
+    /// Up to where the log is durable and the record that ends there, while nothing is on its way. `None` before the first record of
+    /// this run.
+    pub(crate) fn at_rest(&self) -> Option<(Lsn, Shape)> {
         let p = self.lock();
-        let stale = p.noted < self.durable() && p.written == self.durable();
-        let due = p.is_idle() && stale;
-        drop(p);
-        if due {
-            self.write(&watermark_record(), &Accept::internal(Durability::Written))?;
-        }
-        Ok(())
+        let durable = self.durable();
+        (p.is_idle() && p.written == durable && durable > self.start).then_some((durable, p.chain))
     }
 
     /// Forgets a destroyed region whose last operation lies before `segment`. Under the pipeline's lock, so that no
@@ -635,68 +623,37 @@ impl Committer {
         self.table.forget(id, |s| !s.exists && s.touched.segment() < segment);
     }
 
-    /// How long the oldest sync has been running.
-    pub(crate) fn sync_running_for(&self) -> Option<Duration> {
-        self.lock().syncs.front().map(|s| s.started.elapsed())
+    /// What has been under way with the disk for longest, here or in upkeep, and since when.
+    pub(crate) fn oldest_io(&self) -> Option<(&'static str, Instant)> {
+        let p = self.lock();
+        let syncing = p.syncs.front().map(|s| ("syncing the log", s.started));
+        let writing = p.writing.map(|since| ("writing to the log", since));
+        drop(p);
+        let other = self.factory.watch.oldest().filter(|_| !planted(Bug::UpkeepNotWatched));
+        [syncing, writing, other].into_iter().flatten().min_by_key(|(_, since)| *since)
     }
 
     /// Refuses further batches, wakes everybody who waits for room, and sees to its end what was accepted before: when this
     /// returns, nobody writes to the store any more.
     pub(crate) fn close(&self) {
+        self.refuse();
+        // What was written without being synced is synced now. An error is the gate's, and the caller asks that.
+        let _ = self.flush();
         let mut p = self.lock();
-        p.closed = true;
-        self.room.notify_all();
-        self.work.notify_all();
         loop {
-            p = match self.step(p) {
-                Ok(p) => p,
+            p = match self.step(p, || false) {
+                Ok(_) => self.lock(),
                 Err(p) if p.is_idle() => return,
-                Err(p) => self.room.wait(p).unwrap_or_else(PoisonError::into_inner),
+                Err(p) => self.wait_in_room(p),
             };
         }
     }
 
-    /// How many segments are prepared, and how long a next one has to be if one is waited for.
-    pub(crate) fn ready(&self) -> (usize, u64) {
-        let p = self.lock();
-        (p.ready.len(), p.wanted_len)
-    }
-
-    /// Bytes of the prepared segments.
-    pub(crate) fn ready_bytes(&self) -> u64 {
-        self.lock().ready.iter().map(|s| s.len).sum()
-    }
-
-    /// Hands over a prepared segment. One that is larger than usual replaces those that are too small.
-    pub(crate) fn put_ready(&self, prepared: Result<Arc<Segment>>) {
-        let mut p = self.lock();
-        p.prepare_attempts += 1;
-        let mut unused = VecDeque::new();
-        match prepared {
-            Ok(segment) => {
-                if p.wanted_len > 0 && segment.len >= p.wanted_len {
-                    let wanted = p.wanted_len;
-                    let (keep, small) = p.ready.drain(..).partition(|s| s.len >= wanted);
-                    p.ready = keep;
-                    unused = small;
-                    p.wanted_len = 0;
-                }
-                p.ready.push_back(segment);
-                p.prepare_error = None;
-            }
-            Err(e) => p.prepare_error = Some((p.prepare_attempts, e)),
-        }
-        drop(p);
-        for segment in &unused {
-            self.retire(segment);
-        }
+    /// Refuses further batches, and wakes everybody who waits for room.
+    pub(crate) fn refuse(&self) {
+        self.lock().closed = true;
         self.room.notify_all();
-    }
-
-    /// The file of `segment` may be used again once nobody holds it.
-    pub(crate) fn retire(&self, segment: &Segment) {
-        let factory: Arc<dyn crate::segment::Retire> = self.factory.clone();
-        segment.retire_to(Arc::downgrade(&factory));
+        self.work.notify_all();
     }
 }
 
@@ -708,17 +665,54 @@ impl Accept<'_> {
 }
 
 impl Pipeline {
+    /// Whether there is work that nobody is at.
+    fn has_work(&self) -> bool {
+        self.can_write() || self.can_sync()
+    }
+
+    /// While a sync runs, the queue grows: what is in it has to wait for the next one, and is written with one call. But for what may
+    /// not wait, and what is worth a call of its own.
     fn can_write(&self) -> bool {
-        !self.writing && !self.queue.is_empty()
+        let deferred = !self.syncs.is_empty() && !self.urgent && self.queued_bytes < DEFERRED_BYTES_MAX;
+        self.writing.is_none() && !self.queue.is_empty() && !deferred
+    }
+
+    /// How long a thread may sleep that found others at work: one of them looks after a while whether what is queued is written.
+    fn watch(&mut self) -> Option<Duration> {
+        let unwatched = !self.queue.is_empty() && !self.watched && !planted(Bug::DeferredForLong);
+        // It would find the work that was not handed on, too.
+        let unwatched = unwatched && !planted(Bug::WorkNotHandedOn);
+        self.watched |= unwatched;
+        unwatched.then_some(DEFERRED_MAX)
+    }
+
+    /// The last group that is settled as far as this durability goes.
+    fn settled(&self, durability: Durability) -> u64 {
+        match durability {
+            Durability::Written => self.settled_written,
+            Durability::Synced => self.settled_synced,
+        }
+    }
+
+    pub(super) fn await_sync(&mut self, record: Record) {
+        let (end, bytes) = (record.end, record.len());
+        match self.awaiting.back_mut() {
+            Some(last) if last.ticket.is_none() && record.ticket.is_none() => {
+                last.end = end;
+                last.bytes += bytes;
+            }
+            _ => self.awaiting.push_back(Awaiting { end, bytes, ticket: record.ticket }),
+        }
     }
 
     /// Whether nothing is on its way.
     fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.awaiting.is_empty() && self.syncs.is_empty() && !self.writing
+        self.queue.is_empty() && self.awaiting.is_empty() && self.syncs.is_empty() && self.writing.is_none()
     }
 
     fn can_sync(&self) -> bool {
         let asked = self.awaiting.back().is_some_and(|b| b.end > self.sync_target);
+        let asked = asked || self.flush_to > self.sync_target && self.written > self.sync_target;
         (asked || self.unsynced_bytes > UNSYNCED_BYTES_MAX) && self.syncs.len() < SYNC_SLOTS
     }
 }

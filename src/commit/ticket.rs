@@ -2,11 +2,8 @@
 
 use super::pipeline::Committer;
 use crate::error::Result;
-use crate::format::record::RecordKind;
-use crate::planted::{Bug, planted};
+use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
 use crate::segment::Segment;
-use crate::sync::thread;
-use crate::sync::thread::Thread;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{Durability, Lsn};
 use bytes::Bytes;
@@ -18,32 +15,51 @@ use std::task::{Context, Poll, Waker};
 /// A callback of [`Ticket::on_complete`].
 pub(super) type Callback = Box<dyn FnOnce(Result<Lsn>) + Send + 'static>;
 
-/// An accepted batch.
+/// An accepted batch, as a thread that waits for it knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    /// One past the record.
+    pub(super) end: Lsn,
+    pub(super) durability: Durability,
+    /// The group that it was accepted into.
+    pub(super) turn: u64,
+}
+
+/// An accepted batch that has a ticket: a callback or a waker may come to want the outcome, and not only the thread that wrote it.
 pub(super) struct Pending {
+    pub(super) waiting: Waiting,
+    state: Mutex<State>,
+}
+
+/// What goes to the log of an accepted batch: let go of once it is written, however long the ticket is kept.
+pub(super) struct Record {
+    /// One past it.
+    pub(super) end: Lsn,
+    pub(super) durability: Durability,
+    pub(super) ticket: Option<Arc<Pending>>,
     pub(super) kind: RecordKind,
     pub(super) segment: Arc<Segment>,
     pub(super) offset: u32,
-    /// Position behind the record.
-    pub(super) end: Lsn,
+    /// Known when it is written: it names the record before.
+    pub(super) header: [u8; RECORD_HEADER_LEN as usize],
     pub(super) desc: Bytes,
     pub(super) desc_crc: u32,
     pub(super) payload: Bytes,
-    pub(super) durability: Durability,
-    /// The engine's own: see [`Accept::checked`](super::Accept::checked).
-    pub(super) unheard: bool,
-    /// What it counts for in the bound on bytes in flight.
-    pub(super) bytes: usize,
-    state: Mutex<State>,
+}
+
+impl Record {
+    /// Its bytes in the log, which count in the bound on bytes in flight.
+    pub(super) fn len(&self) -> usize {
+        (self.end.offset() - self.offset) as usize
+    }
 }
 
 #[derive(Default)]
 struct State {
-    result: Option<Result<Lsn>>,
-    /// Whom the ticket's holder wants to be told.
+    /// The batch's turn to call back is over: a callback that comes later is called at once.
+    delivered: bool,
+    /// What the ticket's holder left to be called.
     waiter: Waiter,
-    /// A thread that works for this batch, and sleeps while others do.
-    sleeper: Option<Thread>,
-    promoted: bool,
 }
 
 #[derive(Default)]
@@ -55,103 +71,53 @@ enum Waiter {
 }
 
 impl Pending {
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn new(
-        kind: RecordKind,
-        segment: Arc<Segment>,
-        offset: u32,
-        end: Lsn,
-        desc: Bytes,
-        desc_crc: u32,
-        payload: Bytes,
-        durability: Durability,
-        unheard: bool,
-        bytes: usize,
-    ) -> Pending {
-        let state = Mutex::default();
-        Pending { kind, segment, offset, end, desc, desc_crc, payload, durability, unheard, bytes, state }
+    pub(super) fn new(waiting: Waiting) -> Pending {
+        Pending { waiting, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The outcome, if there is one.
-    pub(super) fn result(&self) -> Option<Result<Lsn>> {
-        self.state().result.clone()
-    }
-
-    /// The calling thread is going to sleep until this batch completes or it is promoted.
-    /// False when the batch has completed meanwhile.
-    pub(super) fn enlist(&self) -> bool {
+    /// Calls what the ticket's holder left, in its turn: after the batches before it, with no lock held.
+    pub(super) fn deliver(&self, outcome: Option<Result<Lsn>>) {
         let mut s = self.state();
-        if s.result.is_some() {
-            return false;
-        }
-        s.sleeper = Some(thread::current());
-        s.promoted = false;
-        true
-    }
-
-    /// Whether the waiter was woken to work.
-    pub(super) fn was_promoted(&self) -> bool {
-        self.state().promoted
-    }
-
-    /// Wakes the thread that sleeps for this batch, if one does, to take over the work.
-    pub(super) fn promote(&self) -> bool {
-        let mut s = self.state();
-        match (&s.result, &s.sleeper) {
-            (None, Some(thread)) => {
-                let thread = thread.clone();
-                s.promoted = true;
-                drop(s);
-                thread.unpark();
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Tells the outcome to whoever waits. The first call counts.
-    pub(super) fn complete(&self, result: Result<Lsn>) {
-        let mut s = self.state();
-        if s.result.is_some() {
-            return;
-        }
-        s.result = Some(result.clone());
-        let (waiter, sleeper) = (std::mem::take(&mut s.waiter), s.sleeper.take());
+        s.delivered = true;
+        let waiter = std::mem::take(&mut s.waiter);
         drop(s);
-        if let Some(thread) = sleeper.filter(|_| !(planted(Bug::WaitersNotWoken) && result.is_err())) {
-            thread.unpark();
-        }
-        match waiter {
-            Waiter::None => {}
-            Waiter::Waker(waker) => waker.wake(),
-            Waiter::Callback(f) => f(result),
+        match (waiter, outcome) {
+            (Waiter::Waker(waker), _) => waker.wake(),
+            (Waiter::Callback(f), Some(outcome)) => f(outcome),
+            _ => {}
         }
     }
 
-    fn set_waker(&self, waker: &Waker) -> Option<Result<Lsn>> {
+    /// `outcome` is asked with the lock held, which delivery takes after the outcome is known: either it is seen here, or the waker
+    /// there.
+    fn set_waker(&self, waker: &Waker, outcome: impl FnOnce() -> Option<Result<Lsn>>) -> Option<Result<Lsn>> {
         // Cloning and dropping wakers is code of others: not under the lock.
         let mut new = Waiter::Waker(waker.clone());
         let mut s = self.state();
-        if s.result.is_none() {
+        let outcome = outcome();
+        if outcome.is_none() {
             std::mem::swap(&mut s.waiter, &mut new);
         }
-        let result = s.result.clone();
         drop(s);
         drop(new);
-        result
+        outcome
     }
 
-    fn set_callback(&self, f: Callback) {
+    fn set_callback(&self, f: Callback, outcome: impl FnOnce() -> Option<Result<Lsn>>) {
         let mut s = self.state();
-        match s.result.clone() {
-            None => s.waiter = Waiter::Callback(f),
-            Some(result) => {
+        match outcome().filter(|_| s.delivered) {
+            None => {
+                let former = std::mem::replace(&mut s.waiter, Waiter::Callback(f));
                 drop(s);
-                f(result);
+                drop(former);
+            }
+            Some(outcome) => {
+                drop(s);
+                f(outcome);
             }
         }
     }
@@ -160,7 +126,12 @@ impl Pending {
 /// A submitted batch: readable already, complete later.
 ///
 /// Wait for it, poll it as a `Future` (any runtime or none), or give it a callback. Dropping it changes nothing about
-/// the batch. Tickets of one durability complete in the order of their positions.
+/// the batch. Tickets of one durability complete in the order of their positions, and callbacks are called in that order, one after
+/// the other. Waiting and polling do not wait for the callbacks of others.
+///
+/// A ticket does not keep the engine open: when the last handle goes, the engine sees to its end what was accepted, closes, and
+/// the ticket has its outcome. A ticket that is kept after that, or after its batch completed, holds a few words, and nothing
+/// of the batch.
 #[must_use = "the batch is not durable before its ticket completes"]
 pub struct Ticket {
     pending: Arc<Pending>,
@@ -169,7 +140,7 @@ pub struct Ticket {
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket({}, {:?})", self.pending.end, self.pending.durability)
+        write!(f, "Ticket({}, {:?})", self.lsn(), self.pending.waiting.durability)
     }
 }
 
@@ -180,7 +151,7 @@ impl Ticket {
 
     /// The position behind the batch, known before it completes.
     pub fn lsn(&self) -> Lsn {
-        self.pending.end
+        self.pending.waiting.end
     }
 
     /// Blocks until the batch has the durability it was submitted with.
@@ -189,16 +160,24 @@ impl Ticket {
     /// `Poisoned` with the first cause if an I/O error stopped all writing; whether the batch survives a crash is then
     /// unknown, as with any write that was never acknowledged.
     pub fn wait(self) -> Result<Lsn> {
-        self.committer.drive(&self.pending)
+        self.committer.check_process()?;
+        self.committer.drive(self.committer.lock(), self.pending.waiting)
     }
 
-    /// Calls `f` with the outcome: at once on this thread if it is known, else on the thread that completes the batch,
-    /// with no lock of the engine held. It must be quick: later completions wait for it. It may call the engine, and wait for
-    /// what it wrote there with [`wait`](Ticket::wait): later completions then overtake it. A panic in it stops all writing,
-    /// as an I/O error does.
+    /// Calls `f` with the outcome: at once on this thread if it is known and the callbacks before it have been called, else on the
+    /// thread that completes the batch, with no lock of the engine held. It must be quick: callbacks of later batches wait for it.
+    /// It may call the engine, and wait for what it wrote there.
+    ///
+    /// A panic in `f` ends `f` and nothing else: the batch is what its outcome says, the engine goes on, other callbacks are called,
+    /// and listeners are told ([`Event::CallbackPanicked`](crate::Event::CallbackPanicked)). Where `f` is called at once, the panic is
+    /// the caller's.
     pub fn on_complete(self, f: impl FnOnce(Result<Lsn>) + Send + 'static) {
-        self.pending.set_callback(Box::new(f));
-        self.committer.drive_if_manual(&self.pending);
+        if let Err(e) = self.committer.check_process() {
+            return f(Err(e));
+        }
+        let waiting = self.pending.waiting;
+        self.pending.set_callback(Box::new(f), || self.committer.outcome(waiting));
+        self.committer.drive_if_manual(waiting);
     }
 }
 
@@ -206,12 +185,14 @@ impl Future for Ticket {
     type Output = Result<Lsn>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Lsn>> {
-        if let Some(result) = self.pending.set_waker(cx.waker()) {
-            return Poll::Ready(result);
+        self.committer.check_process()?;
+        let waiting = self.pending.waiting;
+        if let Some(outcome) = self.pending.set_waker(cx.waker(), || self.committer.outcome(waiting)) {
+            return Poll::Ready(outcome);
         }
-        self.committer.drive_if_manual(&self.pending);
-        match self.pending.result() {
-            Some(result) => Poll::Ready(result),
+        self.committer.drive_if_manual(waiting);
+        match self.committer.outcome(waiting) {
+            Some(outcome) => Poll::Ready(outcome),
             None => Poll::Pending,
         }
     }

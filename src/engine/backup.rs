@@ -5,17 +5,19 @@
 
 use super::Engine;
 use crate::engine::report::BackupReport;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::planted::{Bug, planted};
 use crate::purge;
-use crate::segment::{Segment, footer_path};
+use crate::segment::mark::MarkFile;
+use crate::segment::{Segment, footer_name};
 use crate::store::{Store, lock};
 use crate::types::Lsn;
 use crate::vfs::io::{read_exact_at, read_file, write_parts_at};
-use crate::vfs::{OpenMode, VfsFile};
-use std::path::{Path, PathBuf};
+use crate::vfs::{Dir, OpenMode, VfsFile};
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 /// How much is copied at once.
@@ -27,75 +29,104 @@ impl Engine {
     ///
     /// The copy is a store: open it where it lies, or move its files elsewhere. Where `dir` is on the same file system, sealed
     /// segments are hard links, which cost no space until the store gives them back; neither store ever writes to such a file.
-    /// Sealing, purging and checkpoints wait meanwhile.
+    /// Sealing, purging and checkpoints go on meanwhile, and the files that are being copied stay until they are.
     ///
     /// # Errors
-    /// `InvalidArgument` if the directory has something in it, `NoSpace`, `Io`, `Poisoned`. A copy that failed or was cut short by a
+    /// `InvalidArgument` if the directory has something in it, `NoSpace`, `Io`, `Poisoned`, `Closed` when the engine is closed meanwhile. A copy that failed or was cut short by a
     /// crash has no checkpoint, and opening it is refused: remove it.
     pub fn backup(&self, dir: impl AsRef<Path>) -> Result<BackupReport> {
         let (store, dir) = (self.store(), dir.as_ref());
-        let vfs = &*store.options.vfs;
-        vfs.create_dir_all(dir).map_err(|e| Error::io("creating the directory of the copy", dir, e))?;
-        let there = vfs.read_dir(dir).map_err(|e| Error::io("listing the directory of the copy", dir, e))?;
+        store.check_process()?;
+        store.committer.check_open()?;
+        let opened = store.options.vfs.create_dir_all(dir);
+        let opened = opened.map_err(|e| Error::io("creating the directory of the copy", dir, e))?;
+        let dir = Dir::new(opened, dir);
+        let there = dir.list();
+        let there = there.map_err(|e| Error::io("listing the directory of the copy", dir.path(), e))?;
         if let Some(entry) = there.first() {
             return Err(Error::invalid(format!(
                 "the directory of the copy is not empty: it has {}; name another one",
                 entry.name
             ))
-            .at(dir, None));
+            .at(dir.path(), None));
         }
-        // Nothing is sealed, moved or removed meanwhile.
+        let moment = Moment::of(store)?;
+        let mut copy = Copy { store, dir, report: BackupReport::default() };
+        for (segment, part) in &moment.segments {
+            match part {
+                Part::Whole => copy.sealed(segment)?,
+                Part::Until(end) => copy.bytes(segment, *end)?,
+            }
+        }
+        copy.sync_dir()?;
+        copy.mark()?;
+        copy.checkpoint(&moment)?;
+        copy.report.durable = moment.durable;
+        Ok(copy.report)
+    }
+}
+
+/// The store at one moment. What it holds stays as it is while it is copied: a segment's file is given back only when nobody
+/// holds the segment, and the bytes of a log before what is durable never change.
+struct Moment {
+    /// Everything before is in it.
+    durable: Lsn,
+    segments: Vec<(Arc<Segment>, Part)>,
+    checkpoint: u32,
+    /// It may lose its name meanwhile.
+    checkpoint_file: Arc<dyn VfsFile>,
+}
+
+/// What of a segment is copied.
+enum Part {
+    /// It never changes any more.
+    Whole,
+    /// Its bytes before this offset.
+    Until(u32),
+}
+
+impl Moment {
+    fn of(store: &Store) -> Result<Moment> {
+        // Between the checkpoint and the list nothing is sealed, moved or removed.
         let _one = store.upkeep.lock()?;
         purge::seal_due(store)?;
         purge::checkpoint(store)?;
-        let mut copy =
-            Copy { store, dir, durable: store.committer.durable(), report: BackupReport::default() };
-        let (active, _) = store.committer.active();
-        let mut segments = store.shared.segments();
-        if !segments.iter().any(|s| s.id == active.id) {
-            segments.push(active);
-        }
-        for segment in segments.iter().filter(|s| !s.is_lost) {
-            copy.segment(segment)?;
-        }
-        copy.sync_dir()?;
-        copy.checkpoint()?;
-        copy.report.durable = copy.durable;
-        Ok(copy.report)
+        let durable = store.committer.durable();
+        let segments = store.all_segments().into_iter().filter(|s| !s.is_lost);
+        let parts = segments.map(|segment| {
+            let part = match segment.sealed_end() {
+                end if end > 0 && (Lsn::new(segment.id, end) <= durable || segment.footer().is_some()) => {
+                    // Before the link is there: from now on the file is not used again for another life.
+                    segment.keep_as_it_is();
+                    Part::Whole
+                }
+                _ if segment.id == durable.segment() => Part::Until(durable.offset()),
+                _ => Part::Until(SEGMENT_HEADER_LEN),
+            };
+            (segment, part)
+        });
+        let segments = parts.collect();
+        let newest = lock(&store.checkpoints).kept.back().map(|k| k.sequence);
+        let checkpoint = newest.unwrap_or(1);
+        let name = FileName::Checkpoint(checkpoint).to_string();
+        let opened = store.dir.open(&name, OpenMode::Read);
+        let checkpoint_file =
+            opened.map_err(|e| Error::io("reading the checkpoint", &store.dir.join(&name), e))?;
+        Ok(Moment { durable, segments, checkpoint, checkpoint_file })
     }
 }
 
 struct Copy<'a> {
     store: &'a Store,
-    dir: &'a Path,
-    /// Everything before is copied.
-    durable: Lsn,
+    dir: Dir,
     report: BackupReport,
 }
 
 impl Copy<'_> {
-    fn place(&self, path: &Path) -> PathBuf {
-        path.file_name().map_or_else(|| self.dir.to_path_buf(), |name| self.dir.join(name))
-    }
-
-    fn segment(&mut self, segment: &Arc<Segment>) -> Result<()> {
-        let end = match segment.sealed_end() {
-            0 if segment.id == self.durable.segment() => self.durable.offset(),
-            0 => SEGMENT_HEADER_LEN,
-            end if Lsn::new(segment.id, end) <= self.durable || segment.footer().is_some() => {
-                return self.sealed(segment);
-            }
-            _ if segment.id == self.durable.segment() => self.durable.offset(),
-            _ => SEGMENT_HEADER_LEN,
-        };
-        self.bytes(segment, end)
-    }
-
     fn sealed(&mut self, segment: &Arc<Segment>) -> Result<()> {
-        // Before the link is there: from now on the file is not used again for another life.
-        segment.keep_as_it_is();
-        let vfs = &*self.store.options.vfs;
-        match vfs.hard_link(&segment.path, &self.place(&segment.path)) {
+        self.go_on()?;
+        let (from, name) = (&self.store.dir, segment.name());
+        match from.hard_link(&name, &*self.dir, &name) {
             Ok(()) => {
                 self.report.linked_segments += 1;
                 self.report.linked_bytes += segment.len;
@@ -103,67 +134,93 @@ impl Copy<'_> {
             // Another file system, or one that has no links.
             Err(_) => self.bytes(segment, segment.sealed_end())?,
         }
-        let footer = footer_path(&self.store.dir, segment.id);
-        match read_file(vfs, &footer) {
+        let footer = footer_name(segment.id);
+        match read_file(&**from, &footer) {
             Ok(bytes) => {
-                let path = self.place(&footer);
-                self.write(&path, |file| write_parts_at(file, &[&bytes], 0))?;
+                let file = self.create(&footer)?;
+                let written = write_parts_at(&*file, &[&bytes], 0);
+                written.map_err(|e| Error::io("writing a file of the copy", &self.dir.join(&footer), e))?;
+                self.sync(&footer, &*file)?;
                 self.report.copied_bytes += bytes.len() as u64;
             }
             // A cache: whoever opens the copy builds it again.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("reading a footer", &footer, e)),
+            Err(e) => return Err(Error::io("reading a footer", &from.join(&footer), e)),
         }
         Ok(())
     }
 
     /// Copies the first bytes; the copy is as long as the file was made.
     fn bytes(&mut self, segment: &Segment, end: u32) -> Result<()> {
-        let path = self.place(&segment.path);
-        let mut buf = vec![0; COPY_BYTES];
-        self.write(&path, |file| {
-            file.set_len(segment.len)?;
-            let (mut at, end) = (0, u64::from(end).min(segment.len));
-            while at < end {
-                let part = &mut buf[..COPY_BYTES.min((end - at) as usize)];
-                read_exact_at(&*segment.file, part, at)?;
-                write_parts_at(file, &[part], at)?;
-                at += part.len() as u64;
-            }
-            Ok(())
-        })?;
+        let end = u64::from(end).min(segment.len);
+        // The second copy of the header, where it is not among these bytes.
+        let [_, header] = segment.header_copies_at;
+        let header = header..header + u64::from(SEGMENT_HEADER_LEN);
+        let apart = header.start >= end && header.end <= segment.len;
+        let parts = [0..end, if apart { header } else { 0..0 }];
+        self.file(&segment.name(), &*segment.file, &parts, segment.len)?;
         self.report.copied_segments += 1;
-        self.report.copied_bytes += u64::from(end);
         Ok(())
     }
 
-    fn checkpoint(&mut self) -> Result<()> {
-        let newest = lock(&self.store.checkpoints).kept.back().map(|k| k.sequence);
-        let name = FileName::Checkpoint(newest.unwrap_or(1)).to_string();
-        let from = self.store.dir.join(&name);
-        let vfs = &*self.store.options.vfs;
-        let bytes = read_file(vfs, &from).map_err(|e| Error::io("reading the checkpoint", &from, e))?;
-        let temp = self.dir.join(CHECKPOINT_TEMP);
-        self.write(&temp, |file| write_parts_at(file, &[&bytes], 0))?;
-        self.report.copied_bytes += bytes.len() as u64;
+    /// Copies these parts to a file of `len` bytes.
+    fn file(&mut self, name: &str, from: &dyn VfsFile, parts: &[Range<u64>], len: u64) -> Result<()> {
+        let path = self.dir.join(name);
+        let copied = |e| Error::io("writing a file of the copy", &path, e);
+        let file = self.create(name)?;
+        file.set_len(len).map_err(copied)?;
+        let mut buf = Vec::new();
+        for part in parts {
+            let mut at = part.start;
+            while at < part.end {
+                self.go_on()?;
+                buf.resize(COPY_BYTES.min((part.end - at) as usize), 0);
+                read_exact_at(from, &mut buf, at)
+                    .and_then(|()| write_parts_at(&*file, &[&buf], at))
+                    .map_err(copied)?;
+                at += buf.len() as u64;
+            }
+            self.report.copied_bytes += part.end - part.start;
+        }
+        self.sync(name, &*file)
+    }
+
+    /// Fails once the engine is closed.
+    fn go_on(&self) -> Result<()> {
+        match self.store.shared.pauses.is_stopped() {
+            true => Err(Error::new(ErrorKind::Closed, "the engine was closed before the copy was complete")),
+            false => Ok(()),
+        }
+    }
+
+    /// Before the checkpoint, as in every store. It proves nothing: what was copied of the log may end earlier.
+    fn mark(&self) -> Result<()> {
+        MarkFile::new(self.dir.clone(), self.store.id, self.store.run, &[]).ensure()
+    }
+
+    fn checkpoint(&mut self, moment: &Moment) -> Result<()> {
+        let name = FileName::Checkpoint(moment.checkpoint).to_string();
         let path = self.dir.join(&name);
-        vfs.rename(&temp, &path).map_err(|e| Error::io("naming the checkpoint of the copy", &path, e))?;
+        let len = moment.checkpoint_file.len();
+        let len = len.map_err(|e| Error::io("reading the checkpoint", &path, e))?;
+        self.file(CHECKPOINT_TEMP, &*moment.checkpoint_file, std::slice::from_ref(&(0..len)), len)?;
+        let named = self.dir.rename_new(CHECKPOINT_TEMP, &name);
+        named.map_err(|e| Error::io("naming the checkpoint of the copy", &path, e))?;
         self.sync_dir()
     }
 
-    /// A new file, durable.
-    fn write(&self, path: &Path, fill: impl FnOnce(&dyn VfsFile) -> std::io::Result<()>) -> Result<()> {
-        let vfs = &*self.store.options.vfs;
-        let file = vfs
-            .open(path, OpenMode::CreateNew)
-            .map_err(|e| Error::io("creating a file of the copy", path, e))?;
-        fill(&*file)
-            .and_then(|()| if planted(Bug::BackupNotSynced) { Ok(()) } else { file.sync_all() })
-            .map_err(|e| Error::io("writing a file of the copy", path, e))
+    fn create(&self, name: &str) -> Result<Arc<dyn VfsFile>> {
+        let created = self.dir.open(name, OpenMode::CreateNew);
+        created.map_err(|e| Error::io("creating a file of the copy", &self.dir.join(name), e))
+    }
+
+    fn sync(&self, name: &str, file: &dyn VfsFile) -> Result<()> {
+        let synced = if planted(Bug::BackupNotSynced) { Ok(()) } else { file.sync_all() };
+        synced.map_err(|e| Error::io("writing a file of the copy", &self.dir.join(name), e))
     }
 
     fn sync_dir(&self) -> Result<()> {
-        let synced = self.store.options.vfs.sync_dir(self.dir);
-        synced.map_err(|e| Error::io("syncing the directory of the copy", self.dir, e))
+        let synced = self.dir.sync();
+        synced.map_err(|e| Error::io("syncing the directory of the copy", self.dir.path(), e))
     }
 }

@@ -12,8 +12,10 @@ use crate::limits::{
     BATCH_BYTES_MAX, BLOCK_BYTES_MAX, DESC_BYTES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, KEY_BYTES_MAX, TERM_MAX,
     VALUE_BYTES_MAX,
 };
+use crate::planted::{Bug, planted};
 use crate::types::{EntryId, EntryRef, RegionId};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -30,6 +32,8 @@ pub struct WriteBatch {
     table: Arc<Table>,
     batch: Batch,
     payload: Vec<u8>,
+    /// What hard states are cut from: they have one buffer, not one each.
+    values: BytesMut,
     /// Bytes of keys and values: bounds the description.
     inline_bytes: usize,
     /// A closure of `append_with` took bytes of other entries along: what is left must not get into the log.
@@ -48,7 +52,13 @@ impl fmt::Debug for WriteBatch {
 
 impl WriteBatch {
     pub(crate) fn new(table: Arc<Table>) -> WriteBatch {
-        WriteBatch { table, batch: Batch::default(), payload: Vec::new(), inline_bytes: 0, is_spoilt: false }
+        let Memory { batch, payload, values } = Memory::take();
+        WriteBatch { table, batch, payload, values, inline_bytes: 0, is_spoilt: false }
+    }
+
+    /// Whether it was made by the engine with this table: what was checked while it was built was checked against that one.
+    pub(crate) fn is_for(&self, table: &Arc<Table>) -> bool {
+        Arc::ptr_eq(&self.table, table)
     }
 
     /// Adds operations on one region.
@@ -73,10 +83,7 @@ impl WriteBatch {
 
     /// Removes all operations and keeps the memory.
     pub fn clear(&mut self) {
-        self.batch.sections.clear();
-        self.batch.ops.clear();
-        self.batch.runs.clear();
-        self.batch.entries.clear();
+        empty(&mut self.batch);
         self.payload.clear();
         self.inline_bytes = 0;
         self.is_spoilt = false;
@@ -127,6 +134,32 @@ impl WriteBatch {
         self.inline_bytes = m.inline_bytes;
     }
 
+    /// What the table says of a region now; the operations of this batch are not counted in.
+    #[cfg(feature = "raft-rs")]
+    pub(crate) fn standing(&self, region: RegionId, key: &[u8]) -> Outlook {
+        self.table.get(region).map_or_else(Outlook::default, |cell| {
+            let s = cell.read();
+            Outlook { exists: s.exists, base: s.base, value: s.kv().get(key).cloned() }
+        })
+    }
+
+    /// What a region will be after the operations so far. Walks through the whole batch.
+    #[cfg(feature = "raft-rs")]
+    pub(crate) fn outlook(&self, region: RegionId, key: &[u8]) -> Outlook {
+        let mut outlook = self.standing(region, key);
+        for step in self.batch.steps().filter(|s| s.region == region) {
+            outlook.exists = true;
+            match step.op {
+                Op::Destroy => outlook = Outlook::default(),
+                Op::Reset(base) | Op::CompactThrough(base) => outlook.base = Some(*base),
+                Op::Put { key: k, value } if k == key => outlook.value = Some(value.clone()),
+                Op::Delete { key: k } if k == key => outlook.value = None,
+                _ => {}
+            }
+        }
+        outlook
+    }
+
     /// To the form in which it goes to the log, without copying what goes there uncompressed.
     pub(crate) fn encode(mut self, compression: Compression) -> (Encoded, Remains) {
         let mut blocks = Vec::new();
@@ -135,34 +168,37 @@ impl WriteBatch {
             && self.payload.len() >= min_batch_bytes.max(1)
             && !self.is_spoilt
         {
-            compressed = compress_blocks(&self.batch.entries, &self.payload, &mut blocks);
+            // What is fine uncompressed is not refused for the blocks that its description would have to list.
+            let fits = |blocks: &Vec<Block>| self.desc_len_max() + blocks.len() * 10 <= DESC_BYTES_MAX;
+            compressed = compress_blocks(&self.batch, &self.payload, &mut blocks).filter(|_| fits(&blocks));
+            if compressed.is_none() {
+                blocks.clear();
+            }
         }
-        let mut desc = Vec::with_capacity(self.desc_len_max());
-        self.batch.encode_desc(&blocks, &mut desc);
-        let desc_crc = crc32(0, &desc);
-        let (payload, raw) = match compressed {
+        let (mut body, raw) = match compressed {
             Some(payload) => (payload, Some(std::mem::take(&mut self.payload))),
             // Without its payloads it is refused.
             None if self.is_spoilt => (Vec::new(), Some(std::mem::take(&mut self.payload))),
             None => (std::mem::take(&mut self.payload), None),
         };
-        let encoded = Encoded {
-            kind: RecordKind::Batch,
-            batch: std::mem::take(&mut self.batch),
-            blocks,
-            desc: Bytes::from(desc),
-            desc_crc,
-            payload: Bytes::from(payload),
-        };
-        let Self { table, inline_bytes, is_spoilt, .. } = self;
-        (encoded, Remains { table, raw, inline_bytes, is_spoilt })
+        // The description follows the payloads in memory, in the same buffer.
+        let payload_len = body.len();
+        self.batch.encode_desc(&blocks, &mut body);
+        let desc_crc = crc32(0, &body[payload_len..]);
+        let mut payload = Bytes::from(body);
+        let desc = payload.split_off(payload_len);
+        let batch = std::mem::take(&mut self.batch);
+        let encoded = Encoded { kind: RecordKind::Batch, batch, blocks, desc, desc_crc, payload };
+        let Self { table, values, inline_bytes, is_spoilt, .. } = self;
+        (encoded, Remains { table, raw, values, inline_bytes, is_spoilt })
     }
 }
 
-/// What is left of a batch that was encoded: enough to make it anew when it is refused.
+/// What is left of a batch that was encoded: enough to restore it when it is refused.
 pub(crate) struct Remains {
     table: Arc<Table>,
     raw: Option<Vec<u8>>,
+    values: BytesMut,
     inline_bytes: usize,
     is_spoilt: bool,
 }
@@ -170,14 +206,76 @@ pub(crate) struct Remains {
 impl Remains {
     /// The batch as it was.
     pub(crate) fn restore(self, encoded: Encoded) -> WriteBatch {
-        let Remains { table, raw, inline_bytes, is_spoilt } = self;
+        let Remains { table, raw, values, inline_bytes, is_spoilt } = self;
+        // Of the buffer that both lie in.
+        drop(encoded.desc);
         let payload = raw.unwrap_or_else(|| Vec::from(encoded.payload));
-        WriteBatch { table, batch: encoded.batch, payload, inline_bytes, is_spoilt }
+        WriteBatch { table, batch: encoded.batch, payload, values, inline_bytes, is_spoilt }
+    }
+
+    /// The batch was accepted: its memory is for the next one.
+    pub(crate) fn recycle(self, encoded: Encoded) {
+        let Encoded { batch, desc, payload, .. } = encoded;
+        let body = if payload.is_empty() {
+            desc
+        } else {
+            drop(desc);
+            payload
+        };
+        // While others hold it, the log or a reader, it is theirs.
+        let payload = if body.is_unique() { Vec::from(body) } else { Vec::new() };
+        Memory { batch, payload, values: self.values }.give_back();
     }
 }
 
-/// Cuts the payloads into blocks at entry boundaries and compresses each that shrinks; `None` if none does.
-fn compress_blocks(entries: &[EntryMeta], payload: &[u8], blocks: &mut Vec<Block>) -> Option<Vec<u8>> {
+/// The memory of a batch that was written, kept by the thread that wrote it for the next one that it makes. A batch would take ten
+/// vectors that grow from nothing otherwise.
+#[derive(Default)]
+struct Memory {
+    batch: Batch,
+    payload: Vec<u8>,
+    values: BytesMut,
+}
+
+/// Hard states share buffers of this size.
+const VALUES_BYTES: usize = 1 << 10;
+
+/// The most that a thread keeps in each of them.
+const KEPT_BYTES_MAX: usize = 128 << 10;
+
+thread_local! {
+    static SPARE: Cell<Option<Memory>> = const { Cell::new(None) };
+}
+
+impl Memory {
+    fn take() -> Memory {
+        SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default()
+    }
+
+    fn give_back(mut self) {
+        let Batch { sections, ops, runs, entries } = &self.batch;
+        let kept = self.payload.capacity().max(self.values.capacity());
+        let kept = kept.max(size_of_val(&sections[..]) + size_of_val(&ops[..]));
+        let kept = kept.max(size_of_val(&runs[..]) + size_of_val(&entries[..]));
+        if kept <= KEPT_BYTES_MAX {
+            empty(&mut self.batch);
+            self.payload.clear();
+            // A thread that is ending keeps nothing.
+            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+        }
+    }
+}
+
+fn empty(batch: &mut Batch) {
+    batch.sections.clear();
+    batch.ops.clear();
+    batch.runs.clear();
+    batch.entries.clear();
+}
+
+/// Cuts the payloads into blocks at entry boundaries and compresses each that shrinks; `None` if none does. A block holds
+/// entries of one region only: one flipped bit costs a whole block, and must not cost another region anything.
+fn compress_blocks(batch: &Batch, payload: &[u8], blocks: &mut Vec<Block>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(payload.len());
     let mut worth_it = false;
     let mut start = 0;
@@ -201,22 +299,26 @@ fn compress_blocks(entries: &[EntryMeta], payload: &[u8], blocks: &mut Vec<Block
             }
         }
     };
-    for entry in entries {
-        let len = entry.len as usize;
-        if end > start && end - start + len > BLOCK_BYTES_MAX {
+    let mut region = None;
+    for step in batch.steps() {
+        let another = region.replace(step.region) != Some(step.region) && !planted(Bug::BlockAcrossRegions);
+        if another && end > start {
             flush(start, end, &mut out);
             start = end;
         }
-        end += len;
+        for entry in step.entries {
+            let len = entry.len as usize;
+            if end > start && end - start + len > BLOCK_BYTES_MAX {
+                flush(start, end, &mut out);
+                start = end;
+            }
+            end += len;
+        }
     }
     if end > start {
         flush(start, end, &mut out);
     }
-    if worth_it {
-        return Some(out);
-    }
-    blocks.clear();
-    None
+    worth_it.then_some(out)
 }
 
 /// The operations on one region, added to a [`WriteBatch`].
@@ -230,7 +332,7 @@ impl RegionBatch<'_> {
     /// Appends entries with consecutive indexes and terms that never fall.
     ///
     /// The first may stand at an index that exists already: the entries from there on are discarded then (after the
-    /// listeners' [`before_rollback`](crate::EventListener::before_rollback)). It may not leave a gap behind the last
+    /// listeners' [`before_rollback`](crate::EventListener::before_rollback)). It may not leave a gap after the last
     /// entry, nor lie at or below the compaction point; a region without either takes any first index, 0 included.
     ///
     /// # Errors
@@ -250,7 +352,8 @@ impl RegionBatch<'_> {
                     "append refused: entry {} follows entry {p}; indexes of one call must be consecutive",
                     entry.id.index
                 ))
-                .in_region(self.region)),
+                .in_region(self.region)
+                .naming(entry.id.index..=entry.id.index)),
                 _ => self.push(entry.id, entry.payload.len(), |out| out.extend_from_slice(entry.payload)),
             };
             if let Err(e) = pushed {
@@ -294,10 +397,12 @@ impl RegionBatch<'_> {
     }
 
     /// Drops the entries up to and including `last_removed`, which a snapshot covers. The term of the last removed
-    /// entry stays answerable for ever. At or below the present compaction point it does nothing.
+    /// entry stays answerable forever. At or below the present compaction point it does nothing.
     ///
     /// # Errors
-    /// `Unavailable` beyond the last entry: a snapshot that lies ahead of the log is a [`reset`](Self::reset).
+    /// `Unavailable` beyond the last entry: a snapshot that lies ahead of the log is a [`reset`](Self::reset). `Damaged` when
+    /// the term of `last_removed` stands in an index that cannot be read. `Gap`, `Compacted`, `TermRegression` and
+    /// `InvalidArgument` when an operation that this batch already has for the region is going to be refused for that.
     pub fn compact_through(&mut self, last_removed: u64) -> Result<&mut Self> {
         let b = &*self.batch;
         if let Some(id) = compaction_term(&b.table, &b.batch, self.region, last_removed)? {
@@ -306,7 +411,7 @@ impl RegionBatch<'_> {
         Ok(self)
     }
 
-    /// Empties the log and lets it start behind `base`, which may lie beyond the last entry: a snapshot was installed,
+    /// Empties the log and lets it start after `base`, which may lie beyond the last entry: a snapshot was installed,
     /// or entries were applied before they were persisted. The metadata stays.
     ///
     /// # Errors
@@ -323,7 +428,12 @@ impl RegionBatch<'_> {
     /// `TooLarge` beyond [`VALUE_BYTES_MAX`].
     pub fn set_hard_state(&mut self, state: &[u8]) -> Result<&mut Self> {
         self.check_inline(0, state.len())?;
-        self.op(Op::SetHardState(Bytes::copy_from_slice(state)));
+        if self.batch.values.capacity() < state.len() {
+            self.batch.values.reserve(state.len().max(VALUES_BYTES));
+        }
+        self.batch.values.extend_from_slice(state);
+        let value = self.batch.values.split().freeze();
+        self.op(Op::SetHardState(value));
         Ok(self)
     }
 
@@ -408,7 +518,8 @@ impl RegionBatch<'_> {
                         id.index - 1
                     ),
                 )
-                .in_region(region));
+                .in_region(region)
+                .naming(id.index..=id.index));
             }
             let new_run = id.term != last_term;
             match b.runs.last_mut() {
@@ -455,6 +566,16 @@ impl RegionBatch<'_> {
     }
 }
 
+/// A region as an adapter has to know it while it builds a batch.
+#[cfg(feature = "raft-rs")]
+#[derive(Default)]
+pub(crate) struct Outlook {
+    pub(crate) exists: bool,
+    pub(crate) base: Option<EntryId>,
+    /// The value of the key that was asked for.
+    pub(crate) value: Option<Bytes>,
+}
+
 /// Where a batch stood before a call, to go back to when the call is refused.
 pub(crate) struct Mark {
     sections: usize,
@@ -492,7 +613,7 @@ impl Ending {
 
 fn spoilt_by_closure(region: RegionId) -> Error {
     Error::invalid(
-        "a closure of append_with changed what stood in the buffer before, the bytes of other entries: clear the batch and build it anew",
+        "a closure of append_with changed what stood in the buffer before, the bytes of other entries: clear the batch and rebuild it",
     )
     .in_region(region)
 }
@@ -503,14 +624,16 @@ fn check_id(region: RegionId, id: EntryId) -> Result<()> {
             ErrorKind::TooLarge,
             format!("index {} refused: the highest is INDEX_MAX, {INDEX_MAX}", id.index),
         )
-        .in_region(region));
+        .in_region(region)
+        .naming(id.index..=id.index));
     }
     if id.term > TERM_MAX {
         return Err(Error::new(
             ErrorKind::TooLarge,
             format!("term {} refused: the highest is TERM_MAX, {TERM_MAX}", id.term),
         )
-        .in_region(region));
+        .in_region(region)
+        .naming(id.index..=id.index));
     }
     Ok(())
 }

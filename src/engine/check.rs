@@ -1,17 +1,26 @@
 //! Looks at every byte of a store that matters, and changes none.
 
-use super::lock_path;
+use super::lock::StoreLock;
+use super::reader::recover_beside;
 use crate::engine::options::{Options, TailPolicy};
-use crate::engine::report::{CheckReport, ScrubOptions};
+use crate::engine::report::{CheckReport, Loss, ScrubOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::{Batch, Block, Op};
 use crate::format::checkpoint::read_checkpoint;
+use crate::format::file_header::{FileKind, Identity};
 use crate::format::names::FileName;
+use crate::format::record::{RecordKind, record_len};
 use crate::index::Extent;
+use crate::planted::{Bug, planted};
 use crate::purge::{Pace, verify};
 use crate::recovery::{Purpose, Recovered, recover};
-use crate::segment::{Segment, audit, footer_path, load_footer};
-use crate::types::RegionId;
+use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
+use crate::segment::{Segment, audit, footer_name, load_footer};
+use crate::store::Pauses;
+use crate::types::{Lsn, RegionId};
 use crate::vfs::io::read_file;
+use crate::vfs::{Dir, OpenMode};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 impl Options {
@@ -19,11 +28,12 @@ impl Options {
     /// can be opened. `progress` hears of the bytes read so far, and of all there are to read.
     ///
     /// It may stand beside a running engine. Then the end of the log, which is being written, is not judged, and what is
-    /// purged meanwhile may look like damage: [`Engine::scrub`](crate::Engine::scrub) is the better way there.
+    /// purged meanwhile is passed over: [`Engine::scrub`](crate::Engine::scrub) is the better way there. It needs no permission
+    /// to write.
     ///
     /// # Errors
-    /// `InvalidArgument` where there is no store, `Unsupported` for a newer format, `Io` from the operating system. Damage is no
-    /// error: it is in the report.
+    /// `InvalidArgument` where there is no store, `Unsupported` for a newer format, `Locked` beside an engine that gives files back
+    /// faster than they can be looked at, `Io` from the operating system. Damage is no error: it is in the report.
     pub fn check(
         &self,
         dir: impl AsRef<Path>,
@@ -31,17 +41,22 @@ impl Options {
         mut progress: impl FnMut(u64, u64),
     ) -> Result<CheckReport> {
         let dir = dir.as_ref();
+        let opened = self.vfs.open_dir(dir).map_err(|e| Error::io("opening the directory", dir, e))?;
+        let dir = &Dir::new(opened, dir);
         let mut report = CheckReport::default();
-        let lock = self.lock_if_idle(dir)?;
+        let lock = StoreLock::shared(dir)?;
         report.in_use = lock.is_none();
-        let purpose = if report.in_use { Purpose::Inspect } else { Purpose::Write };
-        let missing = || Error::invalid("there is no store in this directory").at(dir, None);
-        let state = match recover(dir, self, purpose) {
+        let recover = |options: &Options| match &lock {
+            Some(_) => recover(dir, options, Purpose::Write),
+            None => recover_beside(dir, options),
+        };
+        let missing = || Error::invalid("there is no store in this directory").at(dir.path(), None);
+        let state = match recover(self) {
             Ok(state) => state.ok_or_else(missing)?,
             Err(e) if e.kind() == ErrorKind::Damaged => {
                 report.refusals.push(e);
                 // The rest of it may be seen nonetheless.
-                match recover(dir, &self.clone().tail_policy(TailPolicy::AcceptLoss), purpose) {
+                match recover(&self.clone().tail_policy(TailPolicy::AcceptLoss)) {
                     Ok(state) => state.ok_or_else(missing)?,
                     Err(e) if e.kind() == ErrorKind::Damaged => return Ok(report),
                     Err(e) => return Err(e),
@@ -49,29 +64,16 @@ impl Options {
             }
             Err(e) => return Err(e),
         };
+        if state.report.accepted_loss || state.report.assumed_torn {
+            report.loss = Some(loss(dir, &state)?);
+        }
         self.look_at(dir, &state, scrub, &mut progress, &mut report)?;
         Ok(report)
     }
 
-    /// The lock of a store that no engine has open. A store without a lock file was never opened where it lies now.
-    fn lock_if_idle(&self, dir: &Path) -> Result<Option<Box<dyn Send + Sync>>> {
-        let path = lock_path(dir);
-        let names = self.vfs.read_dir(dir).map_err(|e| Error::io("listing the directory", dir, e))?;
-        if !names.iter().any(|n| FileName::parse(&n.name) == Some(FileName::Lock)) {
-            return Ok(Some(Box::new(())));
-        }
-        match self.vfs.lock(&path) {
-            Ok(lock) => Ok(Some(lock)),
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
-            // Nobody can be writing to it.
-            Err(e) if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(Some(Box::new(()))),
-            Err(e) => Err(Error::io("locking the store", &path, e)),
-        }
-    }
-
     fn look_at(
         &self,
-        dir: &Path,
+        dir: &Dir,
         state: &Recovered,
         scrub: &ScrubOptions,
         progress: &mut dyn FnMut(u64, u64),
@@ -79,35 +81,42 @@ impl Options {
     ) -> Result<()> {
         report.regions = state.report.regions;
         report.segments = state.segments.len() as u64;
-        report.torn_bytes = state.report.torn_bytes;
+        // Of what may have been acknowledged the loss speaks.
+        report.torn_bytes = if report.loss.is_none() { state.report.torn_bytes } else { 0 };
         report.foreign = state.report.foreign.clone();
         report.damage = state.report.damage.clone();
         report.suspects = state.report.suspects.clone();
         let segments: Vec<&Segment> = state.segments.values().map(|s| &**s).filter(|s| !s.is_lost).collect();
         let records: u64 = segments.iter().map(|s| u64::from(s.sealed_end())).sum();
         let total = records + segments.iter().map(|s| s.live_bytes()).sum::<u64>();
-        let (mut pace, mut done) = (Pace::new(scrub.rate_bytes), 0);
+        let pauses = Pauses::default();
+        let (mut pace, mut done) = (Pace::new(scrub.rate_bytes, &pauses), 0);
         let mut step = |bytes| {
-            pace.spend(bytes);
             done += bytes;
             progress(done.min(total), total);
+            pace.spend(bytes)
         };
         for segment in segments {
             let end = u64::from(segment.sealed_end()).min(segment.len) as u32;
-            let found = audit(segment, end, &mut step)?;
+            let found = audit(segment, end, &mut step);
+            // A running engine has given the file back: it was not there any more, or was somebody else's already.
+            if report.in_use && !is_there(dir, &segment.name()) {
+                continue;
+            }
+            let found = found?;
             report.records += found.records;
             report.rot.extend(found.rot);
             self.check_footer(dir, segment, report);
         }
         self.check_checkpoints(dir, report)?;
         for cell in state.table.cells() {
-            let extents: Vec<Extent> = cell.read().extents.clone();
+            let extents: Vec<Extent> = cell.read().extents.to_vec();
             for extent in &extents {
                 // What is lost as a whole was named as a whole.
-                if extent.segment.is_lost {
+                if extent.segment().is_lost {
                     continue;
                 }
-                self.check_entries(cell.id, extent, &mut step, report);
+                self.check_entries(dir, state, cell.id, extent, &mut step, report)?;
             }
         }
         Ok(())
@@ -115,39 +124,49 @@ impl Options {
 
     fn check_entries(
         &self,
+        dir: &Dir,
+        state: &Recovered,
         region: RegionId,
         extent: &Extent,
-        step: &mut dyn FnMut(u64),
+        step: &mut dyn FnMut(u64) -> Result<()>,
         report: &mut CheckReport,
-    ) {
+    ) -> Result<()> {
+        let segment = extent.segment();
+        let durable = (state.durable.segment(), u64::from(state.durable.offset()));
+        let is_log = segment.kind == FileKind::Log && !planted(Bug::BatchInFlightCalledDamage);
+        // Beside an engine, a batch of which the description is there and the payload not yet.
+        let in_flight = |e: &Error| is_log && e.offset().is_some_and(|at| (segment.id, at) >= durable);
         verify(region, extent, |_, outcome| match outcome {
             Ok(bytes) => {
                 report.entries += 1;
                 report.bytes += bytes;
-                step(bytes);
+                step(bytes)
             }
-            Err(error) => report.damage.push(error),
-        });
+            Err(e) if report.in_use && (in_flight(&e) || !is_there(dir, &segment.name())) => Ok(()),
+            Err(error) => {
+                report.damage.push(error);
+                Ok(())
+            }
+        })
     }
 
-    fn check_footer(&self, dir: &Path, segment: &Segment, report: &mut CheckReport) {
-        let path = footer_path(dir, segment.id);
-        let is_there = self.vfs.open(&path, crate::vfs::OpenMode::Read).is_ok();
-        let right = || load_footer(&*self.vfs, dir, &segment.identity).is_some_and(|f| f.is_right());
-        if is_there && !right() {
-            let error = Error::damaged("a footer is damaged: it is a cache, and will be built anew");
-            report.rot.push(error.at(&path, None));
+    fn check_footer(&self, dir: &Dir, segment: &Segment, report: &mut CheckReport) {
+        let name = footer_name(segment.id);
+        let right = || load_footer(dir, segment).is_some_and(|f| f.is_right());
+        // Beside a running engine it may go between two looks.
+        if is_there(dir, &name) && !right() && (!report.in_use || is_there(dir, &name)) {
+            let error = Error::damaged("a footer is damaged: it is a cache, and will be rebuilt");
+            report.rot.push(error.at(&dir.join(&name), None));
         }
     }
 
-    fn check_checkpoints(&self, dir: &Path, report: &mut CheckReport) -> Result<()> {
-        let names = self.vfs.read_dir(dir).map_err(|e| Error::io("listing the directory", dir, e))?;
+    fn check_checkpoints(&self, dir: &Dir, report: &mut CheckReport) -> Result<()> {
+        let names = dir.list().map_err(|e| Error::io("listing the directory", dir.path(), e))?;
         for entry in names {
             if !matches!(FileName::parse(&entry.name), Some(FileName::Checkpoint(_))) {
                 continue;
             }
-            let path = dir.join(&entry.name);
-            let read = read_file(&*self.vfs, &path).map(|bytes| read_checkpoint(&bytes.into(), |_| Ok(())));
+            let read = read_file(&**dir, &entry.name).map(|bytes| read_checkpoint(&bytes, |_| Ok(())));
             let why = match read {
                 Ok(Ok(_)) => continue,
                 Ok(Err(e)) => e.to_string(),
@@ -155,8 +174,90 @@ impl Options {
                 Err(e) if report.in_use && e.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(e) => e.to_string(),
             };
+            let path = dir.join(&entry.name);
             report.rot.push(Error::damaged(format!("a checkpoint is damaged: {why}")).at(&path, None));
         }
         Ok(())
+    }
+}
+
+fn is_there(dir: &Dir, name: &str) -> bool {
+    dir.open(name, OpenMode::Read).is_ok()
+}
+
+/// What stands in the files past the end of the log in `state`, which ends it before the first record that cannot be read.
+fn loss(dir: &Dir, state: &Recovered) -> Result<Loss> {
+    let end = state.chain.end().unwrap_or(Lsn::ZERO);
+    // What open re-persists stands there too, first, and is not lost.
+    let mut seen = Seen { kept: state.tail.len(), ..Seen::default() };
+    let kept = state.segments.values().filter(|s| s.kind == FileKind::Log && !s.is_lost);
+    for s in kept.filter(|s| s.id >= end.segment()) {
+        let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
+        seen.read(&mut scanner, s.sealed_end().max(FIRST_RECORD))?;
+    }
+    for file in &state.unused {
+        let Some(FileName::Log(id)) = FileName::parse(&file.name) else { continue };
+        let path = dir.join(&file.name);
+        let open = dir.open(&file.name, OpenMode::Read);
+        let open = open.map_err(|e| Error::io("opening a segment", &path, e))?;
+        let identity = Identity { store: state.id, file: id, salt: file.salt };
+        seen.read(&mut Scanner::new(&*open, &path, &identity, file.len), FIRST_RECORD)?;
+    }
+    Ok(Loss { regions: seen.regions.len() as u64, hard_states: seen.hard_states.len() as u64, ..seen.loss })
+}
+
+/// What records were seen to hold.
+#[derive(Default)]
+struct Seen {
+    loss: Loss,
+    regions: BTreeSet<RegionId>,
+    hard_states: BTreeSet<RegionId>,
+    /// So many of the next are not lost.
+    kept: usize,
+}
+
+impl Seen {
+    /// Counts the records from `at` on, however far apart.
+    fn read(&mut self, scanner: &mut Scanner<'_>, mut at: u32) -> Result<()> {
+        loop {
+            at = match scanner.look(at)? {
+                Found::Record(record) if self.kept > 0 => {
+                    self.kept -= usize::from(record.header.kind != RecordKind::Watermark);
+                    record.end()
+                }
+                Found::Record(record) => {
+                    if record.header.kind == RecordKind::Batch {
+                        self.count(&Batch::decode_desc(&record.desc, record.header.payload_len).ok());
+                        self.loss.bytes += u64::from(record.end() - record.offset);
+                    }
+                    record.end()
+                }
+                Found::BadDescription(header) => {
+                    let len = record_len(header.desc_len, header.payload_len);
+                    self.count(&None);
+                    self.loss.bytes += len;
+                    u32::try_from(u64::from(at) + len).unwrap_or(u32::MAX)
+                }
+                Found::Nothing => match scanner.seek(at.saturating_add(8))? {
+                    Some((next, ..)) => next,
+                    None => return Ok(()),
+                },
+            };
+        }
+    }
+
+    fn count(&mut self, decoded: &Option<(Batch, Vec<Block>)>) {
+        self.loss.batches += 1;
+        let Some((batch, _)) = decoded else {
+            self.loss.unreadable_batches += 1;
+            return;
+        };
+        self.loss.entries += batch.entries.len() as u64;
+        for step in batch.steps() {
+            self.regions.insert(step.region);
+            if matches!(step.op, Op::SetHardState(_)) {
+                self.hard_states.insert(step.region);
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::sync::mpsc::{Receiver, Sender, channel};
 use crate::sync::thread;
-use crate::sync::thread::JoinHandle;
+use crate::sync::thread::{JoinHandle, ThreadId};
 use crate::sync::{Arc, Mutex, PoisonError};
 
 type Job = Box<dyn FnOnce() + Send + 'static>;
@@ -16,6 +16,7 @@ struct State {
     wanted: usize,
     jobs: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
+    ids: Vec<ThreadId>,
     stopped: bool,
 }
 
@@ -25,14 +26,21 @@ impl Fetcher {
         Fetcher::new("raftwood-read", 2)
     }
 
-    /// For jobs that may wait for the device. Reads must not wait behind them.
+    /// For jobs that may wait for the device. Reads must not queue after them.
     #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
     pub(crate) fn waiting() -> Fetcher {
         Fetcher::new("raftwood-wait", 1)
     }
 
     fn new(name: &'static str, wanted: usize) -> Fetcher {
-        Fetcher(Mutex::new(State { name, wanted, jobs: None, threads: Vec::new(), stopped: false }))
+        Fetcher(Mutex::new(State {
+            name,
+            wanted,
+            jobs: None,
+            threads: Vec::new(),
+            ids: Vec::new(),
+            stopped: false,
+        }))
     }
 
     /// Runs `job` on a thread of the engine, or here when there is none to be had.
@@ -51,6 +59,12 @@ impl Fetcher {
         }
     }
 
+    /// Whether the calling thread is one of these.
+    pub(crate) fn is_mine(&self) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.ids.contains(&thread::current().id())
+    }
+
     /// Ends the threads once they have done what was asked of them.
     pub(crate) fn stop(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,6 +79,12 @@ impl Fetcher {
             }
         }
     }
+
+    /// In a fork of their process: the threads are not there, and what they share may be locked by one of them for ever.
+    pub(crate) fn forget(&mut self) {
+        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        std::mem::forget((state.jobs.take(), std::mem::take(&mut state.threads)));
+    }
 }
 
 impl State {
@@ -75,6 +95,7 @@ impl State {
             let receive = receive.clone();
             let name = format!("{}-{n}", self.name);
             if let Ok(thread) = thread::Builder::new().name(name).spawn(move || work(&receive)) {
+                self.ids.push(thread.thread().id());
                 self.threads.push(thread);
             }
         }

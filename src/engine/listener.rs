@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::{BoxError, Error, Result};
-use crate::types::{Entry, RegionId};
+use crate::types::{Entry, Lsn, RegionId};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -43,9 +43,20 @@ pub enum Event<'a> {
         /// Headers, descriptions and checkpoints that had rotted, and footers that were built anew.
         mended: u64,
     },
-    /// A sync has been running for long.
+    /// The disk has been at one operation for longer than [`stall_after`](crate::Options::stall_after): a write or sync of the log,
+    /// or what prepares segments, seals, checkpoints, cleans or gives space back. Told again about every 100 ms while it lasts, by a
+    /// thread that waits for no disk; with [`Background::Manual`](crate::Background::Manual), by [`tick`](Engine::tick).
     SyncStalled {
-        /// For how long, when this was noticed.
+        /// The operation that began first of those under way.
+        operation: &'static str,
+        /// For how long it has been under way.
+        elapsed: Duration,
+    },
+    /// The operation of a [`SyncStalled`](Event::SyncStalled) has ended, well or not.
+    StallEnded {
+        /// The operation.
+        operation: &'static str,
+        /// How long it took, to within 100 ms.
         elapsed: Duration,
     },
     /// Bytes that were acknowledged are wrong.
@@ -57,6 +68,14 @@ pub enum Event<'a> {
     BackgroundError {
         /// What failed and why.
         error: &'a Error,
+    },
+    /// A callback of [`Ticket::on_complete`](crate::Ticket::on_complete) or a waker panicked. Its batch is what its outcome says, and
+    /// all else goes on; the process's panic hook has reported it before.
+    CallbackPanicked {
+        /// The [position](crate::Ticket::lsn) of the batch.
+        lsn: Lsn,
+        /// What it panicked with, if that is text.
+        message: &'a str,
     },
     /// All writing has stopped.
     Poisoned {
@@ -86,9 +105,9 @@ pub trait EventListener: Send + Sync {
     /// A batch is about to discard entries of a region: an append at an index that exists, or a truncation.
     ///
     /// It is called before anything of the batch is accepted. An error refuses the whole batch: nothing is written
-    /// and nothing lost. A retry of the batch calls again, and so does a change of the region between this call and
-    /// the acceptance, so it must be idempotent. It may write to other regions; to this one it must not, as it would be asked
-    /// again because of that: after a hundred times the batch is refused. The idea is Tarantool's
+    /// and nothing lost. A retry of the batch calls again, and so does a change of the region's log between this call and
+    /// the acceptance that lets the batch discard other entries: it must be idempotent. It may write, keys of this region too, but
+    /// must not append to this one, as it would be called again because of that: after a hundred times the batch is refused. The idea is Tarantool's
     /// `on_replication_split_brain_rollback`.
     fn before_rollback(&self, rollback: &Rollback<'_>) -> Result<(), BoxError> {
         let _ = rollback;

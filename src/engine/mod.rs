@@ -6,6 +6,7 @@ mod check;
 pub(crate) mod digest;
 mod fetch;
 pub(crate) mod listener;
+mod lock;
 mod open;
 pub(crate) mod options;
 pub(crate) mod reader;
@@ -13,27 +14,32 @@ pub(crate) mod region;
 pub(crate) mod report;
 mod threads;
 
+use crate::Options;
 use crate::commit::{Accept, Encoded, OnFull, Ticket};
 use crate::engine::batch::{Remains, WriteBatch};
 use crate::engine::fetch::Fetcher;
 use crate::engine::listener::Rollback;
+use crate::engine::lock::StoreLock;
 use crate::engine::region::Region;
 use crate::engine::report::{OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::names::FileName;
-use crate::index::Doomed;
+use crate::index::{Doomed, Extent};
+use crate::planted::{Bug, planted};
+use crate::purge::{self, NameWatch};
 use crate::store::{Store, lock};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, Lsn, ReadLimit, RegionId};
-use crate::{Options, purge};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
 
 /// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or when the
-/// last handle (and ticket, and region) goes.
+/// last handle (and region) goes. [Tickets](crate::Ticket) and batches do not keep it open.
+///
+/// It belongs to the process that opened it. In a fork of that process every call answers `Closed`, what has no error to answer with
+/// says that there is nothing, and a drop changes nothing.
 ///
 /// ```
 /// use raftwood::{Durability, Engine, EntryId, EntryRef, ReadLimit, RegionId};
@@ -63,11 +69,14 @@ struct Inner {
     #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
     waiter: Fetcher,
     threads: Threads,
+    names: Arc<NameWatch>,
     /// Whether open got to its end. Before that the table lacks what is still to be recovered, so nothing of it may be
     /// written to a checkpoint.
     is_whole: AtomicBool,
+    /// How closing it ended, once it has. Held by the thread that closes it.
+    closing: Mutex<Option<Result<()>>>,
     /// Released when the engine is closed.
-    lock: Mutex<Option<Box<dyn Send + Sync>>>,
+    lock: Mutex<Option<StoreLock>>,
 }
 
 impl fmt::Debug for Engine {
@@ -143,6 +152,17 @@ impl Engine {
         &self.0.report
     }
 
+    /// The number of this run of the engine on its store. A run that writes has a higher number than all runs before it.
+    pub fn run(&self) -> u64 {
+        u64::from(self.store().run)
+    }
+
+    /// Runs with a number below this one were followed by an unclean end (a kill, a crash, a power cut): what they accepted
+    /// and did not acknowledge may be gone, although others may have seen it. 0 if every run so far was closed.
+    pub fn unclean_before(&self) -> u64 {
+        u64::from(self.store().unclean_before)
+    }
+
     /// An empty batch.
     pub fn batch(&self) -> WriteBatch {
         WriteBatch::new(self.store().table.clone())
@@ -154,9 +174,23 @@ impl Engine {
     /// `Durability::Synced` is a [`sync`](Engine::sync).
     ///
     /// # Errors
-    /// `Gap`, `Compacted`, `TermRegression`, `Unavailable`, `Refused`, `NoSpace`: nothing was written, and the batch
-    /// comes back with the error. `Poisoned`: an I/O error stopped all writing; whether this batch survives a crash is
-    /// unknown.
+    /// Refused, nothing was written, and the batch comes back with the error:
+    ///
+    /// | kind              | because                                                                                 |
+    /// |-------------------|-----------------------------------------------------------------------------------------|
+    /// | `Gap`             | an append would leave a hole after the last entry                                       |
+    /// | `Compacted`       | an append lies at or below the compaction point                                         |
+    /// | `TermRegression`  | an append would lower the term                                                          |
+    /// | `Unavailable`     | a compaction lies beyond the last entry: the log was cut since it was added             |
+    /// | `InvalidArgument` | a compaction was added to another log than there is now, a closure spoilt the batch, or it is one of another engine |
+    /// | `TooLarge`        | the batch is larger than a [limit](crate::limits)                                       |
+    /// | `Refused`         | a listener does not let entries be discarded                                            |
+    /// | `Damaged`         | the term that has to be compared stands in an index that cannot be read                 |
+    /// | `NoSpace`, `Io`   | the next segment could not be prepared                                                  |
+    /// | `Closed`          | the engine is closed                                                                    |
+    ///
+    /// `Poisoned`: an I/O error stopped all writing. If that was before this batch, nothing of it was written; if it was
+    /// this batch that met the error, whether it survives a crash is unknown. It does not come back.
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Lsn, WriteError> {
         self.send(
             batch,
@@ -209,6 +243,15 @@ impl Engine {
         send: impl FnOnce(&Encoded, &Accept<'_>) -> Result<T>,
         empty: impl FnOnce() -> Result<T>,
     ) -> Result<T, WriteError> {
+        if let Err(error) = self.store().check_process() {
+            return Err(WriteError { error, batch: Some(Box::new(batch)) });
+        }
+        if !batch.is_for(&self.store().table) && !planted(Bug::ForeignBatchTaken) {
+            let error = Error::invalid(
+                "the batch was made by another engine, or by one that was closed since: make it with this engine's batch()",
+            );
+            return Err(WriteError { error, batch: Some(Box::new(batch)) });
+        }
         if batch.is_empty() {
             return empty().map_err(|error| WriteError { error, batch: Some(Box::new(batch)) });
         }
@@ -221,12 +264,18 @@ impl Engine {
             checked: true,
             before_rollback: if listened { Some(&ask) } else { None },
         };
-        send(&encoded, &how).map_err(|error| {
-            // Whatever goes wrong once a batch is accepted poisons the log.
-            let refused = error.kind() != ErrorKind::Poisoned;
-            let batch = refused.then(|| Box::new(remains.restore(encoded)));
-            WriteError { error, batch }
-        })
+        match send(&encoded, &how) {
+            Ok(sent) => {
+                remains.recycle(encoded);
+                Ok(sent)
+            }
+            Err(error) => {
+                // Whatever goes wrong once a batch is accepted poisons the log.
+                let refused = error.kind() != ErrorKind::Poisoned;
+                let batch = refused.then(|| Box::new(remains.restore(encoded)));
+                Err(WriteError { error, batch })
+            }
+        }
     }
 
     fn before_rollback(&self, doomed: &[Doomed]) -> Result<()> {
@@ -237,11 +286,12 @@ impl Engine {
                     Error::new(
                         ErrorKind::Refused,
                         format!(
-                            "a listener refused to discard entries {}..={}: {e}; nothing was written",
+                            "a listener refused to discard entries {}..={}; nothing was written",
                             d.first, d.last
                         ),
                     )
                     .in_region(d.region)
+                    .naming(d.first..=d.last)
                     .caused_by(e)
                 })?;
             }
@@ -251,6 +301,8 @@ impl Engine {
 
     /// Makes everything accepted so far durable, and returns up to where that is.
     pub fn sync(&self) -> Result<Lsn> {
+        self.store().check_process()?;
+        self.store().committer.check_open()?;
         self.store().committer.sync()
     }
 
@@ -266,6 +318,9 @@ impl Engine {
 
     /// The regions that exist, sorted.
     pub fn regions(&self) -> Vec<RegionId> {
+        if self.store().check_process().is_err() {
+            return Vec::new();
+        }
         let cells = self.store().table.cells();
         let mut ids: Vec<RegionId> = cells.filter(|c| c.read().exists).map(|c| c.id).collect();
         ids.sort_unstable();
@@ -282,43 +337,55 @@ impl Engine {
     ) {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
         let region = self.region(id);
-        self.0.fetcher.run(Box::new(move || done(region.entries(range, limit))));
+        self.on_thread(&self.0.fetcher, Box::new(move || done(region.entries(range, limit))));
     }
 
     /// Does `job` on one of the threads that [`fetch`](Engine::fetch) reads on.
     #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
     pub(crate) fn on_io_thread(&self, job: impl FnOnce() + Send + 'static) {
-        self.0.fetcher.run(Box::new(job));
+        self.on_thread(&self.0.fetcher, Box::new(job));
     }
 
     /// Does `job`, which may wait for the device, on a thread of the engine that reads do not wait for. One after the other.
     #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
     pub(crate) fn on_waiting_thread(&self, job: impl FnOnce() + Send + 'static) {
-        self.0.waiter.run(Box::new(job));
+        self.on_thread(&self.0.waiter, Box::new(job));
+    }
+
+    /// In a fork of the process there are no threads: what `job` asks of the engine is answered with `Closed` at once.
+    fn on_thread(&self, fetcher: &Fetcher, job: Box<dyn FnOnce() + Send>) {
+        match self.store().check_process() {
+            Ok(()) => fetcher.run(job),
+            Err(_) => job(),
+        }
     }
 
     /// Gives back all the space that can be given back now: seals, cleans, checkpoints, and removes or recycles what
-    /// is dead. Works on a full disk and beside writers.
+    /// is dead. Regions that were destroyed leave the memory too. Works on a full disk and beside writers.
     pub fn purge(&self) -> Result<PurgeReport> {
+        self.store().check_process()?;
         purge::purge(self.store())
     }
 
     /// Who holds disk space: regions whose entries keep the oldest segments alive, oldest first. Compacting them gives
     /// space back without copying.
     pub fn pins(&self, limit: usize) -> Vec<Pin> {
+        if self.store().check_process().is_err() {
+            return Vec::new();
+        }
         let mut pins: Vec<Pin> = self
             .store()
             .table
             .cells()
             .filter_map(|cell| {
                 let state = cell.read();
-                let oldest = state.extents.iter().map(|e| e.segment.id).min()?;
+                let oldest = state.extents.iter().map(|e| e.segment().id).min()?;
                 Some(Pin {
                     region: cell.id,
                     oldest_segment: oldest,
                     first: state.first()?,
                     last: state.last()?,
-                    bytes: state.extents.iter().map(|e| e.bytes).sum(),
+                    bytes: state.extents.iter().map(Extent::bytes).sum(),
                 })
             })
             .collect();
@@ -335,14 +402,17 @@ impl Engine {
     /// # Errors
     /// `Closed` when the engine is closed meanwhile, `Io` from the operating system. What is found is no error.
     pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
+        self.store().check_process()?;
         purge::scrub(self.store(), options)
     }
 
     /// The engine in figures. Walks all regions: not for a hot path.
     pub fn stats(&self) -> Stats {
         let store = self.store();
+        if store.check_process().is_err() {
+            return Stats::default();
+        }
         let c = &store.committer.counters;
-        let (active, _) = store.committer.active();
         let mut stats = Stats {
             accepted: store.committer.accepted(),
             durable: store.committer.durable(),
@@ -353,6 +423,7 @@ impl Engine {
             writes: c.writes.load(Ordering::Relaxed),
             written_bytes: c.written_bytes.load(Ordering::Relaxed),
             syncs: c.syncs.load(Ordering::Relaxed),
+            wakes: c.wakes.load(Ordering::Relaxed),
             filled_bytes: store.factory.filled_bytes.load(Ordering::Relaxed),
             cleaned_bytes: store.cleaned_bytes.load(Ordering::Relaxed),
             upkeep_bytes: store.upkeep_bytes.load(Ordering::Relaxed),
@@ -361,56 +432,92 @@ impl Engine {
         };
         stats.pool_bytes = store.factory.free_bytes() + store.committer.ready_bytes();
         let checkpoints: u64 = lock(&store.checkpoints).kept.iter().map(|k| k.bytes).sum();
-        stats.disk_bytes = stats.pool_bytes + active.len + checkpoints;
-        let sealed = store.shared.segments();
-        stats.segments = sealed.len() as u64 + u64::from(!sealed.iter().any(|s| s.id == active.id));
-        stats.live_entries = active.live_entries();
-        stats.live_bytes = active.live_bytes();
-        for s in sealed.iter().filter(|s| s.id != active.id) {
+        stats.disk_bytes = stats.pool_bytes + checkpoints + store.mark.bytes();
+        let segments = store.all_segments();
+        stats.segments = segments.len() as u64;
+        for s in &segments {
             stats.disk_bytes += s.len + s.footer().map_or(0, |f| f.len());
             stats.live_entries += s.live_entries();
+            stats.index_bytes += s.told.heap_bytes() as u64;
             stats.live_bytes += s.live_bytes();
         }
-        stats.regions = store.table.cells().filter(|c| c.read().exists).count() as u64;
+        stats.regions = store.table.count();
         stats
     }
 
     /// Does what threads of the engine would do in the background: for [`Background::Manual`](crate::Background::Manual).
     pub fn tick(&self) -> Result<()> {
         let store = self.store();
+        store.check_process()?;
+        // Of what other threads wait for; where this one waits, nobody tells of it.
+        threads::look_for_stalls(store);
+        let in_place = self.0.names.look(store);
         store.committer.drain();
-        threads::prepare_segments(store)?;
+        store.committer.prepare()?;
         purge::upkeep(store)?;
-        store.committer.note_watermark()
+        purge::clean_if_due(store)?;
+        store.note_mark()?;
+        in_place
     }
 
-    /// Makes everything durable, writes a checkpoint so that the next open has little to do, and stops. Later calls of
-    /// any handle fail with `Closed`, but for reads of what was there. The store can be opened again at once, also while
-    /// handles and entries of this engine are alive. Closing twice is fine.
+    /// Refuses further batches, makes everything accepted durable, seals the log where it ends, and writes a checkpoint, so that the
+    /// next open has nothing to replay; then gives back what nothing needs. A run that wrote nothing writes nothing here, unless
+    /// the run before it was not closed. On a full disk the reserve is spent for it. Later calls of any handle fail with `Closed`, but for reads of what was there. The store can be opened again at once, also while
+    /// handles and entries of this engine are alive. Closing twice is fine: while one call is closing, others wait for it, and
+    /// each returns what it came to.
     ///
     /// # Errors
-    /// What could not be made durable or checkpointed; the engine is closed all the same.
+    /// What could not be made durable or checkpointed; the engine is closed all the same. `InvalidArgument` in a callback or
+    /// listener on a thread that another call of `close` is waiting for.
     pub fn close(&self) -> Result<()> {
         self.0.shut_down()
     }
 }
 
 impl Inner {
+    /// Closes once; a second caller waits for the first, and both have the same outcome.
     fn shut_down(&self) -> Result<()> {
-        if !self.threads.stop_upkeep() {
-            return Ok(());
+        self.store.check_process()?;
+        let mut closing = match self.closing.try_lock() {
+            Ok(closing) => closing,
+            Err(_) if self.is_awaited() => {
+                return Err(Error::invalid(
+                    "another call of close() waits for this callback or listener to end, which cannot wait for it in turn",
+                ));
+            }
+            Err(_) if planted(Bug::SecondCloseDoesNotWait) => return Ok(()),
+            Err(_) => lock(&self.closing),
+        };
+        if let Some(outcome) = &*closing {
+            return outcome.clone();
         }
+        self.threads.closing();
+        let outcome = self.end();
+        *closing = Some(outcome.clone());
+        outcome
+    }
+
+    /// Whether a thread that closes the engine may be waiting for the one that calls this.
+    fn is_awaited(&self) -> bool {
+        let waiting = self.fetcher.is_mine();
+        #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+        let waiting = waiting || self.waiter.is_mine();
+        waiting || self.threads.is_mine() || self.store.upkeep.is_mine()
+    }
+
+    fn end(&self) -> Result<()> {
         let store = &self.store;
-        let mut outcome = store.committer.gate().check();
-        if outcome.is_ok() && self.is_whole.load(Ordering::Acquire) {
-            outcome = store.committer.sync().map(drop).and_then(|()| {
-                let _one = store.upkeep.lock()?;
-                purge::seal_due(store)?;
-                purge::checkpoint(store)?;
-                store.committer.note_watermark()
-            });
-        }
+        store.committer.refuse();
+        // This may be a listener of the thread that has the turn, and waits for threads that wait for theirs.
+        store.copying.end();
+        store.upkeep.end();
+        self.threads.stop_upkeep();
         store.committer.close();
+        // What was lost from the directory poisons, and the close says so.
+        let _ = self.names.look(store);
+        // A thread that copies notices soon, and leaves no trace.
+        store.copying.close();
+        let outcome = purge::close(store, self.is_whole.load(Ordering::Acquire));
         self.threads.stop_all();
         self.fetcher.stop();
         #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
@@ -422,12 +529,15 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.store.check_process().is_err() {
+            // A fork's copy: the log, the locks and the threads are its parent's. What is dropped next closes descriptors.
+            self.threads.forget();
+            self.fetcher.forget();
+            #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+            self.waiter.forget();
+            return;
+        }
         // Nobody is left to hear of an error; recovery copes with whatever was not finished.
         let _ = self.shut_down();
     }
-}
-
-/// The path of the lock file.
-pub(crate) fn lock_path(dir: &Path) -> std::path::PathBuf {
-    dir.join(FileName::Lock.to_string())
 }

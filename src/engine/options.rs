@@ -22,6 +22,10 @@ pub enum Compression {
     None,
     /// LZ4, in blocks of at most 16 KiB, for batches with at least this many payload bytes, and each block only if
     /// it shrinks by an eighth. Costs about 2 microseconds a KiB in the writing thread; a read decompresses one block.
+    ///
+    /// It also raises what damage costs: one flipped bit in a compressed block costs all its entries, up to 16 KiB of them,
+    /// where it costs one entry uncompressed. They are entries that one batch appended to one region: a block ends where
+    /// the next region's entries begin.
     Lz4 {
         /// Batches with fewer payload bytes are stored as they come.
         min_batch_bytes: usize,
@@ -40,19 +44,20 @@ pub struct Pool {
 
 impl Default for Pool {
     fn default() -> Self {
-        Pool { files_max: 3, prewrite: true }
+        Pool { files_max: 12, prewrite: true }
     }
 }
 
 impl Pool {
-    /// How many files may lie ready or free, the next segment included: the cap on recycled files. More keeps more
-    /// written-before files for a burst; costs disk space. Default 3; at least 1.
+    /// How many files may lie ready or free, the next segment included: the cap on recycled files. As many are kept as were used
+    /// between two times that segments became free, three at least, and three once a store that was written to is closed or idle for a minute.
+    /// Default 12; at least 1.
     pub fn files_max(mut self, files: usize) -> Pool {
         self.files_max = files.max(1);
         self
     }
 
-    /// Whether new files are filled with zeros (in the background). Switch it off on copy-on-write file systems, where
+    /// Whether new files are filled with zeros (in the background, while the file before is used). Switch it off on copy-on-write file systems, where
     /// an overwrite allocates anyway, and in tests. Default true.
     pub fn prewrite(mut self, yes: bool) -> Pool {
         self.prewrite = yes;
@@ -89,7 +94,9 @@ impl Purge {
         self
     }
 
-    /// How many bytes a second the cleaner may move. Default 256 MiB.
+    /// How many bytes a second the cleaner may move in the background. Nothing waits for it meanwhile: a
+    /// [`purge`](crate::Engine::purge) or [`repair`](crate::Region::repair) lets it finish its segment without a limit, and a close ends
+    /// it. Default 256 MiB, at least 1 MiB.
     pub fn rate_bytes(mut self, bytes_per_second: u64) -> Purge {
         self.rate_bytes = bytes_per_second.max(1 << 20);
         self
@@ -128,6 +135,8 @@ pub enum Background {
 /// | doubtful, and it says what it was: payloads are wrong         | [suspect](crate::Health::Suspect) | dropped | suspect |
 /// | doubtful, and unreadable                                      | refused  | dropped      | dropped      |
 /// | acknowledged for certain, and unreadable or missing           | refused  | refused      | dropped      |
+/// | not known: the mark of a store that was not closed is missing | refused  | refused      | taken as it is |
+/// | no checkpoint is left, and the log has gaps                   | refused  | refused      | what stands before the last gap is given up |
 ///
 /// A refused open has changed nothing. What is dropped other than as torn is a loss, and every region says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -222,15 +231,20 @@ impl Options {
     ///
     /// # Errors
     /// `Locked` if another engine has it open; `Damaged` if acknowledged bytes are wrong that cannot be tied to
-    /// regions; `Unsupported` for a newer format; `NoSpace`, `Io` from the operating system. Nothing that was
-    /// acknowledged is changed or removed by a failed open.
+    /// regions; `Unsupported` for a newer format; `InvalidArgument` if a directory, link or pipe bears the name of a file of the
+    /// store; `NoSpace`, `Io` from the operating system. Nothing that was acknowledged is changed or removed by a failed open.
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Engine> {
         self.validate()?;
         Engine::open_with(dir.as_ref(), self.clone())
     }
 
     /// Opens `dir` for inspection: takes no lock, writes nothing, and may stand beside a running engine, in which
-    /// case it shows what was on disk at about this moment.
+    /// case it shows what was on disk at about this moment. Files that the engine gives back meanwhile make it look again, for
+    /// half a minute at most.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) for what is on disk; `InvalidArgument` if there is no store; `Locked` if the engine that has it open
+    /// gave files back faster than they could be read.
     pub fn open_read_only(&self, dir: impl AsRef<Path>) -> Result<Reader> {
         self.validate()?;
         Reader::open_with(dir.as_ref(), self.clone())
@@ -288,7 +302,7 @@ impl Options {
         self
     }
 
-    /// How long one sync may take before listeners hear of a stall. Default 500 ms.
+    /// How long one operation of the disk may take before listeners are told of a [stall](crate::Event::SyncStalled). Default 500 ms.
     pub fn stall_after(mut self, after: Duration) -> Options {
         self.stall_after = after;
         self

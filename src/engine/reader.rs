@@ -2,12 +2,16 @@
 
 use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::index::RegionState;
+use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, recover};
 use crate::types::{Lsn, RegionId};
+use crate::vfs::Dir;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A store as its files show it at the moment of opening. It holds no lock and has changed nothing.
 pub struct Reader {
@@ -19,6 +23,54 @@ impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("dir", &self.dir).finish_non_exhaustive()
     }
+}
+
+/// Recovers beside an engine that may be running. It gives files back meanwhile: what looks missing or wrong is looked at again
+/// as long as names changed. What is truly wrong says the same at every look; what a purge made of it says something else each time.
+pub(super) fn recover_beside(dir: &Dir, options: &Options) -> Result<Option<Recovered>> {
+    let began = Instant::now();
+    let mut before = names(dir)?;
+    let mut last = String::new();
+    let mut alike = 0;
+    loop {
+        let found = recover(dir, options, Purpose::Inspect);
+        let Some(complaint) = complaint(&found) else { return found };
+        alike = if complaint == last { alike + 1 } else { 1 };
+        if alike == ALIKE_MAX || planted(Bug::ReaderLooksOnce) {
+            return found;
+        }
+        let now = names(dir)?;
+        if now == before {
+            return found;
+        }
+        if began.elapsed() > LOOK_AT_MOST {
+            let says = "the engine that has this store open gives files back faster than they can be read: look again when it does less";
+            return Err(Error::new(ErrorKind::Locked, says).at(dir.path(), None));
+        }
+        (before, last) = (now, complaint);
+    }
+}
+
+/// What is wrong with what a look found, if something is.
+fn complaint(found: &Result<Option<Recovered>>) -> Option<String> {
+    match found {
+        Ok(Some(state)) if state.report.damage.is_empty() && state.report.bad_checkpoints == 0 => None,
+        Ok(Some(state)) => Some(format!("{:?} {}", state.report.damage, state.report.bad_checkpoints)),
+        Ok(None) => Some(String::from("no store")),
+        Err(e) => Some(format!("{e:?}")),
+    }
+}
+
+/// A complaint that as many looks in a row make is not made by files that come and go.
+const ALIKE_MAX: u32 = 3;
+
+/// A look of a slow reader may well meet a purge each time: a bound by time lets it try as often as it takes.
+const LOOK_AT_MOST: Duration = Duration::from_secs(30);
+
+/// The names in the directory. A number is given once: a name that is still there stands for the same file.
+fn names(dir: &Dir) -> Result<BTreeSet<String>> {
+    let entries = dir.list().map_err(|e| Error::io("listing the directory", dir.path(), e))?;
+    Ok(entries.into_iter().map(|e| e.name).collect())
 }
 
 /// One segment of a store.
@@ -59,7 +111,8 @@ pub struct RegionInfo {
 
 impl Reader {
     pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Reader> {
-        match recover(dir, &options, Purpose::Inspect)? {
+        let opened = options.vfs.open_dir(dir).map_err(|e| Error::io("opening the directory", dir, e))?;
+        match recover_beside(&Dir::new(opened, dir), &options)? {
             Some(state) => Ok(Reader { dir: dir.to_path_buf(), state }),
             None => Err(Error::invalid("there is no store in this directory").at(dir, None)),
         }
@@ -70,7 +123,7 @@ impl Reader {
         &self.state.report
     }
 
-    /// Everything before is known to have been durable; what lies behind may not have been acknowledged.
+    /// Where the log ends. What its newest records hold may not have been acknowledged.
     pub fn end(&self) -> Lsn {
         self.state.chain.end().unwrap_or(Lsn::ZERO)
     }
@@ -97,7 +150,7 @@ impl Reader {
             id,
             log: s.log_state(id, Lsn::from_u64(u64::MAX)),
             entries: s.extents.iter().map(|e| e.count()).sum(),
-            bytes: s.extents.iter().map(|e| e.bytes).sum(),
+            bytes: s.extents.iter().map(|e| e.bytes()).sum(),
             segments: s.extents.len() as u64,
         };
         let cells = self.state.table.cells();

@@ -12,7 +12,7 @@ use crate::recovery;
 use crate::segment::{Segment, rebuild_footer};
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
 use bytes::Bytes;
-use std::ops::{Bound, Range, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 /// The name of one region of an engine, to read from. Cheap to make and to clone; it keeps no snapshot: each call
@@ -34,7 +34,8 @@ impl Region {
     }
 
     fn with<T>(&self, read: impl FnOnce(&RegionState) -> T) -> T {
-        match self.engine.store().table.get(self.id) {
+        let store = self.engine.store();
+        match store.dir.is_here().then(|| store.table.get(self.id)).flatten() {
             Some(cell) => read(&cell.read()),
             None => read(&RegionState::default()),
         }
@@ -51,7 +52,7 @@ impl Region {
         self.with(|s| s.log_state(self.id, durable))
     }
 
-    /// The index of the first live entry; in an empty log, the one behind the compaction point, or 1.
+    /// The index of the first live entry; in an empty log, the one after the compaction point, or 1.
     pub fn first_index(&self) -> u64 {
         self.with(first_or_next)
     }
@@ -64,7 +65,7 @@ impl Region {
     /// The segment that holds the entry, if it is live.
     #[cfg(feature = "raft-rs")]
     pub(crate) fn segment_of(&self, index: u64) -> Option<u32> {
-        self.with(|s| s.extent(index).map(|e| e.segment.id))
+        self.with(|s| s.extent(index).map(|e| e.segment().id))
     }
 
     /// Whether reading `from..to` is done in no time: about `bytes` at most, and nothing of it in a segment older than `oldest`.
@@ -72,26 +73,27 @@ impl Region {
     #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
     pub(crate) fn is_quick(&self, from: u64, to: u64, bytes: u64, oldest: u32) -> bool {
         self.with(|s| {
-            let start = s.extents.partition_point(|e| e.last < from);
+            let start = s.extents.partition_point(|e| e.last() < from);
             let mut sum = 0u128;
-            s.extents[start..].iter().take_while(|e| e.first < to).all(|e| {
-                let share = e.last.min(to - 1) - e.first.max(from) + 1;
-                sum += u128::from(e.bytes) * u128::from(share) / u128::from(e.count());
-                e.segment.id >= oldest && sum <= u128::from(bytes)
+            s.extents[start..].iter().take_while(|e| e.first() < to).all(|e| {
+                let share = e.last().min(to - 1) - e.first().max(from) + 1;
+                sum += u128::from(e.bytes()) * u128::from(share) / u128::from(e.count());
+                e.segment().id >= oldest && sum <= u128::from(bytes)
             })
         })
     }
 
-    /// The term of the entry at `index`. Answers for the compaction point too, for ever, and with 0 for index 0 of a
+    /// The term of the entry at `index`. Answers for the compaction point too, forever, and with 0 for index 0 of a
     /// log that starts at 1. Never touches a payload.
     ///
     /// # Errors
-    /// `Compacted` below the compaction point, `Unavailable` behind the last entry.
+    /// `Compacted` below the compaction point, `Unavailable` beyond the last entry.
     pub fn term(&self, index: u64) -> Result<u64> {
+        self.engine.store().check_process()?;
         self.with(|s| match s.term(self.id, index)? {
             TermAt::Term(term) => Ok(term),
             TermAt::Compacted => Err(self.compacted(s, index)),
-            TermAt::Unavailable => Err(self.unavailable(s, index)),
+            TermAt::Unavailable => Err(self.unavailable(s, index..=index)),
         })
     }
 
@@ -106,10 +108,10 @@ impl Region {
                 let extent = self.with(|s| match s.extent(index) {
                     Some(e) => Ok(e.part(index, index)),
                     None if index < first_or_next(s) => Err(self.compacted(s, index)),
-                    None => Err(self.unavailable(s, index)),
+                    None => Err(self.unavailable(s, index..=index)),
                 });
                 let extent = extent.map_err(Failed::Plainly)?;
-                self.read_one(&extent, index).map_err(|e| Failed::At(index, extent.segment.clone(), e))
+                self.read_one(&extent, index).map_err(|e| Failed::At(index, extent.segment().clone(), e))
             },
             |e| e.id.index..e.id.index + 1,
         )
@@ -118,11 +120,12 @@ impl Region {
     fn read_one(&self, extent: &Extent, index: u64) -> Result<Entry> {
         let loc = extent.loc(self.id, index)?;
         let id = EntryId::new(extent.term(self.id, index)?, index);
-        let payload = extent.segment.entry(self.id, id, loc)?;
+        extent.segment().will_need(&[loc], 0);
+        let payload = extent.segment().entry(self.id, id, loc)?;
         Ok(Entry { id, payload })
     }
 
-    /// Tries `read`; where it meets damage that is new, builds the segment's footer anew, which may have been what was
+    /// Tries `read`; where it meets damage that is new, rebuilds the segment's footer, which may have been what was
     /// wrong, and tries once more. What is still damaged then is noted, told to the listeners, and returned; what turns
     /// out to be right after all is forgotten.
     fn rescued<T>(
@@ -130,6 +133,7 @@ impl Region {
         read: impl Fn() -> Result<T, Failed>,
         indexes: impl Fn(&T) -> Range<u64>,
     ) -> Result<T> {
+        self.engine.store().check_process()?;
         let read = || read().map_err(|e| e.of(self.id));
         let (index, segment, mut error) = match read() {
             Ok(value) => {
@@ -142,7 +146,13 @@ impl Region {
             Err(e) => return Err(e.into_error()),
         };
         match self.with(|s| s.damage.as_deref().map(|d| (d.covers(index), d.suspect.covers(index)))) {
-            Some((_, true)) => return Err(error.reworded(recovery::doubt(index))),
+            Some((_, true)) => {
+                let doubtful = recovery::doubtful(self.id, index);
+                return Err(match error.path() {
+                    Some(path) => doubtful.at(path, error.offset()),
+                    None => doubtful,
+                });
+            }
             Some((true, _)) => return Err(error),
             _ => {}
         }
@@ -152,7 +162,10 @@ impl Region {
                 Err(e) => error = e.into_error(),
             }
         }
-        self.engine.store().note_damage(self.id, index, &error);
+        // What was read may be no part of the log any more; then it says nothing of what stands at the index now.
+        if self.with(|s| s.extent(index).is_some_and(|e| e.segment().id == segment.id)) {
+            self.engine.store().note_damage(self.id, index, &error);
+        }
         Err(error)
     }
 
@@ -161,23 +174,12 @@ impl Region {
     ///
     /// # Errors
     /// `Compacted` if the range starts at or below the compaction point, `Unavailable` if it reaches beyond the last
-    /// entry; an empty range is fine up to one behind the last. `Damaged` if any entry that would be returned is:
-    /// the error names it, and those before and behind it can be read.
+    /// entry; an empty range is fine up to one past the last. `Damaged` if any entry that would be returned is:
+    /// the error names it, and those before and after it can be read.
     pub fn entries(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
         self.rescued(
             || {
-                let parts = self.with(|s| {
-                    let first = first_or_next(s);
-                    let next = s.last().map_or_else(|| s.base.map_or(first, |b| b.index + 1), |l| l + 1);
-                    let (from, to) = bounds(&range, first, next);
-                    if from < first {
-                        return Err(self.compacted(s, from));
-                    }
-                    if from > next || to > next {
-                        return Err(self.unavailable(s, from.max(to.saturating_sub(1))));
-                    }
-                    Ok(self.parts(s, from, to, limit))
-                });
+                let parts = self.with(|s| self.view(s, &range, limit));
                 self.read(&parts.map_err(Failed::Plainly)?, limit)
             },
             span,
@@ -201,6 +203,22 @@ impl Region {
         )
     }
 
+    /// What a read of `range` needs, all of which has to be there.
+    fn view(&self, s: &RegionState, range: &impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Extent>> {
+        let first = first_or_next(s);
+        let next = s.last().map_or_else(|| s.base.map_or(first, |b| b.index + 1), |l| l + 1);
+        let (from, to) = bounds(range, first, next);
+        if from < first {
+            return Err(self.compacted(s, from));
+        }
+        if from > next || to > next {
+            // Those that are missing, of an empty range that it starts too far out.
+            let missing = from.max(next);
+            return Err(self.unavailable(s, missing..=missing.max(to.saturating_sub(1))));
+        }
+        Ok(self.parts(s, from, to, limit))
+    }
+
     /// What a read of `from..to` needs once the region's lock is released: copies of the extents that it touches, as
     /// far as `limit` may reach.
     fn parts(&self, s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Vec<Extent> {
@@ -208,15 +226,15 @@ impl Region {
         if from >= to {
             return out;
         }
-        let mut entries = limit.entries;
+        let mut entries = entries_max(limit);
         let mut bytes = limit.bytes;
-        let start = s.extents.partition_point(|e| e.last < from);
+        let start = s.extents.partition_point(|e| e.last() < from);
         for e in &s.extents[start..] {
-            if e.first >= to || entries == 0 {
+            if e.first() >= to || entries == 0 {
                 break;
             }
-            let a = e.first.max(from);
-            let b = e.last.min(to - 1).min(a.saturating_add(entries - 1));
+            let a = e.first().max(from);
+            let b = e.last().min(to - 1).min(a.saturating_add(entries - 1));
             // Locations on the heap are copied, so no more of them than the limit can use.
             let b = e.reach(a, b, bytes, limit.overhead);
             out.push(e.part(a, b));
@@ -231,48 +249,67 @@ impl Region {
 
     fn read(&self, parts: &[Extent], limit: ReadLimit) -> Result<Vec<Entry>, Failed> {
         let mut out = Vec::new();
-        let mut budget = limit.bytes;
+        for mut chunk in self.locate(parts, limit)? {
+            let (extent, segment) = (chunk.extent, chunk.extent.segment());
+            let failed = |index| move |e| Failed::At(index, segment.clone(), e);
+            let mut spans = Spans { segment, at: 0, bytes: Bytes::new(), block: None };
+            out.reserve(chunk.locs.len());
+            for (i, loc) in chunk.locs.iter().enumerate() {
+                if i == chunk.asked {
+                    chunk.asked += segment.will_need(&chunk.locs[i..], ASKED_BYTES_MAX);
+                }
+                let index = extent.first() + i as u64;
+                let id = EntryId::new(extent.term(self.id, index).map_err(failed(index))?, index);
+                let bytes = spans.bytes(&chunk.locs[i..], *loc).map_err(failed(index))?;
+                let payload = segment.verify(self.id, id, *loc, bytes).map_err(failed(index))?;
+                out.push(Entry { id, payload });
+            }
+        }
+        Ok(out)
+    }
+
+    /// Where the entries are that a read gives, as far as its limit goes; the first of them are asked for already.
+    fn locate<'a>(&self, parts: &'a [Extent], limit: ReadLimit) -> Result<Vec<Chunk<'a>>, Failed> {
+        let mut chunks = Vec::with_capacity(parts.len());
+        let (mut entries, mut bytes) = (entries_max(limit), limit.bytes);
+        let (mut is_first, mut to_ask) = (!planted(Bug::LimitOfZeroReadsNothing), ASKED_BYTES_MAX);
         for extent in parts {
-            let want = limit.entries.saturating_sub(out.len() as u64).min(extent.count());
+            let want = entries.min(extent.count());
             if want == 0 {
                 break;
             }
-            let failed = |index| move |e| Failed::At(index, extent.segment.clone(), e);
             let mut locs: Vec<Loc> = Vec::with_capacity(want.min(4096) as usize);
             extent
-                .locs(self.id, extent.first, extent.first + (want - 1), |loc| locs.push(loc))
-                .map_err(failed(extent.first))?;
+                .locs(self.id, extent.first(), extent.first() + (want - 1), |loc| locs.push(loc))
+                .map_err(|e| Failed::At(extent.first(), extent.segment().clone(), e))?;
             let mut take = 0;
             for loc in &locs {
                 let cost = u64::from(loc.len).saturating_add(limit.overhead);
-                let first = out.is_empty() && take == 0 && !planted(Bug::LimitOfZeroReadsNothing);
-                if cost > budget && !first && !planted(Bug::LimitExceeded) {
+                if cost > bytes && !is_first && !planted(Bug::LimitExceeded) {
                     break;
                 }
-                budget = budget.saturating_sub(cost);
+                bytes = bytes.saturating_sub(cost);
+                is_first = false;
                 take += 1;
             }
             let full = take < locs.len();
-            let mut spans = Spans { segment: &extent.segment, at: 0, bytes: Bytes::new(), block: None };
-            for (i, loc) in locs[..take].iter().enumerate() {
-                let index = extent.first + i as u64;
-                let id = EntryId::new(extent.term(self.id, index).map_err(failed(index))?, index);
-                let bytes = spans.bytes(&locs[i..take], *loc).map_err(failed(index))?;
-                let payload = extent.segment.verify(self.id, id, *loc, bytes).map_err(failed(index))?;
-                out.push(Entry { id, payload });
-            }
+            locs.truncate(take);
+            entries -= take as u64;
+            let asked = if to_ask > 0 { extent.segment().will_need(&locs, to_ask) } else { 0 };
+            to_ask = to_ask.saturating_sub(locs[..asked].iter().map(|loc| u64::from(loc.len)).sum());
+            chunks.push(Chunk { extent, locs, asked });
             if full {
                 break;
             }
         }
-        Ok(out)
+        Ok(chunks)
     }
 
     /// The hard state as it was last set, as far as that is known. Before it is voted on, [`health`](Region::health) has
     /// to be looked at, or [`hard_state_or_lost`](Region::hard_state_or_lost) be asked instead: after damage it may be
     /// older than the one that was acknowledged.
     pub fn hard_state(&self) -> Option<Bytes> {
-        self.with(|s| s.hard_state.clone())
+        self.with(|s| s.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice())))
     }
 
     /// The hard state as it was last set, and never an older one.
@@ -280,25 +317,27 @@ impl Region {
     /// # Errors
     /// `Damaged` when a newer one may have been lost: the region must not vote until it has set one again.
     pub fn hard_state_or_lost(&self) -> Result<Option<Bytes>> {
+        self.engine.store().check_process()?;
         self.with(|s| match &s.damage {
             Some(d) if d.hard_state_lost => Err(Error::damaged(
                 "the newest hard state may have been lost with the end of the log: the region must not vote; \
                  set the one that is known from elsewhere, or let the region join anew",
             )
             .in_region(self.id)),
-            _ => Ok(s.hard_state.clone()),
+            _ => Ok(s.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice()))),
         })
     }
 
     /// The value of a metadata key.
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.with(|s| s.kv.get(key).cloned())
+        self.with(|s| s.kv().get(key).cloned())
     }
 
     /// The metadata whose keys start with `prefix`, sorted by key.
     pub fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
         self.with(|s| {
-            s.kv.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+            s.kv()
+                .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
                 .take_while(|(k, _)| k.starts_with(prefix))
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect()
@@ -309,7 +348,7 @@ impl Region {
     pub fn stats(&self) -> RegionStats {
         self.with(|s| RegionStats {
             entries: s.extents.iter().map(Extent::count).sum(),
-            bytes: s.extents.iter().map(|e| e.bytes).sum(),
+            bytes: s.extents.iter().map(Extent::bytes).sum(),
             segments: s.extents.len() as u64,
             heap_bytes: s.heap_bytes() as u64,
         })
@@ -319,7 +358,7 @@ impl Region {
     pub fn health(&self) -> Health {
         self.with(|s| match &s.damage {
             None => Health::Healthy,
-            Some(d) if d.proven.is_empty() && !d.hard_state_lost => {
+            Some(d) if d.proven.is_empty() && d.unread.is_empty() && !d.hard_state_lost => {
                 Health::Suspect { ranges: d.suspect.clone().into_vec() }
             }
             Some(d) => Health::Damaged {
@@ -358,23 +397,37 @@ impl Region {
     /// # Errors
     /// `InvalidArgument` when it does not match; `Compacted`, `Unavailable` as for reads.
     pub fn repair(&self, id: EntryId, payload: &[u8]) -> Result<()> {
+        self.engine.store().check_process()?;
         purge::repair(self.engine.store(), self.id, id, payload)
     }
 
     /// A digest over index, term and payload of the entries of `range`, for replicas to compare. Every entry is read
-    /// and verified.
+    /// and verified. It is of the log at one moment, that of the call, whatever becomes of the log meanwhile: the segments that it
+    /// is read from stay until it is done.
     ///
     /// # Errors
     /// As [`entries`](Region::entries).
     pub fn checksum(&self, range: impl RangeBounds<u64>) -> Result<Digest> {
-        let (first, next) = (self.first_index(), self.last_index() + 1);
-        let (mut from, to) = bounds(&range, first, next);
+        self.engine.store().check_process()?;
+        let (from, to) = bounds(&range, 0, u64::MAX);
+        if from >= to {
+            return Ok(Digest::default());
+        }
+        let view = self.with(|s| self.view(s, &range, ReadLimit::NONE))?;
         let mut digest = Digest::default();
-        while from < to {
-            let entries = self.entries(from..to, ReadLimit::bytes(4 << 20))?;
-            let Some(last) = entries.last() else { break };
-            from = last.id.index + 1;
-            entries.iter().for_each(|e| digest.add(self.id, e));
+        for extent in &view {
+            let mut from = extent.first();
+            while from <= extent.last() {
+                let to = extent.last().min(from.saturating_add(DIGEST_ENTRIES - 1));
+                let read = || match planted(Bug::DigestOfManyMoments) {
+                    true => self.entries(from..=to, DIGEST_LIMIT).map_err(Failed::Plainly),
+                    false => self.read(&[extent.part(from, to)], DIGEST_LIMIT),
+                };
+                let entries = self.rescued(read, span)?;
+                let Some(last) = entries.last() else { break };
+                from = last.id.index + 1;
+                entries.iter().for_each(|e| digest.add(self.id, e));
+            }
         }
         Ok(digest)
     }
@@ -386,12 +439,20 @@ impl Region {
             format!("entry {index} is compacted: the first is {first}; ask for a snapshot"),
         )
         .in_region(self.id)
+        .naming(index..=index)
     }
 
-    fn unavailable(&self, s: &RegionState, index: u64) -> Error {
+    fn unavailable(&self, s: &RegionState, indexes: RangeInclusive<u64>) -> Error {
         let last = s.last().or(s.base.map(|b| b.index));
         let last = last.map_or("the log is empty".to_string(), |l| format!("the last is {l}"));
-        Error::new(ErrorKind::Unavailable, format!("entry {index} is not there: {last}")).in_region(self.id)
+        let (first, until) = (*indexes.start(), *indexes.end());
+        let named = match first == until {
+            true => format!("entry {first} is"),
+            false => format!("entries {first}..={until} are"),
+        };
+        Error::new(ErrorKind::Unavailable, format!("{named} not there: {last}"))
+            .in_region(self.id)
+            .naming(indexes)
     }
 }
 
@@ -408,6 +469,11 @@ fn bounds(range: &impl RangeBounds<u64>, first: u64, next: u64) -> (u64, u64) {
         Bound::Unbounded => next.max(from),
     };
     (from, to)
+}
+
+/// How many entries a read may give: at least one, also where the limit says none.
+fn entries_max(limit: ReadLimit) -> u64 {
+    limit.entries.max(u64::from(!planted(Bug::LimitOfZeroReadsNothing)))
 }
 
 /// The indexes of what was read.
@@ -448,6 +514,17 @@ fn first_or_next(s: &RegionState) -> u64 {
     s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1))
 }
 
+/// Entries of one extent that a read gives.
+struct Chunk<'a> {
+    extent: &'a Extent,
+    locs: Vec<Loc>,
+    /// So many of them were asked for.
+    asked: usize,
+}
+
+/// How much a read asks for ahead of what it looks at: enough to keep a device busy, and no more memory than that is taken from others.
+const ASKED_BYTES_MAX: u64 = 1 << 20;
+
 /// Takes neighbouring entries out of one borrowed span, and entries of one compressed block out of one decompression.
 struct Spans<'a> {
     segment: &'a Arc<Segment>,
@@ -486,6 +563,10 @@ impl Spans<'_> {
         self.segment.inside(&block, loc)
     }
 }
+
+/// How much of a log is read at once for a digest.
+const DIGEST_LIMIT: ReadLimit = ReadLimit { bytes: 4 << 20, ..ReadLimit::NONE };
+const DIGEST_ENTRIES: u64 = 4096;
 
 /// Entries beyond this are not taken together: one that is kept for long would keep its neighbours' memory too where
 /// reads are copies.

@@ -26,11 +26,12 @@ pub struct OpenReport {
     pub scanned_bytes: u64,
     /// Batches in the unsealed tail.
     pub tail_batches: u64,
-    /// Accepted batches behind the watermark that were made durable anew.
+    /// Accepted batches past the watermark that were re-persisted.
     pub rewritten_batches: u64,
     /// Records in which one flipped bit was found and undone.
     pub mended_records: u64,
-    /// Bytes behind the last whole batch that were never acknowledged and were dropped.
+    /// Bytes past the last complete batch that were dropped. They were never acknowledged, unless
+    /// [`assumed_torn`](OpenReport::assumed_torn) or [`accepted_loss`](OpenReport::accepted_loss) says so.
     pub torn_bytes: u64,
     /// Whether a record was dropped for the only reason that [`TailPolicy::AssumeTorn`](crate::TailPolicy::AssumeTorn)
     /// says so. It may have been acknowledged.
@@ -62,7 +63,7 @@ pub struct OpenTimes {
     pub segments: Duration,
     /// Applying what came after the checkpoint.
     pub replay: Duration,
-    /// Making the tail durable anew and preparing the active segment.
+    /// Re-persisting the tail and preparing the active segment.
     pub tail: Duration,
     /// All of it.
     pub total: Duration,
@@ -116,14 +117,14 @@ pub struct ScrubReport {
     pub entries: u64,
     /// Their payload bytes.
     pub bytes: u64,
-    /// Footers that were damaged and built anew.
+    /// Footers that were damaged and rebuilt.
     pub footers_rebuilt: u64,
     /// Records whose header and description were verified, and whose segment's header was.
     pub records: u64,
     /// Each damaged entry, named.
     pub damage: Vec<Error>,
     /// What is wrong with that which holds the entries: headers and descriptions of records, headers of segments, checkpoints.
-    /// No entry is lost by it, and it was made good: what lives in such a segment was moved, checkpoints were written anew.
+    /// No entry is lost by it, and it was repaired: what lives in such a segment was moved, checkpoints were rewritten.
     pub rot: Vec<Error>,
     /// Segments that entries were moved out of for that.
     pub segments_moved: u64,
@@ -160,8 +161,8 @@ pub struct CheckReport {
     pub damage: Vec<Error>,
     /// Entries of the last batches that are wrong, and of which nothing says whether they were acknowledged.
     pub suspects: Vec<Error>,
-    /// What is wrong and costs nothing: headers, descriptions, footers, checkpoints. Opening the store and
-    /// [`scrub`](crate::Engine::scrub)bing it makes it good.
+    /// What is wrong and affects no entry: headers, descriptions, footers, checkpoints. Opening the store and
+    /// [`scrub`](crate::Engine::scrub)bing it repairs it.
     pub rot: Vec<Error>,
     /// Regions in the store.
     pub regions: u64,
@@ -173,10 +174,33 @@ pub struct CheckReport {
     pub entries: u64,
     /// Their payload bytes.
     pub bytes: u64,
-    /// Bytes behind the last whole batch that were never acknowledged, and are dropped by the next open.
+    /// Bytes past the last complete batch that were never acknowledged, and are dropped by the next open. 0 where more
+    /// than that would be dropped: then [`loss`](CheckReport::loss) says what.
     pub torn_bytes: u64,
+    /// What may have been acknowledged and would be dropped: by opening a store that is refused with
+    /// [`TailPolicy::AcceptLoss`](crate::TailPolicy::AcceptLoss), or by opening it with the policy of these options.
+    pub loss: Option<Loss>,
     /// Names in the directory that are not of this store.
     pub foreign: Vec<String>,
+}
+
+/// What is dropped when the log is ended before the first record that cannot be read, as far as the records after it can be
+/// read themselves. What stood in the unreadable bytes comes on top.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Loss {
+    /// Batches.
+    pub batches: u64,
+    /// Of these, batches whose description cannot be read: their regions and entries are not counted.
+    pub unreadable_batches: u64,
+    /// Entries that they appended.
+    pub entries: u64,
+    /// Regions that they changed.
+    pub regions: u64,
+    /// Of these, regions whose hard state they set.
+    pub hard_states: u64,
+    /// Bytes of these batches in the log.
+    pub bytes: u64,
 }
 
 impl CheckReport {
@@ -252,6 +276,8 @@ pub struct Stats {
     pub written_bytes: u64,
     /// Sync calls on the log.
     pub syncs: u64,
+    /// Calls that woke threads which waited for batches, or for room: one serves a whole group.
+    pub wakes: u64,
     /// Bytes written to fill new files with zeros.
     pub filled_bytes: u64,
     /// Payload bytes that the cleaner moved.

@@ -4,17 +4,20 @@ use crate::engine::listener::Event;
 use crate::engine::options::Background;
 use crate::engine::report::ScrubOptions;
 use crate::error::{Error, Result};
-use crate::purge;
+use crate::purge::{self, NameWatch};
 use crate::store::{Store, lock};
-use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread;
-use crate::sync::thread::JoinHandle;
-use crate::sync::{Arc, Mutex};
+use crate::sync::thread::{JoinHandle, ThreadId};
+use crate::sync::{Arc, Mutex, PoisonError};
+use crate::watch::News;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often upkeep looks around when nothing wakes it.
 const IDLE: Duration = Duration::from_millis(100);
+
+/// How often somebody looks whether the files of the store are in their places.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Handles of the threads.
 #[derive(Default)]
@@ -23,7 +26,8 @@ pub(crate) struct Threads {
     /// What writes checkpoints: ended before the last one is written.
     upkeep: Mutex<Vec<JoinHandle<()>>>,
     others: Mutex<Vec<JoinHandle<()>>>,
-    stopping: AtomicBool,
+    /// All of the above, and the thread that closes the engine.
+    awaited: Mutex<Vec<ThreadId>>,
 }
 
 impl Threads {
@@ -44,23 +48,49 @@ impl Threads {
     fn start_others(&self, store: &Arc<Store>) -> Result<()> {
         let s = store.clone();
         let commit = spawn("raftwood-commit", move || s.committer.run())?;
-        lock(&self.others).push(commit);
+        self.add(&self.others, commit);
         let s = store.clone();
         let pool = spawn("raftwood-pool", move || {
             while s.shared.pool.wait(Duration::from_secs(60)) {
-                unharmed(|| s.report(prepare_segments(&s)));
+                unharmed(|| s.report(s.committer.prepare()));
             }
         })?;
-        lock(&self.others).push(pool);
+        self.add(&self.others, pool);
+        if !store.shared.listeners().is_empty() {
+            let s = store.clone();
+            let watcher = spawn("raftwood-watch", move || {
+                while s.shared.watcher.wait(IDLE) {
+                    unharmed(|| look_for_stalls(&s));
+                }
+            })?;
+            self.add(&self.others, watcher);
+        }
         Ok(())
     }
 
     /// Starts upkeep, once the store is whole.
-    pub(crate) fn start_upkeep(&self, store: &Arc<Store>) -> Result<()> {
+    pub(crate) fn start_upkeep(&self, store: &Arc<Store>, names: &Arc<NameWatch>) -> Result<()> {
         if store.options.background == Background::Threads {
             let s = store.clone();
             let handle = spawn("raftwood-upkeep", move || upkeep(&s))?;
-            lock(&self.upkeep).push(handle);
+            self.add(&self.upkeep, handle);
+            // Upkeep may be busy for longer than acknowledgements should go on.
+            let (s, names) = (store.clone(), names.clone());
+            let handle = spawn("raftwood-names", move || {
+                while s.shared.names.wait(LOOK_EVERY) {
+                    unharmed(|| s.report(names.look(&s)));
+                }
+            })?;
+            self.add(&self.upkeep, handle);
+        }
+        if store.options.background == Background::Threads && store.options.purge.background {
+            let s = store.clone();
+            let handle = spawn("raftwood-clean", move || {
+                while s.shared.clean.wait(Duration::from_secs(60)) {
+                    unharmed(|| s.report(purge::clean_at_rate(&s)));
+                }
+            })?;
+            self.add(&self.upkeep, handle);
         }
         if let (Background::Threads, Some((pause, options))) = (store.options.background, store.options.scrub)
         {
@@ -70,30 +100,53 @@ impl Threads {
                     scrub(&s, &options);
                 }
             })?;
-            lock(&self.upkeep).push(handle);
+            self.add(&self.upkeep, handle);
         }
         Ok(())
     }
 
-    /// Ends upkeep. False when that was done before.
-    pub(crate) fn stop_upkeep(&self) -> bool {
-        if self.stopping.swap(true, Ordering::AcqRel) {
-            return false;
-        }
+    fn add(&self, to: &Mutex<Vec<JoinHandle<()>>>, thread: JoinHandle<()>) {
+        lock(&self.awaited).push(thread.thread().id());
+        lock(to).push(thread);
+    }
+
+    /// The calling thread closes the engine.
+    pub(crate) fn closing(&self) {
+        lock(&self.awaited).push(thread::current().id());
+    }
+
+    /// Whether the calling thread is one of these, or the one that closes the engine.
+    pub(crate) fn is_mine(&self) -> bool {
+        lock(&self.awaited).contains(&thread::current().id())
+    }
+
+    /// Ends upkeep.
+    pub(crate) fn stop_upkeep(&self) {
         if let Some(store) = &self.store {
+            store.shared.pauses.stop();
             store.shared.upkeep.stop();
+            store.shared.clean.stop();
             store.shared.scrub.stop();
+            store.shared.names.stop();
         }
         for thread in std::mem::take(&mut *lock(&self.upkeep)) {
             join(thread);
         }
-        true
+    }
+
+    /// In a fork of their process there are no threads to end, and no handle of one that could be given back.
+    pub(crate) fn forget(&mut self) {
+        for threads in [&mut self.upkeep, &mut self.others] {
+            let threads = threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(std::mem::take(threads));
+        }
     }
 
     /// Ends the rest.
     pub(crate) fn stop_all(&self) {
         if let Some(store) = &self.store {
             store.shared.pool.stop();
+            store.shared.watcher.stop();
         }
         for thread in std::mem::take(&mut *lock(&self.others)) {
             join(thread);
@@ -110,7 +163,7 @@ fn join(thread: JoinHandle<()>) {
 
 fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_string()).spawn(f).map_err(|e| {
-        Error::new(crate::ErrorKind::Io, format!("starting the thread {name} failed: {e}")).caused_by(e)
+        Error::new(crate::ErrorKind::Io, format!("starting the thread {name} failed")).caused_by(e)
     })
 }
 
@@ -127,12 +180,24 @@ fn scrub(store: &Store, options: &ScrubOptions) {
 
 fn upkeep(store: &Arc<Store>) {
     while store.shared.upkeep.wait(IDLE) {
+        unharmed(|| store.report(purge::seal_at_leisure(store)));
         unharmed(|| store.report(purge::upkeep(store)));
-        unharmed(|| store.report(store.committer.note_watermark()));
-        let stalled = |running: &Duration| *running >= store.options.stall_after;
-        if let Some(elapsed) = store.committer.sync_running_for().filter(stalled) {
-            unharmed(|| store.shared.tell(&Event::SyncStalled { elapsed }));
+        unharmed(|| store.report(store.note_mark_when_idle()));
+        if purge::is_cleaning_due(store) {
+            store.shared.clean.raise();
         }
+    }
+}
+
+/// Tells of operations of the disk that take long, and of their end. Waits for no disk itself.
+pub(crate) fn look_for_stalls(store: &Store) {
+    let oldest = store.committer.oldest_io();
+    let news = lock(&store.shared.stall).look(oldest, store.options.stall_after, Instant::now());
+    for news in news.into_iter().flatten() {
+        store.shared.tell(&match news {
+            News::Stalled(operation, elapsed) => Event::SyncStalled { operation, elapsed },
+            News::Over(operation, elapsed) => Event::StallEnded { operation, elapsed },
+        });
     }
 }
 
@@ -140,30 +205,4 @@ fn upkeep(store: &Arc<Store>) {
 /// reported by its hook.
 fn unharmed(work: impl FnOnce()) {
     drop(catch_unwind(AssertUnwindSafe(work)));
-}
-
-/// Makes the next segment ready well before the active one is full: from a recycled file where there is one, else from
-/// a new one. Files are not made ahead of that need: in the steady state every segment comes from the pool of recycled
-/// ones, and filling more with zeros would double what the device has to write.
-pub(crate) fn prepare_segments(store: &Store) -> Result<()> {
-    loop {
-        let (ready, wanted) = store.committer.ready();
-        let (active, offset) = store.committer.active();
-        let soon = ready == 0 && u64::from(offset) > active.len / 8;
-        if wanted == 0 && !soon {
-            return Ok(());
-        }
-        let prepare = || store.factory.prepare(store.factory.next_len(active.len).max(wanted));
-        // Somebody may be waiting for it, and has to hear of it in any case.
-        let prepared = catch_unwind(AssertUnwindSafe(prepare))
-            .unwrap_or_else(|_| Err(Error::new(crate::ErrorKind::Io, "preparing a segment panicked")));
-        let failed = prepared.as_ref().err().cloned();
-        store.committer.put_ready(prepared);
-        match failed {
-            Some(e) if wanted == 0 => return Err(e),
-            // Whoever waits for it has been told.
-            Some(_) => return Ok(()),
-            None => {}
-        }
-    }
 }

@@ -26,6 +26,8 @@ pub(crate) enum FileKind {
     Footer = 3,
     /// The region table as of one point of the log.
     Checkpoint = 4,
+    /// Up to where the log is durable.
+    Mark = 5,
 }
 
 impl FileKind {
@@ -36,6 +38,7 @@ impl FileKind {
             2 => Ok(FileKind::Cold),
             3 => Ok(FileKind::Footer),
             4 => Ok(FileKind::Checkpoint),
+            5 => Ok(FileKind::Mark),
             _ => Err(Malformed("the kind of file is unknown")),
         }
     }
@@ -65,6 +68,8 @@ impl Identity {
 /// The header of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FileHeader {
+    /// The version of the format that the file was written in.
+    pub(crate) version: u32,
     /// What the file is.
     pub(crate) kind: FileKind,
     /// Which file it is.
@@ -114,7 +119,7 @@ impl FileHeader {
     pub(crate) fn encode(&self) -> [u8; FILE_HEADER_LEN] {
         let mut out = Vec::with_capacity(FILE_HEADER_LEN);
         out.extend_from_slice(&FILE_MAGIC);
-        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&(self.kind as u32).to_le_bytes());
         out.extend_from_slice(&0u64.to_le_bytes());
         out.extend_from_slice(&self.identity.store.0);
@@ -126,16 +131,23 @@ impl FileHeader {
         seal(&out)
     }
 
-    /// The first block of a segment. It holds the header twice, in different sectors: one rotten sector must not
-    /// take a whole segment with it.
+    /// The header as it stands in each of the two blocks of a segment that hold it: one bad block must not take a whole segment
+    /// with it.
     pub(crate) fn encode_segment_block(&self) -> Vec<u8> {
-        let header = self.encode();
-        let mut block = Vec::with_capacity(SEGMENT_HEADER_LEN as usize);
-        block.extend_from_slice(&header);
-        block.resize(SECOND_COPY_AT, 0);
-        block.extend_from_slice(&header);
+        let mut block = self.encode().to_vec();
         block.resize(SEGMENT_HEADER_LEN as usize, 0);
         block
+    }
+
+    /// Where the copies of a segment's header stand, in a file of the length that the header names: in its first block and in
+    /// its last. Before version 3 both stood in the first.
+    pub(crate) fn copies_at(&self) -> [u64; 2] {
+        [0, if self.version < 3 { SECOND_COPY_V2_AT } else { second_copy_at(self.len) }]
+    }
+
+    /// Where the records of a segment have to end.
+    pub(crate) fn records_end(&self) -> u64 {
+        if self.version < 3 { self.len } else { second_copy_at(self.len) }
     }
 
     /// Reads a header from the start of `bytes`. Version and flags are believed only if the checksum is right, so
@@ -150,12 +162,12 @@ impl FileHeader {
         if *header != seal(header) {
             return Err(Malformed("the checksum of the file's header is wrong").into());
         }
-        match r.u32()? {
+        let version = match r.u32()? {
             0 => return Err(Malformed("format version 0 does not exist").into()),
-            1..=FORMAT_VERSION => {}
-            _ if planted(Bug::NewerVersionRead) => {}
+            known @ 1..=FORMAT_VERSION => known,
+            _ if planted(Bug::NewerVersionRead) => FORMAT_VERSION,
             newer => return Err(HeaderError::NewerVersion(newer)),
-        }
+        };
         let kind = r.u32()?;
         match r.u64()? {
             0 => {}
@@ -170,43 +182,56 @@ impl FileHeader {
         if padding != 0 || header.get(r.position()..CRC_AT).is_none_or(|rest| rest.iter().any(|b| *b != 0)) {
             return Err(Malformed("reserved bytes of the file's header are not zero").into());
         }
-        Ok(FileHeader { kind, identity: Identity { store, file, salt }, len, previous_salt })
+        Ok(FileHeader { version, kind, identity: Identity { store, file, salt }, len, previous_salt })
     }
 
-    /// Reads a segment's header from its first block: the first copy, or else the second. When neither is right the
+    /// Reads a segment's header from its first block and its last: the first copy, or else the second. When none is right the
     /// more telling error is returned, so that a newer store with a rotten sector is still refused as newer.
-    pub(crate) fn decode_segment_block(block: &[u8]) -> Result<FileHeader, HeaderError> {
-        match FileHeader::decode(block) {
-            Err(e) if planted(Bug::SecondHeaderIgnored) => Err(e),
-            Err(HeaderError::Malformed(first)) => match block.get(SECOND_COPY_AT..).map(FileHeader::decode) {
-                None | Some(Err(HeaderError::Malformed(_))) => Err(first.into()),
-                Some(second) => second,
-            },
-            first => first,
-        }
+    pub(crate) fn decode_segment(first: &[u8], last: &[u8]) -> Result<FileHeader, HeaderError> {
+        let copies = FileHeader::segment_copies(first, last);
+        let rot = |copy: &Result<FileHeader, HeaderError>| matches!(copy, Err(HeaderError::Malformed(_)));
+        let looked_at = if planted(Bug::SecondHeaderIgnored) { 1 } else { copies.len() };
+        copies.into_iter().take(looked_at).find(|copy| !rot(copy)).unwrap_or(copies[0])
     }
 
-    /// Where the copies in a segment's first block stand that are not right.
-    pub(crate) fn rotten_copies(block: &[u8]) -> Vec<u32> {
-        let copies = [0, SECOND_COPY_AT].into_iter();
-        let rotten = |at: &usize| block.get(*at..).is_none_or(|copy| FileHeader::decode(copy).is_err());
-        copies.filter(rotten).map(|at| at as u32).collect()
+    /// The copies of a segment's header, wherever a version has them.
+    pub(crate) fn segment_copies(first: &[u8], last: &[u8]) -> [Result<FileHeader, HeaderError>; 3] {
+        let in_first = first.get(SECOND_COPY_V2_AT as usize..).unwrap_or_default();
+        [
+            FileHeader::decode(first),
+            FileHeader::decode(in_first).and_then(|h| h.stands_in_first_block(true)),
+            FileHeader::decode(last).and_then(|h| h.stands_in_first_block(false)),
+        ]
+    }
+
+    /// Bytes of an entry that look like a header where no copy can be are none.
+    fn stands_in_first_block(self, expected: bool) -> Result<FileHeader, HeaderError> {
+        match (self.version < 3) == expected {
+            true => Ok(self),
+            false => Err(Malformed("a copy of a header stands where there is none").into()),
+        }
     }
 }
 
+/// Where the second copy of the header stands in a segment file of `len` bytes.
+pub(crate) fn second_copy_at(len: u64) -> u64 {
+    len.saturating_sub(u64::from(SEGMENT_HEADER_LEN))
+}
+
 /// The version that this release writes, and the newest that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 
 /// The length of a file header.
 pub(crate) const FILE_HEADER_LEN: usize = 128;
 
-/// Where a segment's records start: a page in, so that they are page-aligned for direct I/O.
+/// Where a segment's records start: a page in, so that they are page-aligned for direct I/O. The block at the end of the file that
+/// holds the second copy of its header is as long.
 pub(crate) const SEGMENT_HEADER_LEN: u32 = 4096;
 
 /// The first bytes of every file.
 pub(crate) const FILE_MAGIC: [u8; 8] = *b"RAFTWOOD";
 
-const SECOND_COPY_AT: usize = SEGMENT_HEADER_LEN as usize / 2;
+const SECOND_COPY_V2_AT: u64 = SEGMENT_HEADER_LEN as u64 / 2;
 const CRC_AT: usize = FILE_HEADER_LEN - 4;
 
 /// The fields, zeros up to the checksum, and the checksum. Its seed is 0: the identity is only known from here on.
@@ -227,7 +252,7 @@ mod tests {
 
     fn header() -> FileHeader {
         let identity = Identity { store: StoreId(*b"0123456789abcdef"), file: 7, salt: 0x1122_3344 };
-        FileHeader { kind: FileKind::Log, identity, len: 64 << 20, previous_salt: 9 }
+        FileHeader { version: FORMAT_VERSION, kind: FileKind::Log, identity, len: 64 << 20, previous_salt: 9 }
     }
 
     /// Changes four bytes and makes the checksum right again, as a newer release would have written them.
@@ -248,23 +273,34 @@ mod tests {
     }
 
     #[test]
-    fn one_rotten_sector_does_not_take_the_segment() {
-        let good = header().encode_segment_block();
+    fn one_rotten_block_does_not_take_the_segment() {
+        let (good, bad) = (header().encode_segment_block(), vec![0; SEGMENT_HEADER_LEN as usize]);
         assert_eq!(good.len(), SEGMENT_HEADER_LEN as usize);
-        for sector in 0..8 {
-            let mut bad = good.clone();
-            bad[sector * 512..(sector + 1) * 512].fill(0);
-            assert_eq!(FileHeader::decode_segment_block(&bad), Ok(header()), "sector {sector}");
-        }
+        assert_eq!(header().copies_at(), [0, (64 << 20) - 4096]);
+        assert_eq!(FileHeader::decode_segment(&good, &bad), Ok(header()));
+        assert_eq!(FileHeader::decode_segment(&bad, &good), Ok(header()));
+        assert!(FileHeader::decode_segment(&bad, &bad).is_err());
+        assert!(FileHeader::decode_segment(&[], &[]).is_err());
+    }
+
+    #[test]
+    fn second_copy_of_an_older_segment_stands_in_its_first_block() {
+        let old = FileHeader { version: 2, ..header() };
+        assert_eq!((old.copies_at(), old.records_end()), ([0, 2048], 64 << 20));
+        let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
+        block[2048..][..FILE_HEADER_LEN].copy_from_slice(&old.encode());
+        assert_eq!(FileHeader::decode_segment(&block, &[]), Ok(old));
+        // Neither may stand in the other's place.
+        assert!(FileHeader::decode_segment(&[], &old.encode()).is_err());
+        block[2048..][..FILE_HEADER_LEN].copy_from_slice(&header().encode());
+        assert!(FileHeader::decode_segment(&block, &[]).is_err());
     }
 
     #[test]
     fn newer_version_is_told_from_rot() {
         let newer = FORMAT_VERSION + 1;
         assert_eq!(FileHeader::decode(&forged(8, newer)), Err(HeaderError::NewerVersion(newer)));
-        let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
-        block[SECOND_COPY_AT..][..FILE_HEADER_LEN].copy_from_slice(&forged(8, newer));
-        assert_eq!(FileHeader::decode_segment_block(&block), Err(HeaderError::NewerVersion(newer)));
+        assert_eq!(FileHeader::decode_segment(&[], &forged(8, newer)), Err(HeaderError::NewerVersion(newer)));
     }
 
     #[test]
@@ -278,7 +314,7 @@ mod tests {
     #[test]
     fn unknown_flag_kind_or_reserved_byte_is_refused() {
         assert_eq!(FileHeader::decode(&forged(16, 4)), Err(HeaderError::UnknownFlags(4)));
-        assert!(matches!(FileHeader::decode(&forged(12, 5)), Err(HeaderError::Malformed(_))));
+        assert!(matches!(FileHeader::decode(&forged(12, 6)), Err(HeaderError::Malformed(_))));
         assert!(matches!(FileHeader::decode(&forged(44, 1)), Err(HeaderError::Malformed(_))));
         assert!(matches!(FileHeader::decode(&forged(120, 1)), Err(HeaderError::Malformed(_))));
     }
@@ -296,11 +332,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_header_round_trips(kind in 1u32..5, store: [u8; 16], file: u32, salt: u64, len: u64, previous_salt: u64) {
+        fn every_header_round_trips(
+            version in 1..=FORMAT_VERSION, kind in 1u32..6, store: [u8; 16], file: u32, salt: u64, len: u64, previous_salt: u64,
+        ) {
             let identity = Identity { store: StoreId(store), file, salt };
-            let header = FileHeader { kind: FileKind::from_u32(kind).unwrap(), identity, len, previous_salt };
+            let kind = FileKind::from_u32(kind).unwrap();
+            let header = FileHeader { version, kind, identity, len, previous_salt };
             prop_assert_eq!(FileHeader::decode(&header.encode()), Ok(header));
-            prop_assert_eq!(FileHeader::decode_segment_block(&header.encode_segment_block()), Ok(header));
+            prop_assert_eq!(FileHeader::decode_segment(&header.encode_segment_block(), &[]), Ok(header));
         }
 
         #[test]
@@ -310,7 +349,7 @@ mod tests {
                 bytes = seal(&bytes).to_vec();
             }
             let _ = FileHeader::decode(&bytes);
-            let _ = FileHeader::decode_segment_block(&bytes);
+            let _ = FileHeader::decode_segment(&bytes, &bytes);
         }
     }
 }

@@ -3,9 +3,10 @@
 //! `docs/format.md` is the contract; this module is its only implementation, and a test holds the two together.
 //!
 //! ```text
-//!   0000000012.log     header block | record | record | record | zeros or an older life
+//!   0000000012.log     header block | record | record | record | zeros or an older generation | header block
 //!   0000000012.foot    header | footer header | deltas | installs | ranges | runs | locations
 //!   0000000007.ckpt    header | checkpoint header | chunk | chunk
+//!   MARK               slot | slot
 //! ```
 //!
 //! Invariants:
@@ -22,6 +23,7 @@ pub(crate) mod batch;
 pub(crate) mod checkpoint;
 pub(crate) mod file_header;
 pub(crate) mod footer;
+pub(crate) mod mark;
 pub(crate) mod names;
 pub(crate) mod record;
 pub(crate) mod zeros;

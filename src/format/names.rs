@@ -19,6 +19,8 @@ pub(crate) enum FileName {
     Temp(u32),
     /// Held by the process that has the store open.
     Lock,
+    /// Says up to where the log is durable: see [`mark`](super::mark).
+    Mark,
 }
 
 impl FileName {
@@ -27,6 +29,9 @@ impl FileName {
     pub(crate) fn parse(name: &str) -> Option<FileName> {
         if name == LOCK {
             return Some(FileName::Lock);
+        }
+        if name == MARK {
+            return Some(FileName::Mark);
         }
         let (digits, kind) = name.split_once('.')?;
         if digits.len() != DIGITS || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -55,6 +60,7 @@ impl fmt::Display for FileName {
             FileName::Free(id) => (id, "free"),
             FileName::Temp(id) => (id, "tmp"),
             FileName::Lock => return f.write_str(LOCK),
+            FileName::Mark => return f.write_str(MARK),
         };
         write!(f, "{id:0DIGITS$}.{kind}")
     }
@@ -64,6 +70,7 @@ impl fmt::Display for FileName {
 const DIGITS: usize = 10;
 
 const LOCK: &str = "LOCK";
+const MARK: &str = "MARK";
 
 /// The name that a checkpoint has while it is written.
 pub(crate) const CHECKPOINT_TEMP: &str = "checkpoint.tmp";
@@ -78,6 +85,7 @@ mod tests {
         assert_eq!(FileName::Log(12).to_string(), "0000000012.log");
         assert_eq!(FileName::Footer(u32::MAX).to_string(), "4294967295.foot");
         assert_eq!(FileName::Lock.to_string(), "LOCK");
+        assert_eq!(FileName::Mark.to_string(), "MARK");
     }
 
     #[test]
@@ -85,6 +93,7 @@ mod tests {
         for name in [
             "",
             "lock",
+            "mark",
             "12.log",
             "00000000012.log",
             "+000000012.log",
@@ -110,7 +119,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_prints_the_same(name in "[0-9]{9,11}\\.(log|cold|foot|ckpt|free|tmp|bak)|LOCK|.{0,16}") {
+        fn what_parses_prints_the_same(name in "[0-9]{9,11}\\.(log|cold|foot|ckpt|free|tmp|bak)|LOCK|MARK|.{0,16}") {
             if let Some(file) = FileName::parse(&name) {
                 prop_assert_eq!(file.to_string(), name);
             }

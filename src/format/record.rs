@@ -7,7 +7,7 @@
 
 use crate::codec::checksum::crc32;
 use crate::codec::{Malformed, Reader};
-use crate::format::batch::INSTALL_TAG;
+use crate::format::batch::{ANNOUNCEMENT_TAG, INSTALL_TAG};
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::zeros::Zeros;
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
@@ -23,6 +23,8 @@ pub(crate) enum RecordKind {
     Install = 2,
     /// Nothing but the watermark in its header.
     Watermark = 3,
+    /// An [`Announcement`](super::batch::Announcement) of the records that recovery will copy: a description, no payload.
+    Announcement = 4,
 }
 
 /// What a record looks like from outside: enough to find it, to walk over it, and to check its header.
@@ -139,6 +141,7 @@ impl RecordHeader {
             1 => RecordKind::Batch,
             2 => RecordKind::Install,
             3 => RecordKind::Watermark,
+            4 => RecordKind::Announcement,
             _ => return Err(Malformed("the kind of record is unknown")),
         };
         if position != at && !planted(Bug::PositionNotChecked) {
@@ -163,6 +166,7 @@ impl RecordHeader {
             (None, 0) => RecordKind::Watermark,
             (None, _) => return Err(Malformed("payloads without a description")),
             (Some(&INSTALL_TAG), 0) => RecordKind::Install,
+            (Some(&ANNOUNCEMENT_TAG), 0) => RecordKind::Announcement,
             _ => RecordKind::Batch,
         };
         let header = RecordHeader {
@@ -203,7 +207,7 @@ impl RecordHeader {
         }
         let empty = match self.kind {
             RecordKind::Batch => false,
-            RecordKind::Install => self.payload_len > 0,
+            RecordKind::Install | RecordKind::Announcement => self.payload_len > 0,
             RecordKind::Watermark => self.payload_len > 0 || self.desc_len > 0,
         };
         if empty {
@@ -294,6 +298,7 @@ mod tests {
         assert!(check(RecordHeader { desc_len: DESC_BYTES_MAX as u32 + 1, ..good }).is_err());
         assert!(check(RecordHeader { payload_len: BATCH_BYTES_MAX as u32, ..good }).is_err());
         assert!(check(RecordHeader { kind: RecordKind::Install, ..good }).is_err());
+        assert!(check(RecordHeader { kind: RecordKind::Announcement, ..good }).is_err());
         assert!(check(RecordHeader { kind: RecordKind::Watermark, payload_len: 0, ..good }).is_err());
     }
 

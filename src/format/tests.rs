@@ -3,6 +3,7 @@
 use crate::codec::checksum::{crc32, entry_checksum};
 use crate::format::batch::{Batch, EntryMeta, Op, Section, TermRun};
 use crate::format::file_header::{Identity, SEGMENT_HEADER_LEN, StoreId};
+use crate::format::mark::Mark;
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
 use crate::format::zeros::Zeros;
 use crate::types::{EntryId, Lsn, RegionId};
@@ -65,9 +66,9 @@ fn hexdump(bytes: &[u8]) -> String {
     bytes.chunks(16).enumerate().map(line).collect()
 }
 
-/// The bytes of the first hexdump in the document.
-fn documented() -> Vec<u8> {
-    let block = DOCUMENT.split("```hexdump\n").nth(1).unwrap().split("```").next().unwrap();
+/// The bytes of the hexdump with this number in the document.
+fn documented(nth: usize) -> Vec<u8> {
+    let block = DOCUMENT.split("```hexdump\n").nth(nth).unwrap().split("```").next().unwrap();
     let bytes = |line: &str| {
         let hex = line.split_once("  ").unwrap().1.split('|').next().unwrap();
         hex.split_whitespace().map(|b| u8::from_str_radix(b, 16).unwrap()).collect::<Vec<_>>()
@@ -83,7 +84,7 @@ fn documented_record_is_what_the_writer_writes() {
 
 #[test]
 fn documented_record_decodes_to_what_the_document_says() {
-    let bytes = Bytes::from(documented());
+    let bytes = Bytes::from(documented(1));
     let (header, _) = RecordHeader::decode(&bytes, IDENTITY.seed(), AT).unwrap();
     assert_eq!(bytes.len() as u64, record_len(header.desc_len, header.payload_len));
     let desc_at = RECORD_HEADER_LEN as usize;
@@ -92,6 +93,22 @@ fn documented_record_decodes_to_what_the_document_says() {
     assert_eq!(crc32(0, &desc), header.desc_crc);
     assert_eq!(Batch::decode_desc(&desc, header.payload_len), Ok((batch(), vec![])));
     assert!(bytes.slice(payloads_at..).starts_with(&PAYLOADS.concat()));
+}
+
+#[test]
+fn documented_mark_is_what_the_writer_writes_and_the_reader_reads() {
+    let record = record();
+    let (header, shape) = RecordHeader::decode(&record, IDENTITY.seed(), AT).unwrap();
+    let end = Lsn::new(AT.segment(), AT.offset() + record_len(header.desc_len, header.payload_len) as u32);
+    let mark = Mark { store: IDENTITY.store, sequence: 7, durable: end, run: 9, last: shape };
+    let slot = mark.encode();
+    assert!(
+        DOCUMENT.contains(&hexdump(&slot[..256])),
+        "docs/format.md should print\n{}",
+        hexdump(&slot[..256])
+    );
+    assert!(slot[256..].iter().all(|b| *b == 0));
+    assert_eq!(Mark::decode(&documented(2), mark.offset()), Ok(mark));
 }
 
 #[test]

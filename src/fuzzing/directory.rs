@@ -58,6 +58,7 @@ fn put_to_use(sample: &Sample, files: &Files) {
     let seen = Seen { written: &sample.written, files };
     seen.inspect(&disk);
     if let Some(appended) = seen.write(&disk) {
+        super::take();
         seen.reopen(&disk, appended);
     }
 }
@@ -297,7 +298,7 @@ impl Seen<'_> {
         for region in [RegionId(2), RegionId(77)] {
             let state = engine.region(region).state();
             let index = if state.is_empty() { state.first } else { state.last + 1 };
-            let id = EntryId::new(state.last_term, index);
+            let id = EntryId::new(state.last_term.unwrap_or(0), index);
             let mut batch = engine.batch();
             let entry = EntryRef { id, payload: FRESH };
             if batch.region(region).append([entry]).is_err() {

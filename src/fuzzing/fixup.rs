@@ -95,11 +95,13 @@ pub(super) fn checkpoint(bytes: &mut [u8]) {
 /// The last record that was made right: what the next one follows.
 pub(super) type Shape = [u8; 24];
 
-/// A segment: both copies of its header, and the checksums of all records that follow one another from the first on.
+/// A segment: both copies of its header, in its first block and its last, and the checksums of all records that follow one another from the first on.
 /// With `chain` each record also follows the one before it, the first of all `previous`.
 pub(super) fn segment(bytes: &mut [u8], chain: Option<&mut Shape>) {
     file_header(bytes, 0);
-    file_header(bytes, 2048);
+    if let Some(last) = bytes.len().checked_sub(4096).filter(|last| *last >= 4096) {
+        file_header(bytes, last);
+    }
     let seed = seed(bytes);
     let mut chain = chain;
     let mut at = 4096;

@@ -19,6 +19,8 @@
     reason = "a failed assertion is what a fuzz target is for"
 )]
 
+use std::cell::Cell;
+
 mod directory;
 mod fixup;
 mod formats;
@@ -29,6 +31,21 @@ pub use directory::directory;
 pub use formats::{batch, checkpoint, decompress, file_header, footer, record};
 pub use operations::operations;
 pub use seeds::seeds;
+
+thread_local! {
+    static TAKEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often a target of this thread got past its decoder, or did something that was accepted: an input that never does
+/// shows nothing.
+pub fn taken() -> u64 {
+    TAKEN.get()
+}
+
+/// The input was taken.
+fn take() {
+    TAKEN.set(TAKEN.get() + 1);
+}
 
 /// One target: its name, which is that of its corpus too, and its function.
 pub type Target = (&'static str, fn(&[u8]));

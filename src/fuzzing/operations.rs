@@ -19,6 +19,7 @@ pub fn operations(data: &[u8]) {
         if u.is_empty() || run.step(&mut u).is_err() {
             break;
         }
+        super::take();
     }
     run.finish();
 }

@@ -2,8 +2,8 @@
 
 use super::directory::{Files, fix, sample};
 use crate::format::batch::{Batch, Block, EntryMeta, Install, Op, Section, TermRun};
-use crate::format::file_header::{FileHeader, FileKind, Identity, StoreId};
-use crate::types::{EntryId, RegionId};
+use crate::format::file_header::{FORMAT_VERSION, FileHeader, FileKind, Identity, StoreId};
+use crate::types::{EntryId, Lsn, RegionId};
 use bytes::Bytes;
 
 /// Target, name and content of each seed. The same in every run, and none above 4 KiB.
@@ -11,9 +11,11 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut all = Vec::new();
     let mut add = |target, name: &str, bytes: Vec<u8>| all.push((target, name.to_owned(), bytes));
 
-    for (number, kind) in (1..).zip([FileKind::Log, FileKind::Cold, FileKind::Footer, FileKind::Checkpoint]) {
+    for (number, kind) in
+        (1..).zip([FileKind::Log, FileKind::Cold, FileKind::Footer, FileKind::Checkpoint, FileKind::Mark])
+    {
         let identity = Identity { store: StoreId(*b"raftwood-example"), file: number, salt: 99 };
-        let header = FileHeader { kind, identity, len: 64 << 10, previous_salt: 7 };
+        let header = FileHeader { version: FORMAT_VERSION, kind, identity, len: 64 << 10, previous_salt: 7 };
         add("file_header", &format!("kind-{number}"), header.encode().to_vec());
     }
 
@@ -76,12 +78,15 @@ fn batches() -> Vec<(&'static str, Batch, Vec<Block>, u32)> {
         Op::Delete { key: Bytes::from_static(b"gone") },
         Op::Destroy,
         Op::Reset(EntryId::new(9, 1 << 40)),
+        Op::CompactTo { incarnation: Lsn::new(1, 5000), id: EntryId::new(9, 1 << 40) },
+        Op::ForgetLog,
+        Op::AppendNext { first: 3, entries: 1, runs: 1 },
     ];
     let all = Batch {
-        sections: vec![section(7, 8), section(u64::MAX, 0)],
+        sections: vec![section(7, 11), section(u64::MAX, 0)],
         ops: every_op,
-        runs: runs(&[(2, 1), (3, 2)]),
-        entries: entries(&[10, 0, 300]),
+        runs: runs(&[(2, 1), (3, 2), (4, 1)]),
+        entries: entries(&[10, 0, 300, 5]),
     };
     let append = Batch {
         sections: vec![section(0, 1), section(300, 1)],
@@ -94,7 +99,7 @@ fn batches() -> Vec<(&'static str, Batch, Vec<Block>, u32)> {
         Block { raw_len: 40, stored_len: 40, lz4: false },
     ];
     vec![
-        ("every-operation", all, Vec::new(), 310),
+        ("every-operation", all, Vec::new(), 315),
         ("compressed", append, blocks, 100),
         ("empty", Batch::default(), Vec::new(), 0),
     ]

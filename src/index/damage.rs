@@ -9,30 +9,33 @@ pub(crate) struct Damage {
     pub(crate) proven: Ranges,
     /// Entries that cannot be read, of which nothing says whether they were acknowledged before the crash.
     pub(crate) suspect: Ranges,
+    /// Entries of which the last read failed. Nothing is known to be wrong with their bytes: the next read may succeed, and only
+    /// this run of the engine knows.
+    pub(crate) unread: Ranges,
     /// Term and vote may be older than what was acknowledged.
     pub(crate) hard_state_lost: bool,
 }
 
 impl Damage {
     pub(crate) fn is_none(&self) -> bool {
-        self.proven.is_empty() && self.suspect.is_empty() && !self.hard_state_lost
+        [&self.proven, &self.suspect, &self.unread].iter().all(|r| r.is_empty()) && !self.hard_state_lost
     }
 
-    /// Whether the entry at `index` is known to be unreadable.
+    /// Whether the bytes of the entry at `index` are known to be wrong.
     pub(crate) fn covers(&self, index: u64) -> bool {
         self.proven.covers(index) || self.suspect.covers(index)
     }
 
-    /// All entries that are known to be unreadable.
+    /// All entries that could not be read.
     pub(crate) fn unreadable(&self) -> Ranges {
         let mut all = self.proven.clone();
-        self.suspect.0.iter().for_each(|&(a, b)| all.insert(a, b));
+        self.suspect.0.iter().chain(&self.unread.0).for_each(|&(a, b)| all.insert(a, b));
         all
     }
 
     /// What `keep` leaves of each range.
     pub(crate) fn trim(&mut self, keep: impl Fn(u64, u64) -> Option<(u64, u64)>) {
-        for ranges in [&mut self.proven, &mut self.suspect] {
+        for ranges in [&mut self.proven, &mut self.suspect, &mut self.unread] {
             ranges.0 = ranges.0.iter().filter_map(|&(a, b)| keep(a, b)).collect();
         }
     }
@@ -41,6 +44,7 @@ impl Damage {
     pub(crate) fn remove(&mut self, indexes: &Range<u64>) {
         self.proven.remove(indexes);
         self.suspect.remove(indexes);
+        self.unread.remove(indexes);
     }
 }
 

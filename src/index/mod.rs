@@ -5,6 +5,7 @@
 //!                                      extent: first..=last  -> segment, and where in it:
 //!                                         unsealed: MemIndex, 16 bytes an entry on the heap
 //!                                         sealed:   the segment's footer, mapped, nothing per entry on the heap
+//!                                                   24 bytes an extent, and the first one is part of the state
 //! ```
 //!
 //! Invariants
@@ -18,12 +19,15 @@
 
 mod damage;
 mod extent;
+mod extents;
 mod plan;
 mod region;
 mod table;
+mod value;
 
 pub(crate) use damage::Damage;
 pub(crate) use extent::Extent;
-pub(crate) use plan::{Doomed, compaction_term, plan};
+pub(crate) use plan::{Doomed, Planned, compaction_term};
 pub(crate) use region::{RegionState, TermAt};
 pub(crate) use table::Table;
+pub(crate) use value::Value;

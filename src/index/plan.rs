@@ -4,59 +4,131 @@
 //! through the batch in a small shadow of its log. What would break a log is refused here, with both indexes named.
 
 use super::region::TermAt;
-use super::table::{IdHasher, RegionCell, Table};
+use super::table::{RegionCell, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Op, Step};
 use crate::planted::{Bug, planted};
-use crate::types::{EntryId, Lsn, RegionId};
+use crate::types::{EntryId, IdHasher, RegionId};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 /// Entries that a batch is about to discard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Doomed {
     pub(crate) region: RegionId,
     pub(crate) first: u64,
     pub(crate) last: u64,
-    /// Position of the region's latest batch: tells whether these are still the entries that a listener was shown.
-    pub(crate) touched: Lsn,
+    /// The region's state, and how often entries were [discarded](super::RegionState::cuts) from it so far: the same index is the
+    /// same entry only as long as both are the same.
+    cell: Arc<RegionCell>,
+    cuts: u32,
 }
 
-/// What acceptance needs to know.
+impl Doomed {
+    /// Whether a listener that was shown these entries was shown the `other` ones. What does not discard entries (keys, the hard
+    /// state, a compaction) changes nothing about that.
+    pub(crate) fn covers(&self, other: &Doomed) -> bool {
+        let same_log = Arc::ptr_eq(&self.cell, &other.cell) && self.cuts == other.cuts;
+        same_log && self.first <= other.first && other.last <= self.last
+    }
+}
+
+/// What acceptance needs to know of a batch. Used again and again, for its memory.
 #[derive(Default)]
 pub(crate) struct Planned {
     /// Entries that stand now and will not afterwards because an append or truncation discards them.
     pub(crate) doomed: Vec<Doomed>,
+    /// The batch comes back to a region after operations on another one.
+    pub(crate) returns: bool,
+    /// The regions, in the order in which the batch comes to them.
+    shadows: Vec<Shadow>,
+    places: Places,
 }
 
 /// A region's log as it would be after the operations so far.
 struct Shadow {
     region: RegionId,
     cell: Option<Arc<RegionCell>>,
-    touched: Lsn,
+    cuts: u32,
     base: Option<EntryId>,
     /// First and last live index.
     live: Option<(u64, u64)>,
     /// Entries of the real log below this index still count; those from here on were discarded in this batch.
     real_end: u64,
-    /// First index and term of runs that this batch appended and not discarded.
-    own: Vec<(u64, u64)>,
+    /// Runs that this batch appended and not discarded.
+    own: Runs,
 }
 
-/// Follows `batch` through the table as it stands. The caller holds the commit lock.
-pub(crate) fn plan(table: &Table, batch: &Batch) -> Result<Planned> {
-    let mut planned = Planned::default();
-    let mut shadows: Vec<Shadow> = Vec::with_capacity(batch.sections.len());
-    let mut places = Places::default();
-    for step in batch.steps() {
-        let at = places.of(step.region, &shadows).unwrap_or_else(|| {
-            shadows.push(Shadow::of(table, step.region));
-            shadows.len() - 1
-        });
-        shadows[at].follow(&step, &mut planned)?;
+/// First index and term of each run. Mostly there is one, which takes no memory of its own.
+#[derive(Default)]
+struct Runs {
+    first: Option<(u64, u64)>,
+    more: Vec<(u64, u64)>,
+}
+
+impl Runs {
+    fn push(&mut self, index: u64, term: u64) {
+        match self.more.last().copied().or(self.first) {
+            None => self.first = Some((index, term)),
+            Some(last) if last.1 == term => {}
+            Some(_) => self.more.push((index, term)),
+        }
     }
-    Ok(planned)
+
+    /// The term at `index`, unless it lies below the first run.
+    fn term(&self, index: u64) -> Option<u64> {
+        let at = self.more.partition_point(|run| run.0 <= index);
+        let run = at.checked_sub(1).map(|at| self.more[at]).or(self.first)?;
+        (run.0 <= index).then_some(run.1)
+    }
+
+    /// Discards the runs that begin at `index` or beyond.
+    fn cut_from(&mut self, index: u64) {
+        self.first = self.first.filter(|run| run.0 < index);
+        self.more.retain(|run| run.0 < index);
+    }
+}
+
+/// Of more regions than this the memory is given back.
+const KEPT_MAX: usize = 1024;
+
+impl Planned {
+    /// Follows `batch` through the table as it stands. The caller holds the commit lock.
+    pub(crate) fn plan(&mut self, table: &Table, batch: &Batch) -> Result<()> {
+        self.clear();
+        for step in batch.steps() {
+            let at = match self.places.of(step.region, &self.shadows) {
+                Some(at) => {
+                    self.returns |= at + 1 < self.shadows.len();
+                    at
+                }
+                None => {
+                    self.shadows.push(Shadow::of(table, step.region));
+                    self.shadows.len() - 1
+                }
+            };
+            if let Err(refused) = self.shadows[at].follow(&step, &mut self.doomed) {
+                self.clear();
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the batch.
+    pub(crate) fn clear(&mut self) {
+        self.doomed.clear();
+        self.returns = false;
+        self.shadows.clear();
+        self.shadows.shrink_to(KEPT_MAX);
+        self.places = Places::default();
+    }
+
+    /// The state of the region that the batch comes to as the `nth`, if that is this one and it was there.
+    pub(crate) fn cell(&self, nth: usize, region: RegionId) -> Option<&RegionCell> {
+        self.shadows.get(nth).filter(|s| s.region == region)?.cell.as_deref()
+    }
 }
 
 /// Finds the shadow of a region. Few are searched one by one, which takes no memory; many are not, because that would take
@@ -87,25 +159,28 @@ impl Places {
 impl Shadow {
     fn of(table: &Table, region: RegionId) -> Shadow {
         let cell = table.get(region);
-        let (touched, base, live) = match &cell {
-            None => (Lsn::ZERO, None, None),
+        let (cuts, base, live) = match &cell {
+            None => (0, None, None),
             Some(cell) => {
                 let s = cell.read();
-                (s.touched, s.base, s.first().zip(s.last()))
+                (s.cuts, s.base, s.first().zip(s.last()))
             }
         };
         let real_end = live.map_or(0, |l| l.1 + 1);
-        Shadow { region, cell, touched, base, live, real_end, own: Vec::new() }
+        Shadow { region, cell, cuts, base, live, real_end, own: Runs::default() }
     }
 
-    fn follow(&mut self, step: &Step<'_>, planned: &mut Planned) -> Result<()> {
+    fn follow(&mut self, step: &Step<'_>, doomed: &mut Vec<Doomed>) -> Result<()> {
         match step.op {
-            Op::Append { first, entries, .. } => {
+            Op::Append { first, entries, .. } | Op::AppendNext { first, entries, .. } => {
                 let runs = step.runs.iter().map(|r| (r.term, r.entries));
-                self.append(*first, u64::from(*entries), runs, planned)?;
+                self.append(*first, u64::from(*entries), runs, doomed)?;
             }
-            Op::TruncateFrom(index) => self.truncate(*index, planned),
+            Op::TruncateFrom(index) => self.truncate(*index, doomed),
             Op::CompactThrough(id) => self.compact(*id)?,
+            Op::CompactTo { .. } if step.op.is_void() => {}
+            Op::CompactTo { id, .. } => self.compact(*id)?,
+            Op::ForgetLog => self.reset(None),
             Op::Reset(base) => self.reset(Some(*base)),
             Op::Destroy => self.reset(None),
             Op::SetHardState(_) | Op::Put { .. } | Op::Delete { .. } => {}
@@ -114,9 +189,8 @@ impl Shadow {
     }
 
     fn term(&self, index: u64) -> Result<Option<u64>> {
-        if self.own.first().is_some_and(|r| r.0 <= index) {
-            let at = self.own.partition_point(|r| r.0 <= index);
-            return Ok(Some(self.own[at - 1].1));
+        if let Some(term) = self.own.term(index) {
+            return Ok(Some(term));
         }
         if let Some(base) = self.base.filter(|b| b.index == index) {
             return Ok(Some(base.term));
@@ -135,12 +209,14 @@ impl Shadow {
         first: u64,
         entries: u64,
         mut runs: impl Iterator<Item = (u64, u32)> + Clone,
-        planned: &mut Planned,
+        doomed: &mut Vec<Doomed>,
     ) -> Result<()> {
         if entries == 0 {
             return Ok(());
         }
-        let refuse = |kind, text: String| Err(Error::new(kind, text).in_region(self.region));
+        let named = first..=first.saturating_add(entries - 1);
+        let refuse =
+            |kind, text: String| Err(Error::new(kind, text).in_region(self.region).naming(named.clone()));
         if let Some(base) = self.base
             && first <= base.index
             && !planted(Bug::AppendBelowBase)
@@ -184,12 +260,10 @@ impl Shadow {
                 ),
             );
         }
-        self.truncate(first, planned);
+        self.truncate(first, doomed);
         let mut index = first;
         for (term, n) in &mut runs {
-            if self.own.last().is_none_or(|r| r.1 != term) {
-                self.own.push((index, term));
-            }
+            self.own.push(index, term);
             index += u64::from(n);
         }
         let last = first + (entries - 1);
@@ -197,19 +271,22 @@ impl Shadow {
         Ok(())
     }
 
-    fn truncate(&mut self, index: u64, planned: &mut Planned) {
+    fn truncate(&mut self, index: u64, doomed: &mut Vec<Doomed>) {
         let Some((first, last)) = self.live.filter(|l| index <= l.1) else { return };
         let from = index.max(first);
-        if from < self.real_end {
-            planned.doomed.push(Doomed {
+        if from < self.real_end
+            && let Some(cell) = &self.cell
+        {
+            doomed.push(Doomed {
                 region: self.region,
                 first: from,
                 last: self.real_end - 1,
-                touched: self.touched,
+                cell: cell.clone(),
+                cuts: self.cuts,
             });
             self.real_end = from;
         }
-        self.own.retain(|r| r.0 < from);
+        self.own.cut_from(from);
         self.live = (from > first).then(|| (first, from - 1));
         debug_assert!(from <= last);
     }
@@ -218,7 +295,9 @@ impl Shadow {
         if self.base.is_some_and(|b| id.index <= b.index) {
             return Ok(());
         }
-        let refuse = |kind, text: String| Err(Error::new(kind, text).in_region(self.region));
+        let refuse = |kind, text: String| {
+            Err(Error::new(kind, text).in_region(self.region).naming(id.index..=id.index))
+        };
         let last = match self.live {
             Some((first, _)) if id.index < first => {
                 return refuse(
@@ -258,15 +337,8 @@ impl Shadow {
     }
 
     fn reset(&mut self, base: Option<EntryId>) {
-        *self = Shadow {
-            region: self.region,
-            cell: None,
-            touched: self.touched,
-            base,
-            live: None,
-            real_end: 0,
-            own: Vec::new(),
-        };
+        (self.base, self.live, self.real_end) = (base, None, 0);
+        self.own = Runs::default();
     }
 }
 
@@ -280,7 +352,7 @@ pub(crate) fn compaction_term(
     index: u64,
 ) -> Result<Option<EntryId>> {
     let mut shadow = Shadow::of(table, region);
-    let mut ignored = Planned::default();
+    let mut ignored = Vec::new();
     for step in batch.steps().filter(|s| s.region == region) {
         shadow.follow(&step, &mut ignored)?;
     }

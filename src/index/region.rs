@@ -5,6 +5,8 @@
 
 use super::damage::Damage;
 use super::extent::Extent;
+use super::extents::Extents;
+use super::value::Value;
 use crate::codec::Malformed;
 use crate::error::Result;
 use crate::format::batch::{Loc, TermRun};
@@ -24,16 +26,33 @@ use std::sync::Arc;
 pub(crate) struct RegionState {
     /// False before the first operation and after a destroy.
     pub(crate) exists: bool,
+    /// See [`RegionState::incarnation`]; zero for none.
+    incarnation: Lsn,
     /// The last compacted entry, or the base of a reset.
     pub(crate) base: Option<EntryId>,
     /// Ascending, contiguous, none empty.
-    pub(crate) extents: Vec<Extent>,
-    pub(crate) hard_state: Option<Bytes>,
-    pub(crate) kv: BTreeMap<Bytes, Bytes>,
+    pub(crate) extents: Extents,
+    pub(crate) hard_state: Option<Value>,
+    /// Few regions have any.
+    #[allow(clippy::box_collection, reason = "an empty map is 24 bytes, and there are a million regions")]
+    kv: Option<Box<BTreeMap<Bytes, Bytes>>>,
     /// Position behind the latest batch in the region.
     pub(crate) touched: Lsn,
+    /// The latest change of `base`, as long as it may not be on the device.
+    pub(crate) rebased: Option<Box<Rebased>>,
+    /// How often entries were discarded since the engine opened; a compaction discards none. Wraps around.
+    pub(crate) cuts: u32,
     /// What is known to be damaged; almost always nothing.
     pub(crate) damage: Option<Box<Damage>>,
+}
+
+/// A change of the base by a batch that was accepted.
+#[derive(Debug)]
+pub(crate) struct Rebased {
+    /// The end of the batch.
+    at: Lsn,
+    /// The durable index as it was known then.
+    durable: u64,
 }
 
 /// What can be said of the term at an index.
@@ -45,38 +64,55 @@ pub(crate) enum TermAt {
 }
 
 impl RegionState {
+    /// The end of the batch that made the region, which tells one that was destroyed from one that came back. `None` while it does not
+    /// exist, and when it came to be before format 3.
+    pub(crate) fn incarnation(&self) -> Option<Lsn> {
+        Some(self.incarnation).filter(|made| *made > Lsn::ZERO)
+    }
+
+    pub(crate) fn set_incarnation(&mut self, made: Option<Lsn>) {
+        self.incarnation = made.unwrap_or(Lsn::ZERO);
+    }
+
+    /// Its metadata.
+    pub(crate) fn kv(&self) -> &BTreeMap<Bytes, Bytes> {
+        static EMPTY: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+        self.kv.as_deref().unwrap_or(&EMPTY)
+    }
+
     /// The first live index, if there is an entry.
     pub(crate) fn first(&self) -> Option<u64> {
-        self.extents.first().map(|e| e.first)
+        self.extents.first().map(Extent::first)
     }
 
     /// The last live index, if there is an entry.
     pub(crate) fn last(&self) -> Option<u64> {
-        self.extents.last().map(|e| e.last)
+        self.extents.last().map(Extent::last)
     }
 
     /// The log as it stands. `durable` is the position known to be on the device.
     pub(crate) fn log_state(&self, region: RegionId, durable: Lsn) -> LogState {
         let base_index = self.base.map_or(0, |b| b.index);
         let (first, last, last_term) = match (self.extents.first(), self.extents.last()) {
-            (Some(a), Some(z)) => (a.first, z.last, z.term(region, z.last).unwrap_or(0)),
-            _ => (base_index + 1, base_index, self.base.map_or(0, |b| b.term)),
+            (Some(a), Some(z)) => (a.first(), z.last(), z.term(region, z.last()).ok()),
+            _ => (base_index + 1, base_index, Some(self.base.map_or(0, |b| b.term))),
         };
-        LogState {
-            base: self.base,
-            first,
-            last,
-            last_term,
-            durable: self.durable_index(durable).unwrap_or(base_index),
-        }
+        LogState { base: self.base, first, last, last_term, durable: self.durable_index(durable) }
     }
 
-    /// The last entry of those whose batches lie below `durable`.
-    fn durable_index(&self, durable: Lsn) -> Option<u64> {
+    /// The last entry of those whose batches lie below `durable`; where there is none, the base, if it is on the device.
+    fn durable_index(&self, durable: Lsn) -> u64 {
+        let base = self.base.map_or(0, |b| b.index);
+        let pending = self.rebased.as_ref().filter(|r| r.at > durable && !planted(Bug::BaseDurableAtOnce));
+        let or_base = pending.map_or(base, |r| r.durable.min(base));
+        self.last_durable(durable).unwrap_or(or_base)
+    }
+
+    fn last_durable(&self, durable: Lsn) -> Option<u64> {
         for extent in self.extents.iter().rev() {
-            let id = extent.segment.id;
-            if extent.mem.is_none() || id < durable.segment() {
-                return Some(extent.last);
+            let id = extent.segment().id;
+            if !extent.is_unsealed() || id < durable.segment() {
+                return Some(extent.last());
             }
             if id == durable.segment()
                 && let Some(last) = extent.last_below(durable.offset())
@@ -89,8 +125,13 @@ impl RegionState {
 
     /// The extent that holds `index`.
     pub(crate) fn extent(&self, index: u64) -> Option<&Extent> {
-        let at = self.extents.partition_point(|e| e.last < index);
-        self.extents.get(at).filter(|e| e.first <= index)
+        // Mostly it is about the end of the log.
+        let newest = self.extents.last()?;
+        if newest.first() <= index {
+            return Some(newest).filter(|e| index <= e.last());
+        }
+        let at = self.extents.partition_point(|e| e.last() < index);
+        self.extents.get(at).filter(|e| e.first() <= index)
     }
 
     /// The term at `index`, without touching any payload. The compaction point answers for ever.
@@ -118,38 +159,38 @@ impl RegionState {
         }
         self.truncate_from(first);
         match self.extents.last_mut() {
-            Some(e) if e.mem.is_some() && e.segment.id == segment.id && e.last + 1 == first => {
+            Some(e) if e.is_unsealed() && e.segment().id == segment.id && e.last() + 1 == first => {
                 e.push(runs, locs)
             }
-            _ => self.push_extent(Extent::unsealed(first, runs, locs, segment)),
+            _ => self.extents.push(Extent::unsealed(first, runs, locs, segment)),
         }
-    }
-
-    /// Grows by a quarter and not by half: with a thousand regions in each of a hundred segments the slack of doubling
-    /// is most of the index.
-    pub(crate) fn push_extent(&mut self, extent: Extent) {
-        if self.extents.len() == self.extents.capacity() {
-            self.extents.reserve_exact((self.extents.len() / 4).max(2));
-        }
-        self.extents.push(extent);
     }
 
     /// Discards the entries from `index` on.
     pub(crate) fn truncate_from(&mut self, index: u64) {
         self.exists = true;
-        while let Some(mut e) = self.extents.pop() {
-            if e.last < index {
-                self.extents.push(e);
-                break;
+        if self.last().is_some_and(|last| index <= last) {
+            self.cuts = self.cuts.wrapping_add(1);
+            let kept = self.extents.partition_point(|e| e.first() < index);
+            while self.extents.len() > kept {
+                self.extents.pop().iter().for_each(Extent::release);
             }
-            if e.first < index {
+            if let Some(e) = self.extents.last_mut().filter(|e| index <= e.last()) {
                 e.cut_from(index);
-                self.extents.push(e);
-                break;
             }
-            e.release();
         }
         self.trim_damage(|from, to| (from < index).then(|| (from, to.min(index.saturating_sub(1)))));
+    }
+
+    /// Changes the base, by a batch that ends at `at`. Until that is on the device, so is no more than was known to be before.
+    pub(crate) fn rebase(&mut self, at: Lsn, durable: Lsn, change: impl FnOnce(&mut RegionState)) {
+        let durable = self.durable_index(durable);
+        change(self);
+        let rebased = Rebased { at, durable };
+        match &mut self.rebased {
+            Some(before) => **before = rebased,
+            None => self.rebased = Some(Box::new(rebased)),
+        }
     }
 
     /// Drops the entries through `id`, which becomes the base. Never moves the base backwards.
@@ -163,9 +204,10 @@ impl RegionState {
     }
 
     fn drop_through(&mut self, index: u64) {
-        let gone = self.extents.partition_point(|e| e.last <= index);
-        self.extents.drain(..gone).for_each(|mut e| e.release());
-        if let Some(e) = self.extents.first_mut().filter(|e| e.first <= index) {
+        let gone = self.extents.partition_point(|e| e.last() <= index);
+        self.extents[..gone].iter().for_each(Extent::release);
+        self.extents.drop_first(gone);
+        if let Some(e) = self.extents.first_mut().filter(|e| e.first() <= index) {
             e.cut_through(index);
         }
         self.trim_damage(|from, to| (to > index).then(|| (from.max(index + 1), to)));
@@ -178,14 +220,25 @@ impl RegionState {
         self.base = Some(base);
     }
 
+    /// Empties the log, with its base: as before the first entry. What else the region has stays.
+    pub(crate) fn forget_log(&mut self) {
+        self.clear_log();
+        self.exists = true;
+        self.base = None;
+    }
+
     fn clear_log(&mut self) {
-        self.extents.drain(..).for_each(|mut e| e.release());
+        self.cuts = self.cuts.wrapping_add(1);
+        std::mem::take(&mut self.extents).iter().for_each(Extent::release);
         self.trim_damage(|_, _| None);
     }
 
-    pub(crate) fn set_hard_state(&mut self, value: &Bytes) {
+    pub(crate) fn set_hard_state(&mut self, value: &[u8]) {
         self.exists = true;
-        self.hard_state = Some(value.clone());
+        match &mut self.hard_state {
+            Some(old) => old.set(value),
+            none => *none = Some(value.into()),
+        }
         self.edit_damage(|damage| damage.hard_state_lost = false);
     }
 
@@ -198,18 +251,33 @@ impl RegionState {
 
     pub(crate) fn put(&mut self, key: &Bytes, value: &Bytes) {
         self.exists = true;
-        self.kv.insert(key.clone(), value.clone());
+        self.kv.get_or_insert_default().insert(key.clone(), value.clone());
     }
 
     pub(crate) fn delete(&mut self, key: &Bytes) {
         self.exists = true;
-        self.kv.remove(key);
+        if let Some(kv) = &mut self.kv {
+            kv.remove(key);
+            if kv.is_empty() {
+                self.kv = None;
+            }
+        }
     }
 
     /// Forgets everything. The value stays as a tombstone until a checkpoint no longer needs it.
     pub(crate) fn destroy(&mut self) {
         self.clear_log();
-        *self = RegionState { touched: self.touched, ..RegionState::default() };
+        *self = RegionState { touched: self.touched, cuts: self.cuts, ..RegionState::default() };
+    }
+
+    /// The entry at `index` could not be read; it is not fenced. Whether that is news.
+    pub(crate) fn note_unread(&mut self, index: u64) -> bool {
+        let known = self.damage.as_ref().is_some_and(|d| d.unread.covers(index) || d.covers(index));
+        if known || self.extent(index).is_none() {
+            return false;
+        }
+        self.damage.get_or_insert_default().unread.insert(index, index);
+        true
     }
 
     /// The entry at `index` is known to be damaged.
@@ -260,6 +328,12 @@ impl RegionState {
         if delta.wiped && !planted(Bug::DestroyLost) {
             self.destroy();
         }
+        if let Some(offset) = delta.born.filter(|_| !self.exists) {
+            self.incarnation = Lsn::new(segment.id, offset);
+        }
+        if delta.forgotten {
+            self.forget_log();
+        }
         if let Some(base) = delta.reset {
             if planted(Bug::ResetReplayedAsCompaction) {
                 self.compact_through(base)
@@ -280,7 +354,7 @@ impl RegionState {
                 last_term: range.last_term,
                 bytes: range.bytes,
             };
-            self.push_extent(Extent::sealed(&record, segment));
+            self.extents.push(Extent::sealed(&record, segment));
         }
         if let Some(id) = delta.compact.filter(|_| !planted(Bug::CompactionLost)) {
             self.compact_through(id);
@@ -302,25 +376,56 @@ impl RegionState {
             }
         }
         self.exists = delta.exists;
+        if !delta.exists {
+            self.incarnation = Lsn::ZERO;
+        }
+    }
+
+    /// After a segment of a log that has gaps: where entries between are gone, so is what stood before them. The base is all that is
+    /// known then, and of that no term.
+    pub(crate) fn close_gap(&mut self) {
+        let Some(newest) = self.extents.len().checked_sub(1) else { return };
+        let first = self.extents[newest].first();
+        let before = newest.checked_sub(1).map(|at| self.extents[at].last());
+        if before.or(self.base.map(|base| base.index)).unwrap_or(0).saturating_add(1) < first {
+            self.base = Some(EntryId::new(0, first - 1));
+            self.drop_through(first - 1);
+        }
+    }
+
+    /// No entry is answered any more: each may have been taken back since. Where the log ended is kept, as a base without a term.
+    pub(crate) fn give_up(&mut self) {
+        if let Some(last) = self.last().filter(|_| !planted(Bug::GapNotFenced)) {
+            self.reset(EntryId::new(0, last));
+        }
+    }
+
+    /// Before a segment of a log that has gaps: a base without a term gives way to entries that replaced it.
+    pub(crate) fn yield_base(&mut self, delta: &RegionDelta) {
+        let first = delta.range.as_ref().map_or(u64::MAX, |range| range.first);
+        if self.base.is_some_and(|base| base.term == 0 && first <= base.index) {
+            self.base =
+                first.checked_sub(1).filter(|before| *before > 0).map(|before| EntryId::new(0, before));
+        }
     }
 
     /// Whether the log is one: what checkpoints and footers say of it is true to their checksums, but they may belong to
     /// different histories, or to somebody who forges files. Everything else here relies on it.
     pub(crate) fn check(&self) -> Result<(), Malformed> {
         let mut next = None;
-        for e in &self.extents {
-            if next.is_some_and(|next| next != e.first) {
+        for e in self.extents.iter() {
+            if next.is_some_and(|next| next != e.first()) {
                 return Err(Malformed("its entries do not follow one another"));
             }
-            if self.base.is_some_and(|base| e.first <= base.index) {
+            if self.base.is_some_and(|base| e.first() <= base.index) {
                 return Err(Malformed("it has entries that were compacted"));
             }
-            let room = if e.segment.is_lost { SEGMENT_BYTES_MAX } else { e.segment.len };
+            let room = if e.segment().is_lost { SEGMENT_BYTES_MAX } else { e.segment().len };
             // An entry takes some bytes of its batch's description, and LZ4 gains at most 255 to 1.
-            if e.count() > room || e.bytes > room.saturating_mul(256) {
+            if e.count() > room || e.bytes() > room.saturating_mul(256) {
                 return Err(Malformed("it has more in a segment than that can hold"));
             }
-            next = Some(e.last + 1);
+            next = Some(e.last() + 1);
         }
         Ok(())
     }
@@ -329,8 +434,9 @@ impl RegionState {
     /// the file may be back.
     fn lasting_damage(&self) -> Damage {
         let mut damage = self.damage.as_deref().cloned().unwrap_or_default();
-        let lost =
-            |a: u64, b: u64| self.extents.iter().any(|e| e.segment.is_lost && e.first <= a && b <= e.last);
+        let lost = |a: u64, b: u64| {
+            self.extents.iter().any(|e| e.segment().is_lost && e.first() <= a && b <= e.last())
+        };
         damage.trim(|a, b| if lost(a, b) { None } else { Some((a, b)) });
         damage
     }
@@ -342,9 +448,10 @@ impl RegionState {
             region,
             as_of: self.touched.segment(),
             exists: self.exists,
+            incarnation: self.incarnation(),
             base: self.base,
-            hard_state: self.hard_state.clone(),
-            kv: self.kv.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            hard_state: self.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice())),
+            kv: self.kv().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             extents: self.extents.iter().map(Extent::record).collect(),
             damage: damage.proven.into_vec(),
             suspect: if planted(Bug::SuspectForgotten) { Vec::new() } else { damage.suspect.into_vec() },
@@ -356,11 +463,8 @@ impl RegionState {
 
     /// `segment` has its footer now: what it holds of this region needs no heap any more.
     pub(crate) fn use_footer(&mut self, segment: u32) {
-        for extent in self.extents.iter_mut().rev() {
-            if extent.segment.id == segment {
-                extent.mem = None;
-            }
-        }
+        let unsealed = self.extents.iter_mut().rev().filter(|e| e.segment().id == segment);
+        unsealed.for_each(Extent::use_footer);
     }
 
     /// Entries `first..=last` were copied to `cold`: those that still lie in one of `sources` are read from there now.
@@ -374,64 +478,50 @@ impl RegionState {
         cold: &Arc<Segment>,
     ) {
         let copied = u128::from(last - first) + 1;
-        let mut next: Vec<Extent> = Vec::with_capacity(self.extents.len() + 1);
+        let mut next = Extents::default();
         let mut healed = Vec::new();
-        for mut e in std::mem::take(&mut self.extents) {
-            let (a, b) = (e.first.max(first), e.last.min(last));
-            if a > b || !(sources.contains(&e.segment.id) || planted(Bug::CopyOverNewerEntries)) {
-                next.push(e);
+        for e in std::mem::take(&mut self.extents).iter() {
+            let (a, b) = (e.first().max(first), e.last().min(last));
+            if a > b || !(sources.contains(&e.segment().id) || planted(Bug::CopyOverNewerEntries)) {
+                next.push_joined(e.clone());
                 continue;
             }
-            if e.first < a {
-                let mut before = e.clone();
-                before.segment.add_live(before.count(), before.bytes);
+            let counted = || {
+                e.segment().add_live(e.count(), e.bytes());
+                e.clone()
+            };
+            if e.first() < a {
+                let mut before = counted();
                 before.cut_from(a);
-                next.push(before);
+                next.push_joined(before);
             }
-            let mut moved = e.clone();
-            moved.segment.add_live(moved.count(), moved.bytes);
-            if moved.last > b {
-                moved.cut_from(b + 1);
+            let mut source = counted();
+            if e.last() > b {
+                source.cut_from(b + 1);
             }
-            if moved.first < a {
-                moved.cut_through(a - 1);
+            if e.first() < a {
+                source.cut_through(a - 1);
             }
-            moved.release();
-            moved.segment = cold.clone();
-            moved.mem = None;
-            moved.bytes = (u128::from(bytes) * u128::from(moved.count()) / copied) as u64;
-            cold.add_live(moved.count(), moved.bytes);
+            source.release();
+            let moved =
+                source.moved_to(cold, (u128::from(bytes) * u128::from(source.count()) / copied) as u64);
             // Only what was read and right is ever copied, or came from a replica.
-            healed.push(moved.first..moved.last + 1);
-            next.push(moved);
-            if e.last > b && !planted(Bug::CleanerDropsTheRest) {
-                let mut after = e.clone();
-                after.segment.add_live(after.count(), after.bytes);
+            healed.push(moved.first()..moved.last() + 1);
+            next.push_joined(moved);
+            if e.last() > b && !planted(Bug::CleanerDropsTheRest) {
+                let mut after = counted();
                 after.cut_through(b);
-                next.push(after);
+                next.push_joined(after);
             }
             e.release();
         }
         healed.into_iter().for_each(|indexes| self.forget_damage(indexes));
-        // Neighbours in the same cold segment become one extent again.
-        for e in next {
-            match self.extents.last_mut() {
-                Some(p) if p.segment.id == e.segment.id && p.mem.is_none() && e.mem.is_none() => {
-                    p.last = e.last;
-                    p.last_term = e.last_term;
-                    p.bytes += e.bytes;
-                }
-                _ => self.extents.push(e),
-            }
-        }
+        self.extents = next;
     }
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let kv = self.kv.iter().map(|(k, v)| k.len() + v.len() + 2 * size_of::<Bytes>()).sum::<usize>();
-        self.extents.capacity() * size_of::<Extent>()
-            + self.extents.iter().map(Extent::heap_bytes).sum::<usize>()
-            + self.hard_state.as_ref().map_or(0, Bytes::len)
-            + kv
+        let kv = self.kv().iter().map(|(k, v)| k.len() + v.len() + 2 * size_of::<Bytes>()).sum::<usize>();
+        self.extents.heap_bytes() + self.hard_state.as_ref().map_or(0, Value::heap_bytes) + kv
     }
 }

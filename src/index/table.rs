@@ -2,8 +2,9 @@
 
 use super::region::RegionState;
 use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use crate::types::RegionId;
+use crate::types::{IdHasher, RegionId};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 const SHARDS: usize = 64;
@@ -22,29 +23,6 @@ impl RegionCell {
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, RegionState> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Spreads ids that are often consecutive. Not keyed: ids come from the application, not from its clients.
-#[derive(Default)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        let mixed = u128::from(self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
-        self.0 = (mixed >> 64) as u64 ^ mixed as u64;
     }
 }
 
@@ -77,12 +55,54 @@ impl Table {
 
     /// The region's cell, made if there is none.
     pub(crate) fn get_or_create(&self, id: RegionId) -> Arc<RegionCell> {
-        if let Some(cell) = self.get(id) {
-            return cell;
-        }
         let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Arc::new(RegionCell { id, state: RwLock::default() });
         shard.entry(id).or_insert_with(fresh).clone()
+    }
+
+    /// Adds a region. False if there is one of this id.
+    pub(crate) fn insert(&self, id: RegionId, state: RegionState) -> bool {
+        let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
+        match shard.entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(Arc::new(RegionCell { id, state: RwLock::new(state) }));
+                true
+            }
+        }
+    }
+
+    /// Makes room for `regions` more, so that they can be added without moving those that are there.
+    pub(crate) fn reserve(&self, regions: usize) {
+        // Ids fall on shards by chance: a little more than the average.
+        let each = regions / SHARDS + regions / SHARDS / 16;
+        if each > 0 {
+            self.shards.iter().for_each(|s| s.write().unwrap_or_else(PoisonError::into_inner).reserve(each));
+        }
+    }
+
+    /// Gives back what is kept for regions that were forgotten.
+    pub(crate) fn shrink(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            if shard.capacity() > 4 * shard.len() {
+                shard.shrink_to_fit();
+            }
+        }
+    }
+
+    /// How many regions exist.
+    pub(crate) fn count(&self) -> u64 {
+        self.cells().filter(|cell| cell.read().exists).count() as u64
+    }
+
+    /// The newest segment that a region was destroyed in, among those that are still remembered.
+    pub(crate) fn last_destroyed(&self) -> Option<u32> {
+        let destroyed = |cell: Arc<RegionCell>| {
+            let state = cell.read();
+            (!state.exists).then(|| state.touched.segment())
+        };
+        self.cells().filter_map(destroyed).max()
     }
 
     /// Forgets a region for which `gone` still holds under its lock. Must not race with a writer of the region.

@@ -5,11 +5,13 @@ use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::error::{Error, Result};
-use crate::openraft_shared::{Format, Postcard, RegionLog, io_error};
+use crate::openraft_shared::{Format, Ids, Postcard, RegionLog, io_error};
+use crate::planted::{Bug, planted};
 use crate::types::{Durability, EntryId, Lsn, RegionId};
 use openraft010::entry::RaftEntry;
 use openraft010::storage::{IOFlushed, RaftLogStorage};
 use openraft010::type_config::alias::{CommittedLeaderIdOf, LogIdOf, VoteOf};
+use openraft010::vote::RaftVote;
 use openraft010::{LogState, OptionalSend, RaftLogReader, RaftTypeConfig};
 use std::fmt::{self, Debug};
 use std::io;
@@ -79,21 +81,34 @@ impl<C, F> RaftLogReader<C> for LogReader<C, F>
 where
     C: RaftTypeConfig,
     CommittedLeaderIdOf<C>: LeaderTerm,
-    F: Format<C::Entry> + Format<VoteOf<C>>,
+    F: Format<C::Entry> + Format<VoteOf<C>> + Format<LogIdOf<C>>,
 {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
     ) -> io::Result<Vec<C::Entry>> {
-        self.log.read(range, entry_id::<C>).await.map_err(io_error)
+        self.log.read::<Of<C>>(range).await.map_err(io_error)
     }
 
+    /// The vote as last saved; not committed, though it was saved as committed, if an unclean end of the store came after.
+    ///
+    /// openraft lets a node that finds a committed vote of its own lead on in that term, and a leader's entries are sent to others
+    /// while they are being written here. What such an end took from the log may therefore be committed, and a leader that went on
+    /// would give the same log ids to other entries. Without the word committed it stands for election, and is elected if its log is
+    /// as long as those of the others. For a vote for another node nothing changes: that node's next message commits it again.
     async fn read_vote(&mut self) -> io::Result<Option<VoteOf<C>>> {
-        self.log.vote().map_err(io_error)
+        let saved = self.log.vote::<VoteOf<C>>().map_err(io_error)?;
+        Ok(saved.map(|saved| {
+            if saved.before_unclean_end && !planted(Bug::OldLeaderBelieved) {
+                VoteOf::<C>::from_leader_id(saved.vote.leader_id().clone(), false)
+            } else {
+                saved.vote
+            }
+        }))
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<C::Entry>> {
-        self.log.read_limited(start, end, entry_id::<C>).await.map_err(io_error)
+        self.log.read_limited::<Of<C>>(start, end).await.map_err(io_error)
     }
 }
 
@@ -106,15 +121,8 @@ where
     type LogReader = LogReader<C, F>;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<C>> {
-        let ends = self.log.ends(entry_id::<C>, log_id_of::<C>).await;
-        let (last_purged_log_id, last) = ends.map_err(io_error)?;
-        let last_log_id = match last {
-            Some(entry) => {
-                let (leader, index) = entry.log_id_parts();
-                Some(LogIdOf::<C>::new(leader.clone(), index))
-            }
-            None => last_purged_log_id.clone(),
-        };
+        let (last_purged_log_id, last) = self.log.ends::<Of<C>>().await.map_err(io_error)?;
+        let last_log_id = last.or_else(|| last_purged_log_id.clone());
         Ok(LogState { last_purged_log_id, last_log_id })
     }
 
@@ -139,7 +147,7 @@ where
         I: IntoIterator<Item = C::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let batch = self.log.append(entries.into_iter(), entry_id::<C>, log_id_of::<C>).map_err(io_error)?;
+        let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(io_error)?;
         let durable = |outcome: Result<Lsn>| callback.io_completed(outcome.map(drop).map_err(io_error));
         let accepted = |ticket: Ticket| ticket.on_complete(durable);
         self.log.submit(batch, Durability::Synced, accepted).await.map_err(io_error)
@@ -147,32 +155,35 @@ where
 
     async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<C>>) -> io::Result<()> {
         let first = last_log_id.map_or(0, |last| last.index.saturating_add(1));
-        self.log.truncate(first, log_id_of::<C>).await.map_err(io_error)
+        self.log.truncate::<Of<C>>(first).await.map_err(io_error)
     }
 
     async fn purge(&mut self, log_id: LogIdOf<C>) -> io::Result<()> {
-        self.log.purge(&log_id, log_id_of::<C>).await.map_err(io_error)
+        self.log.purge::<Of<C>>(&log_id).await.map_err(io_error)
     }
 }
 
-fn id_of<L: LeaderTerm + fmt::Display>(leader: &L, index: u64) -> Result<EntryId> {
-    match leader.leader_term() {
-        Some(term) => Ok(EntryId::new(term, index)),
-        None => Err(Error::invalid(format!("entry {index} of leader {leader}: the term is no u64"))),
+/// The ids of one application's types.
+struct Of<C>(PhantomData<fn() -> C>);
+
+impl<C> Ids for Of<C>
+where
+    C: RaftTypeConfig,
+    CommittedLeaderIdOf<C>: LeaderTerm,
+{
+    type Entry = C::Entry;
+    type LogId = LogIdOf<C>;
+
+    fn log_id(entry: &C::Entry) -> LogIdOf<C> {
+        let (leader, index) = entry.log_id_parts();
+        LogIdOf::<C>::new(leader.clone(), index)
     }
-}
 
-fn log_id_of<C: RaftTypeConfig>(log_id: &LogIdOf<C>) -> Result<EntryId>
-where
-    CommittedLeaderIdOf<C>: LeaderTerm,
-{
-    id_of(log_id.committed_leader_id(), log_id.index)
-}
-
-fn entry_id<C: RaftTypeConfig>(entry: &C::Entry) -> Result<EntryId>
-where
-    CommittedLeaderIdOf<C>: LeaderTerm,
-{
-    let (leader, index) = entry.log_id_parts();
-    id_of(leader, index)
+    fn id(log_id: &LogIdOf<C>) -> Result<EntryId> {
+        let (leader, index) = (log_id.committed_leader_id(), log_id.index);
+        match leader.leader_term() {
+            Some(term) => Ok(EntryId::new(term, index)),
+            None => Err(Error::invalid(format!("entry {index} of leader {leader}: the term is no u64"))),
+        }
+    }
 }

@@ -4,7 +4,7 @@ use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::error::{Error, Result};
-use crate::openraft_shared::{Format, Postcard, RegionLog, io_error};
+use crate::openraft_shared::{Format, Ids, Postcard, RegionLog, io_error};
 use crate::types::{Durability, EntryId, Lsn, RegionId};
 use openraft09::log_id::RaftLogId;
 use openraft09::storage::{LogFlushed, RaftLogStorage};
@@ -78,13 +78,13 @@ impl<C, F> Debug for LogReader<C, F> {
 impl<C, F> RaftLogReader<C> for LogReader<C, F>
 where
     C: RaftTypeConfig,
-    F: Format<C::Entry>,
+    F: Format<C::Entry> + Format<LogId<C::NodeId>>,
 {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.log.read(range, entry_id::<C>).await.map_err(reading)
+        self.log.read::<Of<C>>(range).await.map_err(reading)
     }
 
     async fn limited_get_log_entries(
@@ -92,20 +92,20 @@ where
         start: u64,
         end: u64,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.log.read_limited(start, end, entry_id::<C>).await.map_err(reading)
+        self.log.read_limited::<Of<C>>(start, end).await.map_err(reading)
     }
 }
 
 impl<C, F> RaftLogReader<C> for LogStore<C, F>
 where
     C: RaftTypeConfig,
-    F: Format<C::Entry>,
+    F: Format<C::Entry> + Format<LogId<C::NodeId>>,
 {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.log.read(range, entry_id::<C>).await.map_err(reading)
+        self.log.read::<Of<C>>(range).await.map_err(reading)
     }
 
     async fn limited_get_log_entries(
@@ -113,7 +113,7 @@ where
         start: u64,
         end: u64,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.log.read_limited(start, end, entry_id::<C>).await.map_err(reading)
+        self.log.read_limited::<Of<C>>(start, end).await.map_err(reading)
     }
 }
 
@@ -125,12 +125,8 @@ where
     type LogReader = LogReader<C, F>;
 
     async fn get_log_state(&mut self) -> Result<LogState<C>, StorageError<C::NodeId>> {
-        let ends = self.log.ends(entry_id::<C>, log_id_of::<C>).await;
-        let (last_purged_log_id, last) = ends.map_err(reading)?;
-        let last_log_id = match last {
-            Some(entry) => Some(entry.get_log_id().clone()),
-            None => last_purged_log_id.clone(),
-        };
+        let (last_purged_log_id, last) = self.log.ends::<Of<C>>().await.map_err(reading)?;
+        let last_log_id = last.or_else(|| last_purged_log_id.clone());
         Ok(LogState { last_purged_log_id, last_log_id })
     }
 
@@ -143,7 +139,9 @@ where
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
-        self.log.vote().map_err(|e| storage_error(ErrorSubject::Vote, ErrorVerb::Read, e))
+        let saved = self.log.vote().map_err(|e| storage_error(ErrorSubject::Vote, ErrorVerb::Read, e))?;
+        // A leader that was killed may lead on: this release of openraft sends an entry to others only once it is durable here.
+        Ok(saved.map(|saved| saved.vote))
     }
 
     async fn save_committed(
@@ -164,33 +162,37 @@ where
         I::IntoIter: OptionalSend,
     {
         let writing = |e| storage_error(ErrorSubject::Logs, ErrorVerb::Write, e);
-        let batch = self.log.append(entries.into_iter(), entry_id::<C>, log_id_of::<C>).map_err(writing)?;
+        let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(writing)?;
         let durable = |outcome: Result<Lsn>| callback.log_io_completed(outcome.map(drop).map_err(io_error));
         let accepted = |ticket: Ticket| ticket.on_complete(durable);
         self.log.submit(batch, Durability::Synced, accepted).await.map_err(writing)
     }
 
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let truncated = self.log.truncate(log_id.index, log_id_of::<C>).await;
+        let truncated = self.log.truncate::<Of<C>>(log_id.index).await;
         truncated.map_err(|e| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, e))
     }
 
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let purged = self.log.purge(&log_id, log_id_of::<C>).await;
+        let purged = self.log.purge::<Of<C>>(&log_id).await;
         purged.map_err(|e| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, e))
     }
 }
 
-fn id_of<NID: openraft09::NodeId>(log_id: &LogId<NID>) -> EntryId {
-    EntryId::new(log_id.leader_id.term, log_id.index)
-}
+/// The ids of one application's types.
+struct Of<C>(PhantomData<fn() -> C>);
 
-fn log_id_of<C: RaftTypeConfig>(log_id: &LogId<C::NodeId>) -> Result<EntryId> {
-    Ok(id_of(log_id))
-}
+impl<C: RaftTypeConfig> Ids for Of<C> {
+    type Entry = C::Entry;
+    type LogId = LogId<C::NodeId>;
 
-fn entry_id<C: RaftTypeConfig>(entry: &C::Entry) -> Result<EntryId> {
-    Ok(id_of(entry.get_log_id()))
+    fn log_id(entry: &C::Entry) -> LogId<C::NodeId> {
+        entry.get_log_id().clone()
+    }
+
+    fn id(log_id: &LogId<C::NodeId>) -> Result<EntryId> {
+        Ok(EntryId::new(log_id.leader_id.term, log_id.index))
+    }
 }
 
 fn reading<NID: openraft09::NodeId>(error: Error) -> StorageError<NID> {

@@ -2,11 +2,13 @@
 
 use super::format::Format;
 use super::later::{Later, elsewhere, elsewhere_waiting, promise};
+use super::stored::{self, SavedVote};
 use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::batch::WriteBatch;
 use crate::engine::region::Region;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::planted::{Bug, planted};
 use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
 use std::future::poll_fn;
 use std::marker::PhantomData;
@@ -27,8 +29,16 @@ const NEAR_SEGMENTS: u32 = 1;
 /// How much a limited read returns, unless told otherwise.
 const READ_BYTES: u64 = 4 << 20;
 
-/// Index and term of one of openraft's entries.
-pub(crate) type IdOf<E> = fn(&E) -> Result<EntryId>;
+/// One release's entries and log ids, and what the engine needs to know of them.
+pub(crate) trait Ids: 'static {
+    type Entry: Send + 'static;
+    type LogId: PartialEq + Send + 'static;
+
+    fn log_id(entry: &Self::Entry) -> Self::LogId;
+
+    /// Index and term.
+    fn id(log_id: &Self::LogId) -> Result<EntryId>;
+}
 
 /// One region and the format of what is in it. A clone is another handle onto the same.
 pub(crate) struct RegionLog<F> {
@@ -132,22 +142,18 @@ impl<F: 'static> RegionLog<F> {
         self.submit(batch, Durability::Written, |ticket| ticket.on_complete(drop)).await
     }
 
-    /// The batch that appends the entries, without those that are compacted already.
-    pub(crate) fn append<E, L>(
-        &self,
-        entries: impl Iterator<Item = E>,
-        id_of: IdOf<E>,
-        log_id: IdOf<L>,
-    ) -> Result<WriteBatch>
+    /// The batch that appends the entries, without those that are compacted already. Each is read back from its bytes: what is
+    /// accepted here is acknowledged later, and must not turn out unreadable then.
+    pub(crate) fn append<I: Ids>(&self, entries: impl Iterator<Item = I::Entry>) -> Result<WriteBatch>
     where
-        F: Format<E> + Format<L>,
+        F: Format<I::Entry> + Format<I::LogId>,
     {
-        let purged = self.purged_through(&self.region.state(), log_id)?;
+        let purged = self.purged_through::<I>(&self.region.state())?;
         let mut batch = self.engine.batch();
         let mut region = batch.region(self.id());
         let mut previous: Option<u64> = None;
         for entry in entries {
-            let id = id_of(&entry).map_err(|e| e.in_region(self.id()))?;
+            let id = I::id(&I::log_id(&entry)).map_err(|e| e.in_region(self.id()))?;
             if let Some(previous) = previous.replace(id.index)
                 && previous.checked_add(1) != Some(id.index)
             {
@@ -157,20 +163,53 @@ impl<F: 'static> RegionLog<F> {
             if purged.is_some_and(|purged| id.index <= purged.index) {
                 continue;
             }
-            let mut encoded = Ok(());
-            region.append_with(id, |out| encoded = F::encode(&entry, out))?;
-            encoded.map_err(|e| {
-                let why = format!("entry {} cannot be encoded: {e}", id.index);
-                Error::invalid(why).in_region(self.id()).caused_by(e)
-            })?;
+            let mut readable = Ok(());
+            region.append_with(id, |out| readable = self.put_readable::<I>(&entry, id, out))?;
+            readable?;
         }
         Ok(batch)
     }
 
-    /// Discards the entries from `first` on. Not synced: whatever is synced later is so behind it in the log.
-    pub(crate) async fn truncate<L>(&self, first: u64, log_id: IdOf<L>) -> Result<()>
+    /// Adds the entry's stored form to `out`, and reads it back.
+    fn put_readable<I: Ids>(&self, entry: &I::Entry, id: EntryId, out: &mut Vec<u8>) -> Result<()>
     where
-        F: Format<L>,
+        F: Format<I::Entry> + Format<I::LogId>,
+    {
+        let before = out.len();
+        stored::put_entry::<I, F>(entry, out).map_err(|e| {
+            let why = format!("append refused: entry {} cannot be encoded", id.index);
+            Error::invalid(why).in_region(self.id()).naming(id.index..=id.index).caused_by(e)
+        })?;
+        if planted(Bug::UnreadableAppended) {
+            return Ok(());
+        }
+        let written = out.get(before..).unwrap_or_default();
+        let unreadable = |e: BoxError| {
+            let error = self.unreadable(&format!("append refused: entry {}", id.index), e);
+            error.naming(id.index..=id.index)
+        };
+        let (alone, bytes) = stored::split_entry::<I, F>(written, id);
+        let back: I::Entry = F::decode(bytes).map_err(unreadable)?;
+        let log_id = I::log_id(entry);
+        if alone.is_some_and(|alone| alone == log_id) && I::log_id(&back) == log_id {
+            Ok(())
+        } else {
+            Err(unreadable("its log id comes back as another".into()))
+        }
+    }
+
+    fn unreadable(&self, what: &str, e: BoxError) -> Error {
+        let why = format!(
+            "{what} cannot be read back from the bytes that its format makes of it: \
+             use types that this format can read, or another format"
+        );
+        Error::invalid(why).in_region(self.id()).caused_by(e)
+    }
+
+    /// Discards the entries from `first` on. Not synced: whatever is synced later is so behind it in the log.
+    pub(crate) async fn truncate<I: Ids>(&self, first: u64) -> Result<()>
+    where
+        F: Format<I::LogId>,
     {
         let state = self.region.state();
         let mut batch = self.engine.batch();
@@ -179,7 +218,7 @@ impl<F: 'static> RegionLog<F> {
         // A log that began behind what was purged has no compaction point: emptied, it would not know where it goes on.
         if state.base.is_none()
             && first <= state.first
-            && let Some(purged) = self.purged_through(&state, log_id)?
+            && let Some(purged) = self.purged_through::<I>(&state)?
         {
             region.reset(purged)?;
         }
@@ -187,36 +226,36 @@ impl<F: 'static> RegionLog<F> {
     }
 
     /// Up to where the log was purged. Where the log began behind what was purged, only the log id that was noted knows it.
-    fn purged_through<L>(&self, state: &LogState, log_id: IdOf<L>) -> Result<Option<EntryId>>
+    fn purged_through<I: Ids>(&self, state: &LogState) -> Result<Option<EntryId>>
     where
-        F: Format<L>,
+        F: Format<I::LogId>,
     {
         match state.base {
             Some(base) => Ok(Some(base)),
-            None => Ok(self.purged(log_id)?.map(|(_, id)| id)),
+            None => Ok(self.purged::<I>()?.map(|(_, id)| id)),
         }
     }
 
     /// The log id of the last purge, and what it says.
-    fn purged<L>(&self, log_id: IdOf<L>) -> Result<Option<(L, EntryId)>>
+    fn purged<I: Ids>(&self) -> Result<Option<(I::LogId, EntryId)>>
     where
-        F: Format<L>,
+        F: Format<I::LogId>,
     {
         let Some(bytes) = self.region.get(PURGED) else { return Ok(None) };
         let purged = self.decode(&bytes, "purged log id")?;
-        let id = log_id(&purged).map_err(|e| e.in_region(self.id()))?;
+        let id = I::id(&purged).map_err(|e| e.in_region(self.id()))?;
         Ok(Some((purged, id)))
     }
 
     /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the same batch. Entries that
     /// contradict `id` go too.
-    pub(crate) async fn purge<L>(&self, log_id: &L, id_of: IdOf<L>) -> Result<()>
+    pub(crate) async fn purge<I: Ids>(&self, log_id: &I::LogId) -> Result<()>
     where
-        F: Format<L>,
+        F: Format<I::LogId>,
     {
-        let id = id_of(log_id).map_err(|e| e.in_region(self.id()))?;
+        let id = I::id(log_id).map_err(|e| e.in_region(self.id()))?;
         let state = self.region.state();
-        if self.purged_through(&state, id_of)?.is_some_and(|purged| id.index <= purged.index) {
+        if self.purged_through::<I>(&state)?.is_some_and(|purged| id.index <= purged.index) {
             return Ok(());
         }
         let mut batch = self.engine.batch();
@@ -243,13 +282,15 @@ impl<F: 'static> RegionLog<F> {
         self.note(batch).await
     }
 
-    /// Keeps the vote, durably.
-    pub(crate) async fn save_vote<V>(&self, vote: &V) -> Result<()>
+    /// Keeps the vote, and that it was saved in this run, durably.
+    pub(crate) async fn save_vote<V: PartialEq>(&self, vote: &V) -> Result<()>
     where
         F: Format<V>,
     {
+        let mut stored = stored::vote_head(self.engine.run());
+        self.encode_after(&mut stored, vote, "vote")?;
         let mut batch = self.engine.batch();
-        batch.region(self.id()).set_hard_state(&self.encode(vote, "vote")?)?;
+        batch.region(self.id()).set_hard_state(&stored)?;
         let (durable, later) = promise();
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable.keep(outcome.map(drop)));
         self.submit(batch, Durability::Synced, accepted).await?;
@@ -257,7 +298,7 @@ impl<F: 'static> RegionLog<F> {
     }
 
     /// Keeps the committed log id, without a sync.
-    pub(crate) async fn save_committed<L>(&self, log_id: Option<&L>) -> Result<()>
+    pub(crate) async fn save_committed<L: PartialEq>(&self, log_id: Option<&L>) -> Result<()>
     where
         F: Format<L>,
     {
@@ -269,15 +310,29 @@ impl<F: 'static> RegionLog<F> {
         self.note(batch).await
     }
 
-    fn encode<T>(&self, value: &T, what: &str) -> Result<Vec<u8>>
+    /// The value's bytes, seen to be read as that value again.
+    fn encode<T: PartialEq>(&self, value: &T, what: &str) -> Result<Vec<u8>>
     where
         F: Format<T>,
     {
         let mut out = Vec::new();
-        F::encode(value, &mut out).map_err(|e| {
-            Error::invalid(format!("the {what} cannot be encoded: {e}")).in_region(self.id()).caused_by(e)
-        })?;
+        self.encode_after(&mut out, value, what)?;
         Ok(out)
+    }
+
+    fn encode_after<T: PartialEq>(&self, out: &mut Vec<u8>, value: &T, what: &str) -> Result<()>
+    where
+        F: Format<T>,
+    {
+        let before = out.len();
+        F::encode(value, out).map_err(|e| {
+            Error::invalid(format!("the {what} cannot be encoded")).in_region(self.id()).caused_by(e)
+        })?;
+        let unreadable = |e: BoxError| self.unreadable(&format!("{what} refused: it"), e);
+        match F::decode(out.get(before..).unwrap_or_default()).map_err(unreadable)? {
+            back if back == *value => Ok(()),
+            _ => Err(unreadable("it comes back as another".into())),
+        }
     }
 
     // ---- reading -----------------------------------------------------------------------------------------------
@@ -286,11 +341,14 @@ impl<F: 'static> RegionLog<F> {
     ///
     /// # Errors
     /// `Damaged` if it was lost: a node that forgot its vote must not cast another.
-    pub(crate) fn vote<V>(&self) -> Result<Option<V>>
+    pub(crate) fn vote<V>(&self) -> Result<Option<SavedVote<V>>>
     where
         F: Format<V>,
     {
-        self.region.hard_state_or_lost()?.map(|bytes| self.decode(&bytes, "vote")).transpose()
+        let Some(bytes) = self.region.hard_state_or_lost()? else { return Ok(None) };
+        let (run, vote) = stored::split_vote(&bytes);
+        let vote = self.decode(vote, "vote")?;
+        Ok(Some(SavedVote { vote, before_unclean_end: run < self.engine.unclean_before() }))
     }
 
     /// The committed log id as last saved.
@@ -301,20 +359,15 @@ impl<F: 'static> RegionLog<F> {
         self.region.get(COMMITTED).map(|bytes| self.decode(&bytes, "committed log id")).transpose()
     }
 
-    /// The log id of the last purge, and the last entry if there is one.
-    pub(crate) async fn ends<E, L>(
-        &self,
-        entry_id: IdOf<E>,
-        log_id: IdOf<L>,
-    ) -> Result<(Option<L>, Option<E>)>
+    /// The log ids of the last purge, and of the last entry if there is one.
+    pub(crate) async fn ends<I: Ids>(&self) -> Result<(Option<I::LogId>, Option<I::LogId>)>
     where
-        F: Format<E> + Format<L>,
-        E: Send + 'static,
+        F: Format<I::Entry> + Format<I::LogId>,
     {
         // Log and metadata are looked at one after the other: nothing may be on its way.
         self.in_turn().await;
         let state = self.region.state();
-        let (purged, noted) = self.purged(log_id)?.unzip();
+        let (purged, noted) = self.purged::<I>()?.unzip();
         let begins_behind =
             |id: EntryId| state.base.is_none() && (state.is_empty() || id.index < state.first);
         if noted != state.base && !noted.is_some_and(begins_behind) {
@@ -329,9 +382,10 @@ impl<F: 'static> RegionLog<F> {
         if state.is_empty() {
             return Ok((purged, None));
         }
-        let mut last = self.read(state.last..=state.last, entry_id).await?;
+        let end = state.last.saturating_add(1);
+        let mut last = self.read_within(state.last, end, ReadLimit::NONE, Self::decode_log_id::<I>).await?;
         match last.pop() {
-            Some(entry) => Ok((purged, Some(entry))),
+            Some(log_id) => Ok((purged, Some(log_id))),
             None => {
                 let why = format!("entry {}, the last, went away while it was read", state.last);
                 Err(Error::new(ErrorKind::Unavailable, why).in_region(self.id()))
@@ -343,10 +397,9 @@ impl<F: 'static> RegionLog<F> {
     ///
     /// # Errors
     /// `Damaged` if any of them is: the others may be read by themselves.
-    pub(crate) async fn read<E>(&self, range: impl RangeBounds<u64>, id_of: IdOf<E>) -> Result<Vec<E>>
+    pub(crate) async fn read<I: Ids>(&self, range: impl RangeBounds<u64>) -> Result<Vec<I::Entry>>
     where
-        F: Format<E>,
-        E: Send + 'static,
+        F: Format<I::Entry> + Format<I::LogId>,
     {
         let from = match range.start_bound() {
             Bound::Included(&from) => from,
@@ -358,59 +411,75 @@ impl<F: 'static> RegionLog<F> {
             Bound::Excluded(&to) => to,
             Bound::Unbounded => u64::MAX,
         };
-        self.read_within(from, to, ReadLimit::NONE, id_of).await
+        self.read_within(from, to, ReadLimit::NONE, Self::decode_entry::<I>).await
     }
 
     /// The first entries of `from..to`, as many as are allowed in one read, at least one. None if the first is not there: it was
     /// purged or truncated while the caller made up its mind, and what comes behind must not be taken for it.
-    pub(crate) async fn read_limited<E>(&self, from: u64, to: u64, id_of: IdOf<E>) -> Result<Vec<E>>
+    pub(crate) async fn read_limited<I: Ids>(&self, from: u64, to: u64) -> Result<Vec<I::Entry>>
     where
-        F: Format<E>,
-        E: Send + 'static,
+        F: Format<I::Entry> + Format<I::LogId>,
     {
         let limit = ReadLimit::bytes(self.read_bytes);
-        let entries = self.read_within(from, to, limit, id_of).await?;
-        match entries.first().map(id_of).transpose()? {
+        let entries = self.read_within(from, to, limit, Self::decode_entry::<I>).await?;
+        match entries.first().map(|first| I::id(&I::log_id(first))).transpose()? {
             Some(first) if first.index != from => Ok(Vec::new()),
             _ => Ok(entries),
         }
     }
 
     /// One read, so that it is one moment's, wherever it is done.
-    async fn read_within<E>(&self, from: u64, to: u64, limit: ReadLimit, id_of: IdOf<E>) -> Result<Vec<E>>
-    where
-        F: Format<E>,
-        E: Send + 'static,
-    {
+    async fn read_within<T: Send + 'static>(
+        &self,
+        from: u64,
+        to: u64,
+        limit: ReadLimit,
+        decode: fn(&RegionLog<F>, &Entry) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let LogState { first, last, .. } = self.region.state();
         let (from, to) = (from.max(first), to.min(last.saturating_add(1)));
         if from >= to {
             return Ok(Vec::new());
         }
-        let active = self.engine.store().committer.active().0.id;
+        let read = move |log: &RegionLog<F>| {
+            let stored = log.region.entries_clamped(from..to, limit)?;
+            stored.iter().map(|entry| decode(log, entry)).collect()
+        };
+        let active = self.engine.store().committer.active_id();
         if self.region.is_quick(from, to, ON_THE_SPOT_BYTES, active.saturating_sub(NEAR_SEGMENTS)) {
-            return self.decode_all(&self.region.entries_clamped(from..to, limit)?, id_of);
+            return read(self);
         }
         let log = self.clone();
-        elsewhere(&self.engine, move || log.decode_all(&log.region.entries_clamped(from..to, limit)?, id_of))
-            .await
+        elsewhere(&self.engine, move || read(&log)).await
     }
 
-    fn decode_all<E>(&self, stored: &[Entry], id_of: IdOf<E>) -> Result<Vec<E>>
+    fn decode_entry<I: Ids>(&self, stored: &Entry) -> Result<I::Entry>
     where
-        F: Format<E>,
+        F: Format<I::Entry> + Format<I::LogId>,
     {
-        stored.iter().map(|entry| self.decode_entry(entry, id_of)).collect()
+        let (_, bytes) = stored::split_entry::<I, F>(&stored.payload, stored.id);
+        self.decode_whole::<I>(stored.id, bytes)
     }
 
-    fn decode_entry<E>(&self, stored: &Entry, id_of: IdOf<E>) -> Result<E>
+    /// The log id alone, whatever the payload. An entry that was stored without one is decoded whole.
+    fn decode_log_id<I: Ids>(&self, stored: &Entry) -> Result<I::LogId>
     where
-        F: Format<E>,
+        F: Format<I::Entry> + Format<I::LogId>,
     {
-        let entry = self.decode(&stored.payload, &format!("entry {}", stored.id.index))?;
-        let id = id_of(&entry).map_err(|e| e.in_region(self.id()))?;
-        if id != stored.id {
-            let why = format!("entry {} calls itself {id}", stored.id);
+        match stored::split_entry::<I, F>(&stored.payload, stored.id) {
+            (Some(log_id), _) => Ok(log_id),
+            (None, bytes) => Ok(I::log_id(&self.decode_whole::<I>(stored.id, bytes)?)),
+        }
+    }
+
+    fn decode_whole<I: Ids>(&self, stored: EntryId, bytes: &[u8]) -> Result<I::Entry>
+    where
+        F: Format<I::Entry>,
+    {
+        let entry = self.decode(bytes, &format!("entry {}", stored.index))?;
+        let id = I::id(&I::log_id(&entry)).map_err(|e| e.in_region(self.id()))?;
+        if id != stored {
+            let why = format!("entry {stored} calls itself {id}");
             return Err(Error::damaged(why).in_region(self.id()));
         }
         Ok(entry)
@@ -422,8 +491,15 @@ impl<F: 'static> RegionLog<F> {
         F: Format<T>,
     {
         F::decode(bytes).map_err(|e| {
-            let why = format!("{what} cannot be decoded ({} bytes): {e}", bytes.len());
-            Error::damaged(why).in_region(self.id()).caused_by(e)
+            let error = if stored::is_newer(bytes) {
+                let why = format!(
+                    "{what} was stored by a later release of raftwood, in a form that this one cannot read"
+                );
+                Error::new(ErrorKind::Unsupported, why)
+            } else {
+                Error::damaged(format!("{what} cannot be decoded ({} bytes)", bytes.len()))
+            };
+            error.in_region(self.id()).caused_by(e)
         })
     }
 }

@@ -3,9 +3,10 @@
 mod format;
 mod later;
 mod log;
+mod stored;
 
 pub use format::{Format, Postcard};
-pub(crate) use log::RegionLog;
+pub(crate) use log::{Ids, RegionLog};
 
 use crate::error::{Error, ErrorKind};
 use std::io;

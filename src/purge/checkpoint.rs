@@ -12,16 +12,19 @@ use crate::format::checkpoint::{CHECKPOINT_HEADERS_LEN, CheckpointHeader, Checkp
 use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::planted::{Bug, planted};
-use crate::store::{CheckpointInfo, Checkpoints, Store, lock};
+use crate::store::{CHECKPOINTS_KEPT, CheckpointInfo, Checkpoints, Store, lock};
 use crate::sync::atomic::Ordering;
 use crate::types::Lsn;
 use crate::vfs::io::write_parts_at;
-use crate::vfs::{OpenMode, Vfs, VfsFile};
-use std::path::{Path, PathBuf};
+use crate::vfs::{Dir, OpenMode, VfsFile};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A checkpoint is due when the log has grown by this many times its size, or by a segment if that is more.
 const GROWTH_MIN: u64 = 4;
+
+/// What a stall is told by.
+const WRITING: &str = "writing a checkpoint";
 
 /// Writes a checkpoint if enough was logged since the last.
 pub(crate) fn checkpoint_if_due(store: &Store) -> Result<()> {
@@ -40,10 +43,10 @@ pub(crate) fn checkpoint_if_due(store: &Store) -> Result<()> {
 /// Writes a checkpoint now. The caller holds the upkeep lock.
 pub(crate) fn checkpoint(store: &Store) -> Result<()> {
     let log_bytes = store.log_bytes();
-    let (active, _) = store.committer.active();
+    let active = store.committer.active().map(|(active, _)| active);
+    // Full segments without a footer are replayed too: recovery builds it. So the start is simply where writing is, or would be.
+    let start_segment = active.as_ref().map_or_else(|| store.committer.active_id(), |active| active.id);
     let accepted = store.committer.accepted();
-    // Full segments without a footer are replayed too: recovery builds it. So the start is simply where writing is.
-    let start_segment = active.id.min(accepted.segment());
     let sequence = lock(&store.checkpoints).next_sequence;
     // Found by fuzzing: a file of that name need only lie in the directory.
     let next_sequence = sequence.checked_add(1).ok_or_else(|| {
@@ -59,7 +62,7 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
         .iter()
         .map(|s| SegmentRecord { id: s.id, kind: s.kind, salt: s.identity.salt, sealed_end: s.sealed_end() })
         .collect();
-    if !segments.iter().any(|s| s.id == active.id) {
+    if let Some(active) = active.filter(|active| !segments.iter().any(|s| s.id == active.id)) {
         segments.push(SegmentRecord {
             id: active.id,
             kind: active.kind,
@@ -71,13 +74,16 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
     let header = CheckpointHeader {
         identity,
         start_segment,
-        synced: accepted,
+        synced: store.committer.durable_record(),
         next_file: store.factory.next_file(),
+        unclean_before: Some(store.unclean_before),
         regions: 0,
         segments,
     };
 
-    let mut out = Output::create(&store.dir, &store.options)?;
+    store.factory.check_open()?;
+    store.mark.ensure()?;
+    let mut out = Output::create(&store.dir)?;
     let mut writer = CheckpointWriter::new(header);
     let mut regions = 0;
     let mut forgotten = Vec::new();
@@ -94,32 +100,38 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
         writer.region(&record);
         regions += 1;
         while let Some(chunk) = writer.take_chunk() {
-            out.append(&chunk)?;
+            store.factory.watch.during(WRITING, || out.append(&chunk))?;
         }
     }
     if !planted(Bug::CheckpointBeforeLogSync) {
-        store.committer.sync()?;
+        store.committer.flush()?;
     }
-    writer.set_synced(store.committer.durable());
-    let bytes = out.finish(writer, &store.dir, sequence)?;
+    writer.set_synced(store.committer.durable_record());
+    store.factory.check_open()?;
+    let bytes = store.factory.watch.during(WRITING, || out.finish(writer, sequence))?;
 
     let mut kept = lock(&store.checkpoints);
     kept.next_sequence = next_sequence;
     kept.kept.push_back(CheckpointInfo { sequence, start_segment, accepted, bytes, log_bytes });
-    while kept.kept.len() > if planted(Bug::OneCheckpointKept) { 1 } else { 2 } {
+    while kept.kept.len() > if planted(Bug::OneCheckpointKept) { 1 } else { CHECKPOINTS_KEPT } {
         if let Some(old) = kept.kept.pop_front() {
-            let path = store.dir.join(FileName::Checkpoint(old.sequence).to_string());
-            match store.options.vfs.remove(&path) {
+            let name = FileName::Checkpoint(old.sequence).to_string();
+            let remove = || store.dir.remove(&name);
+            match store.factory.watch.during("removing an old checkpoint", remove) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("removing an old checkpoint", &path, e));
+                    return Err(Error::io("removing an old checkpoint", &store.dir.join(&name), e));
                 }
                 _ => {}
             }
         }
     }
     drop(kept);
+    let any = !forgotten.is_empty();
     for id in forgotten {
         store.committer.forget_region(id, start_segment);
+    }
+    if any {
+        store.table.shrink();
     }
     store.upkeep_bytes.fetch_add(bytes, Ordering::Relaxed);
     store.shared.tell(&Event::Checkpoint { start_segment, bytes, regions });
@@ -127,16 +139,17 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
 }
 
 /// The checkpoint of an empty store: the first file of all, so that a store always has a name.
-pub(crate) fn first_checkpoint(dir: &Path, options: &Options, id: StoreId) -> Result<()> {
+pub(crate) fn first_checkpoint(dir: &Dir, options: &Options, id: StoreId) -> Result<()> {
     let header = CheckpointHeader {
         identity: Identity { store: id, file: 1, salt: options.salts.next() },
         start_segment: 1,
         synced: Lsn::ZERO,
         next_file: 1,
+        unclean_before: Some(0),
         regions: 0,
         segments: Vec::new(),
     };
-    Output::create(dir, options)?.finish(CheckpointWriter::new(header), dir, 1).map(drop)
+    Output::create(dir)?.finish(CheckpointWriter::new(header), 1).map(drop)
 }
 
 /// What is known of it.
@@ -148,7 +161,8 @@ pub(crate) fn first_checkpoint_info() -> Checkpoints {
 
 /// A checkpoint being written: chunk by chunk, so that a million regions need no more memory than a few.
 struct Output {
-    vfs: Arc<dyn Vfs>,
+    dir: Dir,
+    /// For messages.
     temp: PathBuf,
     file: Arc<dyn VfsFile>,
     len: u64,
@@ -156,17 +170,18 @@ struct Output {
 
 impl Output {
     /// Under a temporary name, with room for the headers, which come last.
-    fn create(dir: &Path, options: &Options) -> Result<Output> {
-        let (vfs, temp) = (options.vfs.clone(), dir.join(CHECKPOINT_TEMP));
-        match vfs.remove(&temp) {
+    fn create(dir: &Dir) -> Result<Output> {
+        let temp = dir.join(CHECKPOINT_TEMP);
+        match dir.remove(CHECKPOINT_TEMP) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::io("removing a stale file", &temp, e));
             }
             _ => {}
         }
-        let file =
-            vfs.open(&temp, OpenMode::CreateNew).map_err(|e| Error::io("creating a checkpoint", &temp, e))?;
-        Ok(Output { vfs, temp, file, len: CHECKPOINT_HEADERS_LEN as u64 })
+        let file = dir
+            .open(CHECKPOINT_TEMP, OpenMode::CreateNew)
+            .map_err(|e| Error::io("creating a checkpoint", &temp, e))?;
+        Ok(Output { dir: dir.clone(), temp, file, len: CHECKPOINT_HEADERS_LEN as u64 })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
@@ -181,16 +196,19 @@ impl Output {
     }
 
     /// Writes the rest and the headers, and gives the file its name, durably. Returns its length.
-    fn finish(mut self, writer: CheckpointWriter, dir: &Path, sequence: u32) -> Result<u64> {
+    fn finish(mut self, writer: CheckpointWriter, sequence: u32) -> Result<u64> {
         let (rest, headers) = writer.finish();
         self.append(&rest)?;
         self.write(&headers, 0)?;
-        let path = dir.join(FileName::Checkpoint(sequence).to_string());
+        let name = FileName::Checkpoint(sequence).to_string();
         if !planted(Bug::CheckpointNotSynced) {
             self.file.sync_all().map_err(|e| Error::io("syncing a checkpoint", &self.temp, e))?;
         }
-        self.vfs.rename(&self.temp, &path).map_err(|e| Error::io("naming a checkpoint", &path, e))?;
-        self.vfs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))?;
+        let dir = &self.dir;
+        // Replacing: one of this number is there if this failed before, after the rename.
+        let named = dir.rename(CHECKPOINT_TEMP, &name);
+        named.map_err(|e| Error::io("naming a checkpoint", &dir.join(&name), e))?;
+        dir.sync().map_err(|e| Error::io("syncing the directory", dir.path(), e))?;
         Ok(self.len)
     }
 }

@@ -1,5 +1,6 @@
 //! Moves what lives in mostly dead segments elsewhere, so that their files can go.
 
+use super::pace::Pace;
 use super::seal::mend_footer;
 use crate::codec::checksum::{crc32, entry_checksum};
 use crate::commit::{Accept, Encoded};
@@ -20,7 +21,6 @@ use crate::types::{Durability, EntryId, Lsn, RegionId};
 use crate::vfs::io::write_parts_at;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Records of a cold segment are cut at about this many bytes.
 const RECORD_BYTES: usize = 1 << 20;
@@ -49,7 +49,7 @@ fn weigh(store: &Store) -> (u64, u64) {
 /// The order is by benefit for cost, as in a log-structured file system: what is old and mostly garbage first; what is
 /// young will lose more by itself.
 fn victims(store: &Store) -> Vec<Arc<Segment>> {
-    let (active, _) = store.committer.active();
+    let newest = store.committer.active_id();
     let mut worth: Vec<(f64, Arc<Segment>)> = store
         .shared
         .segments()
@@ -58,7 +58,7 @@ fn victims(store: &Store) -> Vec<Arc<Segment>> {
         .filter(|s| s.live_bytes() * 100 <= s.len * LIVE_PERCENT_MAX)
         .map(|s| {
             let live = s.live_bytes() as f64 / s.len as f64;
-            let age = f64::from(active.id.saturating_sub(s.id)) + 1.0;
+            let age = f64::from(newest.saturating_sub(s.id)) + 1.0;
             ((1.0 - live) * age / (1.0 + live), s)
         })
         .collect();
@@ -86,25 +86,29 @@ impl Piece {
     /// Bytes that it takes in a cold segment at most: a description takes 9 bytes an entry and some for the section. The bytes of
     /// trimmed extents are estimates: a file that turns out larger than was reserved grows.
     pub(super) fn bound(&self) -> u64 {
-        self.extent.bytes + self.extent.count() * 9 + 128
+        self.extent.bytes() + self.extent.count() * 9 + 128
     }
 }
 
 /// Moves what lives in the best victims into one cold segment. False when there was nothing to move.
-pub(crate) fn clean(store: &Store, report: &mut PurgeReport) -> Result<bool> {
+pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>) -> Result<bool> {
+    // What is being copied must not be copied elsewhere meanwhile. That it dies, is backed up or loses its file is fine.
+    let _copying = store.copying.lock()?;
+    let one = store.upkeep.lock()?;
     let victims = victims(store);
     for victim in &victims {
         // A row of its index that rotted would look like a damaged entry.
         store.report(mend_footer(store, victim).map(drop));
     }
     let pieces = live_pieces(store, &victims);
+    let mut one = Some(one).filter(|_| planted(Bug::CopiesInUpkeep));
     if pieces.is_empty() {
         return Ok(false);
     }
     let bound = pieces.iter().map(Piece::bound).sum();
     let mut moved = 0;
     let cold = write_cold(store, bound, |w| {
-        pieces.iter().try_for_each(|p| w.piece(p))?;
+        pieces.iter().try_for_each(|p| w.piece(p, pace))?;
         moved = w.moved;
         Ok(())
     })?;
@@ -113,7 +117,11 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport) -> Result<bool> {
     report.moved_bytes += moved;
     report.segments_cleaned += victims.len() as u64;
     store.cleaned_bytes.fetch_add(moved, Ordering::Relaxed);
+    if one.is_none() {
+        one = Some(store.upkeep.lock()?);
+    }
     install(store, &cold, &victims)?;
+    drop(one);
     Ok(true)
 }
 
@@ -124,19 +132,18 @@ pub(super) fn live_pieces(store: &Store, victims: &[Arc<Segment>]) -> Vec<Piece>
         for region in regions_in(store, victim) {
             let Some(cell) = store.table.get(region) else { continue };
             let state = cell.read();
-            let here = state.extents.iter().filter(|e| e.segment.id == victim.id);
+            let here = state.extents.iter().filter(|e| e.segment().id == victim.id);
             pieces.extend(here.cloned().map(|extent| Piece { region, extent, damage: state.damage.clone() }));
         }
     }
-    pieces.sort_by_key(|p| (p.region, p.extent.first));
+    pieces.sort_by_key(|p| (p.region, p.extent.first()));
     pieces
 }
 
 /// The regions that a segment may hold entries of: those that its footer names, all where it has none.
 fn regions_in(store: &Store, segment: &Segment) -> Vec<RegionId> {
     let Some(footer) = segment.footer() else { return store.table.cells().map(|c| c.id).collect() };
-    let named = (0..footer.range_count()).filter_map(|i| footer.range(i).map(|r| r.region()));
-    let mut regions: Vec<RegionId> = named.collect();
+    let mut regions: Vec<RegionId> = footer.ranges().map(|range| range.region()).collect();
     regions.dedup();
     regions
 }
@@ -152,11 +159,10 @@ pub(super) struct Writer<'a> {
     batch: Batch,
     payload: Vec<u8>,
     moved: u64,
-    started: Instant,
 }
 
 /// Writes a cold segment of about `bytes` of entries, durably, and leaves no trace of one that fails. `None` when there was
-/// nothing to write.
+/// nothing to write. The caller holds the turn of copying, and not that of upkeep: this takes its time.
 pub(super) fn write_cold(
     store: &Store,
     bytes: u64,
@@ -173,7 +179,6 @@ pub(super) fn write_cold(
         batch: Batch::default(),
         payload: Vec::with_capacity(RECORD_BYTES.min(bytes as usize)),
         moved: 0,
-        started: Instant::now(),
     };
     let filled = fill(&mut w);
     let empty = w.offset == u64::from(FIRST_RECORD) && w.batch.entries.is_empty();
@@ -192,11 +197,11 @@ impl Writer<'_> {
         let end = u32::try_from(self.offset)
             .map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
         let footer = self.footer.finish(Tail { end, last: self.chain, watermark: Lsn::ZERO });
-        let segment = store.factory.name_cold(self.cold, end)?;
-        let vfs = &*store.options.vfs;
-        write_footer(vfs, &store.dir, segment.id, &footer)?;
+        let watch = &store.factory.watch;
+        let segment = watch.during("finishing a cold segment", || store.factory.name_cold(self.cold, end))?;
+        watch.during("writing a footer", || write_footer(&store.dir, segment.id, &footer))?;
         store.upkeep_bytes.fetch_add(footer.len() as u64, Ordering::Relaxed);
-        let view = match load_footer(vfs, &store.dir, &segment.identity) {
+        let view = match load_footer(&store.dir, &segment) {
             Some(view) => view,
             None => Arc::new(
                 Footer::open(Bytes::from(footer), &segment.identity)
@@ -210,22 +215,25 @@ impl Writer<'_> {
 
     /// Adds the entries of a piece. Damaged ones stay where they are, so that a repair or an older copy of the file can
     /// still bring them back.
-    pub(super) fn piece(&mut self, piece: &Piece) -> Result<()> {
+    pub(super) fn piece(&mut self, piece: &Piece, pace: &mut Pace<'_>) -> Result<()> {
         let (region, e) = (piece.region, &piece.extent);
-        for index in e.first..=e.last {
+        for index in e.first()..=e.last() {
             if piece.damage.as_ref().is_some_and(|d| d.covers(index)) {
                 continue;
             }
-            let read = e.loc(region, index).and_then(|loc| {
+            let read = e.loc_from_file(region, index).and_then(|loc| {
                 let id = EntryId::new(e.term(region, index)?, index);
                 if planted(Bug::CleanerLaundersRot) {
-                    let bytes = e.segment.unverified(loc)?;
+                    let bytes = e.segment().unverified(loc)?;
                     return Ok((id, entry_checksum(region, id, &bytes), bytes));
                 }
-                Ok((id, loc.crc, e.segment.entry(region, id, loc)?))
+                Ok((id, loc.crc, e.segment().entry_from_file(region, id, loc)?))
             });
             match read {
-                Ok((id, crc, bytes)) => self.push(region, id, crc, &bytes)?,
+                Ok((id, crc, bytes)) => {
+                    self.push(region, id, crc, &bytes)?;
+                    pace.spend(bytes.len() as u64)?;
+                }
                 Err(error) if error.kind() == ErrorKind::Damaged => {
                     self.store.note_damage(region, index, &error.of_entry(region, index));
                 }
@@ -289,33 +297,26 @@ impl Writer<'_> {
             previous: self.chain,
         };
         let (head, shape) = header.encode(self.seed);
-        write_parts_at(&*self.cold.file, &[&head, &desc, &self.payload], self.offset)
-            .map_err(|e| Error::io("writing a cold segment", &self.cold.temp, e))?;
+        let write = || write_parts_at(&*self.cold.file, &[&head, &desc, &self.payload], self.offset);
+        let written = self.store.factory.watch.during("writing a cold segment", write);
+        written.map_err(|e| Error::io("writing a cold segment", &self.store.dir.join(&self.cold.temp), e))?;
         self.footer
-            .batch(&self.batch, &[], offset + RECORD_HEADER_LEN + desc_len)
+            .batch(
+                &self.batch,
+                &[],
+                offset + RECORD_HEADER_LEN + desc_len,
+                shape.end().map_or(0, Lsn::offset),
+            )
             .map_err(|e| Error::invalid(format!("a batch of moved entries makes no sense: {e}")))?;
         self.chain = shape;
         self.offset += record_len(desc_len, payload_len);
         self.batch = Batch::default();
         self.payload.clear();
-        self.pace();
         Ok(())
-    }
-
-    /// Keeps to the rate limit.
-    fn pace(&self) {
-        let p = &self.store.options;
-        if p.background == crate::engine::options::Background::Manual {
-            return;
-        }
-        let due = Duration::from_secs_f64(self.moved as f64 / p.purge.rate_bytes as f64);
-        if let Some(ahead) = due.checked_sub(self.started.elapsed()) {
-            std::thread::sleep(ahead.min(Duration::from_secs(1)));
-        }
     }
 }
 
-/// Makes the copy the place to read from: durably in the log first, then in the table.
+/// Makes the copy the place to read from: durably in the log first, then in the table. The caller holds the turn of upkeep.
 pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment>]) -> Result<()> {
     let sources: Vec<u32> = victims.iter().map(|v| v.id).collect();
     store.shared.add_segment(cold.clone());
@@ -338,8 +339,7 @@ pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment
 /// Points the regions at the copy of what still lies in `sources`.
 pub(crate) fn relocate(table: &crate::index::Table, cold: &Arc<Segment>, sources: &[u32]) {
     let Some(footer) = cold.footer() else { return };
-    for i in 0..footer.range_count() {
-        let Some(range) = footer.range(i) else { continue };
+    for range in footer.ranges() {
         if let Some(cell) = table.get(range.region()) {
             cell.write().relocate(range.first(), range.last(), range.bytes(), sources, cold);
         }

@@ -13,7 +13,9 @@ use crate::types::{EntryId, RegionId};
 
 /// Accepts `payload` for a damaged entry if it is what was recorded.
 pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8]) -> Result<()> {
-    let _one = store.upkeep.lock()?;
+    let _hurry = store.shared.pauses.hurry();
+    let _copying = store.copying.lock()?;
+    let one = store.upkeep.lock()?;
     // Only sealed segments can be installed over: what the active one says of the entry could still change.
     let find = || {
         store.table.get(region).and_then(|c| c.read().extent(id.index).map(|e| e.part(id.index, id.index)))
@@ -21,18 +23,20 @@ pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8
     let missing = || {
         Error::new(ErrorKind::Unavailable, format!("entry {} is not in the log: nothing to repair", id.index))
             .in_region(region)
+            .naming(id.index..=id.index)
     };
     let mut extent = find().ok_or_else(missing)?;
-    if extent.segment.footer().is_none() {
-        store.committer.roll(extent.segment.id)?;
+    if extent.segment().footer().is_none() {
+        store.committer.roll()?;
         super::seal_due(store)?;
         extent = find().ok_or_else(missing)?;
     }
-    let loc = match extent.loc(region, id.index) {
+    drop(one);
+    let loc = match extent.loc_from_file(region, id.index) {
         Ok(loc) => loc,
         Err(_) => {
-            rebuild_footer(&extent.segment)?;
-            extent.loc(region, id.index)?
+            rebuild_footer(extent.segment())?;
+            extent.loc_from_file(region, id.index)?
         }
     };
     let term = extent.term(region, id.index)?;
@@ -45,12 +49,14 @@ pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8
              nothing was changed",
             loc.len
         ))
-        .in_region(region));
+        .in_region(region)
+        .naming(id.index..=id.index));
     }
-    if extent.segment.entry_from_file(region, id, loc).is_err() {
-        let sources = [extent.segment.clone()];
+    if extent.segment().entry_from_file(region, id, loc).is_err() {
+        let sources = [extent.segment().clone()];
         let cold = write_cold(store, payload.len() as u64, |w| w.push(region, id, loc.crc, payload))?;
         if let Some(cold) = cold {
+            let _one = store.upkeep.lock()?;
             install(store, &cold, &sources)?;
         }
     }

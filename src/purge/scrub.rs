@@ -5,9 +5,10 @@
 //! | an entry                                          | it is fenced, and named                                        |
 //! | a footer                                          | it is built anew from the records                              |
 //! | the header or description of a record, a copy of a segment's header | what lives in the segment is moved, and checkpoints are written, so that nothing needs it |
-//! | a checkpoint                                      | two new ones are written                                       |
+//! | a checkpoint                                      | new ones are written                                         |
 
 use super::clean::{install, live_pieces, write_cold};
+use super::pace::Pace;
 use super::seal::mend_footer;
 use super::{checkpoint, mark_dead, reclaim, seal_due};
 use crate::engine::listener::Event;
@@ -19,42 +20,41 @@ use crate::format::names::FileName;
 use crate::index::Extent;
 use crate::planted::{Bug, planted};
 use crate::segment::{Segment, audit};
-use crate::store::{Signal, Store, lock};
-use crate::types::{Durability, EntryId, RegionId};
+use crate::store::{CHECKPOINTS_KEPT, Store, lock};
+use crate::types::{EntryId, RegionId};
 use crate::vfs::io::read_file;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Reads and verifies every live entry, every footer, every record's header and description, and the checkpoints.
 pub(crate) fn scrub(store: &Store, options: &ScrubOptions) -> Result<ScrubReport> {
+    store.committer.check_open()?;
     let mut report = ScrubReport::default();
-    let mut pace = Pace { stop: Some(&store.shared.scrub), ..Pace::new(options.rate_bytes) };
+    let mut pace = Pace::new(options.rate_bytes, &store.shared.pauses);
     footers(store, options, &mut report)?;
     let rotten = records(store, &mut pace, &mut report)?;
     let checkpoints_rotten = checkpoints(store, &mut report)?;
-    for cell in store.table.cells().take_while(|_| !store.shared.scrub.stopped()) {
+    for cell in store.table.cells() {
         // Copies of the extents keep their segments; entries that go meanwhile are verified for nothing.
-        let extents: Vec<Extent> = cell.read().extents.iter().map(|e| e.part(e.first, e.last)).collect();
-        for extent in extents.iter().filter(|e| e.mem.is_none() || !planted(Bug::ScrubSkipsActive)) {
+        let extents: Vec<Extent> = cell.read().extents.iter().map(|e| e.part(e.first(), e.last())).collect();
+        for extent in extents.iter().filter(|e| !e.is_unsealed() || !planted(Bug::ScrubSkipsActive)) {
             verify(cell.id, extent, |index, outcome| match outcome {
                 Ok(bytes) => {
                     report.entries += 1;
                     report.bytes += bytes;
-                    pace.spend(bytes);
+                    pace.spend(bytes)
                 }
                 Err(error) => {
                     store.note_damage(cell.id, index, &error);
                     report.damage.push(error);
+                    pace.spend(0)
                 }
-            });
+            })?;
         }
     }
-    if store.shared.scrub.stopped() {
-        return Err(Error::new(ErrorKind::Closed, "the engine was closed before the scrub was done"));
-    }
+    pace.spend(0)?;
     // Last, so that what is known to be damaged stays where it is.
     if !store.committer.gate().is_shut() {
-        let done = make_good(store, &rotten, checkpoints_rotten, &mut report);
+        let done = make_good(store, &rotten, checkpoints_rotten, &mut pace, &mut report);
         // What could not be done now is found again by the next scrub.
         store.report(done);
     }
@@ -89,15 +89,11 @@ fn footers(store: &Store, options: &ScrubOptions, report: &mut ScrubReport) -> R
 }
 
 /// The segments that have rot in what holds their entries.
-fn records(store: &Store, pace: &mut Pace, report: &mut ScrubReport) -> Result<Vec<Arc<Segment>>> {
-    let mut segments = store.shared.segments();
-    let (active, _) = store.committer.active();
-    if !segments.iter().any(|s| s.id == active.id) {
-        segments.push(active);
-    }
+fn records(store: &Store, pace: &mut Pace<'_>, report: &mut ScrubReport) -> Result<Vec<Arc<Segment>>> {
+    let segments = store.all_segments();
     let durable = store.committer.durable();
     let mut rotten = Vec::new();
-    for segment in segments.into_iter().filter(|s| !s.is_lost && !store.shared.scrub.stopped()) {
+    for segment in segments.into_iter().filter(|s| !s.is_lost) {
         let end = match segment.sealed_end() {
             0 if segment.id == durable.segment() => durable.offset(),
             end => u64::from(end).min(segment.written()) as u32,
@@ -118,18 +114,20 @@ fn records(store: &Store, pace: &mut Pace, report: &mut ScrubReport) -> Result<V
 
 /// Whether one of the checkpoints that are kept is rotten.
 fn checkpoints(store: &Store, report: &mut ScrubReport) -> Result<bool> {
-    let _one = store.upkeep.lock()?;
-    let kept: Vec<u32> = lock(&store.checkpoints).kept.iter().map(|k| k.sequence).collect();
+    let kept = || lock(&store.checkpoints).kept.iter().map(|k| k.sequence).collect::<Vec<u32>>();
     let before = report.rot.len();
-    for sequence in kept.into_iter().filter(|_| !planted(Bug::ScrubSkipsCheckpoints)) {
-        let path = store.dir.join(FileName::Checkpoint(sequence).to_string());
-        let read = read_file(&*store.options.vfs, &path);
-        let error = match read.map(|bytes| read_checkpoint(&bytes.into(), |_| Ok(()))) {
+    for sequence in kept().into_iter().filter(|_| !planted(Bug::ScrubSkipsCheckpoints)) {
+        let name = FileName::Checkpoint(sequence).to_string();
+        let read = read_file(&*store.dir, &name);
+        let error = match read.map(|bytes| read_checkpoint(&bytes, |_| Ok(()))) {
             Ok(Ok(_)) => continue,
+            // It was replaced while this looked at it.
+            _ if !kept().contains(&sequence) => continue,
             Ok(Err(e)) => format!("a checkpoint is damaged: {e}"),
             Err(e) => format!("a checkpoint cannot be read: {e}"),
         };
-        let error = Error::damaged(format!("{error}; no entry is lost by it")).at(&path, None);
+        let error =
+            Error::damaged(format!("{error}; no entry is lost by it")).at(&store.dir.join(&name), None);
         store.shared.tell(&Event::Damage { error: &error });
         report.rot.push(error);
     }
@@ -141,22 +139,25 @@ fn make_good(
     store: &Store,
     rotten: &[Arc<Segment>],
     checkpoints_rotten: bool,
+    pace: &mut Pace<'_>,
     report: &mut ScrubReport,
 ) -> Result<()> {
-    let (active, _) = store.committer.active();
-    if rotten.iter().any(|s| s.id == active.id) {
-        store.committer.roll(active.id)?;
+    if rotten.iter().any(|s| s.id == store.committer.active_id()) {
+        store.committer.roll()?;
     }
-    let _one = store.upkeep.lock()?;
+    let _copying = store.copying.lock()?;
+    let one = store.upkeep.lock()?;
     // The rotten ones may go without a footer: their entries are moved by what the heap knows.
     seal_due(store)?;
     let pieces = live_pieces(store, rotten);
+    drop(one);
     let bound = pieces.iter().map(|p| p.bound()).sum();
     let cold = match pieces.is_empty() {
         true => None,
-        false => write_cold(store, bound, |w| pieces.iter().try_for_each(|p| w.piece(p)))?,
+        false => write_cold(store, bound, |w| pieces.iter().try_for_each(|p| w.piece(p, pace)))?,
     };
     drop(pieces);
+    let _one = store.upkeep.lock()?;
     if let Some(cold) = cold {
         install(store, &cold, rotten)?;
         report.segments_moved += rotten.len() as u64;
@@ -165,9 +166,7 @@ fn make_good(
     let oldest = lock(&store.checkpoints).kept.front().map_or(0, |k| k.start_segment);
     let needed = |s: &Arc<Segment>| s.kind == FileKind::Log && s.id >= oldest || s.dead_since.get().is_some();
     if checkpoints_rotten || rotten.iter().any(needed) {
-        // Replay starts with the segment of the last record, which must not be one of them.
-        store.committer.barrier(Durability::Synced)?.wait()?;
-        for _ in 0..2 {
+        for _ in 0..CHECKPOINTS_KEPT {
             checkpoint(store)?;
             report.checkpoints_written += 1;
             reclaim(store, &mut PurgeReport::default())?;
@@ -176,46 +175,17 @@ fn make_good(
     Ok(())
 }
 
-/// Reads the entries of an extent from the file, one by one.
-pub(crate) fn verify(region: RegionId, extent: &Extent, mut each: impl FnMut(u64, Result<u64>)) {
-    for index in extent.first..=extent.last {
-        let read = extent.loc(region, index).and_then(|loc| {
+/// Reads the entries of an extent from the file, one by one, until `each` has had enough.
+pub(crate) fn verify(
+    region: RegionId,
+    extent: &Extent,
+    mut each: impl FnMut(u64, Result<u64>) -> Result<()>,
+) -> Result<()> {
+    (extent.first()..=extent.last()).try_for_each(|index| {
+        let read = extent.loc_from_file(region, index).and_then(|loc| {
             let id = EntryId::new(extent.term(region, index)?, index);
-            extent.segment.entry_from_file(region, id, loc)
+            extent.segment().entry_from_file(region, id, loc)
         });
-        each(index, read.map(|b| b.len() as u64).map_err(|e| e.of_entry(region, index)));
-    }
+        each(index, read.map(|b| b.len() as u64).map_err(|e| e.of_entry(region, index)))
+    })
 }
-
-/// Keeps to a rate.
-pub(crate) struct Pace<'a> {
-    started: Instant,
-    bytes: u64,
-    rate: u64,
-    /// Whoever ends this is not kept waiting.
-    stop: Option<&'a Signal>,
-}
-
-impl Pace<'_> {
-    pub(crate) fn new(bytes_per_second: u64) -> Pace<'static> {
-        Pace { started: Instant::now(), bytes: 0, rate: bytes_per_second, stop: None }
-    }
-
-    /// So many bytes were read: sleeps as long as that was too fast.
-    pub(crate) fn spend(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        if self.rate > 0 {
-            let due = Duration::from_secs_f64(self.bytes as f64 / self.rate as f64);
-            let Some(ahead) = due.checked_sub(self.started.elapsed()).filter(|a| *a > SLEEP_MIN) else {
-                return;
-            };
-            match self.stop {
-                Some(stop) => drop(stop.wait(ahead.min(Duration::from_secs(1)))),
-                None => std::thread::sleep(ahead.min(Duration::from_secs(1))),
-            }
-        }
-    }
-}
-
-/// Shorter than this, sleeping costs more than it saves.
-const SLEEP_MIN: Duration = Duration::from_millis(2);

@@ -8,10 +8,13 @@
 //! - a result is let go when all that were told have asked again, and after [`LIFE`] reads of any kind in any case: it holds memory and
 //!   keeps segments from being recycled;
 //! - there are no more than [`READS_MAX`] reads, on their way or done;
+//! - what an earlier `RawNode` asked for is not handed to a later one: the region may have been destroyed in between and belong to
+//!   another replica now, whose entries have the same names and need not be the same;
 //! - what is handed out is the log as it is then, not as it was when it was read.
 
 use super::storage::RegionStorage;
 use crate::error::Result;
+use crate::planted::{Bug, planted};
 use crate::types::{Entry, RegionId};
 use raft::GetEntriesContext;
 use raft::prelude::Entry as RaftEntry;
@@ -32,8 +35,10 @@ pub(super) struct FarReads {
 
 #[derive(Default)]
 struct State {
-    /// By first index: raft asks again from the same one, though perhaps for more or for fewer.
-    reads: BTreeMap<u64, Read>,
+    /// Which `RawNode` reads now: they are counted as they are made.
+    reader: u64,
+    /// By reader and first index: raft asks again from the same one, though perhaps for more or for fewer.
+    reads: BTreeMap<(u64, u64), Read>,
     /// How often raft has read anything: the clock by which results grow old.
     now: u64,
 }
@@ -76,6 +81,16 @@ impl FarReads {
         s.reads.retain(|_, read| !matches!(read, Read::Done { at, .. } if *at + LIFE < now));
     }
 
+    /// A `RawNode` is made: it gets nothing of what another one asked for. That one is still notified, should it be running.
+    pub(super) fn begin(&self) {
+        if planted(Bug::FetchedForAnother) {
+            return;
+        }
+        let mut s = self.lock();
+        s.reader += 1;
+        s.reads.retain(|_, read| matches!(read, Read::Pending(_)));
+    }
+
     /// The entries from `low` on if they have been fetched; else sees to it that they are.
     pub(super) fn take(
         self: &Arc<Self>,
@@ -86,7 +101,8 @@ impl FarReads {
         context: GetEntriesContext,
     ) -> Fetched {
         let mut s = self.lock();
-        match s.reads.get_mut(&low) {
+        let key = (s.reader, low);
+        match s.reads.get_mut(&key) {
             Some(Read::Pending(contexts)) => {
                 if !contexts.iter().any(|c| is_same(c, &context)) {
                     contexts.push(context);
@@ -97,7 +113,7 @@ impl FarReads {
                 *askers = askers.saturating_sub(1);
                 let (outcome, is_last) = (outcome.clone(), *askers == 0);
                 if is_last {
-                    s.reads.remove(&low);
+                    s.reads.remove(&key);
                 }
                 drop(s);
                 return Fetched::Now(match outcome {
@@ -115,18 +131,20 @@ impl FarReads {
             drop(s);
             return Fetched::Now(storage.read(low, high, max_size));
         }
-        s.reads.insert(low, Read::Pending(vec![context]));
+        s.reads.insert(key, Read::Pending(vec![context]));
         drop(s);
         let (this, limit) = (self.clone(), RegionStorage::limit(max_size));
-        storage.engine().fetch(self.region, low..high, limit, move |outcome| this.arrived(low, outcome));
+        storage.engine().fetch(self.region, low..high, limit, move |outcome| this.arrived(key, outcome));
         Fetched::Later
     }
 
-    fn arrived(&self, low: u64, outcome: Result<Vec<Entry>>) {
+    fn arrived(&self, key: (u64, u64), outcome: Result<Vec<Entry>>) {
         let mut s = self.lock();
         let at = s.now;
-        let Some(Read::Pending(contexts)) = s.reads.remove(&low) else { return };
-        s.reads.insert(low, Read::Done { outcome, askers: contexts.len(), at });
+        let Some(Read::Pending(contexts)) = s.reads.remove(&key) else { return };
+        if key.0 == s.reader {
+            s.reads.insert(key, Read::Done { outcome, askers: contexts.len(), at });
+        }
         drop(s);
         for context in contexts {
             (self.notify)(self.region, context);
@@ -140,12 +158,12 @@ impl State {
         if self.reads.len() < READS_MAX {
             return true;
         }
-        let done = self.reads.iter().filter_map(|(&low, read)| match read {
-            Read::Done { at, .. } => Some((*at, low)),
+        let done = self.reads.iter().filter_map(|(&key, read)| match read {
+            Read::Done { at, .. } => Some((*at, key)),
             Read::Pending(_) => None,
         });
-        let oldest = done.min().map(|(_, low)| low);
-        oldest.is_some_and(|low| self.reads.remove(&low).is_some())
+        let oldest = done.min().map(|(_, key)| key);
+        oldest.is_some_and(|key| self.reads.remove(&key).is_some())
     }
 }
 

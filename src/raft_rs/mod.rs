@@ -19,10 +19,9 @@
 //! let engine = Engine::open(dir.path())?;
 //! let region = RegionId(7);
 //! let storage = RegionStorage::new(&engine, region);
-//! if !engine.region(region).exists() {
-//!     storage.bootstrap(&ConfState::from((vec![1], vec![])))?;
-//! }
-//! let config = Config { id: 1, election_tick: 10, heartbeat_tick: 3, ..Config::default() };
+//! // Where the state machine stands; here, it begins.
+//! let applied = storage.bootstrap(&ConfState::from((vec![1], vec![])))?;
+//! let config = Config { id: 1, applied: applied.index, election_tick: 10, heartbeat_tick: 3, ..Config::default() };
 //! let logger = slog::Logger::root(slog::Discard, slog::o!());
 //! let mut node = RawNode::new(&config, storage, &logger)?;
 //! node.campaign()?;
@@ -34,7 +33,7 @@
 //!         send(ready.take_messages());
 //!     }
 //!     let mut batch = ReadyBatch::new(&engine);
-//!     batch.add(region, &ready)?; // ... and those of all other groups that are ready
+//!     batch.add_as(region, node.raft.id, &ready)?; // ... and those of all other groups that are ready
 //!     batch.write(&engine)?; // one record, one sync
 //!     send(ready.take_messages());
 //!     send(ready.take_persisted_messages());
@@ -66,9 +65,30 @@
 //! | `advance_apply_to(snapshot index)` | when the `Ready` with the snapshot is persisted; until then, give that group neither messages nor ticks | raft 0.7 looks at the entries behind the applied index when it campaigns, and panics if they are compacted |
 //! | `compact_through` | up to what the state machine has durably applied and raft was told of by `advance_apply`, not further | what is compacted cannot be applied again after a crash; and raft looks at it, as above |
 //! | `advance_append_async` | after `submit` returned: what was submitted is readable | raft reads from the storage what it has handed out |
-//! | `on_persist_ready(number)` | when [`ReadyWriter`] says so | it means that all earlier ones are durable too, and plain tickets of unlike durability may overtake each other |
+//! | `on_persist_ready(number)` | when [`ReadyWriter`] says so of this replica: region and tag | it means that all earlier ones are durable too, and plain tickets of unlike durability may overtake each other |
 //! | `LightReady::commit_index` | with [`ReadyBatch::set_hard_state`], unsynced, ahead of the group's next `Ready` | raft lets it be lost. But a node that forgets that a configuration change was committed may campaign in the configuration before it; what was written earlier is not lost where something later is kept, so it never forgets two, and any quorum of one configuration meets those of the next |
 //! | `apply_conf_change`, after a restart | for every change behind the applied index that was given to `Config`, if [`RegionStorage::recover`] was given the conf state as of it; if the log keeps the conf state, only for those behind [`RegionStorage::conf_state`]'s index | a change that is made twice is refused where it enters a joint configuration |
+//!
+//! # How a group begins, and how a replica joins
+//!
+//! [`RegionStorage::bootstrap`] gives each of the first replicas the same configuration and lets its log begin after [`BOOTSTRAP`], index 5 of
+//! term 5, which counts as committed and as applied: the first entry is 6, the first term of a leader 6. There the applied index of
+//! the state machine starts, with its first state; a snapshot of that state is one as of `BOOTSTRAP`. A state machine that calls
+//! this index 0 may go on doing so with [`RegionStorage::recover`], which says where it stands.
+//!
+//! A replica that joins later is not bootstrapped. Its log is empty and begins nowhere, no leader has entry 1 for it, and what it
+//! gets is a snapshot, with the configuration in it; only then does it take entries. From a log that began at index 1 it could take all of
+//! them, its own addition included, and never learn who else votes: it would be the only voter it knows, lead when it is cut off,
+//! and commit alone. Such a log is refused by [`ReadyBatch::add_as`], unless the application
+//! [keeps configurations itself](ReadyBatch::configured_elsewhere). Regions of earlier releases have such logs. They work as before, and
+//! before a replica joins, their leader's log has to be compacted by an entry.
+//!
+//! # Regions that come back
+//!
+//! A replica may be removed from a store, and another of the same group come to it later. Give each a peer id of its own, pass it to
+//! [`ReadyBatch::add_as`], and compare it when a [`Persisted`] comes; end a replica with [`ReadyBatch::destroy`], note its id as gone in
+//! the same batch, and wait for the [completion](Persisted::is_destruction) before another takes its place. `docs/consensus.md` has the rules
+//! and the reasons, in its chapter of this name.
 //!
 //! # After a crash
 //!
@@ -90,6 +110,8 @@
 //!   follows; bit 3: `sync_log`), then the context as length (LEB128) and bytes if there is one, then the data.
 //! - The hard state: a byte 1, then term, vote and commit as LEB128.
 //! - The conf state: the metadata key `raft/conf_state`: a byte 1, the index as of which it holds, five fields.
+//! - A bootstrapped region: in one batch, a log that is reset to [`BOOTSTRAP`], a hard state of its term with its index as commit and no
+//!   vote, and the conf state as of its index.
 
 mod codec;
 mod fetch;
@@ -101,7 +123,7 @@ pub use codec::{decode_conf_state, decode_entry, decode_hard_state};
 pub use codec::{encode_conf_state, encode_entry, encode_hard_state};
 pub use ready::{Persisted, ReadyBatch, ReadyError, ReadyWriter, may_send_first};
 pub use relay::{Delegated, FILL_BYTES_MAX};
-pub use storage::{RegionStorage, SnapshotProvider};
+pub use storage::{BOOTSTRAP, RegionStorage, SnapshotProvider};
 
 use crate::error::{Error, ErrorKind};
 use raft::StorageError;

@@ -1,11 +1,12 @@
 //! The write side: what raft wants persisted, of many groups at once.
 
-use super::codec::{encode_conf_state, encode_entry, encode_hard_state, id_of};
-use super::storage::CONF_STATE;
+use super::codec::{decode_conf_state, encode_conf_state, encode_entry, encode_hard_state, id_of};
+use super::storage::{BOOTSTRAP, CONF_STATE, begin_log, exists_already, has_voters};
 use crate::commit::Ticket;
-use crate::engine::batch::{RegionBatch, WriteBatch};
+use crate::engine::batch::{Outlook, RegionBatch, WriteBatch};
 use crate::engine::{Engine, WriteError};
 use crate::error::{Error, ErrorKind, Result};
+use crate::planted::{Bug, planted};
 use crate::types::{Durability, EntryId, Lsn, RegionId};
 use raft::prelude::{ConfState, HardState};
 use raft::{RawNode, Ready, Storage};
@@ -14,14 +15,30 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A `Ready` that was written: `on_persist_ready(ready)` may be called for the group.
+/// A `Ready` that was written: `on_persist_ready(ready)` may be called for the replica with this tag, and for no other.
+///
+/// A region can be destroyed and made again while a `Persisted` of it waits in a queue, and the numbers of the new replica's `Ready`s
+/// begin at 1 like the old one's. Given to the new one, it releases a vote that is not durable. Compare the tag with
+/// that of the replica that the region holds now, and drop what is of another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Persisted {
     /// The group.
     pub region: RegionId,
-    /// The number of its `Ready`.
+    /// What [`ReadyBatch::add_as`] was given: the peer id.
+    pub tag: u64,
+    /// The number of its `Ready`; 0 for its [destruction](Self::is_destruction), which raft takes for no `Ready` at all.
     pub ready: u64,
 }
+
+impl Persisted {
+    /// Whether this is the end of the replica: [`ReadyBatch::destroy`] was written. Nothing of it comes after this.
+    pub fn is_destruction(&self) -> bool {
+        self.ready == DESTRUCTION
+    }
+}
+
+/// In place of a number: those of raft begin at 1.
+const DESTRUCTION: u64 = 0;
 
 /// Whether the group's [`Ready::messages`] may be sent before they are persisted: unless this replica alone is a quorum.
 ///
@@ -42,29 +59,58 @@ pub struct ReadyBatch {
     batch: WriteBatch,
     readies: Vec<Persisted>,
     must_sync: bool,
+    configured_elsewhere: bool,
 }
 
 impl ReadyBatch {
     /// An empty one.
     pub fn new(engine: &Engine) -> ReadyBatch {
-        ReadyBatch { batch: engine.batch(), readies: Vec::new(), must_sync: false }
+        ReadyBatch {
+            batch: engine.batch(),
+            readies: Vec::new(),
+            must_sync: false,
+            configured_elsewhere: false,
+        }
     }
 
-    /// Adds what a `Ready` wants persisted: snapshot, then entries, then the hard state.
+    /// For an application that keeps the configurations of its groups in its state machine and never gives them to this store, neither by
+    /// `bootstrap` nor by [`set_conf_state`](Self::set_conf_state): logs may begin at index 1 without one. Without this call they are
+    /// [refused](Self::add_as), for they are usually those of a replica that should have been sent a snapshot.
+    ///
+    /// Such an application has to see to it itself that a replica that joins later gets the configuration and not the log alone: its own
+    /// `Storage::initial_state`, around [`RegionStorage`](super::RegionStorage)'s, gives raft the configuration as of the first entry,
+    /// or its logs begin after a base, as `bootstrap`'s do.
+    pub fn configured_elsewhere(mut self) -> ReadyBatch {
+        self.configured_elsewhere = true;
+        self
+    }
+
+    /// [`add_as`](Self::add_as) with the tag 0: for regions that are never destroyed and made again while the store is open.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add(&mut self, region: RegionId, ready: &Ready) -> Result<()> {
+        self.add_as(region, 0, ready)
+    }
+
+    /// Adds what a `Ready` wants persisted: snapshot, then entries, then the hard state. `tag` comes back in [`Persisted`] and tells
+    /// the replicas apart that a region has held one after the other: pass the peer id, `raft.id`, and never use one twice.
     ///
     /// Of a snapshot, the log takes the place (it is emptied and starts behind it) and the conf state; its data is the state
     /// machine's, which must have made it durable before this batch is written.
     ///
     /// # Errors
     /// As [`RegionBatch::append`]; the batch is then as it was before the call. `TooLarge`, when this batch is full: write it, and add
-    /// to the next one.
-    pub fn add(&mut self, region: RegionId, ready: &Ready) -> Result<()> {
+    /// to the next one. `InvalidArgument` for entries that would begin a log at index 1 in a region without a configuration: stop
+    /// that replica, it needs a snapshot, or see [`configured_elsewhere`](Self::configured_elsewhere).
+    pub fn add_as(&mut self, region: RegionId, tag: u64, ready: &Ready) -> Result<()> {
         let undo = self.batch.mark();
         let added = self.add_parts(region, ready);
         match added {
             Ok(()) => {
                 self.must_sync |= ready.must_sync();
-                self.readies.push(Persisted { region, ready: ready.number() });
+                let tag = if planted(Bug::PersistedWithoutTag) { 0 } else { tag };
+                self.readies.push(Persisted { region, tag, ready: ready.number() });
             }
             Err(_) => self.batch.rewind(undo),
         }
@@ -72,6 +118,11 @@ impl ReadyBatch {
     }
 
     fn add_parts(&mut self, id: RegionId, ready: &Ready) -> Result<()> {
+        if ready.snapshot().is_empty()
+            && let Some(first) = ready.entries().first()
+        {
+            self.check_beginning(id, first.get_index())?;
+        }
         let mut region = self.batch.region(id);
         if !ready.snapshot().is_empty() {
             let meta = ready.snapshot().get_metadata();
@@ -85,6 +136,64 @@ impl ReadyBatch {
             region.set_hard_state(&encode_hard_state(state))?;
         }
         Ok(())
+    }
+
+    /// Refuses entries from `first` on where the log begins at index 1 and nothing says what its configuration was before that.
+    fn check_beginning(&self, id: RegionId, first: u64) -> Result<()> {
+        if self.configured_elsewhere || planted(Bug::LogWithoutConfiguration) {
+            return Ok(());
+        }
+        let now = self.batch.standing(id, CONF_STATE);
+        // Nearly always: the entries go on where the region's own log is. Only what may be a new log's is worth a walk through the batch.
+        if now.base.is_some_and(|b| b.index < first) || first > 1 && is_configured(id, &now)? {
+            return Ok(());
+        }
+        let then = self.batch.outlook(id, CONF_STATE);
+        if then.base.is_some() || is_configured(id, &then)? {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "entries from {first} on refused: the region has no configuration, and a log from index 1 on does not bring one; \
+             a replica that joins needs a snapshot: compact the leader's log by an entry or more, and start this replica anew \
+             (or say ReadyBatch::configured_elsewhere, if the state machine keeps the configuration)"
+        ))
+        .in_region(id))
+    }
+
+    /// Gives a region that does not exist yet its first configuration and the beginning of its log, as
+    /// [`RegionStorage::bootstrap`](super::RegionStorage::bootstrap) does, as a part of this batch, which is synced. Its state machine
+    /// starts at [`BOOTSTRAP`], which is returned.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the region exists, or exists by what was added before, or the configuration has no voters. `TooLarge` when
+    /// the batch is full.
+    pub fn bootstrap(&mut self, region: RegionId, state: &ConfState) -> Result<EntryId> {
+        if self.batch.outlook(region, CONF_STATE).exists {
+            return Err(exists_already(region));
+        }
+        let undo = self.batch.mark();
+        match begin_log(&mut self.batch, region, state) {
+            Ok(()) => {
+                self.must_sync = true;
+                Ok(BOOTSTRAP)
+            }
+            Err(e) => {
+                self.batch.rewind(undo);
+                Err(e)
+            }
+        }
+    }
+
+    /// Ends the replica that `tag` names: log, hard state and configuration of the region are forgotten, in this batch, which is synced.
+    /// When that is durable, a [`Persisted`] of this region and tag [says so](Persisted::is_destruction). Until then nothing may be
+    /// told of it, and no other replica be made in its place.
+    ///
+    /// Drop the replica's `RawNode` before, and what it wanted written. In the same batch, note in a region of your own that this peer id
+    /// is gone, lest a late message bring it back without its vote: see `docs/consensus.md`, "Regions that come back".
+    pub fn destroy(&mut self, region: RegionId, tag: u64) {
+        self.batch.region(region).destroy();
+        self.must_sync = true;
+        self.readies.push(Persisted { region, tag, ready: DESTRUCTION });
     }
 
     /// Adds a hard state by itself: after `advance` or `advance_append`, when `LightReady::commit_index` says that more is
@@ -102,9 +211,28 @@ impl ReadyBatch {
     /// moves past the entry durably. A snapshot brings its own; but the state machine takes it before this log does, and must
     /// then have its conf state for [`recover`](super::RegionStorage::recover).
     ///
+    /// A region that does not exist yet is [bootstrapped](Self::bootstrap) with it, if `index` is 0 or that of [`BOOTSTRAP`].
+    ///
     /// # Errors
-    /// `TooLarge` when the batch is full.
+    /// `TooLarge` when the batch is full. `InvalidArgument` where the log would begin at index 1, or does, and there was no
+    /// configuration before: only [`configured_elsewhere`](Self::configured_elsewhere) allows that.
     pub fn set_conf_state(&mut self, region: RegionId, index: u64, state: &ConfState) -> Result<()> {
+        if !self.configured_elsewhere {
+            let now = self.batch.standing(region, CONF_STATE);
+            if now.base.is_none() && !is_configured(region, &now)? {
+                let then = self.batch.outlook(region, CONF_STATE);
+                if !then.exists && [0, BOOTSTRAP.index].contains(&index) {
+                    return self.bootstrap(region, state).map(drop);
+                }
+                if then.base.is_none() && !is_configured(region, &then)? {
+                    return Err(Error::invalid(format!(
+                        "the configuration as of entry {index} refused: the region has had none, nor a snapshot; \
+                         bootstrap it, or let it wait for a snapshot"
+                    ))
+                    .in_region(region));
+                }
+            }
+        }
         self.batch.region(region).put(CONF_STATE, &encode_conf_state(index, state)).map(drop)
     }
 
@@ -141,13 +269,13 @@ impl ReadyBatch {
     /// As [`Engine::write`]; the batch comes back where nothing of it was written.
     pub fn write(self, engine: &Engine) -> Result<Vec<Persisted>, ReadyError> {
         let durability = self.durability();
-        let ReadyBatch { batch, readies, must_sync } = self;
+        let ReadyBatch { batch, readies, must_sync, configured_elsewhere } = self;
         if batch.is_empty() && !must_sync {
             return Ok(readies);
         }
         match engine.write(batch, durability) {
             Ok(_) => Ok(readies),
-            Err(e) => Err(ReadyError::new(e, readies, must_sync)),
+            Err(e) => Err(ReadyError::new(e, readies, must_sync, configured_elsewhere)),
         }
     }
 
@@ -158,27 +286,41 @@ impl ReadyBatch {
     /// As [`Engine::submit`]; the batch comes back.
     pub fn submit(self, engine: &Engine) -> Result<(Ticket, Vec<Persisted>), ReadyError> {
         let durability = self.durability();
-        let ReadyBatch { batch, readies, must_sync } = self;
+        let ReadyBatch { batch, readies, must_sync, configured_elsewhere } = self;
         match engine.submit(batch, durability) {
             Ok(ticket) => Ok((ticket, readies)),
-            Err(e) => Err(ReadyError::new(e, readies, must_sync)),
+            Err(e) => Err(ReadyError::new(e, readies, must_sync, configured_elsewhere)),
         }
     }
+}
+
+/// Whether the region has a configuration that raft can start from.
+fn is_configured(id: RegionId, region: &Outlook) -> Result<bool> {
+    let Some(bytes) = &region.value else { return Ok(false) };
+    let (_, state) = decode_conf_state(bytes).map_err(|e| e.in_region(id))?;
+    Ok(has_voters(&state))
 }
 
 /// A refused batch of `Ready`s.
 ///
 /// raft cannot take a `Ready` back: write the batch again when the cause is gone ([`Error::is_retryable`]), or stop the groups in it.
+/// Write nothing else of its regions before, their [destruction](ReadyBatch::destroy) included: what comes back would be put into the
+/// log of the next replica.
 pub struct ReadyError {
     error: Error,
     batch: Option<Box<ReadyBatch>>,
 }
 
 impl ReadyError {
-    fn new(e: WriteError, readies: Vec<Persisted>, must_sync: bool) -> ReadyError {
+    fn new(
+        e: WriteError,
+        readies: Vec<Persisted>,
+        must_sync: bool,
+        configured_elsewhere: bool,
+    ) -> ReadyError {
         let error = e.error().clone();
-        let batch = e.into_batch().map(|batch| Box::new(ReadyBatch { batch, readies, must_sync }));
-        ReadyError { error, batch }
+        let back = |batch| Box::new(ReadyBatch { batch, readies, must_sync, configured_elsewhere });
+        ReadyError { error, batch: e.into_batch().map(back) }
     }
 
     /// Why.

@@ -6,10 +6,12 @@ use super::codec::{
 use super::fetch::{FarReads, Fetched};
 use super::store_error;
 use crate::engine::Engine;
+use crate::engine::batch::WriteBatch;
 use crate::engine::region::Region;
 use crate::engine::report::Health;
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::{Durability, Entry, EntryId, ReadLimit, RegionId};
+use crate::planted::{Bug, planted};
+use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
 use raft::prelude::{ConfState, Entry as RaftEntry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::fmt;
@@ -17,6 +19,15 @@ use std::sync::Arc;
 
 /// The metadata key under which the conf state is kept.
 pub(super) const CONF_STATE: &[u8] = b"raft/conf_state";
+
+/// The entry after which the log of every [bootstrapped](RegionStorage::bootstrap) region begins, and where the applied index of its
+/// state machine starts: index 5 of term 5, as in TiKV. Nobody ever holds that entry. It stands for the first configuration and the first state
+/// of the state machine, which a replica that joins later can get from a snapshot only.
+///
+/// Were the log to begin at index 1, an empty replica could take it from there. It would apply the changes of the configuration
+/// and never learn the configuration that they change: the first to add a voter would make it the only one, and it would
+/// lead and commit alone.
+pub const BOOTSTRAP: EntryId = EntryId::new(5, 5);
 
 /// Where snapshots come from: the log does not know the state machine.
 ///
@@ -39,6 +50,9 @@ impl<F: Fn(u64, u64) -> Option<Snapshot> + Send + Sync> SnapshotProvider for F {
 /// The log of one region as a `RawNode` wants it. Cheap to clone; each call answers as of now.
 ///
 /// It only reads; what is to be written goes through [`ReadyBatch`](super::ReadyBatch).
+///
+/// Make a new one, or a clone, for each `RawNode`: `RawNode::new` asks for [`initial_state`](Storage::initial_state), and far reads that
+/// were asked for before are not handed out after it.
 #[derive(Clone)]
 pub struct RegionStorage {
     engine: Engine,
@@ -91,24 +105,36 @@ impl RegionStorage {
         &self.engine
     }
 
-    /// Gives a region that does not exist yet its first configuration, durably. All replicas of a new group are given the same one;
-    /// replicas that join later are given none, and wait for a snapshot.
+    /// Gives a region that does not exist yet its first configuration, durably, and lets its log begin after [`BOOTSTRAP`], which it
+    /// returns: there the state machine's applied index starts, with its first state. All replicas of a new group are given the same
+    /// configuration, by the same release of this crate; replicas that join later are given none, and wait for a snapshot, which
+    /// the log can be had from only then.
+    ///
+    /// [`ReadyBatch::bootstrap`](super::ReadyBatch::bootstrap) does the same for many regions at once, or together with other
+    /// writes. A crash leaves all of it or nothing.
+    ///
+    /// Regions that an earlier release bootstrapped have logs that begin at index 1. They work as before; before a replica
+    /// joins one, compact its leader's log by an entry or more.
     ///
     /// # Errors
-    /// `InvalidArgument` if the region exists.
-    pub fn bootstrap(&self, conf_state: &ConfState) -> Result<()> {
+    /// `InvalidArgument` if the region exists, or the configuration has no voters.
+    pub fn bootstrap(&self, conf_state: &ConfState) -> Result<EntryId> {
         let id = self.region.id();
         if self.region.exists() {
-            return Err(Error::invalid("bootstrap refused: the region exists already; destroy it first")
-                .in_region(id));
+            return Err(exists_already(id));
         }
         let mut batch = self.engine.batch();
-        batch.region(id).put(CONF_STATE, &encode_conf_state(0, conf_state))?;
+        begin_log(&mut batch, id, conf_state)?;
         self.engine.write(batch, Durability::Synced)?;
-        Ok(())
+        Ok(BOOTSTRAP)
     }
 
     /// Makes the log fit a state machine that stands at `applied`, durably: call it at every start, before making the `RawNode`.
+    ///
+    /// Returns where `applied` stands: pass its index to `Config::applied`. It is what was given, with one exception. A state machine that has
+    /// applied nothing, not even a snapshot, may say so with index and term 0. In a region that was bootstrapped it stands at
+    /// [`BOOTSTRAP`]; a region that has neither log nor configuration is bootstrapped with `conf_state`, if that has voters, and
+    /// left alone otherwise, to wait for a snapshot.
     ///
     /// Usually the log has that entry and more, and nothing is written. Where it does not (the state machine took a snapshot, or
     /// applied entries, that the log never made durable), the log is emptied and starts anew behind `applied`. In either case
@@ -123,10 +149,15 @@ impl RegionStorage {
     /// `Damaged` where the region's state cannot be trusted: a term or vote that was lost must not be made up; nor are entries, where
     /// more is committed than log and state machine have, or where they differ on a committed entry. `Compacted` if the state
     /// machine lacks entries that the log has dropped: raft would panic, or skip them; give it a snapshot first.
-    pub fn recover(&self, applied: EntryId, conf_state: Option<&ConfState>) -> Result<()> {
+    pub fn recover(&self, applied: EntryId, conf_state: Option<&ConfState>) -> Result<EntryId> {
         let id = self.region.id();
         let hard_state = self.hard_state()?;
         let log = self.region.state();
+        let conf_state = conf_state.filter(|c| has_voters(c));
+        let applied = match applied {
+            EntryId { term: 0, index: 0 } => self.start(&log, conf_state)?,
+            applied => applied,
+        };
         let committed = hard_state.get_commit().max(log.base.map_or(0, |b| b.index));
         if committed > log.last && committed > applied.index {
             return Err(cut_short(committed, log.last).in_region(id));
@@ -165,7 +196,17 @@ impl RegionStorage {
         if !batch.is_empty() {
             self.engine.write(batch, Durability::Synced)?;
         }
-        Ok(())
+        Ok(applied)
+    }
+
+    /// Where a state machine stands that has applied nothing.
+    fn start(&self, log: &LogState, conf_state: Option<&ConfState>) -> Result<EntryId> {
+        let was_bootstrapped = log.base == Some(BOOTSTRAP);
+        let is_new = log.base.is_none()
+            && log.is_empty()
+            && conf_state.is_some()
+            && !self.conf_state()?.is_some_and(|(_, c)| has_voters(&c));
+        Ok(if was_bootstrapped || is_new { BOOTSTRAP } else { EntryId::default() })
     }
 
     /// Term, vote and commit as last written.
@@ -227,17 +268,23 @@ impl RegionStorage {
 }
 
 impl Storage for RegionStorage {
-    /// Hard state and conf state as last written. A commit index below the compaction point is raised to it: what was compacted was
+    /// Hard state and conf state as last written: what a `RawNode` starts from. A commit index below the compaction point is raised to it: what was compacted was
     /// committed, though the note of that may not have been written. A term below the last entry's is raised to it, without a
     /// vote.
     ///
     /// # Errors
-    /// `Store(Other)` when the hard state was lost, or when it says that more is committed than the log has.
+    /// `Store(Other)` when the hard state was lost, when it says that more is committed than the log has, or when the term of the last
+    /// entry cannot be read.
     fn initial_state(&self) -> raft::Result<RaftState> {
+        if let Some(far) = &self.far {
+            far.begin();
+        }
         let mut hard_state = self.hard_state().map_err(store_error)?;
         let conf_state = self.conf_state().map_err(store_error)?.map(|(_, c)| c).unwrap_or_default();
         let log = self.region.state();
-        raise_term(&mut hard_state, log.last_term);
+        // Of an index that cannot be read the term is not known, and must not be taken for a low one: a node in too low a term
+        // would vote twice.
+        raise_term(&mut hard_state, self.region.term(log.last).map_err(store_error)?);
         hard_state.set_commit(hard_state.get_commit().max(log.base.map_or(0, |b| b.index)));
         if hard_state.get_commit() > log.last {
             let e = cut_short(hard_state.get_commit(), log.last);
@@ -313,6 +360,36 @@ impl Storage for RegionStorage {
             _ => Err(StorageError::SnapshotTemporarilyUnavailable.into()),
         }
     }
+}
+
+/// Lets the log of a new region begin after [`BOOTSTRAP`], with a configuration as of it.
+pub(super) fn begin_log(batch: &mut WriteBatch, id: RegionId, conf_state: &ConfState) -> Result<()> {
+    if !has_voters(conf_state) {
+        return Err(Error::invalid(
+            "bootstrap refused: the configuration has no voters; a replica that joins later is not bootstrapped, and waits for a snapshot",
+        )
+        .in_region(id));
+    }
+    let mut region = batch.region(id);
+    if planted(Bug::LogFromIndexOne) {
+        region.put(CONF_STATE, &encode_conf_state(0, conf_state))?;
+        return Ok(());
+    }
+    let mut hard_state = HardState::default();
+    hard_state.set_term(BOOTSTRAP.term);
+    hard_state.set_commit(BOOTSTRAP.index);
+    region.reset(BOOTSTRAP)?;
+    region.set_hard_state(&encode_hard_state(&hard_state))?;
+    region.put(CONF_STATE, &encode_conf_state(BOOTSTRAP.index, conf_state))?;
+    Ok(())
+}
+
+pub(super) fn has_voters(conf_state: &ConfState) -> bool {
+    !conf_state.get_voters().is_empty()
+}
+
+pub(super) fn exists_already(id: RegionId) -> Error {
+    Error::invalid("bootstrap refused: the region exists already; destroy it first").in_region(id)
 }
 
 /// A node is never in an earlier term than its log, and in one that it takes over from there it has voted for nobody: a vote is durable

@@ -14,17 +14,20 @@
 use super::files::Opened;
 use super::judge::refuse;
 use super::tail::{self, TailRecord};
-use super::{Purpose, footer_on_disk};
+use super::{FIRST_SEGMENT, Purpose, footer_on_disk, is_rebuilt};
 use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
+use crate::format::batch::Announcement;
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::FileKind;
-use crate::format::record::{RecordHeader, Shape, record_len};
+use crate::format::record::{RecordHeader, RecordKind, Shape, record_len};
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
-use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
+use crate::segment::scan::{FIRST_RECORD, Found, Record, Scanner};
 use crate::types::Lsn;
+use crate::vfs::Dir;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +40,31 @@ pub(super) struct Chain {
     /// Whether records that show in the files were taken out of the log, into `tail` or for good. The next life must
     /// make a record of its own durable before it answers, or the one after would take them for part of the log.
     pub(super) cut: bool,
+    /// There is no checkpoint, and the log has a gap before this segment that the caller accepted: what stood before may have been
+    /// taken back since.
+    pub(super) gap: Option<u32>,
+    /// What stands before was durable; nothing but a record's own checksums speaks for what follows.
+    pub(super) durable: Lsn,
+}
+
+/// What announcements say of the log before them.
+#[derive(Default)]
+struct Said {
+    /// Records that were whole once, by position.
+    announced: BTreeMap<Lsn, Shape>,
+    /// Records were dropped that may have been acknowledged.
+    loss: bool,
+}
+
+impl Said {
+    fn listen(&mut self, record: &Record) {
+        if record.header.kind == RecordKind::Announcement
+            && let Ok(announcement) = Announcement::decode(&record.desc)
+        {
+            self.loss |= announcement.loss;
+            self.announced.extend(announcement.records.into_iter().map(|shape| (shape.position, shape)));
+        }
+    }
 }
 
 /// One log segment on the way.
@@ -59,19 +87,23 @@ struct Link {
 /// Finds the end of the log, gives every segment its end, and collects what has to be made durable anew. Segments that
 /// turn out to be no part of the log are taken out of `opened`, or kept empty.
 pub(super) fn follow(
+    dir: &Dir,
     opened: &mut Opened,
     checkpoint: &CheckpointHeader,
+    evidence: Evidence,
     options: &Options,
     purpose: Purpose,
     report: &mut OpenReport,
 ) -> Result<Chain> {
-    let mut watermark = checkpoint.synced;
+    let known = evidence.durable;
+    let mut watermark = known;
+    let mut said = Said::default();
     let mut links: Vec<Link> = Vec::new();
     let mut before = Shape::default();
     let logs: Vec<Arc<Segment>> =
         opened.segments.values().filter(|s| s.kind == FileKind::Log).cloned().collect();
     for segment in &logs {
-        let footer = footer_on_disk(options, segment);
+        let footer = footer_on_disk(dir, segment);
         if segment.is_lost {
             continue;
         }
@@ -81,10 +113,10 @@ pub(super) fn follow(
             }
             continue;
         }
-        links.push(read_link(segment, footer, &mut watermark, options, report)?);
+        links.push(read_link(segment, footer, &mut watermark, &mut said, options, report)?);
     }
     for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold && !s.is_lost) {
-        if let Some(footer) = footer_on_disk(options, segment) {
+        if let Some(footer) = footer_on_disk(dir, segment) {
             segment.set_sealed_end(footer.tail().end);
             segment.set_footer(footer);
         } else if segment.sealed_end() == 0 {
@@ -92,14 +124,33 @@ pub(super) fn follow(
         }
     }
 
-    let log = thread(&mut links, checkpoint.start_segment, watermark);
+    let mut start_segment = checkpoint.start_segment;
+    let mut log = thread(&mut links, start_segment, watermark);
+    let mut gap = None;
+    if is_rebuilt(checkpoint) {
+        if let Err(e) = whole_history(opened, &links, &log, &evidence) {
+            // The device may give the checkpoint another time.
+            refuse(evidence.unread.unwrap_or(e), options, report)?;
+            start_segment = pass_last_gap(&mut links, start_segment, watermark);
+            gap = Some(start_segment);
+            log = thread(&mut links, start_segment, watermark);
+        } else if said.loss {
+            refuse(loss_accepted_before(&logs), options, report)?;
+        }
+    }
     let hole = log.last().map(|&at| Lsn::new(links[at].segment.id, links[at].end));
-    let hole = hole.unwrap_or(Lsn::new(checkpoint.start_segment, FIRST_RECORD));
+    let hole = hole.unwrap_or(Lsn::new(start_segment, FIRST_RECORD));
     let mut proof = judge_hole(&links, hole, report);
     // No record may claim that more was durable than there is.
-    if watermark > hole && watermark.segment() >= checkpoint.start_segment {
+    if watermark > hole && watermark.segment() >= start_segment {
         proof = proof.max(Some(watermark));
     }
+    // Nor may a record that was whole once be gone with its segment.
+    let first_announced = said
+        .announced
+        .range(Lsn::new(start_segment, 0)..)
+        .find(|(at, _)| **at >= watermark && !links.iter().any(|link| link.segment.id == at.segment()));
+    proof = proof.max(first_announced.and_then(|(_, shape)| shape.end()));
     let proof = proof.filter(|_| !planted(Bug::HoleTakenForTear));
     if let Some(watermark) = proof {
         refuse(acknowledged_hole(&links, hole, watermark), options, report)?;
@@ -109,20 +160,14 @@ pub(super) fn follow(
         forget(&mut links[at]);
     }
 
-    // Nothing stands in any segment behind the last of the log.
-    let end =
-        log.last().map(|&at| (links[at].segment.clone(), links[at].end, links[at].sealed)).filter(|end| {
-            let later = links.iter().filter(|l| l.segment.id > end.0.id);
-            !end.2 && later.clone().all(|l| l.end == FIRST_RECORD && l.behind.is_none())
-        });
-    let (tail, mut cut, torn) = match purpose {
-        Purpose::Write => cut_at_watermark(&mut links, watermark, options, report)?,
-        Purpose::Inspect => (Vec::new(), false, true),
+    let (tail, mut cut) = match purpose {
+        Purpose::Write => {
+            let judged = proof.is_none();
+            cut_at_watermark(&mut links, &log, judged, watermark, &said.announced, options, report)?
+        }
+        Purpose::Inspect => (Vec::new(), false),
     };
     cut |= proof.is_some();
-    if let (Some((segment, end, _)), false) = (end, torn || proof.is_some()) {
-        tail::ends_clearly(&segment, end, options, report)?;
-    }
     let mut last = log.first().and_then(|&at| links[at].follows).unwrap_or(before);
     for link in &links {
         if link.end > FIRST_RECORD {
@@ -130,7 +175,76 @@ pub(super) fn follow(
         }
         link.segment.set_sealed_end(link.end);
     }
-    Ok(Chain { last, tail, cut })
+    Ok(Chain { last, tail, cut, gap, durable: watermark })
+}
+
+/// What else than the records is known of the log.
+pub(super) struct Evidence {
+    /// It was durable up to here.
+    pub(super) durable: Lsn,
+    /// The store's mark is there: what was durable when it last came to rest is not missing without a word.
+    pub(super) marked: bool,
+    /// There may be a checkpoint, and the device does not give it.
+    pub(super) unread: Option<Error>,
+}
+
+/// Without a checkpoint the log has to be whole: from the first record that the store ever had, each follows the one before, and no
+/// segment is left over. And the mark, or what is left of a checkpoint, has to be there: half of a copy of a store looks like a whole
+/// log. Dead segments are given back in any order, and a replay with gaps would bring back what was rolled back,
+/// destroyed or voted before.
+fn whole_history(opened: &Opened, links: &[Link], log: &[usize], evidence: &Evidence) -> Result<()> {
+    let first = log.first().map(|&at| &links[at]);
+    let begins =
+        first.is_some_and(|l| l.segment.id == FIRST_SEGMENT && l.follows.is_some_and(|f| f.is_none()));
+    let left_over = links.iter().enumerate().find(|(at, l)| l.end > FIRST_RECORD && !log.contains(at));
+    let gap = left_over.map(|(_, link)| link).or(if begins { None } else { links.first() });
+    let lost =
+        opened.lost.iter().find(|(id, _)| opened.segments.get(id).is_none_or(|s| s.kind == FileKind::Log));
+    let known = evidence.marked || evidence.durable > Lsn::ZERO;
+    if planted(Bug::GapAcceptedAtRebuild) || gap.is_none() && begins && lost.is_none() && known {
+        return Ok(());
+    }
+    let path = gap.map_or(PathBuf::new(), |link| link.segment.path.clone());
+    Err(Error::damaged(
+        "no checkpoint of the store can be believed, and the log does not reach from its beginning to a known end without a gap: the \
+         regions cannot be rebuilt; restore the store from a backup, or let the node join anew; `raftwood repair --accept-loss \
+         --apply` (TailPolicy::AcceptLoss) opens it with all hard states lost, and answers nothing from before the last gap",
+    )
+    .at(&path, None))
+}
+
+/// Takes the segments before the last gap of the log out of `links`, and returns the first that is left: from there on each record
+/// follows the one before. Segments without a record are no gap, nor is what stands past a tear that nothing proves to have been durable.
+fn pass_last_gap(links: &mut Vec<Link>, start_segment: u32, watermark: Lsn) -> u32 {
+    let mut run: Vec<usize> = Vec::new();
+    for (at, link) in links.iter().enumerate().filter(|(_, link)| link.end > FIRST_RECORD) {
+        let follows =
+            |before: &Link| before.sealed && before.segment.id.checked_add(1) == Some(link.segment.id);
+        let goes_on = match link.follows {
+            Some(shape) => !run.is_empty() && place(links, &run, shape, 0).is_some(),
+            None => run.last().is_some_and(|&before| follows(&links[before])),
+        };
+        let durable = link.sealed || watermark > Lsn::new(link.segment.id, FIRST_RECORD);
+        if goes_on {
+            run.push(at);
+        } else if durable || at.checked_sub(1).is_none_or(|before| links[before].sealed) {
+            run = vec![at];
+        }
+    }
+    for link in links.drain(..run.first().copied().unwrap_or(0)) {
+        link.segment.set_sealed_end(link.end);
+    }
+    links.first().map_or(start_segment, |link| link.segment.id)
+}
+
+/// The log was cut where the caller accepted a loss, and what a checkpoint said of that is gone.
+fn loss_accepted_before(logs: &[Arc<Segment>]) -> Error {
+    let path = logs.last().map_or(PathBuf::new(), |segment| segment.path.clone());
+    Error::damaged(
+        "no checkpoint of the store can be believed, and a loss was accepted before: which hard states were lost then is not known; \
+         open with TailPolicy::AcceptLoss (`raftwood repair --accept-loss`) to open with all of them lost",
+    )
+    .at(&path, None)
 }
 
 /// A segment from before the replay: only its index is needed, and its last record if that is known.
@@ -145,17 +259,20 @@ fn settle_old(
             segment.set_footer(footer);
             Ok((tail.end > FIRST_RECORD).then_some(tail.last))
         }
-        None if segment.sealed_end() == 0 => {
+        None => {
             let (end, last) = scan_to_end(segment)?;
-            segment.set_sealed_end(end);
-            Ok(last)
+            let known = segment.sealed_end();
+            if known == 0 {
+                segment.set_sealed_end(end);
+            }
+            // What the next record follows, if this is the last segment.
+            Ok(last.filter(|_| known == 0 || known == end))
         }
-        None => Ok(None),
     }
 }
 
 fn scan_to_end(segment: &Segment) -> Result<(u32, Option<Shape>)> {
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
+    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.records_end);
     let (mut at, mut last) = (FIRST_RECORD, None);
     while let Found::Record(record) = scanner.look(at)? {
         (at, last) = (record.end(), Some(record.shape));
@@ -167,10 +284,11 @@ fn read_link(
     segment: &Arc<Segment>,
     footer: Option<Arc<crate::format::footer::Footer>>,
     watermark: &mut Lsn,
+    said: &mut Said,
     options: &Options,
     report: &mut OpenReport,
 ) -> Result<Link> {
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
+    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.records_end);
     let mut link = Link {
         segment: segment.clone(),
         records: Vec::new(),
@@ -181,12 +299,15 @@ fn read_link(
         is_headless: false,
         behind: None,
     };
-    if let Some(footer) = footer.filter(|f| f.deltas().is_ok() && f.installs().is_ok()) {
+    if let Some(footer) = footer.filter(|f| f.has_deltas().is_ok() && f.installs().is_ok()) {
         let tail = footer.tail();
         if tail.end > FIRST_RECORD {
             // Nothing else of its records is needed.
             link.follows = match scanner.look(FIRST_RECORD)? {
-                Found::Record(first) => Some(first.header.previous),
+                Found::Record(first) => {
+                    said.listen(&first);
+                    Some(first.header.previous)
+                }
                 Found::BadDescription(header) => Some(header.previous),
                 Found::Nothing => None,
             };
@@ -225,6 +346,7 @@ fn read_link(
             link.follows = Some(record.header.previous);
         }
         *watermark = (*watermark).max(record.header.watermark);
+        said.listen(&record);
         report.mended_records += u64::from(record.mended);
         link.end = record.end();
         link.last = record.shape;
@@ -381,44 +503,66 @@ fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {
     let wrong = |l: &&Link| l.segment.id >= hole.segment() && l.behind.is_some();
     let at = links.iter().find(wrong).or(links.iter().find(|l| l.segment.id == hole.segment()));
     let (path, offset) = at.map_or((PathBuf::new(), hole.offset()), |l| (l.segment.path.clone(), l.end));
+    let gone = match links.iter().any(|l| l.segment.id == watermark.segment()) {
+        true => String::new(),
+        false => format!(", and segment {} is missing", watermark.segment()),
+    };
     Error::damaged(format!(
-        "the log is damaged at {hole}: a later record proves that everything before {watermark} was durable; restore the \
-         store or let its replicas join anew; `raftwood check` shows all that is wrong, and `raftwood repair --accept-loss` \
-         opens what is left"
+        "the log is damaged at {hole}: everything before {watermark} is known to have been durable{gone}; restore the \
+         store or let its replicas join anew; `raftwood check` shows all that is wrong, and `raftwood repair --accept-loss \
+         --apply` opens what is left"
     ))
     .at(&path, Some(u64::from(offset)))
 }
 
-/// Takes what lies behind the watermark out of the log, verified, to be made durable anew. Also returns whether anything was
-/// taken out, and whether a tear was found.
+/// Takes what lies past the watermark out of the log, verified, to be re-persisted. Also returns whether anything was taken out.
+///
+/// With `judged`, the end of each unsealed segment has to be clear too, unless a recovery before this one is known to have
+/// judged it: then something in the segment that follows is durable. Short of that, what follows may be an unfinished copy of
+/// what stood at the end once, and proves nothing of it.
 fn cut_at_watermark(
     links: &mut [Link],
+    log: &[usize],
+    judged: bool,
     watermark: Lsn,
+    announced: &BTreeMap<Lsn, Shape>,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<(Vec<TailRecord>, bool, bool)> {
+) -> Result<(Vec<TailRecord>, bool)> {
     let mut tail = Vec::new();
-    let (mut torn, mut cut) = (false, false);
-    for link in links.iter_mut().filter(|l| !l.sealed) {
-        let id = link.segment.id;
+    let (mut ended, mut cuts) = (false, Vec::new());
+    let starts: Vec<Lsn> = log.iter().map(|&at| Lsn::new(links[at].segment.id, FIRST_RECORD)).collect();
+    for (at, link) in links.iter().enumerate().filter(|(_, link)| !link.sealed) {
+        // A segment without a record is judged too: its first may have rotted.
+        let later = |start: &&Lsn| start.segment() > link.segment.id;
+        let durable = |start: &Lsn| watermark > *start || planted(Bug::UnfinishedCopyBelieved);
+        let proven = starts.iter().filter(later).any(durable);
         let keep = match planted(Bug::TailNotWrittenAnew) {
             true => link.records.len(),
-            false => link.records.partition_point(|r| Lsn::new(id, r.0) <= watermark),
+            false => link.records.partition_point(|r| Lsn::new(link.segment.id, r.0) <= watermark),
         };
-        if keep == link.records.len() {
-            continue;
+        let (from, until) = (keep.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0), link.end);
+        if keep < link.records.len() {
+            cuts.push((at, keep, from));
+            if !ended {
+                ended = !tail::collect(&link.segment, from, until, announced, options, report, &mut tail)?;
+            } else {
+                report.torn_bytes += u64::from(until - from);
+            }
         }
-        cut = true;
-        let from = keep.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0);
-        let doubtful = link.end;
-        if !torn {
-            torn = !tail::collect(&link.segment, from, doubtful, options, report, &mut tail)?;
-        } else {
-            report.torn_bytes += u64::from(doubtful - from);
+        if judged && !ended && !proven {
+            ended = !tail::ends_clearly(&link.segment, until, announced, options, report)?;
         }
+    }
+    // Records that hold nothing, and are on the device, stay where they are.
+    if tail.is_empty() && !ended {
+        cuts.clear();
+    }
+    for &(at, keep, from) in &cuts {
+        let link = &mut links[at];
         link.end = from;
         link.last = keep.checked_sub(1).map_or(Shape::default(), |i| link.records[i].1);
         link.records.truncate(keep);
     }
-    Ok((tail, cut, torn))
+    Ok((tail, !cuts.is_empty()))
 }

@@ -5,12 +5,17 @@ use crate::engine::options::{Options, ReadMode};
 use crate::engine::report::OpenReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::CheckpointHeader;
-use crate::format::file_header::{FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN};
+use crate::format::file_header::{
+    FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN, StoreId, second_copy_at,
+};
+use crate::format::footer::Footer;
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
-use crate::vfs::io::read_up_to;
-use crate::vfs::{FileType, OpenMode, VfsFile};
+use crate::segment::scan::{Found, Scanner};
+use crate::vfs::io::{read_file, read_up_to};
+use crate::vfs::{Dir, FileType, OpenMode, VfsFile};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +26,11 @@ pub(super) struct Listing {
     /// Ascending.
     pub(super) checkpoints: Vec<u32>,
     pub(super) checkpoint_bytes: BTreeMap<u32, u64>,
-    logs: Vec<u32>,
+    pub(super) logs: Vec<u32>,
     colds: Vec<u32>,
     pub(super) footers: Vec<u32>,
     pub(super) free: Vec<(u32, u64)>,
-    pub(super) leftovers: Vec<PathBuf>,
+    pub(super) leftovers: Vec<String>,
     pub(super) foreign: Vec<String>,
     /// The highest segment number that any name bears.
     pub(super) highest: u32,
@@ -39,18 +44,15 @@ impl Listing {
 }
 
 /// Reads the directory.
-pub(super) fn list(dir: &Path, options: &Options) -> Result<Listing> {
+pub(super) fn list(dir: &Dir) -> Result<Listing> {
     let mut l = Listing::default();
-    let entries = options.vfs.read_dir(dir).map_err(|e| Error::io("listing the directory", dir, e))?;
+    let entries = dir.list().map_err(|e| Error::io("listing the directory", dir.path(), e))?;
     for entry in entries {
-        let Some(name) = FileName::parse(&entry.name) else {
-            match entry.name == CHECKPOINT_TEMP && entry.file_type == FileType::File {
-                true => l.leftovers.push(dir.join(&entry.name)),
-                false if planted(Bug::UnknownFileRemoved) => l.leftovers.push(dir.join(&entry.name)),
-                false => l.foreign.push(entry.name),
-            }
+        let name = FileName::parse(&entry.name);
+        if name.is_none() && entry.name != CHECKPOINT_TEMP && !planted(Bug::UnknownFileRemoved) {
+            l.foreign.push(entry.name);
             continue;
-        };
+        }
         if entry.file_type != FileType::File {
             return Err(Error::invalid(format!(
                 "{} should be a file of the store and is a {}; it is not followed and not removed: move it away",
@@ -59,6 +61,10 @@ pub(super) fn list(dir: &Path, options: &Options) -> Result<Listing> {
             ))
             .at(&dir.join(&entry.name), None));
         }
+        let Some(name) = name else {
+            l.leftovers.push(entry.name);
+            continue;
+        };
         match name {
             FileName::Checkpoint(n) => {
                 l.checkpoints.push(n);
@@ -68,8 +74,8 @@ pub(super) fn list(dir: &Path, options: &Options) -> Result<Listing> {
             FileName::Cold(n) => l.colds.push(n),
             FileName::Footer(n) => l.footers.push(n),
             FileName::Free(n) => l.free.push((n, entry.len)),
-            FileName::Temp(_) => l.leftovers.push(dir.join(&entry.name)),
-            FileName::Lock => {}
+            FileName::Temp(_) => l.leftovers.push(entry.name),
+            FileName::Lock | FileName::Mark => {}
         }
         if let FileName::Log(n) | FileName::Cold(n) | FileName::Temp(n) | FileName::Footer(n) = name {
             l.highest = l.highest.max(n);
@@ -91,7 +97,7 @@ pub(super) struct Opened {
 
 /// Opens every segment that the checkpoint names or that came after it.
 pub(super) fn open_segments(
-    dir: &Path,
+    dir: &Dir,
     options: &Options,
     listing: &mut Listing,
     checkpoint: &CheckpointHeader,
@@ -106,23 +112,24 @@ pub(super) fn open_segments(
             FileKind::Cold => FileName::Cold(id),
             _ => FileName::Log(id),
         };
-        let path = dir.join(name.to_string());
+        let name = name.to_string();
+        let path = dir.join(&name);
         // A name from before the checkpoint that it does not list: its removal was lost in a crash, unless the file was
         // never ours.
         if named.is_none() && id < checkpoint.start_segment {
-            match leftover_is_ours(&path, options, checkpoint) {
-                Some(true) => listing.leftovers.push(path),
-                Some(false) => listing.foreign.push(name.to_string()),
+            match leftover_is_ours(dir, &name, checkpoint) {
+                Some(true) => listing.leftovers.push(name),
+                Some(false) => listing.foreign.push(name),
                 None => {}
             }
             continue;
         }
         // What comes before the replay is only read by index: its loss is that of the entries in it.
         let contained = named.is_some() && id < checkpoint.start_segment || kind == FileKind::Cold;
-        let segment = match open_segment(&path, kind, id, options, checkpoint) {
+        let segment = match open_segment(dir, &name, kind, id, options, checkpoint, contained) {
             Ok(Some(segment)) => segment,
             Ok(None) if named.is_none() => {
-                listing.foreign.push(name.to_string());
+                listing.foreign.push(name);
                 continue;
             }
             Ok(None) => {
@@ -134,7 +141,7 @@ pub(super) fn open_segments(
                 if !contained {
                     refuse(error.clone(), options, report)?;
                 }
-                listing.foreign.push(name.to_string());
+                listing.foreign.push(name);
                 opened.lost.push((id, error));
                 lost(checkpoint, id, kind, path)?
             }
@@ -191,14 +198,30 @@ fn cut_short(segment: &Segment) -> Error {
 }
 
 fn open_segment(
-    path: &Path,
+    dir: &Dir,
+    name: &str,
     kind: FileKind,
     id: u32,
     options: &Options,
     checkpoint: &CheckpointHeader,
+    contained: bool,
 ) -> Result<Option<Segment>> {
-    let file = options.vfs.open(path, OpenMode::Read).map_err(|e| Error::io("opening a segment", path, e))?;
-    let header = match read_header(&*file, path)? {
+    let path = &*dir.join(name);
+    let file = dir.open(name, OpenMode::Read).map_err(|e| Error::io("opening a segment", path, e))?;
+    let salt = checkpoint.segments.iter().find(|s| s.id == id).map(|s| s.salt);
+    let fits = |header: &FileHeader| {
+        let named = header.identity.file == id && header.kind == kind;
+        named && is_ours(header, checkpoint) && salt.is_none_or(|salt| salt == header.identity.salt)
+    };
+    let read =
+        read_header(&*file, path, fits).map_err(|e| match contained || planted(Bug::UnreadIsDamaged) {
+            // Its entries cannot be read now, and everything else can.
+            true => Error::damaged("the segment's header cannot be read").at(path, Some(0)).caused_by(e),
+            false => e,
+        });
+    let gone = matches!(read, Err(_) | Ok(Err(HeaderError::Malformed(_))));
+    let known = if gone { recognise(dir, &*file, path, kind, id, checkpoint) } else { None };
+    let header = match known.map_or(read, |known| Ok(Ok(known)))? {
         Ok(header) => header,
         Err(HeaderError::Malformed(e)) => {
             return Err(Error::damaged(format!(
@@ -228,10 +251,56 @@ fn open_segment(
     let mapped = options.read_mode == ReadMode::Map;
     // A file is as long as it was made for all its life.
     let len = len.min(header.len);
-    let mut segment = Segment::new(&header, path.to_path_buf(), len, file, Vec::new(), mapped)?;
+    // Nothing is written to it any more, and there may be thousands.
+    let named = dir.by_name(name, &file).map_err(|e| Error::io("looking at a segment", path, e))?;
+    let mut segment = Segment::new(&header, path.to_path_buf(), len, named, Vec::new(), mapped)?;
     segment.is_cut = len < header.len;
-    segment.advance_written(u32::try_from(len).unwrap_or(u32::MAX));
+    segment.set_found();
     Ok(Some(segment))
+}
+
+/// The identity of a segment whose header is gone, both copies of it, by what else knows it: the checkpoint, or its footer. Its first
+/// record has to verify with that, or the file might be anything.
+fn recognise(
+    dir: &Dir,
+    file: &dyn VfsFile,
+    path: &Path,
+    kind: FileKind,
+    id: u32,
+    checkpoint: &CheckpointHeader,
+) -> Option<FileHeader> {
+    let store = checkpoint.identity.store;
+    let named = checkpoint.segments.iter().find(|s| s.id == id && s.kind == kind).map(|s| s.salt);
+    let salt = named.or_else(|| {
+        let bytes = Bytes::from(read_file(&**dir, &FileName::Footer(id).to_string()).ok()?);
+        let identity = FileHeader::decode(&bytes).ok()?.identity;
+        let ours = identity.store == store && identity.file == id;
+        (ours && Footer::open(bytes, &identity).is_ok()).then_some(identity.salt)
+    })?;
+    let identity = Identity { store, file: id, salt };
+    let len = file.len().ok()?;
+    let first = Scanner::new(file, path, &identity, len).look(SEGMENT_HEADER_LEN).ok()?;
+    // Where its records end is not known any more: in an older segment, anywhere in the file.
+    let header = FileHeader { version: 1, kind, identity, len, previous_salt: 0 };
+    (!matches!(first, Found::Nothing) && !planted(Bug::SecondHeaderIgnored)).then_some(header)
+}
+
+/// The store that every segment in the directory belongs to, if they all say so and their release notes in the log what a table that is
+/// rebuilt from it has to know.
+pub(super) fn store_of_all_segments(dir: &Dir, listing: &Listing) -> Option<StoreId> {
+    let logs = listing.logs.iter().map(|id| (FileName::Log(*id), *id, FileKind::Log));
+    let colds = listing.colds.iter().map(|id| (FileName::Cold(*id), *id, FileKind::Cold));
+    let mut store = None;
+    for (name, id, kind) in logs.chain(colds) {
+        let name = name.to_string();
+        let file = dir.open(&name, OpenMode::Read).ok()?;
+        let named = |header: &FileHeader| header.identity.file == id && header.kind == kind;
+        let header = read_header(&*file, &dir.join(&name), named).ok()?.ok()?;
+        if header.version < 3 || *store.get_or_insert(header.identity.store) != header.identity.store {
+            return None;
+        }
+    }
+    store
 }
 
 fn is_ours(header: &FileHeader, checkpoint: &CheckpointHeader) -> bool {
@@ -240,30 +309,63 @@ fn is_ours(header: &FileHeader, checkpoint: &CheckpointHeader) -> bool {
 
 /// Whether a file that nothing needs is one of this store, and may be removed; `None` when it cannot be read now. One
 /// without a header that makes sense bears a name that only this store gives.
-fn leftover_is_ours(path: &Path, options: &Options, checkpoint: &CheckpointHeader) -> Option<bool> {
-    let file = options.vfs.open(path, OpenMode::Read).ok()?;
-    let header = read_header(&*file, path).ok()?;
+fn leftover_is_ours(dir: &Dir, name: &str, checkpoint: &CheckpointHeader) -> Option<bool> {
+    let file = dir.open(name, OpenMode::Read).ok()?;
+    let header = read_header(&*file, &dir.join(name), |header| is_ours(header, checkpoint)).ok()?;
     Some(header.map_or(true, |header| is_ours(&header, checkpoint)))
 }
 
-/// The header of a segment file, from either copy.
+/// The header of a segment file, from the copy that `fits` what else is known of the file, or else from any: a copy may be whole and
+/// stale, where the device lost a write. A block that the device cannot read is a bad copy like any other.
 pub(crate) fn read_header(
     file: &dyn VfsFile,
     path: &Path,
+    fits: impl Fn(&FileHeader) -> bool,
 ) -> Result<std::result::Result<FileHeader, HeaderError>> {
-    let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
-    let got = read_up_to(file, &mut block, 0).map_err(|e| {
-        Error::damaged(format!("reading the segment's header failed: {e}")).at(path, Some(0)).caused_by(e)
-    })?;
-    block.truncate(got);
-    Ok(FileHeader::decode_segment_block(&block))
+    let failed = |e| Error::io("reading the segment's header", path, e).at(path, Some(0));
+    let mut unread = None;
+    let mut block = |at: u64| {
+        let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
+        // The device is asked twice: it may have been the cable.
+        match read_up_to(file, &mut block, at).or_else(|_| read_up_to(file, &mut block, at)) {
+            Ok(got) => block.truncate(got),
+            Err(e) => {
+                unread.get_or_insert(e);
+                // Before version 3 both copies stood in the first block, and one of them is enough.
+                let half = block.len() / 2;
+                for (copy, at) in block.chunks_mut(half).zip([at, at + half as u64]) {
+                    copy.fill(0);
+                    if read_up_to(file, copy, at).is_err() {
+                        copy.fill(0);
+                    }
+                }
+            }
+        }
+        block
+    };
+    let first = block(0);
+    if let Ok(header) = FileHeader::decode(&first)
+        && (fits(&header) || planted(Bug::StaleHeaderBelieved))
+    {
+        return Ok(Ok(header));
+    }
+    let last = block(second_copy_at(file.len().map_err(failed)?));
+    if let Some(header) = FileHeader::segment_copies(&first, &last).into_iter().flatten().find(|h| fits(h))
+        && !planted(Bug::SecondHeaderIgnored)
+    {
+        return Ok(Ok(header));
+    }
+    match (FileHeader::decode_segment(&first, &last), unread) {
+        (Err(HeaderError::Malformed(_)), Some(e)) => Err(failed(e)),
+        (decoded, _) => Ok(decoded),
+    }
 }
 
 /// Footers of segments that are not there are left over.
-pub(super) fn stray_footers(dir: &Path, listing: &mut Listing, segments: &BTreeMap<u32, Arc<Segment>>) {
+pub(super) fn stray_footers(listing: &mut Listing, segments: &BTreeMap<u32, Arc<Segment>>) {
     for id in std::mem::take(&mut listing.footers) {
         if !segments.contains_key(&id) {
-            listing.leftovers.push(dir.join(FileName::Footer(id).to_string()));
+            listing.leftovers.push(FileName::Footer(id).to_string());
         }
     }
 }

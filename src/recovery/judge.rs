@@ -21,6 +21,8 @@
 //! | header or description wrong | no            | no                 | -                    | AssumeTorn | Lose    |
 //! | header or description wrong | no            | no                 | -                    | AcceptLoss | Lose    |
 //!
+//! A record that an unfinished copy announces was whole once: it is not torn, and no old bytes are possible in it.
+//!
 //! Visibly torn: more of its sectors are zero than the record says it has of itself, or it ends in more zeros, with nothing
 //! behind, or it would go beyond the end of the file; and no single flip in a sector that was written explains it. Old bytes are possible in a recycled file: there a sector that was not written shows its
 //! older life. One flip: flipping one bit back makes the payload match, which no sector of other bytes does.

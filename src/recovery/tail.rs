@@ -8,13 +8,14 @@ use crate::engine::options::Options;
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Install};
-use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
+use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape};
 use crate::format::zeros::Zeros;
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Record, Scanner};
 use crate::segment::verify::{WrongEntry, wrong_entries};
-use crate::types::RegionId;
+use crate::types::{Lsn, RegionId};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 const SECTOR: u64 = 512;
@@ -22,6 +23,8 @@ const SECTOR: u64 = 512;
 /// A record behind the watermark that is kept.
 pub(crate) struct TailRecord {
     pub(crate) encoded: Encoded,
+    /// The record that it is a copy of.
+    pub(crate) original: Shape,
     /// Entries of it that are wrong and may have been acknowledged.
     pub(crate) suspects: Vec<(RegionId, u64)>,
 }
@@ -39,6 +42,7 @@ pub(super) fn collect(
     segment: &Segment,
     from: u32,
     until: u32,
+    announced: &BTreeMap<Lsn, Shape>,
     options: &Options,
     report: &mut OpenReport,
     tail: &mut Vec<TailRecord>,
@@ -49,16 +53,17 @@ pub(super) fn collect(
         .file
         .drop_cache(range)
         .map_err(|e| Error::io("dropping the tail of the log from the cache", &segment.path, e))?;
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
+    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.records_end);
     let mut at = from;
     while at < until {
         let found = scanner.look(at)?;
+        let once_whole = was_whole(segment, at, announced);
         let (verdict, end) = match &found {
             Found::Record(record) => {
-                let (verdict, kept) = weigh(segment, &mut scanner, record, options)?;
+                let (verdict, kept) = weigh(segment, &mut scanner, record, once_whole, options)?;
                 if let Some(kept) = kept.filter(|_| matches!(verdict, Verdict::Keep | Verdict::Fence)) {
                     report.suspects.extend(kept.suspects.iter().map(|&(region, index)| {
-                        Error::damaged(doubt(index)).in_region(region).at(&segment.path, Some(u64::from(at)))
+                        doubtful(region, index).at(&segment.path, Some(u64::from(at)))
                     }));
                     report.rewritten_batches += 1;
                     tail.push(kept);
@@ -66,9 +71,9 @@ pub(super) fn collect(
                 (verdict, record.end())
             }
             Found::BadDescription(header) => {
-                (unreadable(segment, &mut scanner, at, Some(header), options)?, at)
+                (unreadable(segment, &mut scanner, at, Some(header), once_whole, options)?, at)
             }
-            Found::Nothing => (unreadable(segment, &mut scanner, at, None, options)?, at),
+            Found::Nothing => (unreadable(segment, &mut scanner, at, None, once_whole, options)?, at),
         };
         match verdict {
             Verdict::Keep | Verdict::Fence => at = end,
@@ -86,29 +91,37 @@ pub(super) fn collect(
     Ok(true)
 }
 
-/// Refuses a log behind whose last record stands something that is neither a record nor the remains of a torn one.
+/// Refuses a segment past whose last record stands something that is neither a record nor the remains of a torn one. False when
+/// the caller chose to lose it: then nothing that follows counts.
 pub(super) fn ends_clearly(
     segment: &Segment,
     at: u32,
+    announced: &BTreeMap<Lsn, Shape>,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<()> {
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.len);
+) -> Result<bool> {
+    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.records_end);
     let header = match scanner.look(at)? {
         // It belongs to another history.
-        Found::Record(_) => return Ok(()),
+        Found::Record(_) => return Ok(true),
         Found::BadDescription(header) => Some(header),
         Found::Nothing => None,
     };
-    match unreadable(segment, &mut scanner, at, header.as_ref(), options)? {
+    let once_whole = was_whole(segment, at, announced);
+    match unreadable(segment, &mut scanner, at, header.as_ref(), once_whole, options)? {
         Verdict::Refuse => Err(refused(segment, at)),
         Verdict::Lose => {
             report.assumed_torn = true;
             report.suspects.push(dropped(segment, at));
-            Ok(())
+            Ok(false)
         }
-        _ => Ok(()),
+        _ => Ok(true),
     }
+}
+
+/// Whether a recovery that did not come to its end found the record at this place whole: then what is wrong with it is rot.
+fn was_whole(segment: &Segment, at: u32, announced: &BTreeMap<Lsn, Shape>) -> bool {
+    announced.contains_key(&Lsn::new(segment.id, at)) && !planted(Bug::AnnouncementUnheeded)
 }
 
 /// The length of a record without its padding, whose zeros would look like a tear.
@@ -121,13 +134,14 @@ fn weigh(
     segment: &Segment,
     scanner: &mut Scanner<'_>,
     record: &Record,
+    once_whole: bool,
     options: &Options,
 ) -> Result<(Verdict, Option<TailRecord>)> {
     let policy = options.tail_policy;
     let right = Facts { record: RecordIs::Right, tear: false, stale: false, rot: false, policy };
     let payload = scanner.payload(record)?;
     let (batch, blocks) = match record.header.kind {
-        RecordKind::Watermark => return Ok((Verdict::Keep, None)),
+        RecordKind::Watermark | RecordKind::Announcement => return Ok((Verdict::Keep, None)),
         RecordKind::Install => (Batch::default(), Vec::new()),
         RecordKind::Batch => match Batch::decode_desc(&record.desc, record.header.payload_len) {
             Ok(parts) => parts,
@@ -145,10 +159,10 @@ fn weigh(
                 rot &= is_one_flip(scanner, w, base, record)?;
             }
             let found = Zeros::of(u64::from(record.desc_at()), [&record.desc, &payload]);
-            let tear = !rot && lacks_bytes(scanner, &record.header, record.offset, found)?;
+            let tear = !once_whole && !rot && lacks_bytes(scanner, &record.header, record.offset, found)?;
             let place = u64::from(base)..u64::from(base) + payload.len() as u64;
             let failed = scanner.bad_sector(place).is_some();
-            let stale = segment.previous_salt != 0 && !failed;
+            let stale = segment.previous_salt != 0 && !failed && !once_whole;
             (Facts { record: RecordIs::WrongInPayload, tear, stale, rot, policy }, wrong)
         }
         None => (
@@ -165,7 +179,7 @@ fn weigh(
         desc_crc: crate::codec::checksum::crc32(0, &record.desc),
         payload,
     };
-    Ok((judge(facts.0), Some(TailRecord { encoded, suspects })))
+    Ok((judge(facts.0), Some(TailRecord { encoded, original: record.shape, suspects })))
 }
 
 /// Whether flipping one bit back makes the entry match, and no unwritten sector can be the cause: then the bit would be
@@ -191,11 +205,12 @@ fn unreadable(
     scanner: &mut Scanner<'_>,
     at: u32,
     header: Option<&RecordHeader>,
+    once_whole: bool,
     options: &Options,
 ) -> Result<Verdict> {
     let len = header.map_or(u64::from(RECORD_HEADER_LEN), bytes_of);
     let place = u64::from(at)..u64::from(at) + len;
-    let tear = place.end > segment.len
+    let tear = place.end > segment.records_end
         || match header {
             Some(header) => {
                 let body = scanner
@@ -206,7 +221,8 @@ fn unreadable(
             None => header_looks_unwritten(scanner, place.clone())?,
         };
     let failed = scanner.bad_sector(place).is_some();
-    let (stale, policy) = (segment.previous_salt != 0 && !failed, options.tail_policy);
+    let (tear, stale) = (tear && !once_whole, segment.previous_salt != 0 && !failed && !once_whole);
+    let policy = options.tail_policy;
     Ok(judge(Facts { record: RecordIs::Unreadable, tear, stale, rot: false, policy }))
 }
 
@@ -236,12 +252,15 @@ fn header_looks_unwritten(scanner: &mut Scanner<'_>, place: Range<u64>) -> Resul
     Ok(rest.iter().all(|b| *b == 0))
 }
 
-/// What is said of an entry that may be torn and may be rotten.
-pub(crate) fn doubt(index: u64) -> String {
-    format!(
+/// The error of an entry that may be torn and may be rotten.
+pub(crate) fn doubtful(region: RegionId, index: u64) -> Error {
+    Error::damaged(format!(
         "entry {index} does not match its checksum, and nothing proves that it was torn: it may have been acknowledged; \
          append over it, or fetch it from a replica and hand it to repair()"
-    )
+    ))
+    .in_region(region)
+    .naming(index..=index)
+    .suspect()
 }
 
 fn dropped(segment: &Segment, at: u32) -> Error {
@@ -249,13 +268,16 @@ fn dropped(segment: &Segment, at: u32) -> Error {
         "the last record of the log is wrong, and was dropped with what follows it because the tail policy says so: it may \
          have been acknowledged",
     )
+    .suspect()
     .at(&segment.path, Some(u64::from(at)))
 }
 
 fn refused(segment: &Segment, at: u32) -> Error {
     Error::damaged(
         "the last record of the log is wrong and nothing proves that it was torn: it may have been acknowledged; \
-         restore the store, or open with TailPolicy::AssumeTorn (`raftwood repair --assume-torn`) if losing it is acceptable",
+         restore the store, or open with TailPolicy::AssumeTorn (`raftwood repair --assume-torn --apply`) if losing it is \
+         acceptable",
     )
+    .suspect()
     .at(&segment.path, Some(u64::from(at)))
 }

@@ -6,7 +6,7 @@
 use super::Segment;
 use super::scan::{FIRST_RECORD, Found, Scanner};
 use crate::error::{Error, Result};
-use crate::format::file_header::{FileHeader, SEGMENT_HEADER_LEN};
+use crate::format::file_header::{FILE_HEADER_LEN, FileHeader};
 use crate::format::record::record_len;
 use crate::vfs::io::read_up_to;
 
@@ -19,22 +19,24 @@ pub(crate) struct Audit {
     pub(crate) rot: Vec<Error>,
 }
 
-/// Reads the segment's header and the records before `end`, all of which must have been written. `pace` hears of the bytes.
+/// Reads the segment's header and the records before `end`, all of which must have been written. `pace` is told of the bytes.
 ///
 /// # Errors
-/// Of the operating system. What the device cannot read is rot.
-pub(crate) fn audit(segment: &Segment, end: u32, mut pace: impl FnMut(u64)) -> Result<Audit> {
+/// Of `pace`, and of the operating system. What the device cannot read is rot.
+pub(crate) fn audit(segment: &Segment, end: u32, mut pace: impl FnMut(u64) -> Result<()>) -> Result<Audit> {
     let mut audit = Audit::default();
-    let rot = |what: &str, at: u32| {
-        Error::damaged(format!("{what}; no entry is lost by it")).at(&segment.path, Some(u64::from(at)))
+    let rot = |what: &str, at: u64| {
+        Error::damaged(format!("{what}; no entry is lost by it")).at(&segment.path, Some(at))
     };
-    let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
-    let got = match read_up_to(&*segment.file, &mut block, 0) {
-        Err(e) if e.raw_os_error() == Some(super::EIO) => 0,
-        read => read.map_err(|e| Error::io("reading the header of a segment", &segment.path, e))?,
-    };
-    for at in FileHeader::rotten_copies(&block[..got]) {
-        audit.rot.push(rot("one of the two copies of the segment's header is damaged", at));
+    for at in segment.header_copies_at {
+        let mut copy = [0; FILE_HEADER_LEN];
+        let got = match read_up_to(&*segment.file, &mut copy, at) {
+            Err(e) if e.raw_os_error() == Some(super::EIO) => 0,
+            read => read.map_err(|e| Error::io("reading the header of a segment", &segment.path, e))?,
+        };
+        if FileHeader::decode(&copy[..got]).is_err() {
+            audit.rot.push(rot("one of the two copies of the segment's header is damaged", at));
+        }
     }
 
     let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, u64::from(end));
@@ -44,20 +46,22 @@ pub(crate) fn audit(segment: &Segment, end: u32, mut pace: impl FnMut(u64)) -> R
             Found::Record(record) => {
                 audit.records += 1;
                 if record.mended {
-                    audit.rot.push(rot("a bit of a record's header or description has flipped", at));
+                    audit
+                        .rot
+                        .push(rot("a bit of a record's header or description has flipped", u64::from(at)));
                 }
                 record.end()
             }
             Found::BadDescription(header) => {
-                audit.rot.push(rot("the description of a batch is damaged", at));
+                audit.rot.push(rot("the description of a batch is damaged", u64::from(at)));
                 u32::try_from(u64::from(at) + record_len(header.desc_len, header.payload_len)).unwrap_or(end)
             }
             Found::Nothing => {
-                audit.rot.push(rot("the header of a record is damaged", at));
+                audit.rot.push(rot("the header of a record is damaged", u64::from(at)));
                 scanner.seek(at.saturating_add(8))?.map_or(end, |(next, ..)| next)
             }
         };
-        pace(u64::from(next - at));
+        pace(u64::from(next - at))?;
         at = next;
     }
     Ok(audit)

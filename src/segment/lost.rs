@@ -4,8 +4,8 @@
 //! read of them is an error that names the file; every other region goes on.
 
 use super::Segment;
-use crate::format::file_header::{FileHeader, FileKind, Identity};
-use crate::vfs::{Map, VfsFile};
+use crate::format::file_header::{FORMAT_VERSION, FileHeader, FileKind, Identity};
+use crate::vfs::{Map, Reserved, VfsFile};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 impl Segment {
     /// A segment without a file.
     pub(crate) fn lost(identity: Identity, kind: FileKind, path: PathBuf) -> crate::Result<Segment> {
-        let header = FileHeader { kind, identity, len: 0, previous_salt: 0 };
+        let header = FileHeader { version: FORMAT_VERSION, kind, identity, len: 0, previous_salt: 0 };
         let mut segment = Segment::new(&header, path, 0, Arc::new(LostFile), Vec::new(), false)?;
         segment.is_lost = true;
         Ok(segment)
@@ -36,7 +36,7 @@ impl VfsFile for LostFile {
     fn write_at(&self, _: &[IoSlice<'_>], _: u64) -> Result<usize> {
         lost()
     }
-    fn allocate(&self, _: u64) -> Result<()> {
+    fn allocate(&self, _: u64) -> Result<Reserved> {
         lost()
     }
     fn set_len(&self, _: u64) -> Result<()> {

@@ -18,14 +18,22 @@
 //! - The footer is a pure function of the records, so it can be thrown away and built again.
 
 mod audit;
+mod demand;
+mod fill;
 mod lost;
+pub(crate) mod mark;
 pub(crate) mod pool;
 pub(crate) mod scan;
 mod seal;
+mod told;
 pub(crate) mod verify;
 
 pub(crate) use audit::audit;
-pub(crate) use seal::{build_footer, footer_path, load_footer, rebuild_footer, write_footer};
+pub(crate) use fill::{FillError, Filling};
+pub(crate) use seal::{
+    build_footer, build_footer_of_full, footer_name, load_footer, rebuild_footer, write_footer,
+};
+pub(crate) use told::Told;
 
 use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
@@ -33,6 +41,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
 use crate::format::file_header::{FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN};
 use crate::format::footer::Footer;
+use crate::format::names::FileName;
 use crate::format::record::RECORD_HEADER_LEN;
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -42,7 +51,8 @@ use crate::vfs::io::read_exact_at;
 use crate::vfs::{Map, VfsFile};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::fence;
 
 /// How many fdatasyncs of one segment may run side by side.
@@ -54,7 +64,7 @@ use std::sync::atomic::fence;
 pub(crate) const SYNC_SLOTS: usize = 1;
 
 /// What the device itself answers when it cannot.
-const EIO: i32 = 5;
+pub(crate) const EIO: i32 = 5;
 
 /// Bytes of one batch that were accepted and may not have reached the file.
 #[derive(Clone, Debug)]
@@ -81,15 +91,26 @@ pub(crate) struct Segment {
     pub(crate) seed: u32,
     /// The salt of the file's life before; 0 if there was none.
     pub(crate) previous_salt: u64,
+    /// For messages.
     pub(crate) path: PathBuf,
     /// Length of the file.
     pub(crate) len: u64,
+    /// Where the copies of its header stand.
+    pub(crate) header_copies_at: [u64; 2],
+    /// Where the records have to end.
+    pub(crate) records_end: u64,
+    /// Opened by name once the segment is sealed: then it holds no descriptor. The name stays as long as this value.
     pub(crate) file: Arc<dyn VfsFile>,
-    /// The handles that fdatasync goes through; empty for a sealed segment.
+    /// The handles that the file is written and synced through. They go when all records are durable through them: a kernel may
+    /// tell nobody else of a failed write-back.
     sync_handles: Mutex<Vec<Arc<dyn VfsFile>>>,
     map: Option<Arc<Map>>,
+    /// Zeros that are written before the first record; claimed by every write of records.
+    pub(crate) filling: Filling,
     /// Bytes below are in the operating system's hands and final.
     written: AtomicU64,
+    /// What the records say, while the segment is written.
+    pub(crate) told: Told,
     in_flight: Mutex<VecDeque<InFlight>>,
     footer: RwLock<Option<Arc<Footer>>>,
     /// Offset behind the last record once the segment takes no more; 0 before.
@@ -124,13 +145,15 @@ pub(crate) trait Retire: Send + Sync {
 /// A file that waits to be recycled or removed.
 #[derive(Debug)]
 pub(crate) struct RetiredFile {
-    pub(crate) path: PathBuf,
+    pub(crate) name: String,
     pub(crate) len: u64,
     pub(crate) salt: u64,
     pub(crate) recyclable: bool,
     /// The mapping, which bytes that were handed out may still share: as long as they do, the file must not be written
     /// again. Without its name it lives until they are gone.
     pub(crate) map: Option<Arc<Map>>,
+    /// It was a segment, and its footer goes with it: until now a reader may have needed that.
+    pub(crate) has_footer: bool,
 }
 
 impl RetiredFile {
@@ -145,7 +168,8 @@ impl RetiredFile {
 }
 
 impl Segment {
-    /// A segment over an open file whose header was read or has just been written.
+    /// A segment over an open file whose header was read or has just been written. It holds a descriptor as long as it has
+    /// `sync_handles`, where `file` is known by its name.
     pub(crate) fn new(
         header: &FileHeader,
         path: PathBuf,
@@ -166,10 +190,14 @@ impl Segment {
             previous_salt: header.previous_salt,
             path,
             len,
+            header_copies_at: header.copies_at(),
+            records_end: header.records_end().min(len),
             file,
             sync_handles: Mutex::new(sync_handles),
             map,
+            filling: Filling::none(),
             written: AtomicU64::new(u64::from(SEGMENT_HEADER_LEN)),
+            told: Told::lacking(),
             in_flight: Mutex::default(),
             footer: RwLock::new(None),
             sealed_end: AtomicU32::new(0),
@@ -187,7 +215,7 @@ impl Segment {
 
     /// Whether a record of `len` bytes fits behind `offset`.
     pub(crate) fn fits(&self, offset: u32, len: u64) -> bool {
-        u64::from(offset) + len <= self.len
+        u64::from(offset) + len <= self.records_end
     }
 
     // ---- the writer's side -------------------------------------------------------------------------------------
@@ -198,9 +226,11 @@ impl Segment {
         handles.get(slot).unwrap_or(&self.file).clone()
     }
 
-    /// The segment will not be synced again: its extra handles are closed.
+    /// All records are durable through them and nothing else is written: the handles are closed.
     pub(crate) fn close_sync_handles(&self) {
-        self.sync_handles.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if !planted(Bug::DescriptorPerSegment) {
+            self.sync_handles.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     /// Makes an accepted batch readable before it is written. Calls come in the order of positions.
@@ -208,9 +238,17 @@ impl Segment {
         self.lock_in_flight().push_back(batch);
     }
 
+    /// The file was found, and all of it is there.
+    pub(crate) fn set_found(&self) {
+        self.written.store(self.len, Ordering::Release);
+    }
+
     /// Everything below `end` is in the file now.
     pub(crate) fn advance_written(&self, end: u32) {
-        self.written.store(u64::from(end), Ordering::Release);
+        let before = self.written.swap(u64::from(end), Ordering::Release);
+        if let Some(map) = &self.map {
+            map.note_written(before as usize..end as usize);
+        }
         let mut queue = self.lock_in_flight();
         while queue.front().is_some_and(|b| b.start < end) {
             queue.pop_front();
@@ -278,6 +316,11 @@ impl Segment {
         self.recyclable.store(planted(Bug::LinkedFileReused), Ordering::Release);
     }
 
+    /// The file could not be written or synced: it is removed, and not used again.
+    pub(crate) fn give_up(&self) {
+        self.recyclable.store(false, Ordering::Release);
+    }
+
     /// When the last holder is gone, hand the file to `to`.
     pub(crate) fn retire_to(&self, to: Weak<dyn Retire>) {
         *self.retired.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
@@ -285,22 +328,46 @@ impl Segment {
 
     // ---- the reader's side -------------------------------------------------------------------------------------
 
+    /// Asks for the bytes of as many of these entries as come to `bytes_max` or a little more, where they are read through the mapping,
+    /// so that the device reads them together and nothing else. Returns of how many; of the first at least.
+    pub(crate) fn will_need(&self, locs: &[Loc], bytes_max: u64) -> usize {
+        let Some(map) = &self.map else { return locs.len() };
+        let written = self.written();
+        let (mut run, mut bytes) = (0..0, 0);
+        let ask = |run: Range<u64>| map.will_need(run.start as usize..run.end.min(written) as usize);
+        for (n, loc) in locs.iter().enumerate() {
+            if bytes >= bytes_max && n > 0 {
+                ask(run);
+                return n;
+            }
+            // How long a compressed block is stands in it.
+            let (at, len) = (u64::from(loc.pos), u64::from(loc.len));
+            if at != run.end {
+                ask(std::mem::replace(&mut run, at..at));
+            }
+            run.end = run.end.max(at + len);
+            bytes += len;
+        }
+        ask(run);
+        locs.len()
+    }
+
     /// The bytes of one entry, verified.
     pub(crate) fn entry(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes> {
         let bytes = self.unverified(loc)?;
         self.verify(region, id, loc, bytes)
     }
 
-    /// The bytes of one entry, verified, read from the file and not through the mapping: a bad sector is an error then.
+    /// The bytes of one entry, verified, read from the file and not through the mapping: a bad sector is an error then, and does
+    /// not end the process. All upkeep reads through this.
     pub(crate) fn entry_from_file(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes> {
-        let written = u64::from(loc.pos) + u64::from(loc.len) <= self.written();
-        if !loc.is_raw() || !written || u64::from(loc.pos) + u64::from(loc.len) > self.len {
-            return self.entry(region, id, loc);
-        }
-        let mut buf = vec![0; loc.len as usize];
-        let from = u64::from(loc.pos);
-        read_exact_at(&*self.file, &mut buf, from).map_err(|e| self.read_error(from, e).in_region(region))?;
-        self.verify(region, id, loc, Bytes::from(buf))
+        let bytes = match loc.is_raw() {
+            true => self.bytes_from_file(loc.pos, loc.len),
+            false => self
+                .block_of(loc, |pos, len| self.bytes_from_file(pos, len))
+                .and_then(|block| self.inside(&block, loc)),
+        };
+        self.verify(region, id, loc, bytes.map_err(|e| e.in_region(region))?)
     }
 
     /// Checks `bytes` against the checksum that was taken when the caller handed the entry over.
@@ -317,6 +384,7 @@ impl Segment {
              fetch it from a replica and hand it to repair(), or append over it"
         ))
         .in_region(region)
+        .naming(index..=index)
         .at(&self.path, Some(u64::from(loc.pos)))
     }
 
@@ -330,7 +398,11 @@ impl Segment {
 
     /// The compressed block that a location points into, decompressed.
     pub(crate) fn block(&self, loc: Loc) -> Result<Bytes> {
-        let head = self.bytes(loc.pos, 8)?;
+        self.block_of(loc, |pos, len| self.bytes(pos, len))
+    }
+
+    fn block_of(&self, loc: Loc, read: impl Fn(u32, u32) -> Result<Bytes>) -> Result<Bytes> {
+        let head = read(loc.pos, 8)?;
         let word = |at: usize| {
             let mut raw = [0; 4];
             raw.copy_from_slice(&head[at..at + 4]);
@@ -338,7 +410,7 @@ impl Segment {
         };
         let (raw_len, stored_len) = (word(0), word(4));
         let start = loc.pos.checked_add(8).ok_or_else(|| self.bad_block(loc, "lies beyond the file"))?;
-        let stored = self.bytes(start, stored_len)?;
+        let stored = read(start, stored_len)?;
         let raw = decompress(&stored, raw_len as usize)
             .map_err(|e| self.bad_block(loc, &format!("cannot be decompressed: {e}")))?;
         Ok(Bytes::from(raw))
@@ -360,36 +432,58 @@ impl Segment {
     /// `len` bytes at `pos` of the file, borrowed where the file is mapped.
     pub(crate) fn bytes(&self, pos: u32, len: u32) -> Result<Bytes> {
         let (from, to) = (u64::from(pos), u64::from(pos) + u64::from(len));
-        if to > self.len {
-            return Err(Error::damaged("a location lies beyond the end of its segment")
-                .at(&self.path, Some(u64::from(pos))));
-        }
-        if to > self.written() {
-            // The write may complete between the two looks, and the batch leave the queue: then the file has it.
-            if let Some(bytes) = self.bytes_in_flight(from, to) {
-                return Ok(bytes);
-            }
-        }
-        if len == 0 {
-            return Ok(Bytes::new());
+        if let Some(bytes) = self.at_hand(from, to)? {
+            return Ok(bytes);
         }
         if let Some(map) = &self.map
             && let Some(bytes) = map.slice(from as usize..to as usize)
         {
             return Ok(bytes);
         }
+        self.read_file(from, len)
+    }
+
+    /// As [`bytes`](Segment::bytes), and never through the mapping.
+    fn bytes_from_file(&self, pos: u32, len: u32) -> Result<Bytes> {
+        if planted(Bug::UpkeepReadsMapping) {
+            return self.bytes(pos, len);
+        }
+        let (from, to) = (u64::from(pos), u64::from(pos) + u64::from(len));
+        self.at_hand(from, to)?.map_or_else(|| self.read_file(from, len), Ok)
+    }
+
+    /// The bytes of a range that need no read: it is empty, or not in the file yet.
+    fn at_hand(&self, from: u64, to: u64) -> Result<Option<Bytes>> {
+        if to > self.len {
+            return Err(
+                Error::damaged("a location lies beyond the end of its segment").at(&self.path, Some(from))
+            );
+        }
+        if to > self.written() {
+            // The write may complete between the two looks, and the batch leave the queue: then the file has it.
+            if let Some(bytes) = self.bytes_in_flight(from, to) {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok((from == to).then(Bytes::new))
+    }
+
+    /// Reads from the file itself.
+    fn read_file(&self, from: u64, len: u32) -> Result<Bytes> {
         let mut buf = vec![0; len as usize];
-        read_exact_at(&*self.file, &mut buf, from).map_err(|e| self.read_error(from, e))?;
+        read_patiently(&*self.file, &mut buf, from).map_err(|e| self.read_error(from, e))?;
         Ok(Bytes::from(buf))
     }
 
     /// A device error, or bytes that are not there, is damage of what the read would have returned, never a shorter log.
     /// Anything else (no file handles left, say) is the operating system's and says nothing of the bytes.
     pub(crate) fn read_error(&self, offset: u64, e: std::io::Error) -> Error {
-        let gone = e.raw_os_error() == Some(EIO) && !planted(Bug::BadSectorIsNoDamage)
-            || matches!(e.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound);
-        let kind = if gone { ErrorKind::Damaged } else { ErrorKind::Io };
-        Error::new(kind, format!("reading a segment failed: {e}")).at(&self.path, Some(offset)).caused_by(e)
+        failed_read("reading a segment failed", e).at(&self.path, Some(offset))
+    }
+
+    /// The same for a read of its footer.
+    pub(crate) fn footer_error(&self, e: std::io::Error) -> Error {
+        failed_read("reading the footer of a segment failed", e).at(&self.path, None)
     }
 
     fn bytes_in_flight(&self, from: u64, to: u64) -> Option<Bytes> {
@@ -404,9 +498,27 @@ impl Segment {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The directory that holds the file.
-    pub(crate) fn dir(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("."))
+    /// What the file is called.
+    pub(crate) fn name(&self) -> String {
+        match self.kind {
+            FileKind::Cold => FileName::Cold(self.id),
+            _ => FileName::Log(self.id),
+        }
+        .to_string()
+    }
+}
+
+fn failed_read(what: &str, e: std::io::Error) -> Error {
+    let gone = e.raw_os_error() == Some(EIO) && !planted(Bug::BadSectorIsNoDamage)
+        || matches!(e.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound);
+    Error::new(if gone { ErrorKind::Damaged } else { ErrorKind::Io }, what).caused_by(e)
+}
+
+/// Fills `buf` from `offset`. What the device cannot read it is asked for once more: it may have been the cable.
+fn read_patiently(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+    match read_exact_at(file, buf, offset) {
+        Err(e) if e.raw_os_error() == Some(EIO) => read_exact_at(file, buf, offset),
+        read => read,
     }
 }
 
@@ -415,11 +527,12 @@ impl Drop for Segment {
         let to = self.retired.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(to) = to.and_then(|w| w.upgrade()) {
             to.retire(RetiredFile {
-                path: std::mem::take(&mut self.path),
+                name: self.name(),
                 len: self.len,
                 salt: self.identity.salt,
                 recyclable: self.recyclable.load(Ordering::Acquire),
                 map: self.map.take(),
+                has_footer: true,
             });
         }
     }

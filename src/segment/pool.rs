@@ -1,28 +1,38 @@
 //! Makes segment files, keeps a few ready, and takes back those that nobody needs.
 //!
 //! ```text
-//!  create + zero-fill + sync  ->  0000000007.free  --header, sync, rename, sync dir-->  0000000042.log  (ready)
-//!                                      ^                                                     |
-//!                                      +---------- rename, if whole and there is room -------+  retired
+//!  create + sync  ->  0000000007.free  --header, sync, rename, sync dir-->  0000000042.log  (ready, then filled)
+//!                          ^                                                     |
+//!                          +---------- rename, if whole and there is room -------+  retired
 //! ```
+//!
+//! A file whose blocks are reserved is ready at once, and filled with zeros while the segment before it is used ([`Filling`]). Where
+//! the file system reserves nothing, it is filled before anything else: a batch that was accepted must not meet a full disk. And
+//! the first segment of a run is, which is small and has no time to be filled later.
 //!
 //! All of it happens off the path of a write. The number of files that lie about unused is capped.
 
-use super::{Retire, RetiredFile, SYNC_SLOTS, Segment};
+use super::demand::Demand;
+use super::{EIO, FillError, Filling, Retire, RetiredFile, SYNC_SLOTS, Segment, Told};
 use crate::engine::options::{Options, ReadMode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::file_header::{FileHeader, FileKind, Identity, StoreId};
+use crate::format::file_header::{
+    FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, StoreId,
+};
 use crate::format::names::FileName;
 use crate::planted::{Bug, planted};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use crate::vfs::io::write_parts_at;
-use crate::vfs::{OpenMode, Vfs, VfsFile};
+use crate::vfs::io::{read_up_to, write_parts_at};
+use crate::vfs::{Dir, OpenMode, Reserved, VfsFile};
+use crate::watch::Watch;
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::ops::RangeInclusive;
+use std::time::Instant;
 
-/// Files of the reserve: a store that opens on a full disk still has one to purge with.
-const RESERVE_FILES: usize = 2;
+/// Files of the reserve: for the copies of the tail when a store opens again and again on a full disk, for the record that compacts, and for what a
+/// purge has to write before it can give anything back.
+const RESERVE_FILES: usize = 4;
 
 /// The first segment of an open that finds no free file. Small, so that opening never waits for a large fill; the
 /// following ones grow fourfold up to the configured size, so that small stores stay small.
@@ -31,28 +41,41 @@ pub(crate) const STARTER_BYTES: u64 = 4 << 20;
 /// How much is zero-filled at once.
 const FILL_BYTES: usize = 1 << 20;
 
+/// Stands for the salt of a file that an earlier run left: nothing is known of what it holds.
+const UNKNOWN_SALT: u64 = u64::MAX;
+
 /// A file without content that matters.
 #[derive(Clone, Debug)]
 struct FreeFile {
-    path: PathBuf,
+    name: String,
     len: u64,
     /// The salt of its life before, 0 if it was only ever zeros.
     salt: u64,
+    /// Its blocks are reserved and were never written: it is to be filled.
+    unwritten: bool,
+}
+
+/// When a new file is filled, where blocks can be reserved for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fill {
+    /// Before it is ready.
+    First,
+    /// While the segment before it is used.
+    Later,
 }
 
 /// A cold segment in the making.
 #[derive(Debug)]
 pub(crate) struct ColdFile {
     pub(crate) identity: Identity,
-    pub(crate) temp: PathBuf,
+    pub(crate) temp: String,
     pub(crate) file: Arc<dyn VfsFile>,
 }
 
 /// The maker and keeper of segment files.
 #[derive(Debug)]
 pub(crate) struct SegmentFactory {
-    pub(crate) vfs: Arc<dyn Vfs>,
-    pub(crate) dir: PathBuf,
+    pub(crate) dir: Dir,
     pub(crate) store: StoreId,
     segment_bytes: u64,
     prewrite: bool,
@@ -62,12 +85,19 @@ pub(crate) struct SegmentFactory {
     next_file: AtomicU32,
     next_free: AtomicU32,
     free: Mutex<VecDeque<FreeFile>>,
+    demand: Mutex<Demand>,
     retired: Mutex<Vec<RetiredFile>>,
     /// Small files that only a full disk makes us touch: one becomes the first segment of an open that finds no space, and all are
     /// removed so that a purge can write footers and its checkpoint.
     reserve: Mutex<Vec<FreeFile>>,
+    /// The engine is closed, and another one may have the directory: no file is made, named or removed any more.
+    shut: AtomicBool,
+    /// The names that this run found are not known to be durable: none is made, given or removed before they are.
+    owes_sync: AtomicBool,
     /// Bytes written to fill files with zeros.
     pub(crate) filled_bytes: AtomicU64,
+    /// What is done here, and by upkeep, with the disk.
+    pub(crate) watch: Watch,
 }
 
 /// Where salts come from: a seam, so that a simulated run can be repeated.
@@ -103,10 +133,9 @@ impl SaltSource {
 }
 
 impl SegmentFactory {
-    pub(crate) fn new(dir: &Path, options: &Options, store: StoreId, next_file: u32) -> SegmentFactory {
+    pub(crate) fn new(dir: &Dir, options: &Options, store: StoreId, next_file: u32) -> SegmentFactory {
         SegmentFactory {
-            vfs: options.vfs.clone(),
-            dir: dir.to_path_buf(),
+            dir: dir.clone(),
             store,
             segment_bytes: options.segment_bytes,
             prewrite: options.pool.prewrite,
@@ -116,10 +145,35 @@ impl SegmentFactory {
             next_file: AtomicU32::new(next_file),
             next_free: AtomicU32::new(1),
             free: Mutex::default(),
+            demand: Mutex::default(),
             retired: Mutex::default(),
             reserve: Mutex::default(),
+            shut: AtomicBool::new(false),
+            owes_sync: AtomicBool::new(false),
             filled_bytes: AtomicU64::new(0),
+            watch: Watch::default(),
         }
+    }
+
+    /// From here on no file is made, named or removed.
+    pub(crate) fn shut(&self) {
+        self.shut.store(true, Ordering::Release);
+    }
+
+    /// The directory cannot be synced, for lack of space: whatever makes, names or removes a file has to do it first.
+    pub(crate) fn owe_sync(&self) {
+        self.owes_sync.store(true, Ordering::Release);
+    }
+
+    /// Asked wherever a file is made, named or removed: it fails once the engine is closed, and while the names that are there cannot
+    /// be made durable.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.check_not_shut()?;
+        if self.owes_sync.load(Ordering::Acquire) { self.sync_dir() } else { Ok(()) }
+    }
+
+    fn check_not_shut(&self) -> Result<()> {
+        if self.shut.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
     }
 
     /// The number that the next file would get.
@@ -137,9 +191,9 @@ impl SegmentFactory {
     /// A free file was found at open. False if it is of no use: half made before a crash, or one too many.
     pub(crate) fn adopt_free(&self, number: u32, len: u64) -> bool {
         self.next_free.fetch_max(number.saturating_add(1), Ordering::Relaxed);
-        let path = self.dir.join(FileName::Free(number).to_string());
+        let name = FileName::Free(number).to_string();
         // What it holds is unknown, so its life before is too; any salt but 0 says that stale bytes are possible.
-        let file = FreeFile { path, len, salt: u64::MAX };
+        let file = FreeFile { name, len, salt: UNKNOWN_SALT, unwritten: false };
         let mut reserve = lock(&self.reserve);
         match len == self.reserve_len() && reserve.len() < RESERVE_FILES {
             true => reserve.push(file),
@@ -170,44 +224,66 @@ impl SegmentFactory {
         STARTER_BYTES.min(self.segment_bytes)
     }
 
-    /// Makes what is missing of the reserve, as long as the disk has room to spare.
-    pub(crate) fn keep_reserve(&self) -> Result<()> {
+    /// Whether the reserve lacks a file, and the disk has no room for one.
+    pub(crate) fn is_scarce(&self) -> bool {
+        lock(&self.reserve).len() < RESERVE_FILES && !self.is_roomy()
+    }
+
+    fn is_roomy(&self) -> bool {
+        self.dir.free_space().is_ok_and(|free| free > 4 * self.reserve_len())
+    }
+
+    /// Makes what is missing of the reserve, as long as the disk has room to spare, or was given back as much just now.
+    pub(crate) fn keep_reserve(&self, mut given_back: u64) -> Result<()> {
+        self.check_open()?;
         let len = self.reserve_len();
         while lock(&self.reserve).len() < RESERVE_FILES {
-            let roomy = self.vfs.free_space(&self.dir).is_ok_and(|free| free > 4 * len);
-            if !roomy || planted(Bug::NoReserve) {
+            if !(self.is_roomy() || given_back >= len) || planted(Bug::NoReserve) {
                 break;
             }
+            given_back = given_back.saturating_sub(len);
             let number = self.next_free.fetch_add(1, Ordering::Relaxed);
-            let path = self.dir.join(FileName::Free(number).to_string());
+            let name = FileName::Free(number).to_string();
             // Its blocks are what counts, not its content.
-            if let Err(e) = self.create(&path, len)?.sync_all() {
-                let _ = self.vfs.remove(&path);
-                return Err(Error::io("syncing the reserve", &path, e));
+            let file = match self.create(&name, len) {
+                // Others were faster.
+                Err(e) if e.kind() == ErrorKind::NoSpace => break,
+                made => made?.0,
+            };
+            if let Err(e) = file.sync_all() {
+                let _ = self.dir.remove(&name);
+                return Err(Error::io("syncing the reserve", &self.dir.join(&name), e));
             }
-            lock(&self.reserve).push(FreeFile { path, len, salt: 0 });
+            lock(&self.reserve).push(FreeFile { name, len, salt: 0, unwritten: false });
         }
         Ok(())
     }
 
-    /// Gives the reserve back to the file system, and the free files with it: the last resort of a full disk. True if
-    /// there was any.
+    /// Gives a free file back to the file system, one of the reserve if there is no other: the last resort of a full disk. False
+    /// if there was none.
     pub(crate) fn spend_reserve(&self) -> Result<bool> {
-        let mut files: Vec<FreeFile> = lock(&self.free).drain(..).collect();
-        files.append(&mut lock(&self.reserve));
-        for file in &files {
-            self.vfs.remove(&file.path).map_err(|e| Error::io("removing a free file", &file.path, e))?;
-        }
-        Ok(!files.is_empty())
+        // Also where no name can be made durable: should an older one of this file come back, what it held is still in it.
+        self.check_not_shut()?;
+        let spare = lock(&self.free).pop_front();
+        let Some(file) = spare.or_else(|| lock(&self.reserve).pop()) else { return Ok(false) };
+        let removed = self.dir.remove(&file.name);
+        removed.map_err(|e| Error::io("removing a free file", &self.dir.join(&file.name), e))?;
+        Ok(true)
     }
 
-    /// The first segment of an open. A full disk does not keep a store from opening.
-    pub(crate) fn prepare_first(&self) -> Result<Arc<Segment>> {
-        match self.prepare(self.reserve_len()) {
-            Err(e) if e.kind() == ErrorKind::NoSpace => match lock(&self.reserve).pop() {
-                Some(reserve) => self.dress_free(reserve),
-                None => Err(e),
-            },
+    /// How long the first segment of a run is.
+    pub(crate) fn first_len(&self) -> u64 {
+        self.reserve_len()
+    }
+
+    /// The first segment of a run. Somebody waits for it: a file of the pool that is much longer, and would have to be looked at first,
+    /// is left for later ones. A full disk does not keep a store from recovering, nor from taking what makes room.
+    pub(crate) fn prepare_first(&self, len: u64) -> Result<Arc<Segment>> {
+        match self.prepare_from(len, Fill::First) {
+            Err(e) if e.kind() == ErrorKind::NoSpace && len <= self.reserve_len() => {
+                let spare = || lock(&self.reserve).pop().or_else(|| self.take_free(len..=u64::MAX));
+                self.sound(spare).map_or(Err(e), |spare| self.dress_free(spare))
+            }
             other => other,
         }
     }
@@ -218,35 +294,49 @@ impl SegmentFactory {
     }
 
     /// A log segment, ready to be written: its name and header are durable. Its file comes from the pool if there is
-    /// one of at least `len` bytes, else it is made.
+    /// one of at least `len` bytes, else it is made, and may be filled from here on.
     pub(crate) fn prepare(&self, len: u64) -> Result<Arc<Segment>> {
-        let free = match self.take_free(len) {
-            Some(free) => free,
-            None => self.create_free(len)?,
-        };
-        self.dress_free(free)
+        self.prepare_from(len, Fill::Later)
+    }
+
+    fn prepare_from(&self, len: u64, fill: Fill) -> Result<Arc<Segment>> {
+        self.watch.during("preparing a segment", || {
+            let longest = if fill == Fill::First { len.saturating_mul(4) } else { u64::MAX };
+            let free = match self.sound(|| self.take_free(len..=longest)) {
+                Some(free) => free,
+                None => self.create_free(len, fill)?,
+            };
+            self.dress_free(free)
+        })
     }
 
     fn dress_free(&self, free: FreeFile) -> Result<Arc<Segment>> {
+        if let Err(e) = self.check_open() {
+            self.keep(free);
+            return Err(e);
+        }
         let id = self.take_id()?;
+        lock(&self.demand).used();
         let header = FileHeader {
+            version: FORMAT_VERSION,
             kind: FileKind::Log,
             identity: Identity { store: self.store, file: id, salt: self.salts.next() },
             len: free.len,
             previous_salt: if planted(Bug::FormerLifeForgotten) { 0 } else { free.salt },
         };
-        let path = self.dir.join(FileName::Log(id).to_string());
+        let name = FileName::Log(id).to_string();
         let mut renamed = false;
-        let made = self.dress(&free, &header, &path, &mut renamed);
+        let made = self.dress(&free, &header, &name, &mut renamed);
         match made.is_err() {
             // It has the new name already and may lose it in a crash: it goes the way of a dead segment.
             true if renamed => {
                 lock(&self.retired).push(RetiredFile {
-                    path,
+                    name,
                     len: free.len,
                     salt: header.identity.salt,
                     recyclable: true,
                     map: None,
+                    has_footer: false,
                 });
             }
             // It may be half dressed: its content does not matter, under the free name at least.
@@ -260,24 +350,30 @@ impl SegmentFactory {
         &self,
         free: &FreeFile,
         header: &FileHeader,
-        path: &Path,
+        name: &str,
         renamed: &mut bool,
     ) -> Result<Arc<Segment>> {
-        let file = self.open(&free.path)?;
-        write_parts_at(&*file, &[&header.encode_segment_block()], 0)
-            .map_err(|e| Error::io("writing a segment header", &free.path, e))?;
+        let (before, path) = (self.dir.join(&free.name), self.dir.join(name));
+        let file = self.open(&free.name)?;
+        write_headers(&*file, header).map_err(|e| Error::io("writing a segment header", &before, e))?;
         if !planted(Bug::HeaderNotSynced) {
-            file.sync_data().map_err(|e| Error::io("syncing a segment header", &free.path, e))?;
+            file.sync_data().map_err(|e| Error::io("syncing a segment header", &before, e))?;
         }
-        self.vfs.rename(&free.path, path).map_err(|e| Error::io("naming a segment", path, e))?;
+        self.dir.rename_new(&free.name, name).map_err(|e| Error::io("naming a segment", &path, e))?;
         *renamed = true;
         if !planted(Bug::NameNotSynced) {
             self.sync_dir()?;
         }
         let handles = (0..SYNC_SLOTS)
-            .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(path) })
+            .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(name) })
             .collect::<Result<Vec<_>>>()?;
-        let segment = Segment::new(header, path.to_path_buf(), free.len, file, handles, self.mapped)?;
+        let named = self.dir.by_name(name, &file);
+        let named = named.map_err(|e| Error::io("looking at a segment", &path, e))?;
+        let mut segment = Segment::new(header, path, free.len, named, handles, self.mapped)?;
+        if free.unwritten {
+            segment.filling = Filling::of(self.open(name)?, segment.records_end);
+        }
+        segment.told = Told::new(free.len);
         segment.recyclable.store(true, Ordering::Release);
         Ok(Arc::new(segment))
     }
@@ -285,26 +381,36 @@ impl SegmentFactory {
     /// A file for a cold segment of at most `len` bytes, under a temporary name.
     pub(crate) fn create_cold(&self, len: u64) -> Result<ColdFile> {
         let id = self.take_id()?;
-        let temp = self.dir.join(FileName::Temp(id).to_string());
-        let file = self.create(&temp, len)?;
+        let temp = FileName::Temp(id).to_string();
+        let (file, _) = self.create(&temp, len)?;
         let identity = Identity { store: self.store, file: id, salt: self.salts.next() };
         Ok(ColdFile { identity, temp, file })
     }
 
     /// Finishes a cold segment: its header, the length it came to, its name.
     pub(crate) fn name_cold(&self, cold: &ColdFile, end: u32) -> Result<Arc<Segment>> {
-        let len = u64::from(end).next_multiple_of(4096);
-        let header = FileHeader { kind: FileKind::Cold, identity: cold.identity, len, previous_salt: 0 };
-        write_parts_at(&*cold.file, &[&header.encode_segment_block()], 0)
-            .map_err(|e| Error::io("writing a segment header", &cold.temp, e))?;
-        cold.file.set_len(len).map_err(|e| Error::io("trimming a cold segment", &cold.temp, e))?;
+        self.check_open()?;
+        let len = segment_len_for(u64::from(end) - u64::from(SEGMENT_HEADER_LEN));
+        let header = FileHeader {
+            version: FORMAT_VERSION,
+            kind: FileKind::Cold,
+            identity: cold.identity,
+            len,
+            previous_salt: 0,
+        };
+        let temp = self.dir.join(&cold.temp);
+        cold.file.set_len(len).map_err(|e| Error::io("trimming a cold segment", &temp, e))?;
+        write_headers(&*cold.file, &header).map_err(|e| Error::io("writing a segment header", &temp, e))?;
         if !planted(Bug::ColdNotSynced) {
-            cold.file.sync_all().map_err(|e| Error::io("syncing a cold segment", &cold.temp, e))?;
+            cold.file.sync_all().map_err(|e| Error::io("syncing a cold segment", &temp, e))?;
         }
-        let path = self.dir.join(FileName::Cold(cold.identity.file).to_string());
-        self.vfs.rename(&cold.temp, &path).map_err(|e| Error::io("naming a cold segment", &path, e))?;
+        let name = FileName::Cold(cold.identity.file).to_string();
+        let path = self.dir.join(&name);
+        self.dir.rename_new(&cold.temp, &name).map_err(|e| Error::io("naming a cold segment", &path, e))?;
         self.sync_dir()?;
-        let segment = Segment::new(&header, path, len, cold.file.clone(), Vec::new(), self.mapped)?;
+        let named = self.dir.by_name(&name, &cold.file);
+        let named = named.map_err(|e| Error::io("looking at a cold segment", &path, e))?;
+        let segment = Segment::new(&header, path, len, named, Vec::new(), self.mapped)?;
         segment.advance_written(end);
         segment.set_sealed_end(end);
         Ok(Arc::new(segment))
@@ -313,33 +419,47 @@ impl SegmentFactory {
     /// Gives up a cold segment that did not come to be.
     pub(crate) fn drop_cold(&self, cold: &ColdFile) {
         // A leftover is removed by the next open.
-        let _ = self.vfs.remove(&cold.temp);
+        let _ = self.dir.remove(&cold.temp);
     }
 
-    /// Makes free files of the retired ones, or removes them when the pool is full or they are of no use.
+    /// Makes free files of the retired ones, or removes them when pool and reserve are full or they are of no use. Returns how many
+    /// bytes the file system got back.
     pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64> {
+        if lock(&self.retired).is_empty() {
+            let is_idle = lock(&self.demand).is_idle(Instant::now());
+            return if is_idle { self.give_surplus_back() } else { Ok(0) };
+        }
+        self.check_open()?;
+        lock(&self.demand).freed();
+        let files_max = match planted(Bug::PoolOfThree) {
+            true => 3.min(self.files_max),
+            false => lock(&self.demand).files(self.files_max),
+        };
         let mut files = std::mem::take(&mut *lock(&self.retired));
-        let mut count = 0;
+        let mut given_back = 0;
         let mut renamed: Vec<FreeFile> = Vec::new();
         let mut failed = None;
         while let Some(file) = files.pop() {
-            let room = self.free_count() + renamed.len() + ready < self.files_max;
-            let keep = room && file.recyclable && file.is_unseen() && file.len == self.segment_bytes;
-            let done = match keep {
+            let room = self.free_count() + renamed.len() + ready < files_max;
+            let fits = room && file.len == self.segment_bytes || self.lacks_reserve(file.len, &renamed);
+            let keep = fits && file.recyclable && file.is_unseen();
+            // First: a footer without its log would look like a log that was lost.
+            let footer = if file.has_footer { self.remove_footer(&file.name) } else { Ok(()) };
+            let done = footer.and_then(|()| match keep {
                 true => {
                     let number = self.next_free.fetch_add(1, Ordering::Relaxed);
-                    let path = self.dir.join(FileName::Free(number).to_string());
-                    self.vfs
-                        .rename(&file.path, &path)
-                        .map(|()| renamed.push(FreeFile { path, len: file.len, salt: file.salt }))
+                    let name = FileName::Free(number).to_string();
+                    self.dir.rename_new(&file.name, &name).map(|()| {
+                        renamed.push(FreeFile { name, len: file.len, salt: file.salt, unwritten: false })
+                    })
                 }
-                false => self.vfs.remove(&file.path),
-            };
+                false => self.dir.remove(&file.name).map(|()| given_back += file.len),
+            });
             match done {
-                Ok(()) => count += 1,
+                Ok(()) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => {
-                    failed = Some(Error::io("giving back a segment", &file.path, e));
+                    failed = Some(Error::io("giving back a segment", &self.dir.join(&file.name), e));
                     files.push(file);
                     break;
                 }
@@ -350,83 +470,183 @@ impl SegmentFactory {
         if !renamed.is_empty() {
             let synced = if planted(Bug::FreeNameNotSynced) { Ok(()) } else { self.sync_dir() };
             match synced {
-                Ok(()) => lock(&self.free).extend(renamed),
+                Ok(()) => renamed.into_iter().for_each(|file| self.keep(file)),
                 Err(e) => {
                     files.extend(renamed.into_iter().map(|f| RetiredFile {
-                        path: f.path,
+                        name: f.name,
                         len: f.len,
                         salt: f.salt,
                         recyclable: true,
                         map: None,
+                        has_footer: false,
                     }));
                     failed = failed.or(Some(e));
                 }
             }
         }
         lock(&self.retired).extend(files);
-        failed.map_or(Ok(count), Err)
+        failed.map_or(Ok(given_back), Err)
     }
 
-    fn take_free(&self, len: u64) -> Option<FreeFile> {
+    /// The store is not used any more, or not for now: free files go that were kept for a burst. Returns how many bytes the file system
+    /// got back.
+    pub(crate) fn give_surplus_back(&self) -> Result<u64> {
+        lock(&self.demand).end();
+        let kept = lock(&self.demand).files(self.files_max);
+        let mut given_back = 0;
+        while self.free_count() > kept {
+            self.check_open()?;
+            let Some(file) = lock(&self.free).pop_back() else { break };
+            let removed = self.dir.remove(&file.name);
+            removed.map_err(|e| Error::io("removing a free file", &self.dir.join(&file.name), e))?;
+            given_back += file.len;
+        }
+        Ok(given_back)
+    }
+
+    /// Removes the footer of a segment of this name, which may have none.
+    fn remove_footer(&self, segment: &str) -> std::io::Result<()> {
+        let Some(FileName::Log(id) | FileName::Cold(id)) = FileName::parse(segment) else { return Ok(()) };
+        match self.dir.remove(&FileName::Footer(id).to_string()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a file of this length is missing in the reserve, once these have found their place.
+    fn lacks_reserve(&self, len: u64, renamed: &[FreeFile]) -> bool {
+        let of_it = renamed.iter().filter(|f| f.len == self.reserve_len()).count();
+        len == self.reserve_len() && lock(&self.reserve).len() + of_it < RESERVE_FILES
+    }
+
+    /// A file of the pool, or of the reserve where that lacks one.
+    fn keep(&self, file: FreeFile) {
+        match self.lacks_reserve(file.len, &[]) && !planted(Bug::NoReserve) {
+            true => lock(&self.reserve).push(file),
+            false => lock(&self.free).push_back(file),
+        }
+    }
+
+    fn take_free(&self, lens: RangeInclusive<u64>) -> Option<FreeFile> {
         let mut free = lock(&self.free);
-        let at = free.iter().position(|f| f.len >= len)?;
+        let at = free.iter().position(|f| lens.contains(&f.len))?;
         free.remove(at)
     }
 
-    fn create_free(&self, len: u64) -> Result<FreeFile> {
+    /// The next file of those that `take` gives that the device can read. The others go: a free file is nothing but space.
+    fn sound(&self, mut take: impl FnMut() -> Option<FreeFile>) -> Option<FreeFile> {
+        loop {
+            let free = take()?;
+            if free.salt != UNKNOWN_SALT || self.is_readable(&free) || planted(Bug::BadFreeFileUsed) {
+                return Some(free);
+            }
+            // One that stays is looked at again by the next run.
+            let _ = self.dir.remove(&free.name);
+        }
+    }
+
+    /// Whether the device can read a file that an earlier run left. As a log it would have to be read to its end after a crash, to
+    /// know that nothing stands past the last record; and nothing would be written, and thereby mended, there before.
+    fn is_readable(&self, free: &FreeFile) -> bool {
+        let Ok(file) = self.dir.open(&free.name, OpenMode::Read) else { return true };
+        let mut piece = vec![0; FILL_BYTES];
+        let pieces = (0..free.len).step_by(FILL_BYTES);
+        !pieces.map(|at| read_up_to(&*file, &mut piece, at)).any(|read| is_bad_sector(&read))
+    }
+
+    fn create_free(&self, len: u64, fill: Fill) -> Result<FreeFile> {
         let number = self.next_free.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(FileName::Free(number).to_string());
-        let file = self.create(&path, len)?;
-        let filled = match self.prewrite {
-            true => self.fill(&*file, &path, len),
-            false => file.sync_all().map_err(|e| Error::io("syncing a new file", &path, e)),
+        let name = FileName::Free(number).to_string();
+        let (file, reserved) = self.create(&name, len)?;
+        let at_once = fill == Fill::First || reserved == Reserved::Nothing;
+        let filled = match self.prewrite && at_once {
+            true => self.fill(&*file, &name, len),
+            false => file.sync_all().map_err(|e| Error::io("syncing a new file", &self.dir.join(&name), e)),
         };
         if let Err(e) = filled {
             // Half a file is no use, and on a full disk its space is.
-            let _ = self.vfs.remove(&path);
+            let _ = self.dir.remove(&name);
             return Err(e);
         }
-        Ok(FreeFile { path, len, salt: 0 })
+        Ok(FreeFile { name, len, salt: 0, unwritten: self.prewrite && !at_once })
     }
 
-    fn create(&self, path: &Path, len: u64) -> Result<Arc<dyn VfsFile>> {
-        let file =
-            self.vfs.open(path, OpenMode::CreateNew).map_err(|e| Error::io("creating a file", path, e))?;
+    fn create(&self, name: &str, len: u64) -> Result<(Arc<dyn VfsFile>, Reserved)> {
+        self.check_open()?;
+        let path = self.dir.join(name);
+        let created = self.dir.open(name, OpenMode::CreateNew);
+        let file = created.map_err(|e| Error::io("creating a file", &path, e))?;
         // Blocks are reserved here, so that a full disk is met now and not by an accepted batch.
-        let reserved = if planted(Bug::SpaceNotReserved) { file.set_len(len) } else { file.allocate(len) };
-        if let Err(e) = reserved {
-            drop(file);
-            let _ = self.vfs.remove(path);
-            return Err(Error::io("reserving space", path, e));
+        let reserved = match planted(Bug::SpaceNotReserved) {
+            true => file.set_len(len).map(|()| Reserved::Blocks),
+            false => file.allocate(len),
+        };
+        match reserved {
+            Ok(reserved) => Ok((file, reserved)),
+            Err(e) => {
+                drop(file);
+                let _ = self.dir.remove(name);
+                Err(Error::io("reserving space", &path, e))
+            }
         }
-        Ok(file)
     }
 
-    fn fill(&self, file: &dyn VfsFile, path: &Path, len: u64) -> Result<()> {
+    /// Fills the next piece of a segment that was prepared.
+    pub(crate) fn fill_piece(&self, segment: &Segment) -> std::result::Result<(), FillError> {
+        let piece = || segment.filling.fill_piece(&segment.path);
+        let filled = self.watch.during("filling a segment", piece)?;
+        self.filled_bytes.fetch_add(filled, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn fill(&self, file: &dyn VfsFile, name: &str, len: u64) -> Result<()> {
+        let path = self.dir.join(name);
         let zeros = vec![0u8; FILL_BYTES];
         let mut at = 0;
         while at < len {
             let n = FILL_BYTES.min((len - at) as usize);
-            write_parts_at(file, &[&zeros[..n]], at).map_err(|e| Error::io("filling a file", path, e))?;
+            write_parts_at(file, &[&zeros[..n]], at).map_err(|e| Error::io("filling a file", &path, e))?;
             at += n as u64;
         }
         self.filled_bytes.fetch_add(len, Ordering::Relaxed);
-        file.sync_all().map_err(|e| Error::io("syncing a new file", path, e))
+        file.sync_all().map_err(|e| Error::io("syncing a new file", &path, e))
     }
 
-    fn open(&self, path: &Path) -> Result<Arc<dyn VfsFile>> {
-        self.vfs.open(path, OpenMode::ReadWrite).map_err(|e| Error::io("opening a segment", path, e))
+    fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>> {
+        let opened = self.dir.open(name, OpenMode::ReadWrite);
+        opened.map_err(|e| Error::io("opening a segment", &self.dir.join(name), e))
     }
 
     /// Makes all names durable.
     pub(crate) fn sync_dir(&self) -> Result<()> {
-        self.vfs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))
+        self.dir.sync().map_err(|e| Error::io("syncing the directory", self.dir.path(), e))?;
+        self.owes_sync.store(false, Ordering::Release);
+        Ok(())
     }
+}
+
+/// How long a segment file has to be for records of `bytes` in sum: a block with its header before them, and one after.
+pub(crate) fn segment_len_for(bytes: u64) -> u64 {
+    let block = u64::from(SEGMENT_HEADER_LEN);
+    2 * block + bytes.next_multiple_of(block)
+}
+
+fn is_bad_sector<T>(read: &std::io::Result<T>) -> bool {
+    read.as_ref().is_err_and(|e| e.raw_os_error() == Some(EIO))
+}
+
+/// Writes a segment's header into its first block and its last: neither is lost with the other.
+fn write_headers(file: &dyn VfsFile, header: &FileHeader) -> std::io::Result<()> {
+    let block = header.encode_segment_block();
+    header.copies_at().into_iter().try_for_each(|at| write_parts_at(file, &[&block], at))
 }
 
 impl Retire for SegmentFactory {
     fn retire(&self, file: RetiredFile) {
-        lock(&self.retired).push(file);
+        // In a fork the file is not ours, and the lock may be held by nobody.
+        if self.dir.is_here() {
+            lock(&self.retired).push(file);
+        }
     }
 }
 

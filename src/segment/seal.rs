@@ -1,101 +1,151 @@
-//! A sealed segment's footer: built from its records, written beside it, loaded through a mapping.
+//! A sealed segment's footer: built from its records, written beside it, loaded.
 
-use super::Segment;
-use super::scan::{FIRST_RECORD, Found, Scanner};
+use super::scan::{FIRST_RECORD, Found, Record, Scanner};
+use super::told::Retold;
+use super::{Segment, read_patiently};
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Install};
-use crate::format::file_header::{FileKind, Identity};
-use crate::format::footer::{Footer, FooterBuilder, Tail};
+use crate::format::file_header::FileKind;
+use crate::format::footer::{Footer, FooterBuilder, FooterFile, Tail};
 use crate::format::names::FileName;
 use crate::format::record::{RecordKind, Shape};
 use crate::types::Lsn;
-use crate::vfs::io::{read_exact_at, write_parts_at};
-use crate::vfs::{OpenMode, Vfs};
+use crate::vfs::io::write_parts_at;
+use crate::vfs::{Dir, OpenMode, VfsFile};
 use bytes::Bytes;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
 use std::sync::Arc;
 
-/// Builds the footer of the records before `end`, which must all be whole.
+/// Builds the footer of the records before `end`, which must all be whole, from the file.
 pub(crate) fn build_footer(segment: &Segment, end: u32) -> Result<Vec<u8>> {
+    let never = || Err(Error::closed());
+    from_file(segment, end, &mut || true)?.map_or_else(never, Ok)
+}
+
+/// The same of a segment that is full, from what is known of it if it was written just now. After each record it asks whether to `go_on`: that may take
+/// its time, so that whoever writes gets the processor. `None` if it should not.
+pub(crate) fn build_footer_of_full(
+    segment: &Segment,
+    end: u32,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<Vec<u8>>> {
+    let Some(bytes) = segment.told.take(end) else { return from_file(segment, end, go_on) };
+    let mut told = Retold { bytes, segment: segment.id, seed: segment.seed };
+    let next = |tail: &Tail| told.next(tail.end).ok_or_else(|| damaged(segment, tail, "it is not known"));
+    let Ok(built) = build(segment, end, next, go_on) else { return from_file(segment, end, go_on) };
+    // Whatever it is built from, a footer is a function of the records, and an open builds it from the file.
+    debug_assert!(
+        built.is_none() || from_file(segment, end, &mut || true).map_or(true, |same| same == built)
+    );
+    Ok(built)
+}
+
+fn from_file(segment: &Segment, end: u32, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Vec<u8>>> {
+    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, u64::from(end));
+    let next = |tail: &Tail| match scanner.look_behind(tail.end, tail.last)? {
+        Found::Record(record) => Ok(record),
+        Found::BadDescription(_) => Err(damaged(segment, tail, "the description of a batch is damaged")),
+        Found::Nothing => Err(damaged(segment, tail, "a record below the end of its segment is damaged")),
+    };
+    build(segment, end, next, go_on)
+}
+
+fn damaged(segment: &Segment, tail: &Tail, what: &str) -> Error {
+    Error::damaged(format!("{what}; run `raftwood check` on the store"))
+        .at(&segment.path, Some(u64::from(tail.end)))
+}
+
+fn build(
+    segment: &Segment,
+    end: u32,
+    mut next: impl FnMut(&Tail) -> Result<Record>,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<Vec<u8>>> {
     let mut builder = match segment.kind {
         FileKind::Cold => FooterBuilder::new_cold(segment.identity),
         _ => FooterBuilder::new(segment.identity),
     };
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, u64::from(end));
     let mut tail = Tail { end: FIRST_RECORD, last: Shape::default(), watermark: Lsn::ZERO };
     while tail.end < end {
-        let damaged = |what: &str| {
-            Error::damaged(format!("{what}; run `raftwood check` on the store"))
-                .at(&segment.path, Some(u64::from(tail.end)))
-        };
-        let record = match scanner.look_behind(tail.end, tail.last)? {
-            Found::Record(record) => record,
-            Found::BadDescription(_) => return Err(damaged("the description of a batch is damaged")),
-            Found::Nothing => return Err(damaged("a record below the end of its segment is damaged")),
-        };
+        let record = next(&tail)?;
+        let damaged = |what: String| damaged(segment, &tail, &what);
         match record.header.kind {
             RecordKind::Batch => {
                 let (batch, blocks) = Batch::decode_desc(&record.desc, record.header.payload_len)
-                    .map_err(|e| damaged(&format!("the description of a batch makes no sense: {e}")))?;
+                    .map_err(|e| damaged(format!("the description of a batch makes no sense: {e}")))?;
                 builder
-                    .batch(&batch, &blocks, record.payload_at())
-                    .map_err(|e| damaged(&format!("a batch makes no sense: {e}")))?;
+                    .batch(&batch, &blocks, record.payload_at(), record.end())
+                    .map_err(|e| damaged(format!("a batch makes no sense: {e}")))?;
             }
             RecordKind::Install => {
                 let install = Install::decode(&record.desc)
-                    .map_err(|e| damaged(&format!("a control record makes no sense: {e}")))?;
+                    .map_err(|e| damaged(format!("a control record makes no sense: {e}")))?;
                 builder.install(&install);
             }
-            RecordKind::Watermark => {}
+            RecordKind::Watermark | RecordKind::Announcement => {}
         }
         tail = Tail {
             end: record.end(),
             last: record.shape,
             watermark: tail.watermark.max(record.header.watermark),
         };
+        if !go_on() {
+            return Ok(None);
+        }
     }
-    Ok(builder.finish(tail))
+    Ok(Some(builder.finish(tail)))
 }
 
-/// Where the footer of segment `id` stands.
-pub(crate) fn footer_path(dir: &Path, id: u32) -> PathBuf {
-    dir.join(FileName::Footer(id).to_string())
+/// What the footer of segment `id` is called.
+pub(crate) fn footer_name(id: u32) -> String {
+    FileName::Footer(id).to_string()
 }
 
 /// Writes a footer durably: a half-written one never gets the name.
-pub(crate) fn write_footer(vfs: &dyn Vfs, dir: &Path, id: u32, bytes: &[u8]) -> Result<()> {
-    let temp = dir.join(FileName::Temp(id).to_string());
+pub(crate) fn write_footer(dir: &Dir, id: u32, bytes: &[u8]) -> Result<()> {
+    let temp = FileName::Temp(id).to_string();
     let fail = |doing: &'static str| {
-        let temp = temp.clone();
+        let temp = dir.join(&temp);
         move |e| Error::io(doing, &temp, e)
     };
-    match vfs.remove(&temp) {
+    match dir.remove(&temp) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail("removing a stale file")(e)),
         _ => {}
     }
-    let file = vfs.open(&temp, OpenMode::CreateNew).map_err(fail("creating a footer"))?;
+    let file = dir.open(&temp, OpenMode::CreateNew).map_err(fail("creating a footer"))?;
     write_parts_at(&*file, &[bytes], 0).map_err(fail("writing a footer"))?;
     file.sync_data().map_err(fail("syncing a footer"))?;
-    vfs.rename(&temp, &footer_path(dir, id)).map_err(fail("renaming a footer"))?;
-    vfs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))
+    dir.rename(&temp, &footer_name(id)).map_err(fail("renaming a footer"))?;
+    dir.sync().map_err(|e| Error::io("syncing the directory", dir.path(), e))
 }
 
-/// The footer of segment `id`, or `None` when there is none that can be believed: it is a cache.
-pub(crate) fn load_footer(vfs: &dyn Vfs, dir: &Path, identity: &Identity) -> Option<Arc<Footer>> {
-    let path = footer_path(dir, identity.file);
-    let file = vfs.open(&path, OpenMode::Read).ok()?;
-    let len = file.len().ok()?;
-    let bytes = match file.map(len).ok()? {
-        Some(map) => map.slice(0..len as usize)?,
-        None => {
-            let mut buf = vec![0; usize::try_from(len).ok()?];
-            read_exact_at(&*file, &mut buf, 0).ok()?;
-            Bytes::from(buf)
-        }
+/// The footer that is on disk for `segment`, or `None` when there is none that can be read and believed: it is a cache.
+///
+/// Where the segment is mapped, readers get the locations from a mapping too. Everything else is read from the file.
+pub(crate) fn load_footer(dir: &Dir, segment: &Segment) -> Option<Arc<Footer>> {
+    let name = footer_name(segment.id);
+    let file = dir.open(&name, OpenMode::Read).ok()?;
+    let len = usize::try_from(file.len().ok()?).ok()?;
+    let map = match segment.map.is_some() && len > 0 {
+        true => file.map(len as u64).ok()?.and_then(|map| map.slice(0..len)),
+        false => None,
     };
-    let footer = Footer::open(bytes, identity).ok()?;
+    let named = OnDisk(dir.by_name(&name, &file).ok()?);
+    let footer = Footer::open_file(Box::new(named), len, map, &segment.identity).ok()?;
     footer.verify_tables().ok()?;
     Some(Arc::new(footer))
+}
+
+/// The file of a footer.
+#[derive(Debug)]
+struct OnDisk(Arc<dyn VfsFile>);
+
+impl FooterFile for OnDisk {
+    fn read(&self, at: Range<usize>) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; at.len()];
+        read_patiently(&*self.0, &mut bytes, at.start as u64)?;
+        Ok(bytes)
+    }
 }
 
 /// Builds the footer anew and reads through the new one from here on.

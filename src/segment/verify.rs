@@ -2,7 +2,7 @@
 
 use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
-use crate::format::batch::{Batch, Block, Loc, Op, locate};
+use crate::format::batch::{Batch, Block, Loc, locate};
 use crate::types::{EntryId, RegionId};
 use bytes::Bytes;
 use std::ops::Range;
@@ -26,8 +26,8 @@ pub(crate) fn wrong_entries(batch: &Batch, blocks: &[Block], payload: &Bytes) ->
     let mut wrong = Vec::new();
     let mut block: Option<(u32, Option<Bytes>)> = None;
     for step in batch.steps() {
-        let Op::Append { first, entries, .. } = step.op else { continue };
-        let own = locs.get(step.entries_at..step.entries_at + *entries as usize)?;
+        let Some((first, entries, _)) = step.op.as_append() else { continue };
+        let own = locs.get(step.entries_at..step.entries_at + entries as usize)?;
         let mut terms = step.runs.iter().flat_map(|r| std::iter::repeat_n(r.term, r.entries as usize));
         for (n, loc) in own.iter().enumerate() {
             let id = EntryId::new(terms.next()?, first + n as u64);

@@ -20,6 +20,7 @@
 //! Violations are values, not panics: an explorer counts on.
 
 pub mod batch;
+mod broken;
 pub mod driver;
 pub mod explore;
 mod lies;

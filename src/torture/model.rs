@@ -4,6 +4,7 @@
 //! every batch that was ever accepted.
 
 use super::batch::{Batch, Op};
+use super::broken::Broken;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::limits::{INDEX_MAX, TERM_MAX};
@@ -135,10 +136,10 @@ impl Model {
     ///
     /// # Errors
     /// What reading failed with, or says of itself in two ways.
-    pub fn observe(engine: &Engine) -> Result<Model, String> {
+    pub fn observe(engine: &Engine) -> Result<Model, Broken> {
         let mut model = Model::default();
         for id in engine.regions() {
-            let log = observe_region(engine, id).map_err(|e| format!("region {id}: {e}"))?;
+            let log = observe_region(engine, id).map_err(|e| e.when(&format!("region {id}")))?;
             model.regions.insert(id.0, Arc::new(log));
         }
         Ok(model)
@@ -197,10 +198,10 @@ fn describe(log: Option<&Arc<Log>>) -> String {
     )
 }
 
-fn observe_region(engine: &Engine, id: RegionId) -> Result<Log, String> {
+fn observe_region(engine: &Engine, id: RegionId) -> Result<Log, Broken> {
     let region = engine.region(id);
     let state = region.state();
-    let said = |e: Error| format!("{e:?}");
+    let said = |e: Error| Broken::by("reading failed", e);
     let mut log = Log { base: state.base, hard_state: region.hard_state(), ..Log::default() };
     log.kv = region.scan(b"").into_iter().collect();
     if !state.is_empty() {
@@ -215,31 +216,33 @@ fn observe_region(engine: &Engine, id: RegionId) -> Result<Log, String> {
     if let (Some(base), Some(first)) = (state.base, log.first())
         && base.index + 1 != first
     {
-        return Err(format!("the log starts at {first} behind base {}", base.index));
+        return Err(format!("the log starts at {first} behind base {}", base.index).into());
     }
     // What it says of itself agrees with what it hands out.
     let mut previous = state.base.map_or(0, |b| b.term);
     for (n, (entry, _)) in log.entries.iter().enumerate() {
         let expected = state.first.saturating_add(n as u64);
         if entry.index != expected {
-            return Err(format!("entry {} stands where {expected} should", entry.index));
+            return Err(format!("entry {} stands where {expected} should", entry.index).into());
         }
         if entry.term < previous {
-            return Err(format!("the term falls to {} at {expected}", entry.term));
+            return Err(format!("the term falls to {} at {expected}", entry.term).into());
         }
         previous = entry.term;
     }
     if !state.is_empty() && log.last() != Some(state.last) {
-        return Err(format!("the state says {state:?}, the log ends at {:?}", log.last()));
+        return Err(format!("the state says {state:?}, the log ends at {:?}", log.last()).into());
     }
     for index in [log.first(), log.last(), state.base.map(|b| b.index)].into_iter().flatten() {
         let term = region.term(index).map_err(said)?;
         if Some(term) != log.term(index) {
-            return Err(format!("term({index}) says {term}, the log {:?}", log.term(index)));
+            return Err(format!("term({index}) says {term}, the log {:?}", log.term(index)).into());
         }
     }
-    if state.last_term != log.last_term() {
-        return Err(format!("the state says last term {}, the log {}", state.last_term, log.last_term()));
+    if state.last_term != Some(log.last_term()) {
+        return Err(
+            format!("the state says last term {:?}, the log {}", state.last_term, log.last_term()).into()
+        );
     }
     Ok(log)
 }

@@ -9,12 +9,13 @@
 //! - No file is there that the engine does not know of, once it had the chance to tidy up.
 
 use super::batch::{Batch, Op};
+use super::broken::Broken;
 use super::model::Model;
 use super::setup::{DIR, Setup};
 use crate::engine::Engine;
 use crate::engine::options::TailPolicy;
 use crate::engine::report::Health;
-use crate::error::ErrorKind;
+use crate::error::Error;
 use crate::format::file_header::FileKind;
 use crate::format::names::FileName;
 use crate::store::lock;
@@ -61,12 +62,12 @@ pub fn check(
     match check_as_is(vfs, setup, life, candidates, depth) {
         // A lost sector may look like one flipped bit to a checksum of 32 bits: about once in 2^32 divided by the bits
         // of the entry. The default is to keep such an entry and to fence it.
-        Err(e) if e.contains(DOUBT) && setup.tail_policy == TailPolicy::Prove => {
+        Err(e) if setup.tail_policy == TailPolicy::Prove && e.error().is_some_and(Error::is_suspect) => {
             let setup = Setup { tail_policy: TailPolicy::AssumeTorn, ..setup.clone() };
             let recovered = check_as_is(&spare, &setup, life, candidates, depth)?;
             Ok(Recovered { doubtful: 1, ..recovered })
         }
-        outcome => outcome,
+        outcome => outcome.map_err(String::from),
     }
 }
 
@@ -87,7 +88,7 @@ pub fn check_garbled(
     let doubtful = Recovered { candidate: recovered.candidate, recoveries: 2, doubtful: 1 };
     let engine = match setup.open(vfs, life) {
         Ok(engine) => engine,
-        Err(e) if e.kind() == ErrorKind::Damaged && e.to_string().contains(DOUBT) => return Ok(doubtful),
+        Err(e) if e.is_suspect() => return Ok(doubtful),
         Err(e) => return Err(format!("open failed: {e:?}")),
     };
     let report = engine.open_report().clone();
@@ -95,9 +96,9 @@ pub fn check_garbled(
         return Err(format!("a crash alone is reported as damage: {report:?}"));
     }
     let outcome = match report.suspects.is_empty() {
-        true => {
-            matching(&engine, candidates).map(|candidate| Recovered { candidate, recoveries: 2, doubtful: 0 })
-        }
+        true => matching(&engine, candidates)
+            .map(|candidate| Recovered { candidate, recoveries: 2, doubtful: 0 })
+            .map_err(String::from),
         false => suspects_only(&engine).map(|()| doubtful),
     };
     kill(vfs, engine);
@@ -129,16 +130,13 @@ fn suspects_only(engine: &Engine) -> Result<(), String> {
     Ok(())
 }
 
-/// What open says of a record that may be torn or rotten.
-const DOUBT: &str = "nothing proves that it was torn";
-
 fn check_as_is(
     vfs: &SimVfs,
     setup: &Setup,
     life: u64,
     candidates: &[Model],
     depth: Depth,
-) -> Result<Recovered, String> {
+) -> Result<Recovered, Broken> {
     let (engine, candidate) = open_and_match(vfs, setup, life, candidates)?;
     let mut recovered = Recovered { candidate, recoveries: 1, doubtful: 0 };
     if depth == Depth::Quick {
@@ -150,10 +148,9 @@ fn check_as_is(
     let twice = vfs.crash(LossPolicy::LoseAll);
     kill(vfs, engine);
     let same = std::slice::from_ref(&state);
-    let (again, _) =
-        open_and_match(vfs, setup, life + 1, same).map_err(|e| format!("recovering twice: {e}"))?;
+    let (again, _) = open_and_match(vfs, setup, life + 1, same).map_err(|e| e.when("recovering twice"))?;
     let after_cut = open_and_match(&twice, setup, life + 1, same);
-    let (engine, _) = after_cut.map_err(|e| format!("recovering after a crash behind open: {e}"))?;
+    let (engine, _) = after_cut.map_err(|e| e.when("recovering after a crash right after open"))?;
     recovered.recoveries += 2;
     kill(vfs, again);
 
@@ -174,7 +171,7 @@ fn check_as_is(
     kill(&twice, engine);
     let same = std::slice::from_ref(&state);
     let (engine, _) = open_and_match(&cut, setup, life + 2, same)
-        .map_err(|e| format!("what was written after recovery does not survive a crash: {e}"))?;
+        .map_err(|e| e.when("what was written after recovery does not survive a crash"))?;
     recovered.recoveries += 1;
 
     // Tidy.
@@ -185,9 +182,9 @@ fn check_as_is(
     engine.close().map_err(|e| format!("close after recovery: {e:?}"))?;
     drop(engine);
     let (engine, _) =
-        open_and_match(&cut, setup, life + 3, same).map_err(|e| format!("after a clean close: {e}"))?;
+        open_and_match(&cut, setup, life + 3, same).map_err(|e| e.when("after a clean close"))?;
     if engine.open_report().rewritten_batches > 0 {
-        return Err("a clean close left batches to be made durable anew".to_string());
+        return Err("a clean close left batches to be re-persisted".to_string().into());
     }
     kill(&cut, engine);
     Ok(recovered)
@@ -202,12 +199,16 @@ pub fn open_and_match(
     setup: &Setup,
     life: u64,
     candidates: &[Model],
-) -> Result<(Engine, usize), String> {
-    let engine = setup.open(vfs, life).map_err(|e| format!("open failed: {e:?}"))?;
+) -> Result<(Engine, usize), Broken> {
+    let engine = setup.open(vfs, life).map_err(|e| Broken::by("open failed", e))?;
     let report = engine.open_report();
     let doubtful = setup.tail_policy == TailPolicy::Prove && !report.suspects.is_empty();
     if doubtful || !report.damage.is_empty() || report.bad_checkpoints > 0 || !report.foreign.is_empty() {
-        return Err(format!("a crash alone is reported as damage: {report:?}"));
+        let words = format!("a crash alone is reported as damage: {report:?}");
+        return Err(match report.suspects.first().filter(|_| doubtful) {
+            Some(suspect) => Broken::by(&words, suspect.clone()),
+            None => words.into(),
+        });
     }
     match matching(&engine, candidates) {
         Ok(at) => Ok((engine, at)),
@@ -222,7 +223,7 @@ pub fn open_and_match(
 ///
 /// # Errors
 /// There is none.
-pub fn matching(engine: &Engine, candidates: &[Model]) -> Result<usize, String> {
+pub fn matching(engine: &Engine, candidates: &[Model]) -> Result<usize, Broken> {
     let found = Model::observe(engine)?;
     if let Some(at) = candidates.iter().rposition(|c| *c == found) {
         return Ok(at);
@@ -233,7 +234,7 @@ pub fn matching(engine: &Engine, candidates: &[Model]) -> Result<usize, String> 
             text.push_str(&format!("\n  found / last {name}: {difference}"));
         }
     }
-    Err(text)
+    Err(text.into())
 }
 
 /// Compares an open engine with the model.
@@ -253,16 +254,16 @@ pub fn compare(engine: &Engine, model: &Model) -> Result<(), String> {
 /// Names the files.
 pub fn leaks(vfs: &SimVfs, engine: &Engine) -> Result<(), String> {
     let store = engine.store();
-    let (active, _) = store.committer.active();
+    let active = store.committer.active().map(|(active, _)| active.id);
     let sealed = store.shared.segments();
-    let dead = sealed.iter().find(|s| s.id != active.id && s.live_entries() == 0);
+    let dead = sealed.iter().find(|s| Some(s.id) != active && s.live_entries() == 0);
     if let Some(dead) = dead {
         return Err(format!("{} holds nothing and is kept after a purge", dead.path.display()));
     }
-    let logs = sealed.iter().filter(|s| s.kind == FileKind::Log && s.id != active.id).count();
+    let logs = sealed.iter().filter(|s| s.kind == FileKind::Log && Some(s.id) != active).count();
     let colds = sealed.iter().filter(|s| s.kind == FileKind::Cold).count();
     let mut left = [
-        ("log", logs + 1 + store.committer.ready().0),
+        ("log", logs + usize::from(active.is_some()) + store.committer.ready_count()),
         ("cold", colds),
         ("ckpt", lock(&store.checkpoints).kept.len()),
         ("free", store.factory.free_count() + store.factory.reserve_count()),
@@ -281,6 +282,8 @@ pub fn leaks(vfs: &SimVfs, engine: &Engine) -> Result<(), String> {
             Some(FileName::Log(id) | FileName::Cold(id)) if id >= store.factory.next_file() => {
                 return Err(format!("{path} has a number that will be given again"));
             }
+            // There from the first moment at rest on.
+            Some(FileName::Mark) => continue,
             _ => {}
         }
         let kind = name.rsplit('.').next().unwrap_or_default();

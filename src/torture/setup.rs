@@ -30,6 +30,8 @@ pub struct Setup {
     pub in_flight: usize,
     /// How a doubtful tail is judged.
     pub tail_policy: TailPolicy,
+    /// One in so many reads and writes is short or interrupted.
+    pub short_io: Option<u64>,
 }
 
 impl Setup {
@@ -44,6 +46,7 @@ impl Setup {
             pool_files: 2,
             in_flight: 1 << 20,
             tail_policy: TailPolicy::Prove,
+            short_io: None,
         }
     }
 
@@ -62,7 +65,9 @@ impl Setup {
 
     /// An empty disk.
     pub fn disk(&self) -> SimVfs {
-        SimVfs::new(self.seed).with_profile(self.profile)
+        let disk = SimVfs::new(self.seed).with_profile(self.profile);
+        disk.set_short_io(self.short_io);
+        disk
     }
 
     /// The options for life number `life` of the store. Salts repeat for the same life and for no other.

@@ -161,6 +161,23 @@ impl Workload {
                 3,
                 &[MultiAppend, Rotate, Destroy, Checkpoint, Tick, Append, Purge, Recreate, Checkpoint],
             ),
+            // A purge forgets what was destroyed; what it then writes must not be replayed over what came after.
+            Workload::of(
+                "destroy, purge, re-create",
+                3,
+                &[
+                    MultiAppend,
+                    HardState,
+                    Destroy,
+                    Purge,
+                    Recreate,
+                    Append,
+                    Destroy,
+                    Purge,
+                    Crash,
+                    MultiAppend,
+                ],
+            ),
             Workload::of(
                 "close and open",
                 3,

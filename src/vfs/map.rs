@@ -1,4 +1,4 @@
-//! Read-only memory mappings, and the only unsafe code of the crate.
+//! Read-only memory mappings, a page that a fork wipes, and with them the only unsafe code of the crate.
 //!
 //! What makes a mapping sound here are four facts, each kept by someone who can keep it:
 //!
@@ -12,24 +12,36 @@
 //! - *The address stays.* The mapping is not moved, remapped or unmapped before the [`Map`] is dropped, and every slice
 //!   that leaves this module either borrows the `Map` or holds a count on it.
 //! - *Nobody writes through it.* It is mapped for reading only.
+//!
+//! The second fact is kept by the crate, and only the crate can turn a [`Map`] into bytes: to others it is opaque. Nor can
+//! others make one; a foreign [`Vfs`](super::Vfs) passes on what [`OsVfs`](super::OsVfs) made of a file that it opened. What
+//! remains is what no library can keep out: a program that writes to the files of a store behind the engine, through
+//! `std::fs`, another process, or a `Vfs` that does so, changes bytes that are lent out as `&[u8]`. The files of an open
+//! store are the engine's alone; a program that cannot promise that reads through
+//! [`without_map`](super::OsVfs::without_map) or [`ReadMode::Pread`](crate::ReadMode::Pread), where every read is a copy.
 
 #![allow(unsafe_code)]
 
+use super::asked::Asked;
 use bytes::Bytes;
+#[cfg(unix)]
+use memmap2::Advice;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fmt;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The first bytes of a file, mapped for reading.
+/// The first bytes of a file, mapped for reading. Opaque: only the engine can look at them.
 ///
-/// Who maps a file keeps to this while the `Map` lives: the file is not cut, and bytes that were read or sliced are
-/// not written again, recycled or punched. Bytes never yet looked at may still be written: the tail of a log.
+/// While the `Map` lives the file is not cut, and bytes that were read or sliced are not written again, recycled or
+/// punched; the engine sees to that. Bytes never yet looked at may still be written: the tail of a log.
 pub struct Map {
     raw: MmapRaw,
     len: usize,
+    asked: Asked,
 }
 
 impl Map {
@@ -46,7 +58,31 @@ impl Map {
             .ok_or_else(|| Error::new(ErrorKind::InvalidInput, format!("{len} bytes are too many to map")))?;
         // A raw mapping, so that no reference to the whole of it ever exists: its tail is still being written.
         let raw = MmapOptions::new().len(len).map_raw_read_only(file)?;
-        Ok(Map { raw, len })
+        // Entries of one region lie far apart: what a fault would read around one is of others. Only advice.
+        #[cfg(unix)]
+        let _ = raw.advise(Advice::Random);
+        Ok(Map { raw, len, asked: Asked::new(len) })
+    }
+
+    /// The bytes of `range` were written just now, and are in memory.
+    pub(crate) fn note_written(&self, range: Range<usize>) {
+        self.asked.note(range);
+    }
+
+    /// The bytes of `range` will be looked at soon: what may have to be read from the device is asked for, without waiting for it.
+    pub(crate) fn will_need(&self, range: Range<usize>) {
+        if range.start > range.end || range.end > self.len {
+            return;
+        }
+        if let Some(missing) = self.asked.missing(range) {
+            // Only advice: without it the look itself reads.
+            #[cfg(unix)]
+            let _ = self.raw.advise_range(
+                Advice::WillNeed,
+                missing.start,
+                missing.end.min(self.len) - missing.start,
+            );
+        }
     }
 
     /// Bytes mapped.
@@ -62,7 +98,7 @@ impl Map {
     /// The bytes of `range`, for a look in passing; `None` if it is not inside the mapping.
     ///
     /// They must have been written before, and not be written again while the reference lives.
-    pub fn read(&self, range: Range<usize>) -> Option<&[u8]> {
+    pub(crate) fn read(&self, range: Range<usize>) -> Option<&[u8]> {
         if range.start > range.end || range.end > self.len {
             return None;
         }
@@ -77,7 +113,7 @@ impl Map {
     /// The bytes of `range` without a copy; they keep the mapping alive. `None` if it is not inside the mapping.
     ///
     /// They must have been written before, and not be written again while any clone of the result lives.
-    pub fn slice(self: &Arc<Map>, range: Range<usize>) -> Option<Bytes> {
+    pub(crate) fn slice(self: &Arc<Map>, range: Range<usize>) -> Option<Bytes> {
         if self.read(range.clone())?.is_empty() {
             return Some(Bytes::new());
         }
@@ -101,6 +137,46 @@ impl AsRef<[u8]> for Slice {
     fn as_ref(&self) -> &[u8] {
         // The range was checked when the slice was made, and neither it nor the mapping has changed since.
         self.map.read(self.range.clone()).unwrap_or_default()
+    }
+}
+
+/// A page of memory whose content a child process does not inherit: it finds zeros there.
+pub(super) struct WipedOnFork(MmapRaw);
+
+impl WipedOnFork {
+    /// `None` where the system has no such thing: Linux has, since 4.14.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    pub(super) fn new() -> Option<WipedOnFork> {
+        let page = WipedOnFork(MmapOptions::new().len(size_of::<AtomicU32>()).map_anon().ok()?.into());
+        // SAFETY: the range is one private anonymous mapping of ours, which begins on a page; the system rounds its
+        // length up to whole pages, which hold nothing else. The advice changes no byte in this process.
+        let advised =
+            unsafe { libc::madvise(page.0.as_mut_ptr().cast(), page.0.len(), libc::MADV_WIPEONFORK) };
+        page.word().store(1, Ordering::Relaxed);
+        (advised == 0).then_some(page)
+    }
+
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    pub(super) fn new() -> Option<WipedOnFork> {
+        None
+    }
+
+    /// Whether no fork lies between here and where it was made.
+    pub(super) fn is_intact(&self) -> bool {
+        self.word().load(Ordering::Relaxed) != 0
+    }
+
+    fn word(&self) -> &AtomicU32 {
+        // SAFETY: the mapping begins on a page, so it is aligned; it is at least as long as the word, readable and
+        // writable, and alive for as long as `self` is, to which the result is bound. Nothing else refers to it, so all
+        // accesses are atomic; what the kernel does to it, it does in a copy before any code of the child runs.
+        unsafe { AtomicU32::from_ptr(self.0.as_mut_ptr().cast()) }
+    }
+}
+
+impl fmt::Debug for WipedOnFork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WipedOnFork").field(&self.is_intact()).finish()
     }
 }
 

@@ -1,5 +1,7 @@
 //! A small engine on a simulated disk, and what the tests of threads do with it.
 
+#![allow(dead_code, reason = "not every file of tests needs all of it")]
+
 use raftwood::vfs::sim::SimVfs;
 use raftwood::{Durability, Engine, EntryId, EntryRef, Options, Pool, RegionId, Ticket, WriteBatch};
 use std::sync::Arc;
@@ -30,6 +32,13 @@ pub(crate) fn batch(engine: &Engine, region: u64, index: u64, len: usize) -> Wri
 
 pub(crate) fn submit(engine: &Engine, region: u64, index: u64) -> Ticket {
     engine.submit(batch(engine, region, index, 100), Durability::Synced).unwrap()
+}
+
+/// The first record of a run, for which a segment has to be made: what comes after it needs nothing of the disk but its own.
+pub(crate) fn begin(engine: &Engine) {
+    let mut b = engine.batch();
+    b.region(RegionId(u64::MAX)).set_hard_state(b"begun").unwrap();
+    engine.write(b, Durability::Synced).unwrap();
 }
 
 /// Runs `work` on a thread of its own; a deadlock fails the test instead of standing still.

@@ -84,7 +84,7 @@ fn serves(engine: &Engine, id: u64, acked: &Acked) -> Result<bool, String> {
                     Ok(read) if read.id == *entry && read.payload == *payload => {}
                     Ok(read) => return Err(format!("wrong bytes: {read:?}")),
                     Err(e) => {
-                        let named = e.to_string().contains(&format!("entry {} ", entry.index));
+                        let named = e.entries() == Some(entry.index..=entry.index);
                         if e.kind() != ErrorKind::Damaged || e.region() != Some(RegionId(id)) || !named {
                             return Err(format!("entry {}: {e:?}", entry.index));
                         }

@@ -30,6 +30,8 @@ pub(crate) struct Store {
     /// The states without the last groups. Where what proves that a group was durable is erased along with it, a tear
     /// may look like that.
     pub(crate) prefixes: Vec<State>,
+    /// Where in the log these groups begin; what lies before is proved.
+    unproven_from: u64,
 }
 
 pub(crate) fn options(vfs: &SimVfs, life: u64) -> Options {
@@ -55,11 +57,13 @@ pub(crate) struct Writer {
     pub(crate) vfs: SimVfs,
     pub(crate) acked: State,
     life: u64,
+    /// End of the last batch in its file.
+    end: u64,
 }
 
 impl Writer {
     pub(crate) fn new(seed: u64) -> Writer {
-        Writer { vfs: SimVfs::new(seed), acked: State::new(), life: 0 }
+        Writer { vfs: SimVfs::new(seed), acked: State::new(), life: 0, end: 0 }
     }
 
     pub(crate) fn open(&mut self) -> Engine {
@@ -83,13 +87,18 @@ impl Writer {
             acked.entries.push((entry, payload));
             acked.hard_state = Some(hard);
         }
-        engine.write(batch, Durability::Synced).unwrap();
+        self.end = u64::from(engine.write(batch, Durability::Synced).unwrap().offset());
     }
 
-    pub(crate) fn finish(self, name: &'static str, prefixes: Vec<State>) -> Store {
+    pub(crate) fn finish(self, name: &'static str) -> Store {
+        self.finish_unproven(name, Vec::new(), u64::MAX)
+    }
+
+    /// Killed in the midst of writing: nothing but the last groups themselves, from this offset on, says that they were acknowledged.
+    fn finish_unproven(self, name: &'static str, prefixes: Vec<State>, unproven_from: u64) -> Store {
         let disk = self.vfs.crash(LossPolicy::KeepAll);
         disk.settle();
-        Store { name, disk: disk.freeze(), acked: self.acked, prefixes }
+        Store { name, disk: disk.freeze(), acked: self.acked, prefixes, unproven_from }
     }
 }
 
@@ -105,7 +114,7 @@ pub(crate) fn closed() -> Store {
     w.write(&engine, (1..=REGIONS).step_by(4));
     engine.close().unwrap();
     drop(engine);
-    w.finish("closed, one segment sealed", Vec::new())
+    w.finish("closed, one segment sealed")
 }
 
 /// Killed with an unsealed tail, whose last record says that all before it is durable and has nothing of its own.
@@ -115,13 +124,13 @@ pub(crate) fn proven_tail() -> Store {
     for first in 1..=4 {
         w.write(&engine, (first..=REGIONS).step_by(4));
     }
-    let before = w.acked.clone();
+    let (before, end) = (w.acked.clone(), w.end);
     w.write(&engine, [7, 8]);
     let between = w.acked.clone();
     w.write(&engine, [9]);
     let vfs = w.vfs.clone();
     kill(&vfs, engine);
-    w.finish("killed, unsealed tail", vec![between, before])
+    w.finish_unproven("killed, unsealed tail", vec![between, before], end)
 }
 
 /// Killed behind its last group, which is half of the store and above the watermark.
@@ -129,12 +138,25 @@ pub(crate) fn unproven_group() -> Store {
     let mut w = Writer::new(3);
     let engine = w.open();
     w.write(&engine, 1..=REGIONS);
-    let before = w.acked.clone();
+    let (before, end) = (w.acked.clone(), w.end);
     w.write(&engine, 1..=REGIONS);
     let vfs = w.vfs.clone();
     kill(&vfs, engine);
     // The header of the second group, which proves the first, shares a sector with it.
-    w.finish("killed, last group above the watermark", vec![before, State::new()])
+    w.finish_unproven("killed, last group above the watermark", vec![before, State::new()], end)
+}
+
+/// Killed after it had been idle.
+pub(crate) fn idle() -> Store {
+    let mut w = Writer::new(5);
+    let engine = w.open();
+    for first in 1..=4 {
+        w.write(&engine, (first..=REGIONS).step_by(4));
+    }
+    engine.tick().unwrap();
+    let vfs = w.vfs.clone();
+    kill(&vfs, engine);
+    w.finish("killed after it had been idle")
 }
 
 /// Closed cleanly; three segments are sealed, and each holds a third of the regions.
@@ -150,7 +172,7 @@ pub(crate) fn thirds() -> Store {
     engine.tick().unwrap();
     engine.close().unwrap();
     drop(engine);
-    w.finish("closed, three segments sealed", Vec::new())
+    w.finish("closed, three segments sealed")
 }
 
 /// The regions whose entries lie in one of its segments.
@@ -165,16 +187,23 @@ impl Store {
         all.into_iter().filter(|(_, len)| *len > 0).collect()
     }
 
+    /// Whether what proves the bytes of this sector lies elsewhere.
+    pub(crate) fn is_proven(&self, path: &Path, sector: u64) -> bool {
+        path.extension().is_none_or(|e| e != "log") || (sector + 1) * 512 <= self.unproven_from
+    }
+
     /// The bytes of a file that mean something: not what a segment has not used yet.
     pub(crate) fn used_bytes(&self, path: &Path) -> Vec<u64> {
         let bytes = self.disk.crash(LossPolicy::KeepAll).read_file(path).unwrap();
         let kind = path.extension().and_then(|e| e.to_str());
         let is_segment = matches!(kind, Some("log" | "cold" | "free"));
+        let last_block = bytes.len().saturating_sub(4096);
         let end = match is_segment {
-            true => bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1),
+            true => bytes[..last_block].iter().rposition(|b| *b != 0).map_or(0, |at| at + 1),
             false => bytes.len(),
         };
-        let header = |at: usize| at < 128 || (2048..2176).contains(&at);
-        (0..end).filter(|at| !is_segment || *at >= 4096 || header(*at)).map(|at| at as u64).collect()
+        let second_header = if is_segment { last_block..(last_block + 128).min(bytes.len()) } else { 0..0 };
+        let used = (0..end).filter(|at| !is_segment || *at >= 4096 || *at < 128);
+        used.chain(second_header).map(|at| at as u64).collect()
     }
 }

@@ -101,7 +101,7 @@ impl Node {
         if !storage.region().exists() {
             storage.bootstrap(&ConfState::from((ZONES.concat(), vec![]))).unwrap();
         }
-        storage.recover(self.applied_id, None).unwrap();
+        self.applied_id = storage.recover(self.applied_id, None).unwrap();
         let config = Config {
             id: self.id,
             applied: self.applied_id.index,
@@ -141,7 +141,7 @@ impl Node {
             let mut ready = up.raft.ready();
             out.extend(ready.take_messages());
             let mut batch = ReadyBatch::new(&up.engine);
-            batch.add(GROUP, &ready).unwrap();
+            batch.add_as(GROUP, self.id, &ready).unwrap();
             batch.write(&up.engine).unwrap();
             up.engine.tick().unwrap();
             out.extend(ready.take_persisted_messages());

@@ -19,6 +19,13 @@ pub(crate) fn open(vfs: &SimVfs) -> Engine {
     options(vfs).open("/db").unwrap()
 }
 
+/// Closes the engine and opens its store again.
+pub(crate) fn closed_and_opened(vfs: &SimVfs, engine: Engine) -> Engine {
+    engine.close().unwrap();
+    drop(engine);
+    open(vfs)
+}
+
 /// The engine that finds what a crash at this moment leaves, when all is lost that can be.
 pub(crate) fn crashed(vfs: &SimVfs) -> Engine {
     open(&vfs.crash(LossPolicy::LoseAll))

@@ -38,6 +38,12 @@ impl Machine {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
+
+    /// What was applied, in this order.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn commands(&self) -> Vec<String> {
+        self.state().commands.clone()
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Machine {

@@ -5,7 +5,7 @@ use super::stores::{
 };
 use raft::prelude::ConfState;
 use raft::{Config, GetEntriesContext, RawNode, Storage, StorageError};
-use raftwood::raft_rs::{Persisted, ReadyBatch, RegionStorage};
+use raftwood::raft_rs::{BOOTSTRAP, Persisted, ReadyBatch, RegionStorage};
 use raftwood::{Background, Durability, EntryId, ErrorKind, Health, RegionId};
 use std::sync::{Arc, Mutex};
 
@@ -120,14 +120,14 @@ fn many_readies_are_one_record_and_one_sync() {
     let before = store.engine.stats();
     let mut batch = ReadyBatch::new(&store.engine);
     for (id, (_, ready)) in (1..).zip(&groups) {
-        batch.add(RegionId(id), ready).unwrap();
+        batch.add_as(RegionId(id), 100 + id, ready).unwrap();
     }
     let persisted = batch.write(&store.engine).unwrap();
     let after = store.engine.stats();
     assert_eq!((after.batches - before.batches, after.syncs - before.syncs), (1, 1));
     let want: Vec<_> = (1..)
         .zip(&groups)
-        .map(|(id, (_, r))| Persisted { region: RegionId(id), ready: r.number() })
+        .map(|(id, (_, r))| Persisted { region: RegionId(id), tag: 100 + id, ready: r.number() })
         .collect();
     assert_eq!(persisted, want);
     // What was written survives a power cut, for all of them.
@@ -210,7 +210,7 @@ fn a_ready_that_does_not_fit_leaves_the_batch_as_it_was() {
     assert_eq!(refused.kind(), ErrorKind::TooLarge);
     assert_eq!(batch.encoded_len(), len);
     assert_eq!(batch.write(&store.engine).unwrap().len(), 1);
-    assert_eq!(store.engine.region(RegionId(2)).last_index(), 0);
+    assert_eq!(store.engine.region(RegionId(2)).last_index(), BOOTSTRAP.index);
     assert_eq!(store.storage().hard_state().unwrap().vote, 1);
 }
 

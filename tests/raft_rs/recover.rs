@@ -1,9 +1,9 @@
 //! What a node starts from: hard state, conf state, and a log that fits its state machine.
 
-use super::stores::{Ours, REGION, Store, entry, hard_state, logger, options, store_error};
+use super::stores::{Ours, REGION, Store, entry, filled, hard_state, logger, options, store_error};
 use raft::prelude::{ConfState, Entry};
 use raft::{Config, RawNode, Storage, StorageError};
-use raftwood::raft_rs::ReadyBatch;
+use raftwood::raft_rs::{BOOTSTRAP, ReadyBatch};
 use raftwood::vfs::sim::LossPolicy;
 use raftwood::{Background, Durability, EntryId, ErrorKind, TailPolicy};
 
@@ -167,6 +167,40 @@ fn a_state_machine_is_recovered_only_to_a_log_that_it_belongs_to() {
 }
 
 #[test]
+fn nothing_applied_and_the_base_are_one_place_in_a_bootstrapped_region_and_no_other_is() {
+    // A state machine says index and term 0 for "nothing"; the log begins after an entry that nobody holds. What stands at that
+    // index with another term, or before it, belongs to another group, or to a log from index 1.
+    type TermAndIndex = (u64, u64);
+    let cases: [(TermAndIndex, Result<EntryId, ErrorKind>); 8] = [
+        ((0, 0), Ok(BOOTSTRAP)),
+        ((5, 5), Ok(BOOTSTRAP)),
+        ((0, 5), Err(ErrorKind::Damaged)),
+        ((4, 5), Err(ErrorKind::Damaged)),
+        ((6, 5), Err(ErrorKind::Damaged)),
+        ((5, 4), Err(ErrorKind::Compacted)),
+        ((5, 0), Err(ErrorKind::Compacted)),
+        ((1, 1), Err(ErrorKind::Compacted)),
+    ];
+    let three = ConfState::from((vec![1, 2, 3], vec![]));
+    for has_entries in [false, true] {
+        let store = Ours::fresh();
+        store.storage().bootstrap(&three).unwrap();
+        if has_entries {
+            store.append(&[entry(6, 6), entry(7, 6)]);
+            store.set_hard_state(&hard_state(6, 1, 7));
+        }
+        let accepted = store.engine.stats().accepted;
+        for ((term, index), want) in cases {
+            for conf_state in [Some(&three), None] {
+                let stands = store.storage().recover(EntryId::new(term, index), conf_state);
+                assert_eq!(stands.map_err(|e| e.kind()), want, "applied {index} of term {term}");
+            }
+        }
+        assert_eq!(store.engine.stats().accepted, accepted, "nothing was written");
+    }
+}
+
+#[test]
 fn a_log_that_lost_what_was_committed_is_not_recovered_by_forgetting_it() {
     let store = six_to_ten();
     store.set_hard_state(&hard_state(3, 1, 15));
@@ -205,6 +239,7 @@ fn the_conf_state_is_as_of_what_was_applied() {
 fn a_configuration_goes_into_the_log_with_the_ready() {
     let store = Ours::fresh();
     let three = ConfState::from((vec![1, 2, 3], vec![4]));
+    store.storage().bootstrap(&ConfState::from((vec![1, 2, 3], vec![]))).unwrap();
     let mut batch = ReadyBatch::new(&store.engine);
     batch.set_conf_state(REGION, 7, &three).unwrap();
     assert_eq!(batch.durability(), Durability::Written);
@@ -241,4 +276,35 @@ fn a_node_whose_vote_may_be_lost_is_not_started() {
     // The operator knows it from elsewhere.
     again.set_hard_state(&hard_state(2, 3, 1));
     assert_eq!(storage.initial_state().unwrap().hard_state, hard_state(2, 3, 1));
+}
+
+/// A hard state whose term is below that of the last entry is raised to it. Where that term could not be read it was taken for 0, and
+/// the node came up in a term in which it had voted already.
+#[test]
+fn a_node_whose_last_term_cannot_be_read_is_not_started() {
+    let store = Ours::fresh();
+    let terms = [1, 1, 1, 2, 2, 2, 3, 3, 3];
+    store.append(&terms.iter().zip(1..).map(|(&term, index)| filled(index, term, 100)).collect::<Vec<_>>());
+    store.set_hard_state(&hard_state(1, 1, 3));
+    let reopened = |store: Ours| {
+        store.engine.close().unwrap();
+        store.disk
+    };
+    let store = Ours::open(reopened(store), Background::Manual);
+    // In the middle of a term, which only the segment's footer tells.
+    store.write(|region| _ = region.truncate_from(6));
+    assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(2, 0, 3));
+    let disk = reopened(store);
+    disk.remove_file("/db/0000000001.log").unwrap();
+    let store = Ours::open(disk, Background::Manual);
+    assert_eq!(store.storage().hard_state().unwrap(), hard_state(1, 1, 3));
+    match store_error(store.storage().initial_state()) {
+        StorageError::Other(e) => {
+            let e = e.downcast_ref::<raftwood::Error>().unwrap();
+            assert_eq!((e.kind(), e.region()), (ErrorKind::Damaged, Some(REGION)), "{e}");
+        }
+        e => panic!("{e:?}"),
+    }
+    let config = Config { id: 1, applied: 3, election_tick: 10, heartbeat_tick: 1, ..Config::default() };
+    assert!(RawNode::new(&config, store.storage(), &logger()).is_err());
 }

@@ -5,7 +5,8 @@ use super::run::Counts;
 use raft::prelude::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, Snapshot};
 use raft::{Config, GetEntriesContext, RawNode, Ready, StateRole};
 use raftwood::raft_rs::{
-    Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state, may_send_first,
+    BOOTSTRAP, Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state,
+    may_send_first,
 };
 use raftwood::torture::{Setup, rng::Rng};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
@@ -95,7 +96,11 @@ impl Node {
         let everybody: Vec<_> = (1..=NODES).collect();
         let (voters, learners) = everybody.split_at(voters as usize);
         let conf_state = ConfState::from((voters.to_vec(), learners.to_vec()));
-        let first = State { conf_state: encode_conf_state(0, &conf_state), ..State::default() };
+        let first = State {
+            applied: BOOTSTRAP,
+            conf_state: encode_conf_state(BOOTSTRAP.index, &conf_state),
+            ..State::default()
+        };
         Node {
             id,
             seed,
@@ -135,7 +140,7 @@ impl Node {
             }
             let conf_state = decode_conf_state(&state.conf_state).unwrap().1;
             if !region.exists() {
-                storage.bootstrap(&conf_state).unwrap();
+                assert_eq!(storage.bootstrap(&conf_state).unwrap(), BOOTSTRAP);
             }
             counts.beyond += u64::from(state.applied.index > region.last_index());
             storage.recover(state.applied, Some(&conf_state)).unwrap();
@@ -310,8 +315,11 @@ impl Node {
             if !g.raft.has_ready() {
                 continue;
             }
-            if g.raft.raft.state == StateRole::Leader {
-                let log = &g.raft.raft.raft_log;
+            let log = &g.raft.raft.raft_log;
+            // One that elected itself leads when its vote is durable: nobody hears of it before, and after a crash there it has
+            // not voted. Its first entry of the term is written with the vote.
+            let is_heard = || may_send_first(&g.raft) || log.term(log.persisted) == Ok(g.raft.raft.term);
+            if g.raft.raft.state == StateRole::Leader && is_heard() {
                 let has = |index| (index >= log.first_index()).then(|| log.term(index).unwrap());
                 checker.leads(group, g.raft.raft.term, id, has);
             }
@@ -329,7 +337,7 @@ impl Node {
                 counts.rollbacks += 1;
                 checker.overwrites(group, id, last.index);
             }
-            batch.add(RegionId(group), &ready).unwrap();
+            batch.add_as(RegionId(group), self.id, &ready).unwrap();
             readies.push((group, ready));
         }
         if readies.is_empty() {
@@ -393,8 +401,9 @@ impl Node {
                 persisted.map_err(|_| PowerCut)?
             }
         };
-        for Persisted { region, ready } in persisted {
-            let Some(g) = up.groups.get_mut(&region.0) else { continue };
+        for Persisted { region, tag, ready } in persisted {
+            let of_replica = |g: &&mut Group| g.raft.raft.id == tag;
+            let Some(g) = up.groups.get_mut(&region.0).filter(of_replica) else { continue };
             g.raft.on_persist_ready(ready);
             g.finish_installing(ready);
             while g.held.front().is_some_and(|h| h.0 <= ready) {

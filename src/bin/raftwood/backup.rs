@@ -1,5 +1,6 @@
 //! `raftwood backup`: a copy of a store that no engine has open.
 
+use crate::out::{count, say, size};
 use crate::{Failure, Outcome};
 use raftwood::Options;
 use serde::Serialize;
@@ -39,19 +40,15 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         copied_bytes: report.copied_bytes,
     };
     match args.json {
-        true => println!("{}", serde_json::to_string(&made)?),
-        false => println!(
-            "{}: {} segments linked ({:.1} MiB), {} copied; {:.1} MiB copied in all",
+        true => say!("{}", serde_json::to_string(&made)?)?,
+        false => say!(
+            "{}: {} linked ({}), {} copied; {} copied in all",
             args.to.display(),
-            made.linked_segments,
-            mib(made.linked_bytes),
+            count(made.linked_segments, "segment"),
+            size(made.linked_bytes),
             made.copied_segments,
-            mib(made.copied_bytes)
-        ),
+            size(made.copied_bytes)
+        )?,
     }
     Ok(Outcome::Fine)
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

@@ -1,8 +1,9 @@
 //! `raftwood check` and `raftwood repair`: what is wrong with a store, and what can be done about it.
 
+use crate::out::{count, say, size, warn_of, with_causes};
 use crate::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
-use raftwood::{CheckReport, Error, ErrorKind, Options, ScrubOptions, TailPolicy};
+use raftwood::{CheckReport, Engine, Error, ErrorKind, Loss, Options, ScrubOptions, TailPolicy};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,9 @@ pub(crate) struct CheckArgs {
 pub(crate) struct RepairArgs {
     /// The directory of the store. No engine may have it open.
     dir: PathBuf,
+    /// Do it. Without this nothing is changed, and it is said what would be found and dropped.
+    #[arg(long)]
+    apply: bool,
     /// Drop a last batch of which nothing proves that it was torn; it may have been acknowledged.
     #[arg(long)]
     assume_torn: bool,
@@ -42,20 +46,54 @@ struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    entries: Option<Entries>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
     message: String,
 }
 
+/// Indexes, both ends included.
+#[derive(Serialize)]
+struct Entries {
+    first: u64,
+    last: u64,
+}
+
 fn findings(errors: &[Error]) -> Vec<Finding> {
     let finding = |e: &Error| Finding {
         region: e.region().map(|r| r.0),
+        entries: e.entries().map(|r| Entries { first: *r.start(), last: *r.end() }),
         file: e.path().map(Path::to_path_buf),
         offset: e.offset(),
-        message: e.to_string(),
+        message: with_causes(e),
     };
     errors.iter().map(finding).collect()
+}
+
+/// What is dropped with the end of the log; it may have been acknowledged.
+#[derive(Serialize)]
+struct Lost {
+    batches: u64,
+    unreadable_batches: u64,
+    entries: u64,
+    regions: u64,
+    hard_states: u64,
+    bytes: u64,
+}
+
+impl From<Loss> for Lost {
+    fn from(l: Loss) -> Lost {
+        Lost {
+            batches: l.batches,
+            unreadable_batches: l.unreadable_batches,
+            entries: l.entries,
+            regions: l.regions,
+            hard_states: l.hard_states,
+            bytes: l.bytes,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -68,6 +106,8 @@ struct Checked {
     entries: u64,
     bytes: u64,
     torn_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_be_lost: Option<Lost>,
     refusals: Vec<Finding>,
     damage: Vec<Finding>,
     suspects: Vec<Finding>,
@@ -75,38 +115,44 @@ struct Checked {
     foreign: Vec<String>,
 }
 
-/// Runs `check`.
-pub(crate) fn check(args: &CheckArgs) -> Result<Outcome, Failure> {
-    let report = examine(&args.dir, args.rate_mib << 20, args.json)?;
-    let shown = Checked {
-        clean: report.is_clean(),
-        in_use: report.in_use,
-        regions: report.regions,
-        segments: report.segments,
-        records: report.records,
-        entries: report.entries,
-        bytes: report.bytes,
-        torn_bytes: report.torn_bytes,
-        refusals: findings(&report.refusals),
-        damage: findings(&report.damage),
-        suspects: findings(&report.suspects),
-        rot: findings(&report.rot),
-        foreign: report.foreign.clone(),
-    };
-    match args.json {
-        true => println!("{}", serde_json::to_string(&shown)?),
-        false => print(&args.dir, &shown),
+impl From<CheckReport> for Checked {
+    fn from(report: CheckReport) -> Checked {
+        Checked {
+            clean: report.is_clean(),
+            in_use: report.in_use,
+            regions: report.regions,
+            segments: report.segments,
+            records: report.records,
+            entries: report.entries,
+            bytes: report.bytes,
+            torn_bytes: report.torn_bytes,
+            would_be_lost: report.loss.map(Lost::from),
+            refusals: findings(&report.refusals),
+            damage: findings(&report.damage),
+            suspects: findings(&report.suspects),
+            rot: findings(&report.rot),
+            foreign: report.foreign,
+        }
     }
-    Ok(if report.is_clean() { Outcome::Fine } else { Outcome::FoundWrong })
 }
 
-fn examine(dir: &Path, rate_bytes: u64, quiet: bool) -> Result<CheckReport, Failure> {
+/// Runs `check`.
+pub(crate) fn check(args: &CheckArgs) -> Result<Outcome, Failure> {
+    let checked = Checked::from(examine(&Options::new(), &args.dir, args.rate_mib << 20, args.json)?);
+    match args.json {
+        true => say!("{}", serde_json::to_string(&checked)?)?,
+        false => print(&args.dir, &checked)?,
+    }
+    Ok(if checked.clean { Outcome::Fine } else { Outcome::FoundWrong })
+}
+
+fn examine(options: &Options, dir: &Path, rate_bytes: u64, quiet: bool) -> Result<CheckReport, Failure> {
     // Without a terminal it draws nothing.
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
     bar.set_style(ProgressStyle::with_template(
         "checking {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
     )?);
-    let report = Options::new().check(dir, &ScrubOptions::default().rate_bytes(rate_bytes), |done, total| {
+    let report = options.check(dir, &ScrubOptions::default().rate_bytes(rate_bytes), |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -114,56 +160,91 @@ fn examine(dir: &Path, rate_bytes: u64, quiet: bool) -> Result<CheckReport, Fail
     Ok(report?)
 }
 
-fn print(dir: &Path, c: &Checked) {
-    println!(
-        "{}: {} regions, {} segments; {} records and {} entries ({:.1} MiB) verified",
+fn print(dir: &Path, c: &Checked) -> Result<(), Failure> {
+    say!(
+        "{}: {}, {}; {} and {} ({}) verified",
         dir.display(),
-        c.regions,
-        c.segments,
-        c.records,
-        c.entries,
-        c.bytes as f64 / f64::from(1 << 20)
-    );
+        count(c.regions, "region"),
+        count(c.segments, "segment"),
+        count(c.records, "record"),
+        count(c.entries, "entry"),
+        size(c.bytes)
+    )?;
     if c.in_use {
-        println!("an engine has it open: the end of its log was not judged");
+        say!("an engine has it open: the end of its log was not judged")?;
     }
     if c.torn_bytes > 0 {
-        println!(
-            "{} bytes behind the last whole batch were never acknowledged; the next open drops them",
-            c.torn_bytes
-        );
+        say!(
+            "{} past the last complete batch were never acknowledged; the next open drops them",
+            count(c.torn_bytes, "byte")
+        )?;
     }
     let parts = [
         ("it does not open", &c.refusals),
         ("damaged", &c.damage),
         ("suspect", &c.suspects),
-        ("rot that costs nothing (`raftwood repair` makes it good)", &c.rot),
+        ("rot that affects no entry (`raftwood repair --apply` repairs it)", &c.rot),
     ];
     for (title, found) in parts.into_iter().filter(|p| !p.1.is_empty()) {
-        println!("\n{title}: {}", found.len());
-        list(found);
+        say!("\n{title}: {}", found.len())?;
+        list(found)?;
+    }
+    if let Some(lost) = &c.would_be_lost {
+        match c.refusals.is_empty() {
+            true => print_loss("dropped with the end of the log, and may have been acknowledged", lost)?,
+            false => print_loss(
+                "what `raftwood repair --accept-loss --apply` drops of what may have been acknowledged, beside what cannot be read",
+                lost,
+            )?,
+        }
     }
     for name in &c.foreign {
-        println!("not of this store, and left alone: {name}");
+        say!("not of this store, and left alone: {name}")?;
     }
     if c.clean {
-        println!("clean");
+        say!("clean")?;
     }
+    Ok(())
 }
 
-fn list(found: &[Finding]) {
+fn print_loss(title: &str, l: &Lost) -> Result<(), Failure> {
+    say!(
+        "\n{title}:\n  {} ({}) with {} of {}, and {}",
+        count(l.batches, "batch"),
+        size(l.bytes),
+        count(l.entries, "entry"),
+        count(l.regions, "region"),
+        count(l.hard_states, "hard state")
+    )?;
+    if l.unreadable_batches > 0 {
+        say!("  {} of these cannot be read: nobody knows what they held", l.unreadable_batches)?;
+    }
+    Ok(())
+}
+
+fn list(found: &[Finding]) -> Result<(), Failure> {
     for f in found.iter().take(SHOWN_MAX) {
-        println!("  {}", f.message);
+        say!("  {}", f.message)?;
     }
     if found.len() > SHOWN_MAX {
-        println!("  and {} more; --json lists all", found.len() - SHOWN_MAX);
+        say!("  and {} more; --json lists all", found.len() - SHOWN_MAX)?;
     }
+    Ok(())
 }
 
 const SHOWN_MAX: usize = 50;
 
+/// What `repair` would meet.
+#[derive(Serialize)]
+struct DryRun {
+    applied: bool,
+    #[serde(flatten)]
+    found: Checked,
+}
+
 #[derive(Serialize)]
 struct Repaired {
+    applied: bool,
     regions: u64,
     entries: u64,
     mended_records: u64,
@@ -173,80 +254,128 @@ struct Repaired {
     assumed_torn: bool,
     accepted_loss: bool,
     hard_states_lost: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<Lost>,
     made_good: Vec<Finding>,
     lost_or_damaged: Vec<Finding>,
     suspects: Vec<Finding>,
 }
 
-/// Runs `repair`: opens the store, which recovers what can be recovered, scrubs it, and closes it.
+/// Runs `repair`. Without `--apply` it is a check with another tail policy.
 pub(crate) fn repair(args: &RepairArgs) -> Result<Outcome, Failure> {
     let policy = match (args.assume_torn, args.accept_loss) {
         (true, _) => TailPolicy::AssumeTorn,
         (_, true) => TailPolicy::AcceptLoss,
         _ => TailPolicy::Prove,
     };
-    // A directory without a store must not become one.
     let options = Options::new().tail_policy(policy);
+    if !args.apply {
+        return dry_run(args, &options);
+    }
+    // A directory without a store must not become one.
     if let Err(e) = options.open_read_only(&args.dir)
         && e.kind() != ErrorKind::Damaged
     {
         return Err(e.into());
     }
+    // Once it is done, nobody can say any more what was dropped.
+    let lost = match policy {
+        TailPolicy::Prove => None,
+        _ => examine(&options, &args.dir, 0, args.json)?.loss,
+    };
     let engine = match options.open(&args.dir) {
         Ok(engine) => engine,
         Err(e) if e.kind() == ErrorKind::Damaged => {
-            eprintln!("raftwood: {e}");
+            warn_of!("raftwood: {}", with_causes(&e));
             return Ok(Outcome::FoundWrong);
         }
         Err(e) => return Err(e.into()),
     };
+    let repaired = mend(&engine, lost);
+    let closed = engine.close();
+    let repaired = repaired?;
+    closed?;
+    let whole = repaired.lost_or_damaged.is_empty() && repaired.suspects.is_empty();
+    match args.json {
+        true => say!("{}", serde_json::to_string(&repaired)?)?,
+        false => print_repaired(&args.dir, &repaired, whole)?,
+    }
+    Ok(if whole { Outcome::Fine } else { Outcome::FoundWrong })
+}
+
+fn dry_run(args: &RepairArgs, options: &Options) -> Result<Outcome, Failure> {
+    let found = Checked::from(examine(options, &args.dir, 0, args.json)?);
+    if found.in_use {
+        return Err(Failure::new(
+            "an engine has the store open, and repairs it itself: close it, or call Engine::scrub",
+        ));
+    }
+    let outcome = if found.clean { Outcome::Fine } else { Outcome::FoundWrong };
+    match args.json {
+        true => say!("{}", serde_json::to_string(&DryRun { applied: false, found })?)?,
+        false => {
+            print(&args.dir, &found)?;
+            say!("nothing was changed; with --apply it is")?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// What open recovered already, and what a scrub finds and repairs.
+fn mend(engine: &Engine, lost: Option<Loss>) -> Result<Repaired, Failure> {
     let scrubbed = engine.scrub(&ScrubOptions::default().rate_bytes(0).from_device(true))?;
     let opened = engine.open_report();
-    let mut lost: Vec<Error> = opened.damage.clone();
-    lost.extend(scrubbed.damage);
-    let shown = Repaired {
+    let mut harmed: Vec<Error> = opened.damage.clone();
+    harmed.extend(scrubbed.damage);
+    Ok(Repaired {
+        applied: true,
         regions: opened.regions,
         entries: scrubbed.entries,
         mended_records: opened.mended_records,
         rebuilt_footers: scrubbed.footers_rebuilt + opened.scanned_segments,
         moved_segments: scrubbed.segments_moved,
-        torn_bytes: opened.torn_bytes,
+        // Of what may have been acknowledged the loss speaks.
+        torn_bytes: if lost.is_none() { opened.torn_bytes } else { 0 },
         assumed_torn: opened.assumed_torn,
         accepted_loss: opened.accepted_loss,
         hard_states_lost: opened.hard_states_lost,
+        lost: lost.map(Lost::from),
         made_good: findings(&scrubbed.rot),
-        lost_or_damaged: findings(&lost),
+        lost_or_damaged: findings(&harmed),
         suspects: findings(&opened.suspects),
-    };
-    engine.close()?;
-    let whole = lost.is_empty() && shown.suspects.is_empty();
-    match args.json {
-        true => println!("{}", serde_json::to_string(&shown)?),
-        false => print_repaired(&args.dir, &shown, whole),
-    }
-    Ok(if whole { Outcome::Fine } else { Outcome::FoundWrong })
+    })
 }
 
-fn print_repaired(dir: &Path, r: &Repaired, whole: bool) {
-    println!("{}: {} regions, {} entries verified", dir.display(), r.regions, r.entries);
-    println!(
-        "mended {} records, built {} footers, emptied {} segments, dropped {} bytes of torn batches",
-        r.mended_records, r.rebuilt_footers, r.moved_segments, r.torn_bytes
-    );
+fn print_repaired(dir: &Path, r: &Repaired, whole: bool) -> Result<(), Failure> {
+    say!("{}: {}, {} verified", dir.display(), count(r.regions, "region"), count(r.entries, "entry"))?;
+    say!(
+        "mended {}, built {}, evacuated {}, dropped {} of torn batches",
+        count(r.mended_records, "record"),
+        count(r.rebuilt_footers, "footer"),
+        count(r.moved_segments, "segment"),
+        count(r.torn_bytes, "byte")
+    )?;
     let parts = [
-        ("made good", &r.made_good),
+        ("repaired", &r.made_good),
         ("lost or damaged; replicas may have it: Region::repair, or an append over it", &r.lost_or_damaged),
         ("suspect", &r.suspects),
     ];
     for (title, found) in parts.into_iter().filter(|p| !p.1.is_empty()) {
-        println!("\n{title}: {}", found.len());
-        list(found);
+        say!("\n{title}: {}", found.len())?;
+        list(found)?;
+    }
+    if let Some(lost) = &r.lost {
+        print_loss("dropped with the end of the log, and may have been acknowledged", lost)?;
     }
     if r.hard_states_lost > 0 {
-        println!(
-            "\n{} regions do not know their hard state any more and must not vote: let them join anew",
-            r.hard_states_lost
-        );
+        let who = match r.hard_states_lost {
+            1 => "1 region does not know its hard state any more and must not vote: let it join anew"
+                .to_string(),
+            n => format!(
+                "{n} regions do not know their hard state any more and must not vote: let them join anew"
+            ),
+        };
+        say!("\n{who}")?;
     }
-    println!("{}", if whole { "whole" } else { "not whole" });
+    say!("{}", if whole { "whole" } else { "not whole" })
 }

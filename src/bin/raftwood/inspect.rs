@@ -1,5 +1,6 @@
 //! `raftwood inspect`: what is in a store.
 
+use crate::out::{count, say, size, with_causes};
 use crate::{Failure, Outcome};
 use raftwood::{Options, Reader};
 use serde::Serialize;
@@ -53,7 +54,7 @@ struct ShownRegion {
     id: u64,
     first: u64,
     last: u64,
-    last_term: u64,
+    last_term: Option<u64>,
     entries: u64,
     bytes: u64,
     segments: u64,
@@ -64,8 +65,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let reader = Options::new().open_read_only(&args.dir)?;
     let shown = show(&reader, args.regions);
     match args.json {
-        true => println!("{}", serde_json::to_string(&shown)?),
-        false => print(&shown, &args.dir),
+        true => say!("{}", serde_json::to_string(&shown)?)?,
+        false => print(&shown, &args.dir)?,
     }
     Ok(if shown.damage.is_empty() { Outcome::Fine } else { Outcome::FoundWrong })
 }
@@ -106,23 +107,25 @@ fn show(reader: &Reader, list: bool) -> Shown {
         torn_bytes: report.torn_bytes,
         tail_batches: report.tail_batches,
         mended_records: report.mended_records,
-        damage: report.damage.iter().map(ToString::to_string).collect(),
+        damage: report.damage.iter().map(|e| with_causes(e)).collect(),
         foreign: report.foreign.clone(),
         region_list: region_list.collect(),
         segments,
     }
 }
 
-fn print(s: &Shown, dir: &std::path::Path) {
-    println!("{}: {} regions, {} live entries", dir.display(), s.regions, s.entries);
-    println!(
-        "  log ends at {}, checkpoint {}, {} batches in the unsealed tail",
-        s.end, s.checkpoint, s.tail_batches
-    );
-    println!("  live {}, dead {}, torn {}", size(s.live_bytes), size(s.dead_bytes), size(s.torn_bytes));
-    println!("\n  segment  kind        file        used        live        dead  live entries");
+fn print(s: &Shown, dir: &std::path::Path) -> Result<(), Failure> {
+    say!("{}: {}, {}", dir.display(), count(s.regions, "region"), count(s.entries, "live entry"))?;
+    say!(
+        "  log ends at {}, checkpoint {}, {} in the unsealed tail",
+        s.end,
+        s.checkpoint,
+        count(s.tail_batches, "batch")
+    )?;
+    say!("  live {}, dead {}, torn {}", size(s.live_bytes), size(s.dead_bytes), size(s.torn_bytes))?;
+    say!("\n  segment  kind        file        used        live        dead  live entries")?;
     for g in &s.segments {
-        println!(
+        say!(
             "  {:>7}  {:<4}  {:>10}  {:>10}  {:>10}  {:>10}  {:>12}",
             g.id,
             g.kind,
@@ -131,41 +134,30 @@ fn print(s: &Shown, dir: &std::path::Path) {
             size(g.live_bytes),
             size(g.dead_bytes),
             g.live_entries
-        );
+        )?;
     }
     if !s.region_list.is_empty() {
-        println!(
+        say!(
             "\n                region       first        last   last term     entries       bytes  segments"
-        );
+        )?;
         for r in &s.region_list {
-            println!(
+            say!(
                 "  {:>20}  {:>10}  {:>10}  {:>10}  {:>10}  {:>10}  {:>8}",
                 r.id,
                 r.first,
                 r.last,
-                r.last_term,
+                r.last_term.map_or("?".to_string(), |t| t.to_string()),
                 r.entries,
                 size(r.bytes),
                 r.segments
-            );
+            )?;
         }
     }
     for name in &s.foreign {
-        println!("  not of this store: {name}");
+        say!("  not of this store: {name}")?;
     }
     for damage in &s.damage {
-        println!("  DAMAGE {damage}");
+        say!("  DAMAGE {damage}")?;
     }
-}
-
-/// Bytes for people.
-pub(crate) fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{value:.0} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
+    Ok(())
 }

@@ -1,15 +1,20 @@
 //! The command-line tool: benchmarks, a look into a store, its repair, and its torture.
 //!
-//! Exit codes: 0 all is well, 1 something was found wrong, 2 the command could not run.
+//! Exit codes: 0 all is well, 1 something was found wrong, 2 the command could not run, 141 (128 and the number of SIGPIPE) nobody
+//! read what it printed: it ended there, without a word, and what it would have found is not known.
 
 mod backup;
 mod bench;
 mod check;
 mod inspect;
+mod out;
 mod torture;
 
 use clap::{Parser, Subcommand};
+use out::warn_of;
+use std::any::Any;
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 /// Storage engine for the logs of many Raft groups: benchmarks and inspection.
@@ -31,7 +36,7 @@ enum Command {
     Backup(backup::Args),
     /// Verify everything in a store without changing it.
     Check(check::CheckArgs),
-    /// Make good what can be made good, and say what cannot.
+    /// Repair what can be repaired without a replica, and say what cannot. Changes nothing without --apply.
     Repair(check::RepairArgs),
     /// Crash, fail and kill the engine a great many times, and count what it survived.
     Torture(torture::Args),
@@ -40,25 +45,37 @@ enum Command {
     Child(bench::child::Args),
 }
 
-/// Why a command could not run.
+/// Why a command did not come to its end.
 #[derive(Debug)]
-pub(crate) struct Failure(String);
+pub(crate) enum Failure {
+    /// It could not run.
+    CannotRun(String),
+    /// Nobody reads what it prints.
+    ClosedPipe,
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Failure::CannotRun(why) => f.write_str(why),
+            Failure::ClosedPipe => f.write_str("the output was closed"),
+        }
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(e: E) -> Failure {
-        Failure(e.to_string())
+        let io = (&e as &dyn Any).downcast_ref::<io::Error>();
+        match io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+            true => Failure::ClosedPipe,
+            false => Failure::CannotRun(out::with_causes(&e)),
+        }
     }
 }
 
 impl Failure {
     pub(crate) fn new(text: impl Into<String>) -> Failure {
-        Failure(text.into())
+        Failure::CannotRun(text.into())
     }
 }
 
@@ -70,7 +87,7 @@ pub(crate) enum Outcome {
 }
 
 fn main() -> ExitCode {
-    // clap itself exits with 2 when the arguments make no sense.
+    // clap itself exits with 2 when it does not understand the arguments.
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
@@ -83,8 +100,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::FoundWrong) => ExitCode::from(1),
+        Err(Failure::ClosedPipe) => ExitCode::from(141),
         Err(e) => {
-            eprintln!("raftwood: {e}");
+            warn_of!("raftwood: {e}");
             ExitCode::from(2)
         }
     }

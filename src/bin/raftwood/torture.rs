@@ -1,6 +1,7 @@
 //! `raftwood torture`: crashes, errors and kills, by number, and what was survived.
 
 use crate::bench;
+use crate::out::{count, say, warn_of};
 use crate::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use raftwood::torture::{Counts, Explorer, Setup, Workload};
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     }
     progress.finish_and_clear();
     for violation in &total.violations {
-        eprintln!("{violation}");
+        warn_of!("{violation}");
     }
     let (kills, killed) = match args.kills {
         0 => (bench::Kills::default(), Outcome::Fine),
@@ -94,8 +95,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         seconds: began.elapsed().as_secs_f64(),
     };
     match args.json {
-        true => println!("{}", serde_json::to_string(&survived)?),
-        false => print(&survived),
+        true => say!("{}", serde_json::to_string(&survived)?)?,
+        false => print(&survived)?,
     }
     Ok(if survived.violations == 0 { Outcome::Fine } else { Outcome::FoundWrong })
 }
@@ -131,18 +132,18 @@ fn round(seed: u64, total: &mut Counts, progress: &ProgressBar) -> u64 {
     nested
 }
 
-fn print(s: &Survived) {
-    println!("seed {}, {} rounds, {:.0} s", s.seed, s.rounds, s.seconds);
-    let row = |what: &str, n: u64| println!("{what:<32} {n:>12}");
-    row("crash recoveries", s.crash_recoveries);
-    row("  of these inside a recovery", s.recoveries_inside_recovery);
-    row("errors injected", s.errors_injected);
-    row("writes lost or misdirected", s.lies);
-    row("random histories", s.random_histories);
-    row("kills of a real process", u64::from(s.kills));
+fn print(s: &Survived) -> Result<(), Failure> {
+    say!("seed {}, {}, {:.0} s", s.seed, count(s.rounds, "round"), s.seconds)?;
+    let row = |what: &str, n: u64| say!("{what:<32} {n:>12}");
+    row("crash recoveries", s.crash_recoveries)?;
+    row("  of these inside a recovery", s.recoveries_inside_recovery)?;
+    row("errors injected", s.errors_injected)?;
+    row("writes lost or misdirected", s.lies)?;
+    row("random histories", s.random_histories)?;
+    row("kills of a real process", u64::from(s.kills))?;
     for (call, n) in &s.kills_at_calls {
-        row(&format!("  of these as {call} began"), u64::from(*n));
+        row(&format!("  of these as {call} began"), u64::from(*n))?;
     }
-    row("false alarms of damage", s.doubtful);
-    row("violations", s.violations as u64);
+    row("false alarms of damage", s.doubtful)?;
+    row("violations", s.violations as u64)
 }

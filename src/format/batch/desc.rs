@@ -5,7 +5,7 @@ use crate::codec::compress::is_plausible;
 use crate::codec::varint::put_varint;
 use crate::codec::{Malformed, Reader};
 use crate::limits::{DESC_BYTES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::types::{EntryId, RegionId};
+use crate::types::{EntryId, Lsn, RegionId};
 use bytes::Bytes;
 
 impl Batch {
@@ -34,12 +34,12 @@ impl Batch {
             put_varint(out, u64::from(section.ops));
             for op in ops.by_ref().take(section.ops as usize) {
                 put_op(out, op);
-                if let Op::Append { runs: run_count, entries: entry_count, .. } = op {
-                    for run in runs.by_ref().take(*run_count as usize) {
+                if let Some((_, entry_count, run_count)) = op.as_append() {
+                    for run in runs.by_ref().take(run_count as usize) {
                         put_varint(out, run.term);
                         put_varint(out, u64::from(run.entries));
                     }
-                    for entry in entries.by_ref().take(*entry_count as usize) {
+                    for entry in entries.by_ref().take(entry_count as usize) {
                         put_varint(out, u64::from(entry.len));
                         out.extend_from_slice(&entry.crc.to_le_bytes());
                     }
@@ -84,6 +84,9 @@ const SET_HARD_STATE: u8 = 5;
 const PUT: u8 = 6;
 const DELETE: u8 = 7;
 const DESTROY: u8 = 8;
+const FORGET_LOG: u8 = 9;
+const COMPACT_TO: u8 = 10;
+const APPEND_NEXT: u8 = 11;
 
 /// All of an operation except an append's runs and entries.
 #[inline]
@@ -115,6 +118,19 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             put_bytes(out, key);
         }
         Op::Destroy => out.push(DESTROY),
+        Op::ForgetLog => out.push(FORGET_LOG),
+        Op::CompactTo { incarnation, id } => {
+            out.push(COMPACT_TO);
+            out.extend_from_slice(&incarnation.to_u64().to_le_bytes());
+            out.extend_from_slice(&id.index.to_le_bytes());
+            out.extend_from_slice(&id.term.to_le_bytes());
+        }
+        Op::AppendNext { first, entries, runs } => {
+            out.push(APPEND_NEXT);
+            out.extend_from_slice(&first.to_le_bytes());
+            put_varint(out, u64::from(*entries));
+            put_varint(out, u64::from(*runs));
+        }
     }
 }
 
@@ -156,7 +172,11 @@ impl Decoder<'_> {
 
     fn op(&mut self) -> Result<Op, Malformed> {
         Ok(match self.r.u8()? {
-            APPEND => self.append()?,
+            APPEND => {
+                let first = self.r.varint()?;
+                let (entries, runs) = self.append(first)?;
+                Op::Append { first, entries, runs }
+            }
             TRUNCATE_FROM => Op::TruncateFrom(self.r.varint()?),
             COMPACT_THROUGH => Op::CompactThrough(self.id()?),
             RESET => Op::Reset(self.id()?),
@@ -164,12 +184,23 @@ impl Decoder<'_> {
             PUT => Op::Put { key: self.bytes(KEY_BYTES_MAX)?, value: self.bytes(VALUE_BYTES_MAX)? },
             DELETE => Op::Delete { key: self.bytes(KEY_BYTES_MAX)? },
             DESTROY => Op::Destroy,
+            FORGET_LOG => Op::ForgetLog,
+            COMPACT_TO => {
+                let incarnation = Lsn::from_u64(self.r.u64()?);
+                let (index, term) = (self.r.u64()?, self.r.u64()?);
+                Op::CompactTo { incarnation, id: known(EntryId { term, index })? }
+            }
+            APPEND_NEXT => {
+                let first = self.r.u64()?;
+                let (entries, runs) = self.append(first)?;
+                Op::AppendNext { first, entries, runs }
+            }
             _ => return Err(Malformed("the kind of operation is unknown")),
         })
     }
 
-    fn append(&mut self) -> Result<Op, Malformed> {
-        let first = self.r.varint()?;
+    /// What follows the first index of an append: how many entries, and in how many runs.
+    fn append(&mut self, first: u64) -> Result<(u32, u32), Malformed> {
         // An entry takes at least a byte of length and four of checksum.
         let entries = self.r.count(5)?;
         let runs = self.r.count(2)?;
@@ -200,15 +231,12 @@ impl Decoder<'_> {
             }
             self.batch.entries.push(entry);
         }
-        Ok(Op::Append { first, entries: to_u32(entries)?, runs: to_u32(runs)? })
+        Ok((to_u32(entries)?, to_u32(runs)?))
     }
 
     fn id(&mut self) -> Result<EntryId, Malformed> {
         let (index, term) = (self.r.varint()?, self.r.varint()?);
-        if index > INDEX_MAX {
-            return Err(Malformed("an index is beyond the highest"));
-        }
-        Ok(EntryId { term, index })
+        known(EntryId { term, index })
     }
 
     fn bytes(&mut self, len_max: usize) -> Result<Bytes, Malformed> {
@@ -231,6 +259,13 @@ fn check_payload(entries: &[EntryMeta], blocks: &[Block], payload_len: u32) -> R
         return Err(Malformed("the payload area is not as long as what it should hold"));
     }
     locate(entries, blocks, 0, |_| ())
+}
+
+fn known(id: EntryId) -> Result<EntryId, Malformed> {
+    match id.index <= INDEX_MAX {
+        true => Ok(id),
+        false => Err(Malformed("an index is beyond the highest")),
+    }
 }
 
 fn to_u32(count: usize) -> Result<u32, Malformed> {
@@ -309,6 +344,8 @@ mod tests {
             (Op::SetHardState(vec![0; VALUE_BYTES_MAX + 1].into()), false),
             (Op::Reset(EntryId::new(1, INDEX_MAX)), true),
             (Op::Reset(EntryId::new(1, u64::MAX)), false),
+            (Op::CompactTo { incarnation: Lsn::ZERO, id: EntryId::new(1, INDEX_MAX) }, true),
+            (Op::CompactTo { incarnation: Lsn::ZERO, id: EntryId::new(1, u64::MAX) }, false),
         ] {
             let sections = vec![Section { region: RegionId(1), ops: 1 }];
             let batch = Batch { sections, ops: vec![op], ..Batch::default() };
@@ -340,7 +377,26 @@ mod tests {
     #[test]
     fn unknown_operation_is_refused() {
         refused([0, 1, 7, 1, 0].as_slice(), 0);
-        refused([0, 1, 7, 1, 9].as_slice(), 0);
+        refused([0, 1, 7, 1, 12].as_slice(), 0);
+    }
+
+    #[test]
+    fn what_is_chosen_at_acceptance_has_a_fixed_width() {
+        let desc = |op: Op, entries: Vec<EntryMeta>| {
+            let runs = entries.iter().map(|_| TermRun { term: 1, entries: 1 }).collect();
+            let sections = vec![Section { region: RegionId(7), ops: 1 }];
+            desc_of(&Batch { sections, ops: vec![op], runs, entries }, &[]).len()
+        };
+        let compact = |index, lsn| {
+            desc(
+                Op::CompactTo { incarnation: Lsn::from_u64(lsn), id: EntryId::new(index, index) },
+                Vec::new(),
+            )
+        };
+        assert_eq!(compact(0, 0), compact(INDEX_MAX, u64::MAX));
+        let append =
+            |first| desc(Op::AppendNext { first, entries: 1, runs: 1 }, vec![EntryMeta { len: 0, crc: 0 }]);
+        assert_eq!(append(0), append(INDEX_MAX));
     }
 
     #[test]

@@ -14,14 +14,16 @@
 //!
 //! A region may occur in more than one section. Order is meaning: operations take effect one after the other.
 
+mod announcement;
 mod desc;
 mod install;
 mod locate;
 
+pub(crate) use announcement::{ANNOUNCEMENT_TAG, Announcement};
 pub(crate) use install::{INSTALL_TAG, Install};
 pub(crate) use locate::{BLOCK_HEADER_LEN, Block, Loc, locate};
 
-use crate::types::{EntryId, RegionId};
+use crate::types::{EntryId, Lsn, RegionId};
 use bytes::Bytes;
 
 /// What one record of the log does, to any number of regions, all or nothing.
@@ -81,6 +83,42 @@ pub(crate) enum Op {
     },
     /// Removes the region with all that it has. A later operation makes it anew.
     Destroy,
+    /// All entries are discarded, and the base too; what else the region has stays.
+    ForgetLog,
+    /// As [`CompactThrough`](Op::CompactThrough), with an entry that was chosen when the batch was accepted: what it needs was not
+    /// known when it was encoded, so its fields have a fixed width.
+    CompactTo {
+        /// Which incarnation of the region was meant; 0 when there was none, or nothing to drop: then it does nothing.
+        incarnation: Lsn,
+        /// The last entry to drop.
+        id: EntryId,
+    },
+    /// As [`Append`](Op::Append), with a first index that was chosen when the batch was accepted.
+    AppendNext {
+        /// The index of the first entry.
+        first: u64,
+        /// How many, at least one.
+        entries: u32,
+        /// In how many terms, at least one.
+        runs: u32,
+    },
+}
+
+impl Op {
+    /// First index, entries and runs, if it appends.
+    pub(crate) fn as_append(&self) -> Option<(u64, u32, u32)> {
+        match *self {
+            Op::Append { first, entries, runs } | Op::AppendNext { first, entries, runs } => {
+                Some((first, entries, runs))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it does nothing, and does not make a region exist either.
+    pub(crate) fn is_void(&self) -> bool {
+        matches!(self, Op::CompactTo { incarnation: Lsn::ZERO, .. })
+    }
 }
 
 /// `entries` entries in a row of one term.
@@ -162,10 +200,8 @@ impl<'a> Iterator for Steps<'a> {
         let (op, rest) = self.ops.split_first()?;
         self.ops = rest;
         self.ops_left -= 1;
-        let (runs, entries) = match *op {
-            Op::Append { runs, entries, .. } => (runs as usize, entries as usize),
-            _ => (0, 0),
-        };
+        let (runs, entries) =
+            op.as_append().map_or((0, 0), |(_, entries, runs)| (runs as usize, entries as usize));
         let entries_at = self.entries_at;
         self.entries_at += entries;
         let runs = take(&mut self.runs, runs);

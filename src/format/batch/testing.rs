@@ -1,7 +1,7 @@
 //! Batches for tests: consistent by construction, otherwise anything.
 
 use super::{Batch, Block, EntryMeta, Op, Section, TermRun};
-use crate::types::{EntryId, RegionId};
+use crate::types::{EntryId, Lsn, RegionId};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -38,6 +38,14 @@ fn any_op() -> impl Strategy<Value = OpWithRuns> {
         1 => (bytes(), bytes()).prop_map(move |(key, value)| alone(Op::Put { key, value })),
         1 => bytes().prop_map(move |key| alone(Op::Delete { key })),
         1 => Just(alone(Op::Destroy)),
+        1 => Just(alone(Op::ForgetLog)),
+        1 => (any::<u64>(), id()).prop_map(move |(raw, id)| {
+            alone(Op::CompactTo { incarnation: Lsn::from_u64(raw), id })
+        }),
+        1 => any_append().prop_map(|(op, runs, entries)| {
+            let (first, count, run_count) = op.as_append().unwrap();
+            (Op::AppendNext { first, entries: count, runs: run_count }, runs, entries)
+        }),
     ]
 }
 

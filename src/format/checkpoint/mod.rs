@@ -19,6 +19,7 @@ mod record;
 mod writer;
 
 pub(crate) use reader::{read_checkpoint, read_proof};
+use record::Items;
 pub(crate) use writer::CheckpointWriter;
 
 use crate::codec::Malformed;
@@ -39,6 +40,8 @@ pub(crate) struct CheckpointHeader {
     pub(crate) synced: Lsn,
     /// The lowest number that no segment had.
     pub(crate) next_file: u32,
+    /// Runs with a lower number were followed by an unclean end. `None` before version 3: nothing is known.
+    pub(crate) unclean_before: Option<u32>,
     /// How many regions follow. The writer counts them itself.
     pub(crate) regions: u64,
     /// The segments that existed.
@@ -67,6 +70,8 @@ pub(crate) struct RegionRecord {
     pub(crate) as_of: u32,
     /// Whether it exists. One that was destroyed is listed for as long as older segments may name it.
     pub(crate) exists: bool,
+    /// The end of the batch that made it; `None` when it does not exist, or came to be before version 3.
+    pub(crate) incarnation: Option<Lsn>,
     /// The last entry that was compacted away, or that a reset put there.
     pub(crate) base: Option<EntryId>,
     /// The hard state.
@@ -80,6 +85,23 @@ pub(crate) struct RegionRecord {
     /// The same for those of which nothing says whether they were acknowledged.
     pub(crate) suspect: Vec<(u64, u64)>,
     /// Term and vote are lost: the region must not vote.
+    pub(crate) hard_state_lost: bool,
+}
+
+/// One region as it is read: the fields of a [`RegionRecord`], borrowed from the checkpoint. With a million regions, a copy of each that
+/// is dropped again would be most of what an open does.
+#[derive(Clone, Debug)]
+pub(crate) struct RegionView<'a> {
+    pub(crate) region: RegionId,
+    pub(crate) as_of: u32,
+    pub(crate) exists: bool,
+    pub(crate) incarnation: Option<Lsn>,
+    pub(crate) base: Option<EntryId>,
+    pub(crate) hard_state: Option<&'a [u8]>,
+    pub(crate) kv: Items<'a, (&'a [u8], &'a [u8])>,
+    pub(crate) extents: Items<'a, ExtentRecord>,
+    pub(crate) damage: Items<'a, (u64, u64)>,
+    pub(crate) suspect: Items<'a, (u64, u64)>,
     pub(crate) hard_state_lost: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Bytes to region table.
 
 use super::{
-    CHECKPOINT_HEADERS_LEN, CHECKPOINT_MAGIC, CheckpointError, CheckpointHeader, RegionRecord, SegmentRecord,
+    CHECKPOINT_HEADERS_LEN, CHECKPOINT_MAGIC, CheckpointError, CheckpointHeader, RegionView, SegmentRecord,
     chunk_crc,
 };
 use crate::codec::checksum::crc32;
@@ -9,16 +9,14 @@ use crate::codec::{Malformed, Reader};
 use crate::format::file_header::{FILE_HEADER_LEN, FileHeader, FileKind, Identity};
 use crate::planted::{Bug, planted};
 use crate::types::Lsn;
-use bytes::Bytes;
 
 /// Reads a checkpoint and hands each region to `each`, in the order in which they were written.
 ///
-/// All checksums are verified before the first region is handed out. What is handed out owns its bytes, so that
-/// `bytes` need not outlive the call. A body that is malformed although its checksums are right, which no writer of
-/// ours makes, is an error too, but regions before the fault were handed out already: drop them.
+/// All checksums are verified before the first region is handed out. A body that is malformed although its checksums are right,
+/// which no writer of ours makes, is an error too, but regions before the fault were handed out already: drop them.
 pub(crate) fn read_checkpoint(
-    bytes: &Bytes,
-    mut each: impl FnMut(RegionRecord) -> Result<(), Malformed>,
+    bytes: &[u8],
+    mut each: impl FnMut(RegionView<'_>) -> Result<(), Malformed>,
 ) -> Result<CheckpointHeader, CheckpointError> {
     let file = FileHeader::decode(bytes).map_err(CheckpointError::Header)?;
     if file.kind != FileKind::Checkpoint {
@@ -31,7 +29,7 @@ pub(crate) fn read_checkpoint(
     let (fixed, body) = bytes
         .split_at_checked(CHECKPOINT_HEADERS_LEN)
         .ok_or(Malformed("the checkpoint is too short for its headers"))?;
-    let fixed = Fixed::decode(fixed.get(FILE_HEADER_LEN..).unwrap_or_default(), seed)?;
+    let fixed = Fixed::decode(fixed.get(FILE_HEADER_LEN..).unwrap_or_default(), seed, file.version)?;
     let mut chunks = verified_chunks(body, seed, &fixed)?.into_iter();
 
     // A segment takes at least four bytes of the body.
@@ -44,7 +42,7 @@ pub(crate) fn read_checkpoint(
         segments.push(SegmentRecord::read(next_record(&mut r, &mut chunks)?)?);
     }
     for _ in 0..fixed.regions {
-        each(RegionRecord::read(next_record(&mut r, &mut chunks)?)?)?;
+        each(RegionView::read(next_record(&mut r, &mut chunks)?)?)?;
     }
     r.finish()?;
     if chunks.next().is_some() {
@@ -55,18 +53,27 @@ pub(crate) fn read_checkpoint(
         start_segment: fixed.start_segment,
         synced: fixed.synced,
         next_file: fixed.next_file,
+        unclean_before: fixed.unclean_before,
         regions: fixed.regions,
         segments,
     })
 }
 
-/// What a checkpoint whose body cannot be believed still proves, if its headers can be: its identity, and up to where the
-/// log was durable before it got its name.
-pub(crate) fn read_proof(bytes: &[u8]) -> Option<(Identity, Lsn)> {
+/// What a checkpoint whose body cannot be believed still proves, if its headers can be.
+pub(crate) struct Proof {
+    pub(crate) identity: Identity,
+    /// Up to where the log was durable before it got its name.
+    pub(crate) synced: Lsn,
+    /// How many regions it says that it has.
+    pub(crate) regions: u64,
+}
+
+/// What the headers of a checkpoint say.
+pub(crate) fn read_proof(bytes: &[u8]) -> Option<Proof> {
     let file = FileHeader::decode(bytes).ok().filter(|f| f.kind == FileKind::Checkpoint)?;
     let fixed = bytes.get(FILE_HEADER_LEN..CHECKPOINT_HEADERS_LEN)?;
-    let fixed = Fixed::decode(fixed, file.identity.seed()).ok()?;
-    Some((file.identity, fixed.synced))
+    let fixed = Fixed::decode(fixed, file.identity.seed(), file.version).ok()?;
+    Some(Proof { identity: file.identity, synced: fixed.synced, regions: fixed.regions })
 }
 
 /// The reader of the chunk that the next record starts in.
@@ -117,13 +124,14 @@ struct Fixed {
     body_len: u64,
     chunks: u32,
     chunks_crc: u32,
+    unclean_before: Option<u32>,
 }
 
 impl Fixed {
-    fn decode(bytes: &[u8], seed: u32) -> Result<Fixed, Malformed> {
+    fn decode(bytes: &[u8], seed: u32, version: u32) -> Result<Fixed, Malformed> {
         let mut r = Reader::new(bytes);
         if r.array()? != CHECKPOINT_MAGIC {
-            return Err(Malformed("the checkpoint's header does not begin as it should"));
+            return Err(Malformed("the checkpoint's header has a bad magic"));
         }
         let crc = r.u32()?;
         let mut r = Reader::new(r.bytes(r.remaining())?);
@@ -139,6 +147,7 @@ impl Fixed {
             body_len: r.u64()?,
             chunks: r.u32()?,
             chunks_crc: r.u32()?,
+            unclean_before: (version >= 3).then(|| r.u32()).transpose()?,
         };
         if r.bytes(r.remaining())?.iter().any(|b| *b != 0) {
             return Err(Malformed("reserved bytes of the checkpoint's header are not zero"));

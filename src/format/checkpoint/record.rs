@@ -1,11 +1,12 @@
 //! One segment or region of a checkpoint to bytes and back.
 
-use super::{ExtentRecord, RegionRecord, SegmentRecord};
+use super::{ExtentRecord, RegionRecord, RegionView, SegmentRecord};
 use crate::codec::varint::put_varint;
 use crate::codec::{Malformed, Reader};
 use crate::format::file_header::FileKind;
 use crate::limits::{INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::types::{EntryId, RegionId};
+use crate::types::{EntryId, Lsn, RegionId};
+#[cfg(any(test, feature = "fuzzing"))]
 use bytes::Bytes;
 
 impl SegmentRecord {
@@ -35,8 +36,12 @@ impl RegionRecord {
                 | flag(HAS_BASE, self.base.is_some())
                 | flag(HAS_HARD_STATE, self.hard_state.is_some())
                 | flag(HARD_STATE_LOST, self.hard_state_lost)
-                | flag(HAS_SUSPECT, !self.suspect.is_empty()),
+                | flag(HAS_SUSPECT, !self.suspect.is_empty())
+                | flag(HAS_INCARNATION, self.incarnation.is_some()),
         );
+        if let Some(incarnation) = self.incarnation {
+            put_varint(out, incarnation.to_u64());
+        }
         if let Some(base) = self.base {
             put_varint(out, base.index);
             put_varint(out, base.term);
@@ -64,56 +69,6 @@ impl RegionRecord {
         }
     }
 
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<RegionRecord, Malformed> {
-        let region = RegionId(r.varint()?);
-        let as_of = r.varint_u32()?;
-        let flags = r.u8()?;
-        if flags & !(EXISTS | HAS_BASE | HAS_HARD_STATE | HARD_STATE_LOST | HAS_SUSPECT) != 0 {
-            return Err(Malformed("a region has flags that this release does not know"));
-        }
-        let has = |bit: u8| flags & bit != 0;
-        let base = match has(HAS_BASE) {
-            true => {
-                let (index, term) = (r.varint()?, r.varint()?);
-                Some(EntryId { term, index })
-            }
-            false => None,
-        };
-        let hard_state = has(HAS_HARD_STATE).then(|| read_bytes(r, VALUE_BYTES_MAX)).transpose()?;
-        let kv = read_list(r, 2, |r| Ok((read_bytes(r, KEY_BYTES_MAX)?, read_bytes(r, VALUE_BYTES_MAX)?)))?;
-        let extents = read_list(r, 6, |r| {
-            Ok(ExtentRecord {
-                segment: r.varint_u32()?,
-                first: r.varint()?,
-                count: r.varint()?,
-                first_term: r.varint()?,
-                last_term: r.varint()?,
-                bytes: r.varint()?,
-            })
-        })?;
-        let damage = read_ranges(r)?;
-        let suspect = if has(HAS_SUSPECT) { read_ranges(r)? } else { Vec::new() };
-        if has(HAS_SUSPECT) && suspect.is_empty() {
-            return Err(Malformed("a region is suspect, and nothing of it is"));
-        }
-        let hard_state_lost = has(HARD_STATE_LOST);
-        let exists = has(EXISTS);
-        let record = RegionRecord {
-            region,
-            as_of,
-            exists,
-            base,
-            hard_state,
-            kv,
-            extents,
-            damage,
-            suspect,
-            hard_state_lost,
-        };
-        record.check()?;
-        Ok(record)
-    }
-
     /// The rules that hold between fields: indexes are numbers that can be, extents rise and do not overlap, and
     /// neither they nor damaged ranges are empty.
     pub(super) fn check(&self) -> Result<(), Malformed> {
@@ -121,29 +76,151 @@ impl RegionRecord {
             return Err(Malformed("an index is beyond the highest"));
         }
         let mut free_from = 0;
-        for extent in &self.extents {
-            let end = extent.first.checked_add(extent.count).filter(|_| extent.count > 0);
-            let end = end.ok_or(Malformed("an extent is empty or goes beyond the highest index"))?;
-            if extent.first < free_from {
-                return Err(Malformed("the extents of a region overlap, or are not sorted"));
-            }
-            free_from = end;
-        }
-        if self.damage.iter().chain(&self.suspect).any(|(first, last)| first > last || *last > INDEX_MAX) {
-            return Err(Malformed("a damaged range is empty or goes beyond the highest index"));
-        }
-        Ok(())
+        self.extents.iter().try_for_each(|extent| check_extent(extent, &mut free_from))?;
+        self.damage.iter().chain(&self.suspect).try_for_each(|range| check_range(*range))
     }
 }
+
+impl<'a> RegionView<'a> {
+    pub(super) fn read(r: &mut Reader<'a>) -> Result<RegionView<'a>, Malformed> {
+        let region = RegionId(r.varint()?);
+        let as_of = r.varint_u32()?;
+        let flags = r.u8()?;
+        if flags >= 2 * HAS_INCARNATION {
+            return Err(Malformed("a region has flags that this release does not know"));
+        }
+        let has = |bit: u8| flags & bit != 0;
+        let incarnation = has(HAS_INCARNATION).then(|| r.varint()).transpose()?.map(Lsn::from_u64);
+        let base = match has(HAS_BASE) {
+            true => {
+                let (index, term) = (r.varint()?, r.varint()?);
+                Some(EntryId { term, index })
+            }
+            false => None,
+        };
+        if base.is_some_and(|base| base.index > INDEX_MAX) {
+            return Err(Malformed("an index is beyond the highest"));
+        }
+        let hard_state = has(HAS_HARD_STATE).then(|| read_bytes(r, VALUE_BYTES_MAX)).transpose()?;
+        let kv = Items::read(r, 2, read_pair, |_| Ok(()))?;
+        let mut free_from = 0;
+        let extents = Items::read(r, 6, read_extent, |extent| check_extent(&extent, &mut free_from))?;
+        let damage = Items::read(r, 2, read_range, check_range)?;
+        let suspect = match has(HAS_SUSPECT) {
+            true => Items::read(r, 2, read_range, check_range)?,
+            false => Items::none(read_range),
+        };
+        if has(HAS_SUSPECT) && suspect.len() == 0 {
+            return Err(Malformed("a region is suspect, and nothing of it is"));
+        }
+        let (exists, hard_state_lost) = (has(EXISTS), has(HARD_STATE_LOST));
+        Ok(RegionView {
+            region,
+            as_of,
+            exists,
+            incarnation,
+            base,
+            hard_state,
+            kv,
+            extents,
+            damage,
+            suspect,
+            hard_state_lost,
+        })
+    }
+
+    /// A copy that owns its bytes.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn to_record(&self) -> RegionRecord {
+        let owned = |(key, value)| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        RegionRecord {
+            region: self.region,
+            as_of: self.as_of,
+            exists: self.exists,
+            incarnation: self.incarnation,
+            base: self.base,
+            hard_state: self.hard_state.map(Bytes::copy_from_slice),
+            kv: self.kv.clone().map(owned).collect(),
+            extents: self.extents.clone().collect(),
+            damage: self.damage.clone().collect(),
+            suspect: self.suspect.clone().collect(),
+            hard_state_lost: self.hard_state_lost,
+        }
+    }
+}
+
+/// Indexes are numbers that can be, and extents rise, do not overlap, and are not empty.
+fn check_extent(extent: &ExtentRecord, free_from: &mut u64) -> Result<(), Malformed> {
+    let end = extent.first.checked_add(extent.count).filter(|_| extent.count > 0);
+    let end = end.ok_or(Malformed("an extent is empty or goes beyond the highest index"))?;
+    if extent.first < *free_from {
+        return Err(Malformed("the extents of a region overlap, or are not sorted"));
+    }
+    *free_from = end;
+    Ok(())
+}
+
+fn check_range((first, last): (u64, u64)) -> Result<(), Malformed> {
+    if first > last || last > INDEX_MAX {
+        return Err(Malformed("a damaged range is empty or goes beyond the highest index"));
+    }
+    Ok(())
+}
+
+type ReadItem<'a, T> = fn(&mut Reader<'a>) -> Result<T, Malformed>;
+
+/// A list in the checkpoint, which was read through once: reading it again gives the same items.
+#[derive(Clone, Debug)]
+pub(crate) struct Items<'a, T> {
+    left: usize,
+    rest: Reader<'a>,
+    item: ReadItem<'a, T>,
+}
+
+impl<'a, T> Items<'a, T> {
+    fn none(item: ReadItem<'a, T>) -> Items<'a, T> {
+        Items { left: 0, rest: Reader::new(&[]), item }
+    }
+
+    fn read(
+        r: &mut Reader<'a>,
+        item_len_min: usize,
+        item: ReadItem<'a, T>,
+        mut check: impl FnMut(T) -> Result<(), Malformed>,
+    ) -> Result<Items<'a, T>, Malformed> {
+        let left = r.count(item_len_min)?;
+        if left == 0 {
+            return Ok(Items::none(item));
+        }
+        let rest = r.clone();
+        for _ in 0..left {
+            check(item(r)?)?;
+        }
+        Ok(Items { left, rest, item })
+    }
+}
+
+impl<T> Iterator for Items<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.left = self.left.checked_sub(1)?;
+        (self.item)(&mut self.rest).ok()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<T> ExactSizeIterator for Items<'_, T> {}
 
 const EXISTS: u8 = 1;
 const HAS_BASE: u8 = 2;
 const HAS_HARD_STATE: u8 = 4;
 const HARD_STATE_LOST: u8 = 8;
 const HAS_SUSPECT: u8 = 16;
-
-/// Items are larger in memory than on disk: beyond this many, the list grows as they come.
-const RESERVE_MAX: usize = 64;
+const HAS_INCARNATION: u8 = 32;
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
@@ -158,27 +235,29 @@ fn put_ranges(out: &mut Vec<u8>, ranges: &[(u64, u64)]) {
     }
 }
 
-fn read_ranges(r: &mut Reader<'_>) -> Result<Vec<(u64, u64)>, Malformed> {
-    read_list(r, 2, |r| Ok((r.varint()?, r.varint()?)))
+fn read_pair<'a>(r: &mut Reader<'a>) -> Result<(&'a [u8], &'a [u8]), Malformed> {
+    Ok((read_bytes(r, KEY_BYTES_MAX)?, read_bytes(r, VALUE_BYTES_MAX)?))
 }
 
-fn read_bytes(r: &mut Reader<'_>, len_max: usize) -> Result<Bytes, Malformed> {
+fn read_extent(r: &mut Reader<'_>) -> Result<ExtentRecord, Malformed> {
+    Ok(ExtentRecord {
+        segment: r.varint_u32()?,
+        first: r.varint()?,
+        count: r.varint()?,
+        first_term: r.varint()?,
+        last_term: r.varint()?,
+        bytes: r.varint()?,
+    })
+}
+
+fn read_range(r: &mut Reader<'_>) -> Result<(u64, u64), Malformed> {
+    Ok((r.varint()?, r.varint()?))
+}
+
+fn read_bytes<'a>(r: &mut Reader<'a>, len_max: usize) -> Result<&'a [u8], Malformed> {
     let len = r.varint_u32()? as usize;
     if len > len_max {
         return Err(Malformed("a key or value is longer than the limit"));
     }
-    Ok(Bytes::copy_from_slice(r.bytes(len)?))
-}
-
-fn read_list<'a, T>(
-    r: &mut Reader<'a>,
-    item_len_min: usize,
-    mut item: impl FnMut(&mut Reader<'a>) -> Result<T, Malformed>,
-) -> Result<Vec<T>, Malformed> {
-    let count = r.count(item_len_min)?;
-    let mut list = Vec::with_capacity(count.min(RESERVE_MAX));
-    for _ in 0..count {
-        list.push(item(r)?);
-    }
-    Ok(list)
+    r.bytes(len)
 }

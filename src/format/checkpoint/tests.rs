@@ -9,7 +9,15 @@ const IDENTITY: Identity = Identity { store: StoreId([7; 16]), file: 12, salt: 9
 
 fn header(segments: Vec<SegmentRecord>) -> CheckpointHeader {
     let (start_segment, synced) = (5, Lsn::new(6, 4096));
-    CheckpointHeader { identity: IDENTITY, start_segment, synced, next_file: 8, regions: 0, segments }
+    CheckpointHeader {
+        identity: IDENTITY,
+        start_segment,
+        synced,
+        next_file: 8,
+        unclean_before: Some(4),
+        regions: 0,
+        segments,
+    }
 }
 
 fn region(id: u64) -> RegionRecord {
@@ -17,6 +25,7 @@ fn region(id: u64) -> RegionRecord {
         region: RegionId(id),
         as_of: 6,
         exists: true,
+        incarnation: Some(Lsn::new(3, 5000)),
         base: Some(EntryId::new(2, 9)),
         hard_state: Some("state".into()),
         kv: vec![("key".into(), "value".into()), ("other".into(), "".into())],
@@ -43,7 +52,7 @@ fn write(header: CheckpointHeader, regions: &[RegionRecord]) -> Bytes {
 fn read(bytes: impl Into<Bytes>) -> Result<(CheckpointHeader, Vec<RegionRecord>), CheckpointError> {
     let mut regions = Vec::new();
     let header = read_checkpoint(&bytes.into(), |region| {
-        regions.push(region);
+        regions.push(region.to_record());
         Ok(())
     })?;
     Ok((header, regions))
@@ -108,7 +117,7 @@ fn nothing_is_handed_out_before_the_last_chunk_is_verified() {
     let mut bytes = write(header(vec![]), &[big.clone(), big]).to_vec();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
-    let outcome = read_checkpoint(&bytes.into(), |_| panic!("a region of a rotten checkpoint"));
+    let outcome = read_checkpoint(&bytes, |_| panic!("a region of a rotten checkpoint"));
     assert!(matches!(outcome, Err(CheckpointError::Malformed(_))));
 }
 
@@ -154,6 +163,21 @@ fn newer_release_is_told_from_rot() {
     assert_eq!(read(bytes), Err(CheckpointError::Header(HeaderError::NewerVersion(FORMAT_VERSION + 1))));
 }
 
+/// The field was reserved before: then it says nothing, and has to be zero.
+#[test]
+fn older_checkpoint_says_nothing_of_unclean_ends() {
+    let old = |unclean_before| {
+        let header = CheckpointHeader { unclean_before: Some(unclean_before), ..header(vec![]) };
+        let mut bytes = write(header, &[]).to_vec();
+        bytes[8] = 2;
+        let crc = crc32(0, &bytes[..124]);
+        bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+        read(bytes).map(|read| read.0.unclean_before)
+    };
+    assert_eq!(old(0), Ok(None));
+    assert!(matches!(old(4), Err(CheckpointError::Malformed(_))));
+}
+
 #[test]
 fn overlapping_extents_and_empty_ranges_are_refused() {
     let mut record = region(1);
@@ -179,9 +203,16 @@ fn any_region() -> impl Strategy<Value = RegionRecord> {
     let ranges =
         || prop::collection::vec((any::<u64>(), any::<u64>()).prop_map(|(a, b)| (a.min(b), a.max(b))), 0..3);
     let kv = prop::collection::vec((bytes(), bytes()), 0..4);
-    let flags = any::<(u64, u32, bool, bool)>();
+    let flags = any::<(u64, u32, bool, bool, Option<u64>)>();
     (flags, base, prop::option::of(bytes()), kv, extents, (ranges(), ranges())).prop_map(
-        |((region, as_of, exists, hard_state_lost), base, hard_state, kv, extents, (damage, suspect))| {
+        |(
+            (region, as_of, exists, hard_state_lost, born),
+            base,
+            hard_state,
+            kv,
+            extents,
+            (damage, suspect),
+        )| {
             let mut at = 0;
             let extents = extents.into_iter().map(|(segment, gap, count, (first_term, last_term, bytes))| {
                 let first = at + gap;
@@ -189,10 +220,12 @@ fn any_region() -> impl Strategy<Value = RegionRecord> {
                 ExtentRecord { segment, first, count, first_term, last_term, bytes }
             });
             let (region, extents) = (RegionId(region), extents.collect());
+            let incarnation = born.map(Lsn::from_u64);
             RegionRecord {
                 region,
                 as_of,
                 exists,
+                incarnation,
                 base,
                 hard_state,
                 kv,
@@ -210,14 +243,15 @@ proptest! {
     fn every_checkpoint_round_trips(
         regions in prop::collection::vec(any_region(), 0..6),
         segments in prop::collection::vec(any::<(u32, bool, u64, u32)>(), 0..6),
-        start_segment: u32, synced: u64, next_file: u32,
+        start_segment: u32, synced: u64, next_file: u32, unclean_before: u32,
     ) {
         let segments = segments.into_iter().map(|(id, cold, salt, sealed_end)| {
             let kind = if cold { FileKind::Cold } else { FileKind::Log };
             SegmentRecord { id, kind, salt, sealed_end }
         });
         let synced = Lsn::from_u64(synced);
-        let header = CheckpointHeader { start_segment, synced, next_file, ..header(segments.collect()) };
+        let unclean_before = Some(unclean_before);
+        let header = CheckpointHeader { start_segment, synced, next_file, unclean_before, ..header(segments.collect()) };
         let (header_back, regions_back) = read(write(header.clone(), &regions)).unwrap();
         prop_assert_eq!(header_back, CheckpointHeader { regions: regions.len() as u64, ..header });
         prop_assert_eq!(regions_back, regions);

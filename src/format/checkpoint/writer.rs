@@ -4,7 +4,7 @@ use super::{
     CHECKPOINT_HEADERS_LEN, CHECKPOINT_MAGIC, CHUNK_HEADER_LEN, CheckpointHeader, RegionRecord, chunk_crc,
 };
 use crate::codec::checksum::crc32;
-use crate::format::file_header::{FILE_HEADER_LEN, FileHeader, FileKind};
+use crate::format::file_header::{FILE_HEADER_LEN, FORMAT_VERSION, FileHeader, FileKind};
 use std::collections::VecDeque;
 
 /// Makes a checkpoint, chunk by chunk.
@@ -69,6 +69,7 @@ impl CheckpointWriter {
             self.close_chunk();
         }
         let file = FileHeader {
+            version: FORMAT_VERSION,
             kind: FileKind::Checkpoint,
             identity: self.header.identity,
             len: CHECKPOINT_HEADERS_LEN as u64 + self.body_len,
@@ -83,6 +84,9 @@ impl CheckpointWriter {
         body.extend_from_slice(&self.body_len.to_le_bytes());
         body.extend_from_slice(&self.chunks.to_le_bytes());
         body.extend_from_slice(&self.chunks_crc.to_le_bytes());
+        // A store of which nothing is known may have ended in any way.
+        let unclean_before = self.header.unclean_before.unwrap_or(self.header.next_file);
+        body.extend_from_slice(&unclean_before.to_le_bytes());
         body.resize(CHECKPOINT_HEADERS_LEN - FILE_HEADER_LEN - 8, 0);
         let mut headers = file.encode().to_vec();
         headers.extend_from_slice(&CHECKPOINT_MAGIC);

@@ -7,10 +7,11 @@ use crate::codec::Malformed;
 use crate::codec::checksum::crc32;
 use crate::codec::varint::put_varint;
 use crate::format::batch::{Batch, Block, Install, Loc, Op, Step, locate};
-use crate::format::file_header::{FileHeader, FileKind, Identity};
-use crate::types::{EntryId, RegionId};
+use crate::format::file_header::{FORMAT_VERSION, FileHeader, FileKind, Identity};
+use crate::types::{EntryId, IdHasher, RegionId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 
 /// Takes the records of one segment in order and makes its footer.
 ///
@@ -20,7 +21,9 @@ use std::collections::{BTreeMap, HashMap};
 pub(crate) struct FooterBuilder {
     identity: Identity,
     cold: bool,
-    regions: HashMap<RegionId, RegionBuild>,
+    /// In the order in which they came, and the place of each.
+    regions: Vec<(RegionId, RegionBuild)>,
+    places: HashMap<RegionId, usize, BuildHasherDefault<IdHasher>>,
     installs: Vec<Install>,
     /// How many entries were taken; bounds every count in the footer to 32 bits.
     entries_taken: u64,
@@ -33,7 +36,8 @@ impl FooterBuilder {
         FooterBuilder {
             identity,
             cold: false,
-            regions: HashMap::new(),
+            regions: Vec::new(),
+            places: HashMap::default(),
             installs: Vec::new(),
             entries_taken: 0,
             locs: Vec::new(),
@@ -45,12 +49,14 @@ impl FooterBuilder {
         FooterBuilder { cold: true, ..FooterBuilder::new(identity) }
     }
 
-    /// Takes a batch whose payload area starts at this offset of the file. After an error the builder is of no use.
+    /// Takes a batch whose payload area starts at `payload_pos` of the file, and whose record ends at `end`. After an error the
+    /// builder is of no use.
     pub(crate) fn batch(
         &mut self,
         batch: &Batch,
         blocks: &[Block],
         payload_pos: u32,
+        end: u32,
     ) -> Result<(), Malformed> {
         self.entries_taken += batch.entries.len() as u64;
         if u32::try_from(self.entries_taken).is_err() {
@@ -61,10 +67,21 @@ impl FooterBuilder {
         locs.reserve(batch.entries.len());
         locate(&batch.entries, blocks, payload_pos, |loc| locs.push(loc))?;
         for step in batch.steps() {
-            let region = self.regions.entry(step.region).or_default();
+            if step.op.is_void() {
+                continue;
+            }
+            let at = match self.regions.last() {
+                // A region mostly has several operations in a row.
+                Some((last, _)) if *last == step.region => self.regions.len() - 1,
+                _ => *self.places.entry(step.region).or_insert_with(|| {
+                    self.regions.push((step.region, RegionBuild::default()));
+                    self.regions.len() - 1
+                }),
+            };
+            let Some((_, region)) = self.regions.get_mut(at) else { continue };
             let locs = self.locs.get(step.entries_at..).and_then(|l| l.get(..step.entries.len()));
             let locs = locs.unwrap_or_default();
-            if self.cold { region.take_cold(&step, locs)? } else { region.take(&step, locs)? }
+            if self.cold { region.take_cold(&step, locs)? } else { region.take(&step, locs, end)? }
         }
         Ok(())
     }
@@ -77,16 +94,13 @@ impl FooterBuilder {
     /// The footer file's content.
     pub(crate) fn finish(self, tail: Tail) -> Vec<u8> {
         let seed = self.identity.seed();
-        let mut regions: Vec<_> = self.regions.into_iter().collect();
+        drop(self.places);
+        let mut regions: Vec<&(RegionId, RegionBuild)> = self.regions.iter().collect();
         regions.sort_unstable_by_key(|(region, _)| *region);
 
         let mut out = vec![0; SECTIONS_AT];
-        let deltas: Vec<_> = match self.cold {
-            true => Vec::new(),
-            false => regions.iter().map(|(id, region)| region.delta(*id)).collect(),
-        };
-        put_deltas(&mut out, &deltas);
-        drop(deltas);
+        let named = if self.cold { &[] } else { &regions[..] };
+        put_deltas(&mut out, named.iter().map(|(id, region)| region.delta(*id)));
         let installs_at = out.len();
         put_varint(&mut out, self.installs.len() as u64);
         for install in &self.installs {
@@ -147,6 +161,7 @@ impl FooterBuilder {
         out.extend_from_slice(&locs);
 
         let file = FileHeader {
+            version: FORMAT_VERSION,
             kind: FileKind::Footer,
             identity: self.identity,
             len: out.len() as u64,
@@ -169,13 +184,21 @@ fn crc_from(seed: u32, bytes: &[u8], at: usize) -> u32 {
 struct RegionBuild {
     wiped: bool,
     exists: bool,
-    reset: Option<EntryId>,
+    born: Option<u32>,
+    forgotten: bool,
     truncate_from: Option<u64>,
-    compact: Option<EntryId>,
     hard_state: Option<Bytes>,
-    kv: BTreeMap<Bytes, Option<Bytes>>,
     /// At most one in a log segment; disjoint and sorted in a cold one. None is empty.
     ranges: Vec<RangeBuild>,
+    /// What few regions have: a segment may name very many.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
+    reset: Option<EntryId>,
+    compact: Option<EntryId>,
+    kv: BTreeMap<Bytes, Option<Bytes>>,
 }
 
 impl Default for RegionBuild {
@@ -183,43 +206,61 @@ impl Default for RegionBuild {
         RegionBuild {
             wiped: false,
             exists: true,
-            reset: None,
+            born: None,
+            forgotten: false,
             truncate_from: None,
-            compact: None,
             hard_state: None,
-            kv: BTreeMap::new(),
             ranges: Vec::new(),
+            rare: None,
         }
     }
 }
 
 impl RegionBuild {
-    fn take(&mut self, step: &Step<'_>, locs: &[Loc]) -> Result<(), Malformed> {
+    fn take(&mut self, step: &Step<'_>, locs: &[Loc], end: u32) -> Result<(), Malformed> {
         self.exists = true;
+        self.born.get_or_insert(end);
         match step.op {
-            Op::Append { first, .. } => self.append(RangeBuild::new(*first, step, locs)?),
+            Op::Append { first, .. } | Op::AppendNext { first, .. } => {
+                self.append(RangeBuild::new(*first, step, locs)?)
+            }
             Op::TruncateFrom(index) => self.truncate(*index),
-            Op::CompactThrough(id) => {
-                if self.compact.is_none_or(|before| before.index <= id.index) {
-                    self.compact = Some(*id);
+            Op::CompactThrough(id) | Op::CompactTo { id, .. } => {
+                let compact = &mut self.rare().compact;
+                if compact.is_none_or(|before| before.index <= id.index) {
+                    *compact = Some(*id);
                 }
             }
             Op::Reset(base) => {
-                self.ranges.clear();
-                self.truncate_from = None;
-                self.compact = None;
-                self.reset = Some(*base);
+                self.forget_log();
+                self.rare().reset = Some(*base);
+            }
+            Op::ForgetLog => {
+                self.forget_log();
+                self.forgotten = true;
             }
             Op::SetHardState(state) => self.hard_state = Some(state.clone()),
             Op::Put { key, value } => {
-                self.kv.insert(key.clone(), Some(value.clone()));
+                self.rare().kv.insert(key.clone(), Some(value.clone()));
             }
             Op::Delete { key } => {
-                self.kv.insert(key.clone(), None);
+                self.rare().kv.insert(key.clone(), None);
             }
             Op::Destroy => *self = RegionBuild { wiped: true, exists: false, ..RegionBuild::default() },
         }
         Ok(())
+    }
+
+    fn forget_log(&mut self) {
+        self.ranges.clear();
+        self.truncate_from = None;
+        if let Some(rare) = &mut self.rare {
+            (rare.compact, rare.reset) = (None, None);
+        }
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     fn append(&mut self, new: RangeBuild) {
@@ -235,8 +276,7 @@ impl RegionBuild {
             // Either way whatever earlier segments have from here on is overwritten.
             _ => {
                 self.truncate_from = Some(self.truncate_from.map_or(new.first, |from| from.min(new.first)));
-                self.ranges.clear();
-                self.ranges.push(new);
+                self.ranges = vec![new];
             }
         }
     }
@@ -252,10 +292,10 @@ impl RegionBuild {
     }
 
     fn take_cold(&mut self, step: &Step<'_>, locs: &[Loc]) -> Result<(), Malformed> {
-        let Op::Append { first, .. } = step.op else {
+        let Some((first, ..)) = step.op.as_append() else {
             return Err(Malformed("a cold segment has an operation that is not an append"));
         };
-        let new = RangeBuild::new(*first, step, locs)?;
+        let new = RangeBuild::new(first, step, locs)?;
         if new.locs.is_empty() {
             return Ok(());
         }
@@ -273,15 +313,19 @@ impl RegionBuild {
     }
 
     fn delta(&self, region: RegionId) -> RegionDelta {
+        let rare = self.rare.as_deref();
+        let kv = rare.into_iter().flat_map(|rare| &rare.kv);
         RegionDelta {
             region,
             wiped: self.wiped,
             exists: self.exists,
-            reset: self.reset,
+            born: self.born.filter(|_| self.exists),
+            forgotten: self.forgotten,
+            reset: rare.and_then(|rare| rare.reset),
             truncate_from: self.truncate_from,
-            compact: self.compact,
+            compact: rare.and_then(|rare| rare.compact),
             hard_state: self.hard_state.clone(),
-            kv: self.kv.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            kv: kv.map(|(key, value)| (key.clone(), value.clone())).collect(),
             range: self.ranges.last().map(RangeBuild::summary),
         }
     }

@@ -16,8 +16,13 @@ pub(crate) struct RegionDelta {
     pub(crate) region: RegionId,
     /// The region was destroyed: start from nothing.
     pub(crate) wiped: bool,
-    /// Whether the region exists behind the segment.
+    /// Whether the region exists after the segment.
     pub(crate) exists: bool,
+    /// The end offset of the first batch, after the wipe if there was one, that the region exists by if it did not before. `None`
+    /// in footers before version 3.
+    pub(crate) born: Option<u32>,
+    /// The log was forgotten, with its base, after the wipe and before the reset if there was one.
+    pub(crate) forgotten: bool,
     /// The log was emptied behind this base, after the wipe if there was one.
     pub(crate) reset: Option<EntryId>,
     /// Entries at this index and above that lie in earlier segments, if any do, are gone.
@@ -48,43 +53,47 @@ pub(crate) struct RangeSummary {
 }
 
 /// Appends the deltas, which must be sorted by region.
-pub(super) fn put_deltas(out: &mut Vec<u8>, deltas: &[RegionDelta]) {
+pub(super) fn put_deltas(out: &mut Vec<u8>, deltas: impl ExactSizeIterator<Item = RegionDelta>) {
     put_varint(out, deltas.len() as u64);
-    for delta in deltas {
-        delta.put(out);
-    }
+    deltas.for_each(|delta| delta.put(out));
 }
 
-/// Reads what [`put_deltas`] wrote. The bytes are copied, so that the footer's map is not held by them.
-pub(super) fn read_deltas(bytes: &[u8]) -> Result<Vec<RegionDelta>, Malformed> {
+/// Hands out what [`put_deltas`] wrote, one by one: in memory a delta is far larger than on disk. Its bytes are copied, so that the
+/// footer's map is not held by them. Where something is malformed, those before it were handed out already.
+pub(super) fn read_deltas<E: From<Malformed>>(
+    bytes: &[u8],
+    mut each: impl FnMut(RegionDelta) -> Result<(), E>,
+) -> Result<(), E> {
     let mut r = Reader::new(bytes);
-    let count = r.count(DELTA_LEN_MIN)?;
-    // A delta is far larger in memory than on disk, so the bytes left do not justify reserving for all.
-    let mut deltas: Vec<RegionDelta> = Vec::with_capacity(count.min(RESERVE_MAX));
-    for _ in 0..count {
+    let mut before = None;
+    for _ in 0..r.count(DELTA_LEN_MIN)? {
         let delta = RegionDelta::read(&mut r)?;
-        if deltas.last().is_some_and(|before| before.region >= delta.region) {
-            return Err(Malformed("the footer's deltas are not sorted by region"));
+        if before.is_some_and(|before| before >= delta.region) {
+            return Err(Malformed("the footer's deltas are not sorted by region").into());
         }
-        deltas.push(delta);
+        before = Some(delta.region);
+        each(delta)?;
     }
-    r.finish()?;
-    Ok(deltas)
+    Ok(r.finish()?)
 }
 
 impl RegionDelta {
     fn put(&self, out: &mut Vec<u8>) {
-        let flag = |bit: u8, set: bool| if set { bit } else { 0 };
         put_varint(out, self.region.0);
-        out.push(
-            flag(WIPED, self.wiped)
-                | flag(EXISTS, self.exists)
-                | flag(HAS_RESET, self.reset.is_some())
-                | flag(HAS_TRUNCATE, self.truncate_from.is_some())
-                | flag(HAS_COMPACT, self.compact.is_some())
-                | flag(HAS_HARD_STATE, self.hard_state.is_some())
-                | flag(HAS_RANGE, self.range.is_some()),
-        );
+        let flag = |bit: u32, set: bool| if set { bit } else { 0 };
+        let flags = flag(WIPED, self.wiped)
+            | flag(EXISTS, self.exists)
+            | flag(HAS_RESET, self.reset.is_some())
+            | flag(HAS_TRUNCATE, self.truncate_from.is_some())
+            | flag(HAS_COMPACT, self.compact.is_some())
+            | flag(HAS_HARD_STATE, self.hard_state.is_some())
+            | flag(HAS_RANGE, self.range.is_some())
+            | flag(HAS_BIRTH, self.born.is_some())
+            | flag(FORGOTTEN, self.forgotten);
+        put_varint(out, u64::from(flags));
+        if let Some(offset) = self.born {
+            put_varint(out, u64::from(offset));
+        }
         if let Some(id) = self.reset {
             put_id(out, id);
         }
@@ -117,17 +126,17 @@ impl RegionDelta {
 
     fn read(r: &mut Reader<'_>) -> Result<RegionDelta, Malformed> {
         let region = RegionId(r.varint()?);
-        let flags = r.u8()?;
-        if flags & !(WIPED | EXISTS | HAS_RESET | HAS_TRUNCATE | HAS_COMPACT | HAS_HARD_STATE | HAS_RANGE)
-            != 0
-        {
+        let flags = r.varint_u32()?;
+        if flags >= 2 * FORGOTTEN {
             return Err(Malformed("a delta has flags that this release does not know"));
         }
-        let has = |bit: u8| flags & bit != 0;
+        let has = |bit: u32| flags & bit != 0;
         Ok(RegionDelta {
             region,
             wiped: has(WIPED),
             exists: has(EXISTS),
+            born: has(HAS_BIRTH).then(|| r.varint_u32()).transpose()?,
+            forgotten: has(FORGOTTEN),
             reset: has(HAS_RESET).then(|| read_id(r)).transpose()?,
             truncate_from: has(HAS_TRUNCATE).then(|| r.varint()).transpose()?,
             compact: has(HAS_COMPACT).then(|| read_id(r)).transpose()?,
@@ -138,13 +147,15 @@ impl RegionDelta {
     }
 }
 
-const WIPED: u8 = 1;
-const EXISTS: u8 = 2;
-const HAS_RESET: u8 = 4;
-const HAS_TRUNCATE: u8 = 8;
-const HAS_COMPACT: u8 = 16;
-const HAS_HARD_STATE: u8 = 32;
-const HAS_RANGE: u8 = 64;
+const WIPED: u32 = 1;
+const EXISTS: u32 = 2;
+const HAS_RESET: u32 = 4;
+const HAS_TRUNCATE: u32 = 8;
+const HAS_COMPACT: u32 = 16;
+const HAS_HARD_STATE: u32 = 32;
+const HAS_RANGE: u32 = 64;
+const HAS_BIRTH: u32 = 128;
+const FORGOTTEN: u32 = 256;
 
 /// Region, flags, and the number of keys.
 const DELTA_LEN_MIN: usize = 3;

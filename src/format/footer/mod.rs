@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - Opening checks the two headers and nothing else: its cost does not depend on what the segment holds.
-//! - Ranges and runs are checked when the first entry is looked up, deltas when they are replayed.
+//! - Ranges and runs are checked when the first entry is looked up, and packed on the heap; deltas are checked when they are replayed.
 //! - Locations are not checked at all as long as entries verify: the entry's own checksum, which stands there and binds
 //!   identity and bytes, proves the location right. When one does not verify,
 //!   [`verify_locs`](RangeRef::verify_locs) tells a rotten footer from a rotten entry.
@@ -19,11 +19,12 @@
 mod builder;
 mod delta;
 mod header;
+mod tables;
 mod view;
 
 pub(crate) use builder::FooterBuilder;
 pub(crate) use delta::RegionDelta;
-pub(crate) use view::Footer;
+pub(crate) use view::{Footer, FooterFile, Locs, RangeRef};
 
 use crate::format::record::Shape;
 use crate::types::Lsn;

@@ -39,7 +39,7 @@ fn build(builder: FooterBuilder) -> Footer {
 fn footer_of(batches: &[Batch]) -> Footer {
     let mut builder = FooterBuilder::new(IDENTITY);
     for (i, batch) in batches.iter().enumerate() {
-        builder.batch(batch, &[], 4096 + i as u32 * 1000).unwrap();
+        builder.batch(batch, &[], 4096 + i as u32 * 1000, 5000 + i as u32 * 1000).unwrap();
     }
     build(builder)
 }
@@ -84,13 +84,48 @@ fn entries_are_found_with_location_and_term() {
     }
 }
 
+/// The tables are packed, each row as the difference from the one before it, and a search starts in the middle.
+#[test]
+fn each_of_many_ranges_is_found_with_its_terms() {
+    // Gaps between the regions, large and small, and ranges of one and of several terms.
+    let region = |n: u64| n * 3 + if n > 40 { 1 << 40 } else { 0 };
+    for regions in [1, 15, 16, 17, 32, 33, 100] {
+        let mut batches = Vec::new();
+        for n in 0..regions {
+            batches.push(append(region(n), 1000 * n + 1, 1 + n as u32 % 3, n));
+            if n % 4 == 0 {
+                batches.push(append(region(n), 1000 * n + 2 + n % 3, 2, n + 7));
+            }
+        }
+        let footer = footer_of(&batches);
+        assert_eq!(footer.ranges().count() as u64, regions);
+        for (n, range) in (0..).zip(footer.ranges()) {
+            let (first, own) = (1000 * n + 1, 1 + n % 3);
+            let last = if n % 4 == 0 { first + own + 1 } else { first + own - 1 };
+            assert_eq!((range.region().0, range.first(), range.last()), (region(n), first, last));
+            assert!(range.verify_locs());
+            for index in first..=last {
+                let found = footer.find(range.region(), index).unwrap().unwrap();
+                let term = if index < first + own { n } else { n + 7 };
+                assert_eq!((found.first(), found.term(index)), (first, Some(term)), "{n} {index}");
+                assert_eq!(found.loc(index), range.loc(index));
+                assert_eq!(found.loc(index).unwrap().crc, index as u32);
+            }
+            for absent in [first - 1, last + 1] {
+                assert!(footer.find(range.region(), absent).unwrap().is_none());
+                assert!(footer.find(RegionId(range.region().0 + 1), absent).unwrap().is_none());
+            }
+        }
+    }
+}
+
 #[test]
 fn compressed_entries_keep_their_place_in_the_block() {
     let mut batch = append(1, 1, 4, 1);
     batch.entries[2].len = 0;
     let (blocks, _) = blocks_of(&batch, true);
     let mut builder = FooterBuilder::new(IDENTITY);
-    builder.batch(&batch, &blocks, 4096).unwrap();
+    builder.batch(&batch, &blocks, 4096, 5000).unwrap();
     let footer = build(builder);
     let range = footer.find(RegionId(1), 1).unwrap().unwrap();
     assert_eq!(
@@ -140,11 +175,11 @@ fn destroyed_region_starts_from_nothing() {
 fn cold_segment_keeps_ranges_apart() {
     let mut builder = FooterBuilder::new_cold(IDENTITY);
     for batch in [append(1, 50, 2, 1), append(1, 10, 2, 1), append(1, 12, 3, 2), append(2, 1, 1, 1)] {
-        builder.batch(&batch, &[], 4096).unwrap();
+        builder.batch(&batch, &[], 4096, 5000).unwrap();
     }
-    assert!(builder.batch(&append(1, 14, 1, 1), &[], 4096).is_err());
-    assert!(builder.batch(&append(1, 9, 2, 1), &[], 4096).is_err());
-    assert!(builder.batch(&batch_of(1, vec![Op::Destroy], &[], &[]), &[], 4096).is_err());
+    assert!(builder.batch(&append(1, 14, 1, 1), &[], 4096, 5000).is_err());
+    assert!(builder.batch(&append(1, 9, 2, 1), &[], 4096, 5000).is_err());
+    assert!(builder.batch(&batch_of(1, vec![Op::Destroy], &[], &[]), &[], 4096, 5000).is_err());
     let footer = build(builder);
     assert_eq!(ranges_of(&footer), [(1, 10, 14), (1, 50, 51), (2, 1, 1)]);
     assert_eq!(footer.deltas(), Ok(vec![]));
@@ -181,7 +216,7 @@ fn rich_footer() -> Vec<u8> {
         Op::CompactThrough(EntryId::new(1, 2)),
     ];
     for batch in [append(1, 1, 3, 1), append(1, 4, 1, 2), append(2, 9, 2, 3), batch_of(2, ops, &[], &[])] {
-        builder.batch(&batch, &[], 4096).unwrap();
+        builder.batch(&batch, &[], 4096, 5000).unwrap();
     }
     builder.install(&Install { cold: 9, sources: vec![1, 2] });
     builder.finish(tail())
@@ -231,6 +266,7 @@ fn poke(footer: &Footer) {
 /// A region as a naive engine would have it; entries are told apart by their checksums.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Model {
+    incarnation: Lsn,
     base: Option<EntryId>,
     entries: BTreeMap<u64, (u64, u32)>,
     hard_state: Option<Bytes>,
@@ -261,7 +297,7 @@ fn random_op(state: &Option<Model>, dice: (u8, u64, u8), stamp: &mut u32) -> Bat
     let (first, last) = (model.first(), model.last());
     let within = |from: u64, to: u64| from + dice.1 % (to - from + 1);
     let alone = |op| batch_of(1, vec![op], &[], &[]);
-    match dice.0 % 16 {
+    match dice.0 % 20 {
         0..=6 => {
             let count = u32::from(dice.2 % 4) + 1;
             let at = if dice.0 < 4 { last + 1 } else { within(first, last + 1) };
@@ -280,25 +316,40 @@ fn random_op(state: &Option<Model>, dice: (u8, u64, u8), stamp: &mut u32) -> Bat
         12 => alone(Op::SetHardState(vec![dice.2].into())),
         13 => alone(Op::Put { key: vec![dice.2 % 3].into(), value: vec![dice.2].into() }),
         14 => alone(Op::Delete { key: vec![dice.2 % 3].into() }),
+        15 => alone(Op::ForgetLog),
+        16 => {
+            let id = EntryId::new(1, within(first - 1, last));
+            alone(Op::CompactTo { incarnation: model.incarnation, id })
+        }
+        17 => {
+            *stamp += 1;
+            let op = Op::AppendNext { first: last + 1, entries: 1, runs: 1 };
+            batch_of(1, vec![op], &[(u64::from(*stamp), 1)], &[(1, *stamp)])
+        }
         _ => alone(Op::Destroy),
     }
 }
 
-fn run(state: &mut Option<Model>, batch: &Batch) {
-    for step in batch.steps() {
+/// Applies a batch whose record ends at `end`.
+fn run(state: &mut Option<Model>, batch: &Batch, end: Lsn) {
+    for step in batch.steps().filter(|step| !step.op.is_void()) {
         if *step.op == Op::Destroy {
             *state = None;
             continue;
         }
-        let model = state.get_or_insert_default();
+        let model = state.get_or_insert(Model { incarnation: end, ..Model::default() });
         match step.op {
-            Op::Append { first, .. } => {
+            Op::Append { first, .. } | Op::AppendNext { first, .. } => {
                 model.entries.split_off(first);
                 let terms = step.runs.iter().flat_map(|r| std::iter::repeat_n(r.term, r.entries as usize));
                 model.entries.extend((*first..).zip(terms.zip(step.entries.iter().map(|e| e.crc))));
             }
             Op::TruncateFrom(index) => drop(model.entries.split_off(index)),
-            Op::CompactThrough(id) => model.compact(*id),
+            Op::CompactThrough(id) | Op::CompactTo { id, .. } => model.compact(*id),
+            Op::ForgetLog => {
+                model.entries.clear();
+                model.base = None;
+            }
             Op::Reset(base) => {
                 model.entries.clear();
                 model.base = Some(*base);
@@ -320,7 +371,12 @@ fn apply(state: &mut Option<Model>, footer: &Footer) {
         if !delta.exists {
             continue;
         }
-        let model = state.get_or_insert_default();
+        let incarnation = Lsn::new(3, delta.born.unwrap());
+        let model = state.get_or_insert(Model { incarnation, ..Model::default() });
+        if delta.forgotten {
+            model.entries.clear();
+            model.base = None;
+        }
         if let Some(base) = delta.reset {
             model.entries.clear();
             model.base = Some(base);
@@ -363,14 +419,14 @@ proptest! {
         let (mut state, mut stamp) = (None, 0);
         for dice in before {
             let batch = random_op(&state, dice, &mut stamp);
-            run(&mut state, &batch);
+            run(&mut state, &batch, Lsn::new(2, 5000));
         }
         let mut states = vec![state.clone()];
         let mut builder = FooterBuilder::new(IDENTITY);
-        for dice in inside {
-            let batch = random_op(&state, dice, &mut stamp);
-            builder.batch(&batch, &[], 4096).unwrap();
-            run(&mut state, &batch);
+        for (n, dice) in inside.into_iter().enumerate() {
+            let (batch, end) = (random_op(&state, dice, &mut stamp), 5000 + n as u32);
+            builder.batch(&batch, &[], 4096, end).unwrap();
+            run(&mut state, &batch, Lsn::new(3, end));
             states.push(state.clone());
         }
         let footer = build(builder);
@@ -386,7 +442,7 @@ proptest! {
     fn any_batch_makes_a_footer_that_opens(batches in prop::collection::vec(any_batch(), 0..4), compressed: bool) {
         let mut builder = FooterBuilder::new(IDENTITY);
         for batch in &batches {
-            builder.batch(batch, &blocks_of(batch, compressed).0, 4096)?;
+            builder.batch(batch, &blocks_of(batch, compressed).0, 4096, 5000)?;
         }
         let bytes = builder.finish(tail());
         prop_assert!(!is_refused(bytes.clone()));

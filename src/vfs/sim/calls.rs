@@ -1,4 +1,4 @@
-//! The two traits over the disk: every call is numbered, may be struck by a fault, photographed, and written down.
+//! The three traits over the disk: every call is numbered, may be struck by a fault, photographed, and written down.
 
 use super::content::SECTOR;
 use super::crash::{Moment, Snapshot};
@@ -8,9 +8,10 @@ use super::file::Landing;
 use super::op::{Op, OpKind};
 use super::rng::Rng;
 use super::{Hook, Profile, SimVfs, errno, os};
-use crate::vfs::{DirEntry, FileType, Map, OpenMode, Vfs, VfsFile};
+use crate::vfs::{DirEntry, FileId, FileType, LockMode, Map, OpenMode, Reserved, Vfs, VfsDir, VfsFile};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{ErrorKind, IoSlice, Result};
 use std::ops::Range;
@@ -44,7 +45,7 @@ pub(super) struct State {
     pub(super) log: Option<Vec<Op>>,
     pub(super) gate_closed: bool,
     pub(super) syncs_waiting: usize,
-    pub(super) locks: BTreeSet<PathBuf>,
+    pub(super) locks: Locks,
     pub(super) hook: Option<Hook>,
 }
 
@@ -79,7 +80,7 @@ impl Shared {
             log: None,
             gate_closed: false,
             syncs_waiting: 0,
-            locks: BTreeSet::new(),
+            locks: Locks::default(),
             hook: None,
         };
         Shared { state: Mutex::new(state), gate: Condvar::new() }
@@ -199,32 +200,73 @@ impl State {
     }
 }
 
-impl SimVfs {
-    fn on_path<T>(
-        &self,
-        kind: OpKind,
-        path: &Path,
-        to: Option<&Path>,
-        body: impl FnOnce(&mut State, &Turn) -> Result<T>,
-    ) -> Result<T> {
-        let op = Op { path: path.to_path_buf(), to: to.map(Path::to_path_buf), ..Op::new(kind) };
-        self.shared.call(op, None, body)
+impl Vfs for SimVfs {
+    fn open_dir(&self, path: &Path) -> Result<Arc<dyn VfsDir>> {
+        let dir = self.dir(path);
+        dir.call(OpKind::OpenDir, |s, _| s.disk.dir(path).map(drop))?;
+        Ok(Arc::new(dir))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> Result<Arc<dyn VfsDir>> {
+        let dir = self.dir(path);
+        dir.call(OpKind::CreateDirAll, |s, _| s.disk.create_dir_all(path))?;
+        Ok(Arc::new(dir))
     }
 }
 
-impl Vfs for SimVfs {
-    fn create_dir_all(&self, dir: &Path) -> Result<()> {
-        self.on_path(OpKind::CreateDirAll, dir, None, |s, _| s.disk.create_dir_all(dir))
+impl SimVfs {
+    /// A handle onto a directory that may not be there.
+    pub(super) fn dir(&self, path: &Path) -> SimDir {
+        SimDir { shared: Arc::clone(&self.shared), path: path.to_path_buf() }
+    }
+}
+
+/// An open directory.
+pub(super) struct SimDir {
+    shared: Arc<Shared>,
+    path: PathBuf,
+}
+
+impl SimDir {
+    /// A call on the directory itself.
+    fn call<T>(&self, kind: OpKind, body: impl FnOnce(&mut State, &Turn) -> Result<T>) -> Result<T> {
+        self.shared.call(Op { path: self.path.clone(), ..Op::new(kind) }, None, body)
     }
 
-    fn read_dir(&self, dir: &Path) -> Result<Vec<DirEntry>> {
-        self.on_path(OpKind::ReadDir, dir, None, |s, _| {
+    /// A call on a file in it.
+    fn call_on<T>(
+        &self,
+        kind: OpKind,
+        name: &str,
+        body: impl FnOnce(&mut State, &Path) -> Result<T>,
+    ) -> Result<T> {
+        let path = self.path.join(name);
+        self.shared.call(Op { path: path.clone(), ..Op::new(kind) }, None, |s, _| body(s, &path))
+    }
+
+    /// A call on two names.
+    fn call_on_both(
+        &self,
+        kind: OpKind,
+        from: &str,
+        to: PathBuf,
+        body: impl FnOnce(&mut State, &Path, &Path) -> Result<()>,
+    ) -> Result<()> {
+        let from = self.path.join(from);
+        let op = Op { path: from.clone(), to: Some(to.clone()), ..Op::new(kind) };
+        self.shared.call(op, None, |s, _| body(s, &from, &to))
+    }
+}
+
+impl VfsDir for SimDir {
+    fn list(&self) -> Result<Vec<DirEntry>> {
+        self.call(OpKind::List, |s, _| {
             let mut entries = Vec::new();
-            for (name, ino) in Arc::clone(&s.disk.dir(dir)?.cached).iter() {
+            for (name, ino) in Arc::clone(&s.disk.dir(&self.path)?.cached).iter() {
                 let len = s.disk.file(*ino)?.cached.len();
                 entries.push(DirEntry { name: name.to_string(), file_type: FileType::File, len });
             }
-            for inner in s.disk.dirs.keys().filter(|d| d.parent() == Some(dir)) {
+            for inner in s.disk.dirs.keys().filter(|d| d.parent() == Some(&self.path)) {
                 let name = inner.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 entries.push(DirEntry { name, file_type: FileType::Dir, len: 0 });
             }
@@ -234,9 +276,9 @@ impl Vfs for SimVfs {
         })
     }
 
-    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn VfsFile>> {
+    fn open(&self, name: &str, mode: OpenMode) -> Result<Arc<dyn VfsFile>> {
         let kind = if mode == OpenMode::CreateNew { OpKind::Create } else { OpKind::Open };
-        self.on_path(kind, path, None, |s, _| {
+        self.call_on(kind, name, |s, path| {
             let ino = match mode {
                 OpenMode::CreateNew => s.disk.create(path)?,
                 OpenMode::Read | OpenMode::ReadWrite => s.disk.lookup(path)?,
@@ -251,59 +293,120 @@ impl Vfs for SimVfs {
         .map(|file| Arc::new(file) as Arc<dyn VfsFile>)
     }
 
-    fn remove(&self, path: &Path) -> Result<()> {
-        self.on_path(OpKind::Remove, path, None, |s, _| s.disk.remove(path))
+    fn remove(&self, name: &str) -> Result<()> {
+        self.call_on(OpKind::Remove, name, |s, path| s.disk.remove(path))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.on_path(OpKind::Rename, from, Some(to), |s, _| s.disk.rename(from, to))
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.call_on_both(OpKind::Rename, from, self.path.join(to), |s, from, to| s.disk.rename(from, to))
     }
 
-    fn hard_link(&self, from: &Path, to: &Path) -> Result<()> {
-        self.on_path(OpKind::HardLink, from, Some(to), |s, _| s.disk.hard_link(from, to))
-    }
-
-    fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.on_path(OpKind::SyncDir, dir, None, |s, turn| match turn.effect {
-            // Names are in the journal: they stay pending, also where the pages of files do not. (On a real disk a journal
-            // that cannot be written lets nothing succeed any more.)
-            Some(Effect::Error(e)) => Err(errno(e)),
-            Some(Effect::LieSync) => s.disk.dir(dir).map(drop),
-            _ => s.disk.sync_dir(dir),
+    fn rename_new(&self, from: &str, to: &str) -> Result<()> {
+        self.call_on_both(OpKind::Rename, from, self.path.join(to), |s, from, to| {
+            s.disk.nothing_at(to)?;
+            s.disk.rename(from, to)
         })
     }
 
-    fn lock(&self, path: &Path) -> Result<Box<dyn Send + Sync>> {
-        self.on_path(OpKind::Lock, path, None, |s, _| {
-            match s.disk.lookup(path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => drop(s.disk.create(path)?),
-                Err(e) => return Err(e),
-                Ok(_) => {}
-            }
-            if !s.locks.insert(path.to_path_buf()) {
-                return Err(os(Errno::AGAIN));
-            }
-            Ok(SimLock { shared: Arc::clone(&self.shared), path: path.to_path_buf() })
+    fn hard_link(&self, name: &str, to: &dyn VfsDir, new: &str) -> Result<()> {
+        let to: &dyn Any = to;
+        let same_disk = |to: &&SimDir| Arc::ptr_eq(&to.shared, &self.shared);
+        let to = to.downcast_ref::<SimDir>().filter(same_disk).ok_or_else(|| os(Errno::XDEV))?;
+        self.call_on_both(OpKind::HardLink, name, to.path.join(new), |s, from, to| s.disk.hard_link(from, to))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.call(OpKind::SyncDir, |s, turn| match turn.effect {
+            // Names are in the journal: they stay pending, also where the pages of files do not. (On a real disk a journal
+            // that cannot be written lets nothing succeed any more.)
+            Some(Effect::Error(e)) => Err(errno(e)),
+            Some(Effect::LieSync) => s.disk.dir(&self.path).map(drop),
+            _ => s.disk.sync_dir(&self.path),
+        })
+    }
+
+    fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
+        self.call(OpKind::LockDir, |s, _| {
+            s.disk.dir(&self.path)?;
+            s.locks.take(Locked::Dir(self.path.clone()), mode, &self.shared)
         })
         .map(|lock| Box::new(lock) as Box<dyn Send + Sync>)
     }
 
-    fn free_space(&self, dir: &Path) -> Result<u64> {
-        self.on_path(OpKind::FreeSpace, dir, None, |s, _| {
-            s.disk.dir(dir)?;
+    fn lock_file(&self, name: &str, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
+        self.call_on(OpKind::Lock, name, |s, path| {
+            let ino = match s.disk.lookup(path) {
+                Err(e) if e.kind() == ErrorKind::NotFound && mode == LockMode::Exclusive => {
+                    s.disk.create(path)?
+                }
+                found => found?,
+            };
+            s.locks.take(Locked::File(ino), mode, &self.shared)
+        })
+        .map(|lock| Box::new(lock) as Box<dyn Send + Sync>)
+    }
+
+    fn free_space(&self) -> Result<u64> {
+        self.call(OpKind::FreeSpace, |s, _| {
+            s.disk.dir(&self.path)?;
             Ok(s.disk.room())
         })
+    }
+
+    fn id_of(&self, name: &str) -> Result<Option<FileId>> {
+        self.call_on(OpKind::IdOf, name, |s, path| s.disk.lookup(path).map(file_id))
+    }
+}
+
+impl fmt::Debug for SimDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimDir").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn file_id(ino: u64) -> Option<FileId> {
+    Some(FileId { device: 0, inode: ino })
+}
+
+/// What is locked.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Locked {
+    Dir(PathBuf),
+    File(u64),
+}
+
+/// The locks that are held, and by how many who share it; `None` stands for one that does not.
+#[derive(Default)]
+pub(super) struct Locks(BTreeMap<Locked, Option<usize>>);
+
+impl Locks {
+    fn take(&mut self, what: Locked, mode: LockMode, shared: &Arc<Shared>) -> Result<SimLock> {
+        let held = match (mode, self.0.get(&what)) {
+            (LockMode::Exclusive, None) => None,
+            (LockMode::Shared, None) => Some(1),
+            (LockMode::Shared, Some(Some(holders))) => Some(holders + 1),
+            _ => return Err(os(Errno::AGAIN)),
+        };
+        self.0.insert(what.clone(), held);
+        Ok(SimLock { shared: Arc::clone(shared), what })
+    }
+
+    fn release(&mut self, what: &Locked) {
+        match self.0.get_mut(what) {
+            Some(Some(holders)) if *holders > 1 => *holders -= 1,
+            _ => drop(self.0.remove(what)),
+        }
     }
 }
 
 struct SimLock {
     shared: Arc<Shared>,
-    path: PathBuf,
+    what: Locked,
 }
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.shared.lock().locks.remove(&self.path);
+        self.shared.lock().locks.release(&self.what);
     }
 }
 
@@ -413,7 +516,7 @@ impl VfsFile for SimFile {
         })
     }
 
-    fn allocate(&self, len: u64) -> Result<()> {
+    fn allocate(&self, len: u64) -> Result<Reserved> {
         self.change(OpKind::Allocate, (0, len), |s, _| {
             let room = s.disk.room();
             let (file, seq) = s.disk.file_and_seq(self.ino)?;
@@ -421,7 +524,7 @@ impl VfsFile for SimFile {
                 return Err(os(Errno::NOSPC));
             }
             file.allocate(len, seq);
-            Ok(())
+            Ok(Reserved::Blocks)
         })
     }
 
@@ -469,6 +572,10 @@ impl VfsFile for SimFile {
     fn map(&self, len: u64) -> Result<Option<Arc<Map>>> {
         // Reads go through read_at, where faults can strike them.
         self.call(OpKind::Map, Some((0, len)), |_, _| Ok(None))
+    }
+
+    fn id(&self) -> Result<Option<FileId>> {
+        self.call(OpKind::Id, None, |s, _| s.disk.file(self.ino).map(|_| file_id(self.ino)))
     }
 }
 

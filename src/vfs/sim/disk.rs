@@ -68,6 +68,15 @@ impl Disk {
         dir.cached.get(&name).copied().ok_or_else(|| os(Errno::NOENT))
     }
 
+    /// Refuses a name that is in use.
+    pub(super) fn nothing_at(&self, path: &Path) -> Result<()> {
+        match self.lookup(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+            Ok(_) => Err(os(Errno::EXIST)),
+        }
+    }
+
     pub(super) fn file(&mut self, ino: Ino) -> Result<&mut File> {
         self.files.get_mut(&ino).ok_or_else(|| os(Errno::BADF))
     }
@@ -79,11 +88,7 @@ impl Disk {
     }
 
     pub(super) fn create(&mut self, path: &Path) -> Result<Ino> {
-        match self.lookup(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-            Ok(_) => return Err(os(Errno::EXIST)),
-        }
+        self.nothing_at(path)?;
         let ino = self.last_ino + 1;
         self.change(path, |name| DirChange::Create { name, ino })?;
         self.last_ino = ino;
@@ -100,10 +105,6 @@ impl Disk {
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
         let ino = self.lookup(from)?;
-        if from.parent() != to.parent() {
-            // The engine has one directory; a rename that touches two would need a pending change in both.
-            return Err(os(Errno::XDEV));
-        }
         let replaced = match self.lookup(to) {
             // Two names of one file: nothing happens, says POSIX.
             Ok(same) if same == ino => return Ok(()),
@@ -122,11 +123,7 @@ impl Disk {
 
     pub(super) fn hard_link(&mut self, from: &Path, to: &Path) -> Result<()> {
         let ino = self.lookup(from)?;
-        match self.lookup(to) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-            Ok(_) => return Err(os(Errno::EXIST)),
-        }
+        self.nothing_at(to)?;
         self.change(to, |name| DirChange::Link { name, ino })?;
         self.file(ino)?.links += 1;
         Ok(())

@@ -32,9 +32,9 @@
 //! - With nothing pending, what is cached is what is durable, unless a fault said otherwise: a lost write, a misdirected
 //!   one, a failed sync that cleaned its pages. Then a read shows the cache until
 //!   [`drop_cache`](crate::vfs::VfsFile::drop_cache) or a crash shows the truth.
-//! - The same seed and the same calls give the same disk, the same order of [`read_dir`](crate::vfs::Vfs::read_dir), and
+//! - The same seed and the same calls give the same disk, the same order of [`list`](crate::vfs::VfsDir::list), and
 //!   the same crashes.
-//! - Every call of either trait has a number, from 1. A fault, a snapshot or a power cut can be set on any of them.
+//! - Every call of the three traits has a number, from 1. A fault, a snapshot or a power cut can be set on any of them.
 //! - A crash never disturbs the disk it is taken from: the engine runs on.
 //!
 //! # Exploring

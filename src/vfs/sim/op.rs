@@ -1,4 +1,4 @@
-//! One call of either trait, numbered and described.
+//! One call of one of the traits, numbered and described.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,18 +7,25 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[allow(missing_docs, reason = "each is named after its call")]
 pub enum OpKind {
+    OpenDir,
     CreateDirAll,
-    ReadDir,
+    List,
     /// `open` of a file that must exist.
     Open,
     /// `open` with `CreateNew`.
     Create,
     Remove,
+    /// Of a rename that replaces, and of one that refuses to.
     Rename,
     HardLink,
+    /// `sync` of a directory.
     SyncDir,
+    /// `lock` of a directory.
+    LockDir,
+    /// `lock_file`.
     Lock,
     FreeSpace,
+    IdOf,
     Read,
     Write,
     Allocate,
@@ -30,6 +37,7 @@ pub enum OpKind {
     PunchHole,
     DropCache,
     Map,
+    Id,
 }
 
 impl OpKind {
@@ -39,7 +47,8 @@ impl OpKind {
         match self {
             CreateDirAll | Create | Remove | Rename | HardLink | SyncDir | Lock | Write | Allocate
             | SetLen | SyncData | SyncAll | PunchHole => true,
-            ReadDir | Open | FreeSpace | Read | Len | Allocated | DropCache | Map => false,
+            OpenDir | List | Open | LockDir | FreeSpace | IdOf | Read | Len | Allocated | DropCache | Map
+            | Id => false,
         }
     }
 
@@ -51,15 +60,18 @@ impl OpKind {
     fn name(self) -> &'static str {
         match self {
             OpKind::CreateDirAll => "create_dir_all",
-            OpKind::ReadDir => "read_dir",
+            OpKind::OpenDir => "open_dir",
+            OpKind::List => "list",
             OpKind::Open => "open",
             OpKind::Create => "create",
             OpKind::Remove => "remove",
             OpKind::Rename => "rename",
             OpKind::HardLink => "hard_link",
             OpKind::SyncDir => "sync_dir",
+            OpKind::LockDir => "lock_dir",
             OpKind::Lock => "lock",
             OpKind::FreeSpace => "free_space",
+            OpKind::IdOf => "id_of",
             OpKind::Read => "read",
             OpKind::Write => "write",
             OpKind::Allocate => "allocate",
@@ -71,6 +83,7 @@ impl OpKind {
             OpKind::PunchHole => "punch_hole",
             OpKind::DropCache => "drop_cache",
             OpKind::Map => "map",
+            OpKind::Id => "id",
         }
     }
 }

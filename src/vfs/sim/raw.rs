@@ -26,6 +26,11 @@ impl SimVfs {
         all
     }
 
+    /// How many handles of files are open.
+    pub fn open_handles(&self) -> usize {
+        self.shared.lock().disk.files.values().map(|f| f.handles).sum()
+    }
+
     /// The bytes of a file, as every reader sees them.
     pub fn read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         self.look(path.as_ref(), |f| bytes_of(&f.cached))

@@ -1,8 +1,9 @@
 //! The rules of the simulated disk, one test each.
 
+use super::calls::SimDir;
 use super::*;
 use crate::vfs::io::{read_up_to, write_parts_at};
-use crate::vfs::{OpenMode, Vfs, VfsFile};
+use crate::vfs::{LockMode, OpenMode, Vfs, VfsDir, VfsFile};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, IoSlice, Result};
 use std::path::{Path, PathBuf};
@@ -14,12 +15,17 @@ fn disk() -> SimVfs {
     disk
 }
 
+/// The directory of all tests, without a call.
+fn db(disk: &SimVfs) -> SimDir {
+    disk.dir(Path::new("/db"))
+}
+
 fn path(name: &str) -> PathBuf {
     Path::new("/db").join(name)
 }
 
 fn create(disk: &SimVfs, name: &str) -> Arc<dyn VfsFile> {
-    disk.open(&path(name), OpenMode::CreateNew).unwrap()
+    db(disk).open(name, OpenMode::CreateNew).unwrap()
 }
 
 /// A file that is durable with its name.
@@ -27,7 +33,7 @@ fn durable(disk: &SimVfs, name: &str, bytes: &[u8]) -> Arc<dyn VfsFile> {
     let file = create(disk, name);
     write(&*file, bytes, 0);
     file.sync_data().unwrap();
-    disk.sync_dir(Path::new("/db")).unwrap();
+    db(disk).sync().unwrap();
     assert_eq!(disk.pending_count(), 0);
     file
 }
@@ -156,11 +162,11 @@ fn rename_without_dir_sync_may_be_lost() {
     let disk = disk();
     durable(&disk, "a", b"old");
     durable(&disk, "tmp", b"new");
-    disk.rename(&path("tmp"), &path("a")).unwrap();
+    db(&disk).rename("tmp", "a").unwrap();
     assert_eq!(names(&disk), "a");
     let found: Vec<_> = all_crashes(&disk).map(|d| (names(&d), d.read_file(path("a")).unwrap())).collect();
     assert_eq!(found, [("a tmp".to_string(), b"old".to_vec()), ("a".to_string(), b"new".to_vec())]);
-    disk.sync_dir(Path::new("/db")).unwrap();
+    db(&disk).sync().unwrap();
     assert_eq!(disk.crash(LossPolicy::LoseAll).read_file(path("a")).unwrap(), b"new");
 }
 
@@ -168,12 +174,12 @@ fn rename_without_dir_sync_may_be_lost() {
 fn a_removed_file_may_come_back_and_an_open_one_stays_readable() {
     let disk = disk();
     let file = durable(&disk, "a", b"abc");
-    disk.remove(&path("a")).unwrap();
+    db(&disk).remove("a").unwrap();
     assert_eq!(names(&disk), "");
     let mut buf = [0; 3];
     assert_eq!(read_up_to(&*file, &mut buf, 0).unwrap(), 3);
     assert_eq!(names(&disk.crash(LossPolicy::LoseAll)), "a");
-    disk.sync_dir(Path::new("/db")).unwrap();
+    db(&disk).sync().unwrap();
     assert_eq!(names(&disk.crash(LossPolicy::LoseAll)), "");
     write(&*file, b"unreachable", 0);
     assert_eq!(disk.pending_count(), 0, "no crash can bring it back");
@@ -185,8 +191,8 @@ fn a_removed_file_may_come_back_and_an_open_one_stays_readable() {
 fn directory_operations_survive_in_any_subset() {
     let disk = disk();
     durable(&disk, "a", b"a");
-    disk.hard_link(&path("a"), &path("b")).unwrap();
-    disk.remove(&path("a")).unwrap();
+    db(&disk).hard_link("a", &db(&disk), "b").unwrap();
+    db(&disk).remove("a").unwrap();
     drop(create(&disk, "c"));
     let found: BTreeSet<String> = all_crashes(&disk).map(|d| names(&d)).collect();
     let expected = ["", "a", "a b", "a b c", "a c", "b", "b c", "c"];
@@ -200,7 +206,7 @@ fn a_crash_leaves_the_running_disk_alone() {
     write(&*file, &[2; 512], 0);
     let snapshot = disk.freeze();
     let crashed = snapshot.crash(LossPolicy::LoseAll);
-    write(&*crashed.open(&path("a"), OpenMode::ReadWrite).unwrap(), &[3; 512], 0);
+    write(&*db(&crashed).open("a", OpenMode::ReadWrite).unwrap(), &[3; 512], 0);
     write(&*file, &[4; 512], 0);
     assert_eq!(disk.read_file(path("a")).unwrap(), [4; 512]);
     assert_eq!(crashed.read_file(path("a")).unwrap(), [3; 512]);
@@ -309,10 +315,10 @@ fn strictly_a_failed_sync_leaves_its_changes_pending() {
 #[test]
 fn every_open_handle_is_told_once_of_a_failed_sync() {
     let disk = disk();
-    let [one, two] = [durable(&disk, "a", b"a"), disk.open(&path("a"), OpenMode::ReadWrite).unwrap()];
+    let [one, two] = [durable(&disk, "a", b"a"), db(&disk).open("a", OpenMode::ReadWrite).unwrap()];
     disk.set_fault(Fault::error(EIO).on(OpKind::SyncData));
     one.sync_data().unwrap_err();
-    let three = disk.open(&path("a"), OpenMode::Read).unwrap();
+    let three = db(&disk).open("a", OpenMode::Read).unwrap();
     one.sync_data().unwrap();
     two.sync_data().unwrap_err();
     two.sync_data().unwrap();
@@ -360,7 +366,7 @@ fn a_lying_sync_makes_nothing_durable() {
     disk.set_fault(Fault::new(Effect::LieSync).forever());
     file.sync_data().unwrap();
     file.sync_all().unwrap();
-    disk.sync_dir(Path::new("/db")).unwrap();
+    db(&disk).sync().unwrap();
     assert_eq!(disk.pending_count(), 2);
     disk.clear_faults();
     file.sync_data().unwrap();
@@ -386,7 +392,7 @@ fn faults_strike_the_call_that_was_meant() {
     }
     disk.clear_faults();
     disk.set_fault(Fault::error(EMFILE).at(disk.ops() + 1));
-    assert_eq!(disk.open(&path("a"), OpenMode::Read).unwrap_err().raw_os_error(), Some(EMFILE));
+    assert_eq!(db(&disk).open("a", OpenMode::Read).unwrap_err().raw_os_error(), Some(EMFILE));
     assert_eq!(disk.read_file(path("a")).unwrap(), b"4");
 }
 
@@ -395,10 +401,10 @@ fn a_call_may_fail_though_it_was_done() {
     let disk = disk();
     disk.set_fault(Fault::new(Effect::ErrorAfter(EIO)).on(OpKind::Create));
     disk.set_fault(Fault::new(Effect::ErrorAfter(EIO)).on(OpKind::Lock));
-    assert!(disk.open(&path("a"), OpenMode::CreateNew).is_err());
-    assert!(disk.lock(&path("LOCK")).is_err());
+    assert!(db(&disk).open("a", OpenMode::CreateNew).is_err());
+    assert!(db(&disk).lock_file("LOCK", LockMode::Exclusive).is_err());
     assert_eq!(names(&disk), "LOCK a");
-    drop(disk.lock(&path("LOCK")).unwrap());
+    drop(db(&disk).lock_file("LOCK", LockMode::Exclusive).unwrap());
     assert!(disk.shared.lock().disk.files.values().all(|f| f.handles == 0));
 }
 
@@ -444,7 +450,7 @@ fn snapshots_are_taken_at_every_call_that_changes_the_disk() {
     write(&*file, b"abc", 0);
     file.len().unwrap();
     file.sync_data().unwrap();
-    disk.sync_dir(Path::new("/db")).unwrap();
+    db(&disk).sync().unwrap();
     let snapshots = disk.take_snapshots();
     let calls: Vec<&str> = snapshots.iter().map(|s| s.call()).collect();
     assert_eq!(calls, ["create /db/a", "write /db/a 0..3", "sync_data /db/a", "sync_dir /db"]);
@@ -458,10 +464,10 @@ fn after_the_power_is_off_nothing_works_and_nothing_changes() {
     disk.halt_after(disk.ops() + 1);
     write(&*file, b"b", 0);
     assert_eq!(write_once(&*file, b"c", 0).unwrap_err().raw_os_error(), Some(EIO));
-    assert!(file.sync_data().is_err() && disk.remove(&path("a")).is_err());
+    assert!(file.sync_data().is_err() && db(&disk).remove("a").is_err());
     assert_eq!(disk.crash(LossPolicy::KeepAll).read_file(path("a")).unwrap(), b"b");
     let alive = disk.crash(LossPolicy::LoseAll);
-    drop(alive.open(&path("a"), OpenMode::Read).unwrap());
+    drop(db(&alive).open("a", OpenMode::Read).unwrap());
 }
 
 #[test]
@@ -470,10 +476,10 @@ fn transcripts_name_every_call() {
     disk.transcript_start();
     let file = create(&disk, "tmp");
     write(&*file, b"abc", 5);
-    disk.rename(&path("tmp"), &path("a")).unwrap();
+    db(&disk).rename("tmp", "a").unwrap();
     file.sync_data().unwrap();
-    disk.sync_dir(Path::new("/db")).unwrap();
-    assert!(disk.open(&path("none"), OpenMode::Read).is_err());
+    db(&disk).sync().unwrap();
+    assert!(db(&disk).open("none", OpenMode::Read).is_err());
     let expected = [
         "create /db/tmp",
         "write /db/tmp 5..8",
@@ -527,7 +533,7 @@ fn the_hook_sees_every_call_and_may_use_the_disk() {
         sender.send((op.kind, inner.crash(LossPolicy::KeepAll).list().len())).unwrap();
     })));
     drop(create(&disk, "a"));
-    disk.sync_dir(Path::new("/db")).unwrap();
+    db(&disk).sync().unwrap();
     disk.set_hook(None);
     assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [(OpKind::Create, 0), (OpKind::SyncDir, 1)]);
 }
@@ -537,16 +543,16 @@ fn a_full_disk_takes_what_fits_and_then_nothing() {
     let disk = disk();
     disk.set_capacity(Some(8192 + 100));
     let file = create(&disk, "a");
-    assert_eq!(disk.free_space(Path::new("/db")).unwrap(), 8192);
+    assert_eq!(db(&disk).free_space().unwrap(), 8192);
     assert_eq!(write_once(&*file, &[1; 10_000], 0).unwrap(), 8192);
     assert_eq!(write_once(&*file, b"x", 8192).unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(file.allocate(8193).unwrap_err().kind(), ErrorKind::StorageFull);
     write(&*file, &[2; 8192], 0);
-    assert_eq!(disk.free_space(Path::new("/db")).unwrap(), 0);
-    disk.remove(&path("a")).unwrap();
-    assert_eq!(disk.free_space(Path::new("/db")).unwrap(), 0, "still open");
+    assert_eq!(db(&disk).free_space().unwrap(), 0);
+    db(&disk).remove("a").unwrap();
+    assert_eq!(db(&disk).free_space().unwrap(), 0, "still open");
     drop(file);
-    assert_eq!(disk.free_space(Path::new("/db")).unwrap(), 8192);
+    assert_eq!(db(&disk).free_space().unwrap(), 8192);
 }
 
 #[test]
@@ -558,7 +564,7 @@ fn bad_sectors_cannot_be_read_until_they_are_written_whole() {
     assert_eq!(file.read_at(&mut buf, 0).unwrap(), 512);
     assert_eq!(file.read_at(&mut buf, 600).unwrap_err().raw_os_error(), Some(EIO));
     assert_eq!(file.read_at(&mut buf, 1024).unwrap(), 1024);
-    let crashed = disk.crash(LossPolicy::LoseAll).open(&path("a"), OpenMode::ReadWrite).unwrap();
+    let crashed = db(&disk.crash(LossPolicy::LoseAll)).open("a", OpenMode::ReadWrite).unwrap();
     crashed.read_at(&mut buf, 512).unwrap_err();
     write(&*crashed, &[2; 511], 512);
     crashed.read_at(&mut buf, 512).unwrap_err();
@@ -569,36 +575,44 @@ fn bad_sectors_cannot_be_read_until_they_are_written_whole() {
 #[test]
 fn a_lock_is_exclusive_and_dies_with_its_process() {
     let disk = disk();
-    let lock = disk.lock(&path("LOCK")).unwrap();
-    assert_eq!(disk.clone().lock(&path("LOCK")).err().map(|e| e.kind()), Some(ErrorKind::WouldBlock));
-    drop(disk.crash(LossPolicy::LoseAll).lock(&path("LOCK")).unwrap());
+    let lock = db(&disk).lock_file("LOCK", LockMode::Exclusive).unwrap();
+    assert_eq!(
+        db(&disk.clone()).lock_file("LOCK", LockMode::Exclusive).err().map(|e| e.kind()),
+        Some(ErrorKind::WouldBlock)
+    );
+    drop(db(&disk.crash(LossPolicy::LoseAll)).lock_file("LOCK", LockMode::Exclusive).unwrap());
     drop(lock);
-    drop(disk.lock(&path("LOCK")).unwrap());
+    drop(db(&disk).lock_file("LOCK", LockMode::Exclusive).unwrap());
 }
 
 #[test]
 fn names_obey_the_rules_of_a_file_system() {
     let disk = disk();
     let kind = |r: Result<()>| r.unwrap_err().kind();
-    let open = |name: &str, mode| disk.open(&path(name), mode).map(drop);
+    let open = |name: &str, mode| db(&disk).open(name, mode).map(drop);
     assert_eq!(kind(open("a", OpenMode::ReadWrite)), ErrorKind::NotFound);
     drop(create(&disk, "a"));
     assert_eq!(kind(open("a", OpenMode::CreateNew)), ErrorKind::AlreadyExists);
-    assert_eq!(kind(disk.open(Path::new("/db"), OpenMode::Read).map(drop)), ErrorKind::IsADirectory);
-    assert_eq!(kind(disk.open(Path::new("/no/a"), OpenMode::CreateNew).map(drop)), ErrorKind::NotFound);
-    assert_eq!(kind(disk.create_dir_all(&path("a"))), ErrorKind::NotADirectory);
-    assert_eq!(kind(disk.remove(&path("b"))), ErrorKind::NotFound);
-    assert_eq!(kind(disk.rename(&path("b"), &path("a"))), ErrorKind::NotFound);
-    disk.hard_link(&path("a"), &path("b")).unwrap();
-    assert_eq!(kind(disk.hard_link(&path("a"), &path("b"))), ErrorKind::AlreadyExists);
-    disk.rename(&path("a"), &path("b")).unwrap();
+    let root = disk.dir(Path::new("/"));
+    assert_eq!(kind(root.open("db", OpenMode::Read).map(drop)), ErrorKind::IsADirectory);
+    assert_eq!(kind(disk.open_dir(Path::new("/no")).map(drop)), ErrorKind::NotFound);
+    assert_eq!(kind(disk.create_dir_all(&path("a")).map(drop)), ErrorKind::NotADirectory);
+    assert_eq!(kind(db(&disk).remove("b")), ErrorKind::NotFound);
+    assert_eq!(kind(db(&disk).rename("b", "a")), ErrorKind::NotFound);
+    db(&disk).hard_link("a", &db(&disk), "b").unwrap();
+    assert_eq!(kind(db(&disk).hard_link("a", &db(&disk), "b")), ErrorKind::AlreadyExists);
+    db(&disk).rename("a", "b").unwrap();
     assert_eq!(names(&disk), "a b", "two names of one file: a rename does nothing");
-    assert_eq!(kind(disk.rename(&path("a"), Path::new("/a"))), ErrorKind::CrossesDevices);
-    let read_only = disk.open(&path("a"), OpenMode::Read).unwrap();
+    assert_eq!(kind(db(&disk).rename_new("a", "b")), ErrorKind::AlreadyExists);
+    let elsewhere = SimVfs::new(1);
+    assert_eq!(kind(db(&disk).hard_link("a", &db(&elsewhere), "a")), ErrorKind::CrossesDevices);
+    let id = db(&disk).id_of("a").unwrap();
+    assert!(id.is_some() && id == db(&disk).id_of("b").unwrap());
+    let read_only = db(&disk).open("a", OpenMode::Read).unwrap();
     assert!(write_once(&*read_only, b"x", 0).is_err() && read_only.set_len(0).is_err());
-    assert_eq!(disk.read_dir(Path::new("/")).unwrap()[0].name, "db");
-    assert_eq!(kind(disk.sync_dir(Path::new("/no"))), ErrorKind::NotFound);
-    let file = disk.open(&path("a"), OpenMode::ReadWrite).unwrap();
+    assert_eq!(root.list().unwrap()[0].name, "db");
+    assert_eq!(kind(disk.dir(Path::new("/no")).sync()), ErrorKind::NotFound);
+    let file = db(&disk).open("a", OpenMode::ReadWrite).unwrap();
     assert_eq!(file.set_len(1 << 40).unwrap_err().raw_os_error(), Some(EFBIG));
     assert!(write_once(&*file, b"x", u64::MAX).is_err());
     assert!(file.map(10).unwrap().is_none());
@@ -632,21 +646,22 @@ fn scramble(seed: u64) -> Vec<u64> {
     disk.snapshot_every(Some(Moment::After));
     let mut rng = rng::Rng::new(seed);
     for _ in 0..300 {
-        let name = path(&format!("{}", rng.below(4)));
+        let name = rng.below(4).to_string();
         let bytes = vec![rng.next() as u8; rng.below(3000) as usize];
-        let Ok(file) =
-            disk.open(&name, OpenMode::ReadWrite).or_else(|_| disk.open(&name, OpenMode::CreateNew))
+        let Ok(file) = db(&disk)
+            .open(&name, OpenMode::ReadWrite)
+            .or_else(|_| db(&disk).open(&name, OpenMode::CreateNew))
         else {
             continue;
         };
         match rng.below(10) {
             0 => file.sync_data().unwrap(),
-            1 => disk.sync_dir(Path::new("/db")).unwrap(),
-            2 => disk.remove(&name).unwrap(),
-            3 => disk.rename(&name, &path("x")).unwrap(),
+            1 => db(&disk).sync().unwrap(),
+            2 => db(&disk).remove(&name).unwrap(),
+            3 => db(&disk).rename(&name, "x").unwrap(),
             4 => file.set_len(rng.below(9000)).unwrap(),
             5 => file.punch_hole(rng.below(3000)..rng.below(9000)).unwrap(),
-            6 => file.allocate(rng.below(9000)).unwrap(),
+            6 => drop(file.allocate(rng.below(9000)).unwrap()),
             7 => file.drop_cache(0..rng.below(9000)).unwrap(),
             _ => write(&*file, &bytes, rng.below(6000)),
         }
@@ -666,16 +681,16 @@ fn keeping_everything_is_what_the_cache_shows_and_settling_agrees() {
         let disk = disk();
         let mut rng = rng::Rng::new(seed);
         for _ in 0..200 {
-            let name = path(&format!("{}", rng.below(3)));
-            let file = disk
+            let name = rng.below(3).to_string();
+            let file = db(&disk)
                 .open(&name, OpenMode::ReadWrite)
-                .or_else(|_| disk.open(&name, OpenMode::CreateNew))
+                .or_else(|_| db(&disk).open(&name, OpenMode::CreateNew))
                 .unwrap();
             match rng.below(8) {
                 0 => file.sync_data().unwrap(),
-                1 => disk.sync_dir(Path::new("/db")).unwrap(),
-                2 => disk.remove(&name).unwrap(),
-                3 => disk.rename(&name, &path("x")).unwrap(),
+                1 => db(&disk).sync().unwrap(),
+                2 => db(&disk).remove(&name).unwrap(),
+                3 => db(&disk).rename(&name, "x").unwrap(),
                 4 => file.set_len(rng.below(9000)).unwrap(),
                 5 => file.punch_hole(rng.below(3000)..rng.below(9000)).unwrap(),
                 6 => file.drop_cache(0..rng.below(9000)).unwrap(),
@@ -697,7 +712,7 @@ fn a_crash_copies_only_what_was_pending() {
     for name in ["a", "b", "c", "d"] {
         durable(&disk, name, &vec![7; 1 << 20]);
     }
-    let file = disk.open(&path("a"), OpenMode::ReadWrite).unwrap();
+    let file = db(&disk).open("a", OpenMode::ReadWrite).unwrap();
     write(&*file, &[8; 2048], 1000);
     let snapshot = disk.freeze();
     let start = std::time::Instant::now();

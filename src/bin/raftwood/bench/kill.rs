@@ -7,6 +7,7 @@ use super::report::{Report, Row, Timings, disk_bytes};
 use super::run::bar;
 use super::strace::{Call, Strace};
 use crate::Failure;
+use crate::out::warn_of;
 use raftwood::RegionId;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -51,12 +52,22 @@ impl Kills {
 enum Blow {
     /// So long after its start.
     After(Duration),
-    /// At this system call, the n-th of a thread; at the latest a while after its start.
+    /// At this system call, the n-th of a thread; at the latest after [`PATIENCE_BATCHES`].
     At(Call, u64),
 }
 
-/// A process that did not come to its call is killed then.
-const PATIENCE: Duration = Duration::from_millis(600);
+/// A process that has written so many batches and did not come to its call is killed then. Counted in work, not in time: a loaded
+/// machine is slower, and what a process does before its call is the same.
+const PATIENCE_BATCHES: u32 = 400;
+
+/// One that does not get so far in this time hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a child says.
+enum Heard {
+    Pid(u32),
+    Acknowledged,
+}
 
 /// Kills, reopens, verifies. Every other kill is at a system call, if there is something to do it with.
 pub(crate) fn measure(
@@ -99,7 +110,7 @@ pub(crate) fn measure(
         let ordered = even == odd || even == odd + 1;
         if !whole || !ordered || even + odd < acked {
             torn_or_lost += 1;
-            eprintln!("kill {round}: {acked} acknowledged, {even} + {odd} recovered, counts {counts:?}");
+            warn_of!("kill {round}: {acked} acknowledged, {even} + {odd} recovered, counts {counts:?}");
         }
         let pages: Vec<Page> = (0..2u64)
             .flat_map(|half| (0..32).map(move |k| region_of(half, k)))
@@ -149,27 +160,32 @@ fn run_and_kill(
         (Blow::After(wait), _) => (spawn(plan, dir, "stream")?, Duration::from_millis(10) + *wait),
     };
     let Some(out) = child.stdout.take() else { return Err(Failure::new("the child has no output")) };
-    let (tell, told) = mpsc::channel::<u32>();
+    let (tell, told) = mpsc::channel::<Heard>();
     let reader = std::thread::spawn(move || {
         let mut acked = 0;
         let mut lines = BufReader::new(out).split(b'\n');
         while let Some(Ok(line)) = lines.next() {
             let Ok(line) = std::str::from_utf8(&line) else { continue };
             if let Some(Ok(pid)) = line.strip_prefix(PID).map(str::parse) {
-                let _ = tell.send(pid);
+                let _ = tell.send(Heard::Pid(pid));
             }
             // A line cut by the kill is not an acknowledgement that anybody heard; it may be a shorter number.
-            acked = line.parse().unwrap_or(0).max(acked);
+            if let Ok(number) = line.parse::<u64>() {
+                acked = acked.max(number);
+                let _ = tell.send(Heard::Acknowledged);
+            }
         }
         acked
     });
     // The process itself is killed, not the one that traces it: that would let it go on. Without its number it has already
     // died, or has not begun: then it has some more time.
     let began = Instant::now();
-    let (mut pid, mut fell) = (None, false);
-    while !fell && (began.elapsed() < wait || pid.is_none()) {
+    let batches_max = if matches!(blow, Blow::At(..)) { PATIENCE_BATCHES } else { u32::MAX };
+    let (mut pid, mut fell, mut batches) = (None, false, 0);
+    while !fell && (began.elapsed() < wait && batches < batches_max || pid.is_none()) {
         match told.recv_timeout(wait.saturating_sub(began.elapsed()).max(Duration::from_millis(1))) {
-            Ok(number) => pid = Some(number),
+            Ok(Heard::Pid(number)) => pid = Some(number),
+            Ok(Heard::Acknowledged) => batches += 1,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => fell = true,
         }

@@ -11,6 +11,7 @@ mod run;
 mod strace;
 mod writers;
 
+use crate::out::warn_of;
 use crate::{Failure, Outcome};
 pub(crate) use kill::Kills;
 use raftwood::{Compression, Durability, Options};
@@ -28,6 +29,7 @@ impl Default for Args {
             batch_entries: None,
             durability: DurabilityArg::Synced,
             seconds: 15.0,
+            warm_up: 0.0,
             bytes: 256 << 20,
             dir: None,
             seed: 1,
@@ -73,22 +75,26 @@ pub(crate) struct Args {
     #[arg(value_enum)]
     workloads: Vec<Workload>,
     /// Writing threads [default: 1 for append, else 2]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<usize>)]
     threads: Option<usize>,
     /// Regions [default: one a thread for append, 100 for read, else 1000]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<u64>)]
     regions: Option<u64>,
     /// Payload bytes of an entry [default: 1024 for append, read, reopen and limit; else 512]
     #[arg(long)]
     entry_bytes: Option<usize>,
     /// Entries a region and batch [default: 1 for append and limit, 4 for read and reopen, else 2]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<u64>)]
     batch_entries: Option<u64>,
     #[arg(long, value_enum, default_value = "synced")]
     durability: DurabilityArg,
     /// How long each workload writes or reads.
     #[arg(long, default_value_t = 15.0)]
     seconds: f64,
+    /// How long append, raftstore and steady write before they are measured, so that a young store's new files are not what is
+    /// measured.
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
+    warm_up: f64,
     /// Payload bytes that read and reopen fill in first, with K, M or G.
     #[arg(long, default_value = "256M", value_parser = parse_bytes)]
     bytes: u64,
@@ -98,7 +104,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Repetitions; the medians are reported. For kill: the number of kills [default: 1; kill: 50]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<u32>)]
     repeat: Option<u32>,
     /// Segment size, with K, M or G [default: the engine's]
     #[arg(long, value_parser = parse_bytes)]
@@ -109,9 +115,15 @@ pub(crate) struct Args {
     /// Skip reading everything back after the reopen.
     #[arg(long)]
     no_verify: bool,
-    /// One JSON object a run and line.
+    /// One JSON object for each run, on a line of its own.
     #[arg(long)]
     json: bool,
+}
+
+/// A number, and not 0: to do nothing is not what anybody asks for.
+fn at_least_one<N: std::str::FromStr + Default + PartialEq>(text: &str) -> Result<N, String> {
+    let number: N = text.parse().map_err(|_| format!("'{text}' is no number of that size"))?;
+    if number == N::default() { Err("it must be at least 1".to_string()) } else { Ok(number) }
 }
 
 /// `64K`, `256M`, `4G` or plain bytes.
@@ -141,6 +153,7 @@ pub(crate) struct Plan {
     pub(crate) batch_entries: u64,
     pub(crate) durability: Durability,
     pub(crate) seconds: f64,
+    pub(crate) warm_up: f64,
     pub(crate) bytes: u64,
     pub(crate) seed: u64,
     pub(crate) repeat: Option<u32>,
@@ -152,8 +165,7 @@ pub(crate) struct Plan {
 impl Plan {
     fn new(args: &Args, workload: Workload) -> Plan {
         use Workload::*;
-        let threads =
-            args.threads.unwrap_or(if matches!(workload, Append | Limit | Kill) { 1 } else { 2 }).max(1);
+        let threads = args.threads.unwrap_or(if matches!(workload, Append | Limit | Kill) { 1 } else { 2 });
         let regions = match workload {
             Append | Limit => threads as u64,
             Read => 100,
@@ -176,12 +188,13 @@ impl Plan {
             threads,
             regions: args.regions.unwrap_or(regions).max(threads as u64),
             entry_bytes: args.entry_bytes.unwrap_or(entry_bytes),
-            batch_entries: args.batch_entries.unwrap_or(batch_entries).max(1),
+            batch_entries: args.batch_entries.unwrap_or(batch_entries),
             durability: match args.durability {
                 DurabilityArg::Synced => Durability::Synced,
                 DurabilityArg::Written => Durability::Written,
             },
             seconds: args.seconds.max(0.05),
+            warm_up: args.warm_up.max(0.0),
             bytes: args.bytes,
             seed: args.seed,
             repeat: args.repeat,
@@ -196,14 +209,14 @@ impl Plan {
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let scratch = Scratch::new(args.dir.as_deref())?;
     let mut report = Report::new(args.json);
-    report.environment(&scratch.0, args.segment_bytes.unwrap_or(64 << 20));
+    report.environment(&scratch.0, args.segment_bytes.unwrap_or(64 << 20))?;
     let chosen = match args.workloads.is_empty() {
         true => vec![Workload::Append, Workload::Raftstore],
         false => args.workloads.clone(),
     };
     for workload in chosen {
         let plan = Plan::new(args, workload);
-        let rounds = if workload == Workload::Kill { 1 } else { plan.repeat.unwrap_or(1).max(1) };
+        let rounds = if workload == Workload::Kill { 1 } else { plan.repeat.unwrap_or(1) };
         let mut runs: Vec<Vec<Row>> = Vec::new();
         for round in 0..rounds {
             let plan = Plan { seed: plan.seed + u64::from(round), ..plan.clone() };
@@ -217,12 +230,12 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
             report.row(&Row::median(&same))?;
         }
     }
-    report.summary();
+    report.summary()?;
     Ok(report.outcome())
 }
 
 /// Kills a writing process so many times on one store, and says how, and whether it lost anything. The segments are small,
-/// so that each life sees many of them come and go.
+/// so that each run sees many of them come and go.
 pub(crate) fn kills(kills: u32, seed: u64, dir: Option<&Path>) -> Result<(Kills, Outcome), Failure> {
     let scratch = Scratch::new(dir)?;
     let mut report = Report::new(true);
@@ -230,7 +243,7 @@ pub(crate) fn kills(kills: u32, seed: u64, dir: Option<&Path>) -> Result<(Kills,
     let plan = Plan { repeat: Some(kills), seed, ..Plan::new(&args, Workload::Kill) };
     let strace = Strace::find();
     if strace.is_none() {
-        eprintln!(
+        warn_of!(
             "no strace that may trace here: all kills are at random moments, none at a chosen system call"
         );
     }

@@ -4,7 +4,7 @@ use super::payload::Page;
 use super::report::{Report, Row, disk_bytes, rss_bytes};
 use super::{Plan, kill, run};
 use crate::Failure;
-use crate::inspect::size;
+use crate::out::size;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! Figures, as a table for people and as JSON for programs.
 
 use super::Plan;
-use crate::inspect::size;
+use crate::out::{count, say, size};
 use crate::{Failure, Outcome};
 use hdrhistogram::Histogram;
 use raftwood::Durability;
@@ -64,6 +64,8 @@ pub(crate) struct Row {
     pub(crate) p999_us: Option<f64>,
     pub(crate) max_us: Option<f64>,
     pub(crate) device_bytes: Option<u64>,
+    /// Zeros with which new files were filled while it was measured: 0 once files are recycled.
+    pub(crate) filled_bytes: Option<u64>,
     pub(crate) disk_bytes: Option<u64>,
     pub(crate) live_bytes: Option<u64>,
     pub(crate) index_bytes: Option<u64>,
@@ -116,6 +118,7 @@ impl Row {
             p999_us: mid(&|r| r.p999_us),
             max_us: mid(&|r| r.max_us),
             device_bytes: mid_u(&|r| r.device_bytes),
+            filled_bytes: mid_u(&|r| r.filled_bytes),
             disk_bytes: mid_u(&|r| r.disk_bytes),
             live_bytes: mid_u(&|r| r.live_bytes),
             index_bytes: mid_u(&|r| r.index_bytes),
@@ -145,24 +148,37 @@ impl Report {
     }
 
     /// Says where this is measured.
-    pub(crate) fn environment(&self, dir: &Path, segment_bytes: u64) {
+    pub(crate) fn environment(&self, dir: &Path, segment_bytes: u64) -> Result<(), Failure> {
         if self.json {
-            return;
+            return Ok(());
         }
         let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        println!(
+        say!(
             "raftwood {} on {cores} cores, kernel {}, {}, segments of {}, pre-written; figures of a shared machine are ratios",
             env!("CARGO_PKG_VERSION"),
             kernel.trim(),
             file_system(dir),
             size(segment_bytes)
-        );
+        )
     }
 
     /// Something worth a sentence below the table.
     pub(crate) fn note(&mut self, text: String) {
         self.notes.push(text);
+    }
+
+    /// Says so when new files were filled while a workload was measured: that is how a store begins, and not how it goes on.
+    pub(crate) fn warn_if_young(&mut self, row: &Row) {
+        if let Some(filled @ 1..) = row.filled_bytes {
+            self.note(format!(
+                "warning: {} measured a young store: {} of new files were filled with zeros meanwhile, for {} of batches. \
+                 A store that has been at work recycles its files: have it write (longer) before with --warm-up SECONDS",
+                row.workload,
+                size(filled),
+                size(row.bytes.unwrap_or(0))
+            ));
+        }
     }
 
     /// A bound that was asked for and is broken.
@@ -175,12 +191,12 @@ impl Report {
         self.verified += row.verified.unwrap_or(0);
         self.wrong += row.wrong.unwrap_or(0);
         if self.json {
-            println!("{}", serde_json::to_string(row)?);
+            say!("{}", serde_json::to_string(row)?)?;
             return Ok(());
         }
         if !self.headed {
             self.headed = true;
-            println!(
+            say!(
                 "\n{:<12} {:>3} {:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>8}",
                 "workload",
                 "thr",
@@ -195,13 +211,13 @@ impl Report {
                 "disk",
                 "index",
                 "open ms"
-            );
+            )?;
         }
         let per_second = |n: Option<u64>| match (n, row.seconds) {
             (Some(n), Some(s)) if s > 0.0 => Some(n as f64 / s),
             _ => None,
         };
-        println!(
+        say!(
             "{:<12} {:>3} {:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>8}",
             row.workload,
             whole(row.threads.map(|n| n as f64)),
@@ -216,20 +232,19 @@ impl Report {
             row.disk_bytes.map_or("-".to_string(), size),
             row.index_bytes.map_or("-".to_string(), size),
             tenth(row.open_ms),
-        );
-        Ok(())
+        )
     }
 
     /// The last lines.
-    pub(crate) fn summary(&self) {
+    pub(crate) fn summary(&self) -> Result<(), Failure> {
         if self.json {
-            return;
+            return Ok(());
         }
-        println!();
+        say!()?;
         for note in &self.notes {
-            println!("{note}");
+            say!("{note}")?;
         }
-        println!("verified {} entries, {} wrong", self.verified, self.wrong);
+        say!("verified {}, {} wrong", count(self.verified, "entry"), self.wrong)
     }
 
     pub(crate) fn outcome(&self) -> Outcome {

@@ -6,7 +6,7 @@ use super::report::{Report, Row, Timings, device_bytes, disk_bytes, rss_bytes};
 use super::writers::Writer;
 use super::{Plan, Workload};
 use crate::Failure;
-use crate::inspect::size;
+use crate::out::size;
 use indicatif::{ProgressBar, ProgressStyle};
 use raftwood::{Engine, Stats};
 use std::path::Path;
@@ -32,6 +32,7 @@ pub(crate) fn against_the_floor(plan: &Plan, dir: &Path, report: &mut Report) ->
     let engine = plan.options.open(dir)?;
     let mut writers = Writer::all(plan);
     let Some(writer) = writers.first_mut() else { return Err(Failure::new("no writer")) };
+    writer.warm_up(&engine, Duration::from_secs_f64(plan.warm_up))?;
     let floor_dir = dir.with_extension("floor");
     let mut floor = Floor::new(&floor_dir, plan.entry_bytes * plan.batch_entries as usize)?;
     let before = (device_bytes(dir), engine.stats());
@@ -51,12 +52,17 @@ pub(crate) fn against_the_floor(plan: &Plan, dir: &Path, report: &mut Report) ->
     let mut row = finish(plan, "append", dir, engine, &writers, &timings, before)?;
     row.device_bytes = row.device_bytes.map(|_| device);
     let ratio = timings.micros(0.5) / floor.timings.micros(0.5).max(0.001);
+    let beside = |quantile| {
+        format!("{:.1} us against {:.1} us", timings.micros(quantile), floor.timings.micros(quantile))
+    };
     report.note(format!(
-        "a lone writer's median is {ratio:.3} x the floor's ({:.1} against {:.1} us), measured in turns of {} ms",
-        timings.micros(0.5),
-        floor.timings.micros(0.5),
+        "a lone writer's median is {ratio:.3} x the floor's ({}), its p99.9 {}, its longest {}; measured in turns of {} ms",
+        beside(0.5),
+        beside(0.999),
+        beside(1.0),
         TURN.as_millis()
     ));
+    report.warn_if_young(&row);
     super::remove_dir(&floor_dir)?;
     Ok(vec![floor.row(plan), row])
 }
@@ -73,35 +79,41 @@ pub(crate) fn writes(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec
     for writer in &mut writers {
         writer.prepare(&engine)?;
     }
+    let warm_up = Duration::from_secs_f64(plan.warm_up);
+    at_once(&mut writers, |writer| writer.warm_up(&engine, warm_up))?;
     let before = (device_bytes(dir), engine.stats());
     let time = Duration::from_secs_f64(plan.seconds);
     let stop = AtomicBool::new(false);
-    let mut outcomes: Vec<Result<(), Failure>> = Vec::new();
-    let mut sampled = Sample::default();
-    std::thread::scope(|scope| {
-        let handles: Vec<_> = writers
-            .iter_mut()
-            .map(|w| {
-                let engine = &engine;
-                scope.spawn(move || w.run(engine, time))
-            })
-            .collect();
-        let (stop, engine) = (&stop, &engine);
-        let sampler = scope.spawn(move || sample(name, dir, engine, time, stop));
-        outcomes.extend(
-            handles.into_iter().map(|h| h.join().unwrap_or_else(|_| Err(Failure::new("a writer panicked")))),
-        );
+    let (outcome, sampled) = std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| sample(name, dir, &engine, time, &stop));
+        let outcome = at_once(&mut writers, |writer| writer.run(&engine, time));
         stop.store(true, Ordering::Release);
-        sampled = sampler.join().unwrap_or_default();
+        (outcome, sampler.join().unwrap_or_default())
     });
-    outcomes.into_iter().collect::<Result<Vec<()>, Failure>>()?;
+    outcome?;
     let mut timings = Timings::new();
     writers.iter().for_each(|w| timings.add(&w.timings));
     let row = finish(plan, name, dir, engine, &writers, &timings, before)?;
+    report.warn_if_young(&row);
     if plan.workload == Workload::Steady {
         check_steady(plan, &row, &sampled, report);
     }
     Ok(vec![row])
+}
+
+/// All writers at once, each on a thread of its own.
+fn at_once(
+    writers: &mut [Writer],
+    each: impl Fn(&mut Writer) -> Result<(), Failure> + Sync,
+) -> Result<(), Failure> {
+    std::thread::scope(|scope| {
+        let each = &each;
+        let threads: Vec<_> = writers.iter_mut().map(|writer| scope.spawn(move || each(writer))).collect();
+        let ended = threads.into_iter().map(|t| t.join());
+        let outcomes: Vec<Result<(), Failure>> =
+            ended.map(|end| end.unwrap_or_else(|_| Err(Failure::new("a writer panicked")))).collect();
+        outcomes.into_iter().collect()
+    })
 }
 
 /// What was seen while the writers ran.
@@ -168,6 +180,7 @@ fn finish(
     row.entries = Some(writers.iter().map(|w| w.entries).sum());
     row.bytes = Some(stats.batch_bytes - before.1.batch_bytes);
     row.device_bytes = device;
+    row.filled_bytes = Some(stats.filled_bytes - before.1.filled_bytes);
     row.disk_bytes = Some(disk_bytes(dir));
     row.live_bytes = Some(writers.iter().map(Writer::live_bytes).sum());
     row.index_bytes = Some(stats.index_bytes);

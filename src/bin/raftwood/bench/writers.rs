@@ -56,6 +56,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes for `time`, and forgets how long it took.
+    pub(crate) fn warm_up(&mut self, engine: &Engine, time: Duration) -> Result<(), Failure> {
+        self.run(engine, time)?;
+        self.timings = Timings::new();
+        self.entries = 0;
+        Ok(())
+    }
+
     /// Writes for `time`.
     pub(crate) fn run(&mut self, engine: &Engine, time: Duration) -> Result<(), Failure> {
         let began = Instant::now();

@@ -5,7 +5,7 @@
 //! `RAFTWOOD_INTERLEAVINGS` is the number of schedules for each scenario and scheduler, `RAFTWOOD_INTERLEAVINGS_SEED` moves all of
 //! them. A failure prints its schedule, and `shuttle::replay` takes it.
 
-#![cfg(all(shuttle, feature = "sim"))]
+#![cfg(all(shuttle, test))]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
 
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
@@ -171,6 +171,8 @@ fn tickets_complete_once_and_in_order_however_they_are_waited_for() {
 fn three_writers_and_a_failing(kind: OpKind) {
     let vfs = SimVfs::new(3);
     let engine = open(&vfs);
+    // The run has its segment: an error of making one fails the batch that needs it and nothing more.
+    engine.write(batch(&engine, 9, 1..=1), Durability::Synced).unwrap();
     let failed = Arc::new(AtomicBool::new(false));
     let writers = [1, 2, 3].map(|w| {
         let failed = failed.clone();
@@ -245,6 +247,33 @@ fn writers_that_wait_for_room_and_for_segments_go_on() {
     });
 }
 
+/// Two that prepared segments at once once made them active out of the order of their numbers.
+#[test]
+fn positions_rise_beside_two_that_tick() {
+    explore(|| {
+        let vfs = SimVfs::new(13);
+        let engine = open(&vfs);
+        let tickers = [1, 2].map(|_| {
+            spawn(&engine, |engine| {
+                for _ in 0..3 {
+                    engine.tick().unwrap();
+                }
+            })
+        });
+        let mut last = Lsn::ZERO;
+        for index in 1..=5 {
+            let mut batch = engine.batch();
+            add(&mut batch, 1, index..=index, 1, 25_000);
+            let lsn = engine.write(batch, Durability::Written).unwrap();
+            assert!(lsn > last, "{lsn} after {last}");
+            last = lsn;
+        }
+        assert!(engine.sync().unwrap() >= last);
+        tickers.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(read(&after_a_cut(&vfs), 1, 25_000).len(), 5);
+    });
+}
+
 #[test]
 fn a_close_beside_writers_ends_and_keeps_what_was_acknowledged() {
     explore(|| {
@@ -293,6 +322,8 @@ fn a_reader_sees_the_log_before_or_after_each_batch_and_never_between() {
             engine.write(b, Durability::Written).unwrap();
             let mut b = engine.batch();
             b.region(RegionId(1)).reset(EntryId::new(3, 20)).unwrap().set_hard_state(b"3").unwrap();
+            // It comes back to the region.
+            b.region(RegionId(2)).set_hard_state(b"3").unwrap();
             add(&mut b, 1, 21..=22, 3, 40);
             engine.write(b, Durability::Synced).unwrap();
         });

@@ -1,0 +1,79 @@
+//! Keeps two engines out of one store.
+//!
+//! Two locks are held: one on the directory itself, and one on the file `LOCK` in it. The directory's cannot be removed by
+//! hand, and goes along when the directory is moved; the file's works where a directory cannot be locked (NFS), and is the
+//! one that older releases ask for. A reader, `check` and a backup never take either alone for themselves.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::names::FileName;
+use crate::planted::{Bug, planted};
+use crate::vfs::{Dir, LockMode};
+use std::io;
+use std::path::Path;
+
+/// The locks of a store; released when dropped.
+pub(super) struct StoreLock {
+    _file: Option<Held>,
+    _directory: Option<Held>,
+}
+
+type Held = Box<dyn Send + Sync>;
+
+impl StoreLock {
+    /// For an engine: nobody else may hold either.
+    ///
+    /// # Errors
+    /// `Locked`, which says which of the two is held, and `Io`.
+    pub(super) fn exclusive(dir: &Dir) -> Result<StoreLock> {
+        // The directory first: an engine that is locked out has made no file.
+        let directory =
+            lock_directory(dir, LockMode::Exclusive).map_err(|e| failed(e, "directory", dir.path()))?;
+        let name = FileName::Lock.to_string();
+        let file = dir.lock_file(&name, LockMode::Exclusive);
+        let file = file.map_err(|e| failed(e, "file", &dir.join(&name)))?;
+        Ok(StoreLock { _file: Some(file), _directory: directory })
+    }
+
+    /// For those who look at a store and must not be disturbed: any number of them, while no engine has it. `None` when
+    /// one has.
+    pub(super) fn shared(dir: &Dir) -> Result<Option<StoreLock>> {
+        let busy = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
+        let directory = match lock_directory(dir, LockMode::Shared) {
+            Err(e) if busy(&e) => return Ok(None),
+            other => other.map_err(|e| failed(e, "directory", dir.path()))?,
+        };
+        let name = FileName::Lock.to_string();
+        let file = match dir.lock_file(&name, LockMode::Shared) {
+            Err(e) if busy(&e) => return Ok(None),
+            // It was never opened where it lies now.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            // It belongs to another user, whose engine may hold it.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            other => Some(other.map_err(|e| failed(e, "file", &dir.join(&name)))?),
+        };
+        Ok(Some(StoreLock { _file: file, _directory: directory }))
+    }
+}
+
+/// `None` where a directory cannot be locked.
+fn lock_directory(dir: &Dir, mode: LockMode) -> io::Result<Option<Held>> {
+    match dir.lock(mode) {
+        _ if planted(Bug::DirectoryNotLocked) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn failed(e: io::Error, what: &str, path: &Path) -> Error {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => Error::new(
+            ErrorKind::Locked,
+            format!(
+                "the lock on the {what} is held: another engine has the store open, or a check of it is running; \
+                 close it first, or open read-only to inspect it"
+            ),
+        )
+        .at(path, None),
+        _ => Error::io("locking the store", path, e),
+    }
+}

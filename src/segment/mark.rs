@@ -1,0 +1,166 @@
+//! The file that says up to where the log is durable: see [`crate::format::mark`].
+//!
+//! Made with the store, before its first checkpoint. Written after the sync of what it proves, when nobody waits for it: once the store is
+//! idle, once recovery's copy is whole, and at close. A slot that is lost proves nothing; without either, a store that was not closed is
+//! refused, as the end of its log may be missing too.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::file_header::{HeaderError, StoreId};
+use crate::format::mark::{MARK_LEN, MARK_SLOT_LEN, Mark};
+use crate::format::names::FileName;
+use crate::format::record::Shape;
+use crate::planted::{Bug, planted};
+use crate::sync::{Mutex, PoisonError};
+use crate::types::Lsn;
+use crate::vfs::io::{read_up_to, write_parts_at};
+use crate::vfs::{Dir, OpenMode};
+
+/// Writes marks.
+#[derive(Debug)]
+pub(crate) struct MarkFile {
+    dir: Dir,
+    store: StoreId,
+    run: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The number of the next mark.
+    sequence: u64,
+    /// What the last one says.
+    durable: Lsn,
+    /// There is a file with a mark of this store.
+    exists: bool,
+    /// A write or sync of it failed: what the file holds is not known, and the same pages are not synced again.
+    failed: bool,
+}
+
+impl MarkFile {
+    /// Goes on from the marks that were found.
+    pub(crate) fn new(dir: Dir, store: StoreId, run: u32, found: &[Mark]) -> MarkFile {
+        let ours = || found.iter().filter(|mark| mark.store == store);
+        let state = State {
+            sequence: ours().map(|mark| mark.sequence.saturating_add(1)).max().unwrap_or(0),
+            durable: ours().map(|mark| mark.durable).max().unwrap_or(Lsn::ZERO),
+            exists: ours().next().is_some(),
+            failed: false,
+        };
+        MarkFile { dir, store, run, state: Mutex::new(state) }
+    }
+
+    /// Makes the file, durably, if no mark of the store is there: in both slots, and proving nothing yet. That it is missing later says
+    /// that something was lost.
+    ///
+    /// # Errors
+    /// Of the operating system: then there is none, and the next call tries again.
+    pub(crate) fn ensure(&self) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.exists {
+            return Ok(());
+        }
+        let mark = |sequence| Mark {
+            store: self.store,
+            sequence,
+            durable: state.durable,
+            run: self.run,
+            last: Shape::default(),
+        };
+        let made = self.write(&[mark(0), mark(1)]);
+        if let Err(e) = made {
+            // Its pages are not to be synced again.
+            let name = FileName::Mark.to_string();
+            state.failed |= self.dir.remove(&name).is_err_and(|e| e.kind() != std::io::ErrorKind::NotFound);
+            return Err(Error::io("making the mark", &self.dir.join(name), e));
+        }
+        (state.exists, state.sequence) = (true, 2);
+        Ok(())
+    }
+
+    /// Whether noting it would say something new.
+    pub(crate) fn lacks(&self, durable: Lsn) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        durable > state.durable && !state.failed
+    }
+
+    /// The length of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.exists { MARK_LEN } else { 0 }
+    }
+
+    /// Notes, durably, that the log is durable up to `durable`, where the record `last` ends.
+    ///
+    /// # Errors
+    /// Of the operating system. Then this run notes nothing any more; the log is as durable as it was.
+    pub(crate) fn note(&self, durable: Lsn, last: Shape) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if durable <= state.durable {
+            return Ok(());
+        }
+        let path = self.dir.join(FileName::Mark.to_string());
+        if state.failed {
+            return Err(Error::new(ErrorKind::Io, "an earlier write of the mark failed").at(&path, None));
+        }
+        let last = if last.end() == Some(durable) { last } else { Shape::default() };
+        let mark = Mark { store: self.store, sequence: state.sequence, durable, run: self.run, last };
+        match self.write(&[mark]) {
+            Ok(()) => {
+                state.exists = true;
+                state.sequence = state.sequence.saturating_add(1);
+                state.durable = durable;
+                Ok(())
+            }
+            Err(e) => {
+                state.failed = true;
+                Err(Error::io("writing the mark", &path, e))
+            }
+        }
+    }
+
+    fn write(&self, marks: &[Mark]) -> std::io::Result<()> {
+        let name = FileName::Mark.to_string();
+        let (file, is_new) = match self.dir.open(&name, OpenMode::ReadWrite) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                (self.dir.open(&name, OpenMode::CreateNew)?, true)
+            }
+            opened => (opened?, false),
+        };
+        if file.len()? < MARK_LEN {
+            file.set_len(MARK_LEN)?;
+        }
+        for mark in marks {
+            write_parts_at(&*file, &[&mark.encode()], mark.offset())?;
+        }
+        if planted(Bug::MarkNotSynced) {
+            return Ok(());
+        }
+        file.sync_all()?;
+        if is_new { self.dir.sync() } else { Ok(()) }
+    }
+}
+
+/// The marks that stand in `dir`, of whatever store. One that is bad or cannot be read proves nothing, and is no error.
+///
+/// # Errors
+/// `Unsupported` when a newer release wrote it: nothing may be written to such a store.
+pub(crate) fn read_marks(dir: &Dir) -> Result<Vec<Mark>> {
+    let name = FileName::Mark.to_string();
+    let path = dir.join(&name);
+    let Ok(file) = dir.open(&name, OpenMode::Read) else { return Ok(Vec::new()) };
+    let mut marks = Vec::new();
+    for offset in [0, MARK_SLOT_LEN as u64] {
+        let mut slot = vec![0; MARK_SLOT_LEN];
+        let got = read_up_to(&*file, &mut slot, offset).unwrap_or(0);
+        match Mark::decode(&slot[..got], offset) {
+            Ok(mark) => marks.push(mark),
+            Err(HeaderError::Malformed(_)) => {}
+            Err(e) => {
+                let newer =
+                    format!("the store was written by a newer release: {e}; open it with that release");
+                return Err(Error::new(ErrorKind::Unsupported, newer).at(&path, Some(offset)));
+            }
+        }
+    }
+    Ok(marks)
+}

@@ -1,0 +1,66 @@
+//! An open directory, with the path by which it was opened.
+
+use super::by_name::{self, ByName, OpenFiles};
+use super::origin::Origin;
+use super::{OpenMode, VfsDir, VfsFile};
+use crate::planted::{Bug, planted};
+use std::fmt;
+use std::io::Result;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The directory of a store, as the engine hands it around. The path is for messages: nothing is looked up by it again.
+#[derive(Clone)]
+pub(crate) struct Dir {
+    handle: Arc<dyn VfsDir>,
+    path: Arc<Path>,
+    origin: Arc<Origin>,
+    files: Arc<OpenFiles>,
+}
+
+impl Dir {
+    pub(crate) fn new(handle: Arc<dyn VfsDir>, path: &Path) -> Dir {
+        Dir { handle, path: path.into(), origin: Arc::new(Origin::here()), files: Arc::default() }
+    }
+
+    /// As [`VfsDir::open`]; without a descriptor left, those that are only kept for the next call are given up for it.
+    pub(crate) fn open(&self, name: &str, mode: OpenMode) -> Result<Arc<dyn VfsFile>> {
+        by_name::open(&*self.handle, &self.files, name, mode)
+    }
+
+    /// `file`, which has this name: for as long as it has it, it can be read without a descriptor of its own. `file` itself is used
+    /// while somebody else holds it.
+    pub(crate) fn by_name(&self, name: &str, file: &Arc<dyn VfsFile>) -> Result<Arc<dyn VfsFile>> {
+        Ok(Arc::new(ByName::new(self.handle.clone(), self.files.clone(), name, file)?))
+    }
+
+    /// What it was called when it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this is the process that opened it. In a fork of that nothing may be done with it.
+    pub(crate) fn is_here(&self) -> bool {
+        self.origin.is_here() || planted(Bug::ForkGoesOn)
+    }
+
+    /// The path of a file in it, for messages.
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl Deref for Dir {
+    type Target = dyn VfsDir;
+
+    fn deref(&self) -> &dyn VfsDir {
+        &*self.handle
+    }
+}
+
+impl fmt::Debug for Dir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.fmt(f)
+    }
+}

@@ -1,0 +1,121 @@
+//! Operations on the disk that are under way, and since when: how a disk that hangs is noticed by a thread that does not.
+//!
+//! What upkeep and the preparation of segments do registers itself here. The writers' own writes and syncs do not: the pipeline knows of
+//! those anyway, and is asked.
+
+use crate::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The register.
+#[derive(Debug, Default)]
+pub(crate) struct Watch(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// In the order in which they began.
+    under_way: Vec<UnderWay>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    number: u64,
+    what: &'static str,
+    since: Instant,
+}
+
+impl Watch {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does `io`, which mostly waits for the disk, and whose name is `what`.
+    pub(crate) fn during<T>(&self, what: &'static str, io: impl FnOnce() -> T) -> T {
+        let mut state = self.state();
+        let number = state.next;
+        state.next += 1;
+        state.under_way.push(UnderWay { number, what, since: Instant::now() });
+        drop(state);
+        // Also when it panics.
+        let _ends = Ends { watch: self, number };
+        io()
+    }
+
+    /// What has been under way for longest, and since when.
+    pub(crate) fn oldest(&self) -> Option<(&'static str, Instant)> {
+        self.state().under_way.first().map(|u| (u.what, u.since))
+    }
+}
+
+struct Ends<'a> {
+    watch: &'a Watch,
+    number: u64,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.watch.state().under_way.retain(|u| u.number != self.number);
+    }
+}
+
+/// What a stall is told by: what hangs, since when, and whether that was told.
+#[derive(Debug, Default)]
+pub(crate) struct Stall {
+    told: Option<(&'static str, Instant)>,
+}
+
+/// What is to be told of a stall.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum News {
+    /// This has been under way for so long. Said again each time that it is looked at and still is.
+    Stalled(&'static str, Duration),
+    /// This is over, and took so long.
+    Over(&'static str, Duration),
+}
+
+impl Stall {
+    /// Looks at what has been under way for longest.
+    pub(crate) fn look(
+        &mut self,
+        oldest: Option<(&'static str, Instant)>,
+        stall_after: Duration,
+        now: Instant,
+    ) -> [Option<News>; 2] {
+        let over = self.told.filter(|told| oldest != Some(*told));
+        let over = over.map(|(what, since)| News::Over(what, now.duration_since(since)));
+        self.told = oldest.filter(|(_, since)| now.duration_since(*since) >= stall_after);
+        [over, self.told.map(|(what, since)| News::Stalled(what, now.duration_since(since)))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_operation_is_known_until_it_ends_also_by_a_panic() {
+        let watch = Watch::default();
+        let oldest = || watch.oldest().map(|(what, _)| what);
+        watch.during("one", || {
+            watch.during("two", || assert_eq!(oldest(), Some("one")));
+            assert_eq!(oldest(), Some("one"));
+        });
+        let panics = std::panic::AssertUnwindSafe(|| watch.during("three", || panic!("on purpose")));
+        assert!(std::panic::catch_unwind(panics).is_err());
+        assert_eq!(oldest(), None);
+    }
+
+    #[test]
+    fn a_stall_is_told_while_it_lasts_and_its_end_once() {
+        let (mut stall, start, ms) = (Stall::default(), Instant::now(), Duration::from_millis);
+        let (one, two) = (Some(("one", start)), Some(("two", start + ms(400))));
+        let mut look = |oldest, at| stall.look(oldest, ms(500), start + ms(at));
+        assert_eq!(look(one, 499), [None, None]);
+        assert_eq!(look(one, 500), [None, Some(News::Stalled("one", ms(500)))]);
+        assert_eq!(look(one, 600), [None, Some(News::Stalled("one", ms(600)))]);
+        assert_eq!(look(two, 700), [Some(News::Over("one", ms(700))), None]);
+        assert_eq!(look(two, 900), [None, Some(News::Stalled("two", ms(500)))]);
+        assert_eq!(look(None, 1000), [Some(News::Over("two", ms(600))), None]);
+        assert_eq!(look(None, 1100), [None, None]);
+    }
+}
