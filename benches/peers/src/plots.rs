@@ -233,7 +233,7 @@ pub(crate) fn over_time(path: &Path, tail: &Tail) -> Result<()> {
     let area = canvas(path)?;
     let rate = tail.rate.map_or(String::new(), |rate| format!(" at {rate:.0} batches a second"));
     let title = format!("raftwood, {} writers{rate}: the longest latency at each moment", tail.writers);
-    let mut chart = frame(&area, title, 60).build_cartesian_2d(0.0..tail.seconds, 0.0..top)?;
+    let mut chart = frame(&area, &title, 60).build_cartesian_2d(0.0..tail.seconds, 0.0..top)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
