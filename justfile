@@ -25,7 +25,7 @@ lint:
 fuzz TARGET:
     cargo +nightly fuzz run --release {{TARGET}} -- -max_total_time=60
 
-# Plants each known mistake in turn, or those named, and shows which test notices it (about ten minutes).
+# Plants each known mistake in turn, or those named, and shows which test notices it (half an hour or more).
 planted *BUGS:
     .ci/planted {{BUGS}}
 

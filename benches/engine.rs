@@ -14,7 +14,7 @@ fn open(dir: &Path) -> Engine {
     Options::new().open(dir).expect("the store opens")
 }
 
-/// A batch for `regions` regions, `entries` each, behind what is there.
+/// A batch for `regions` regions, `entries` each, after what is there.
 fn batch(engine: &Engine, regions: u64, entries: u64, bytes: usize) -> WriteBatch {
     let mut batch = engine.batch();
     for r in 1..=regions {
@@ -99,7 +99,7 @@ fn reopens(c: &mut Criterion) {
     });
 }
 
-/// What an open costs that has many regions to learn of, each with little.
+/// What an open costs that finds many regions, each with little.
 fn reopens_of_many_regions(c: &mut Criterion) {
     const REGIONS: u64 = 20_000;
     let dir = tempfile::tempdir_in(".").expect("a directory here");

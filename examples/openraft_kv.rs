@@ -1,7 +1,9 @@
-//! A replicated key-value store on openraft 0.9: three nodes in one process, many Raft groups, one engine a node.
+//! A replicated key-value store on openraft 0.9: three nodes in one process, many Raft groups, one
+//! engine a node.
 //!
-//! Writers set keys in all groups while one node is stopped and started again from its directory; then all three are.
-//! Every write that was acknowledged must be on every node afterwards, and what its writer reads meanwhile must not be older.
+//! Writers set keys in all groups while one node is stopped and started again from its directory; then all
+//! three are. Every write that was acknowledged must be on every node afterwards, and what its writer reads
+//! meanwhile must not be older.
 //!
 //! `cargo run --release --example openraft_kv --features openraft-09 -- --seconds 6 --groups 8`
 
@@ -36,7 +38,7 @@ type GroupId = u64;
 const NODES: [NodeId; 3] = [1, 2, 3];
 const WRITERS_PER_GROUP: u64 = 4;
 
-// ---- the types of the application ----------------------------------------------------------------------------------
+// ---- the types of the application -------------------------------------------------------------------------
 
 /// The one command that there is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -52,7 +54,7 @@ openraft::declare_raft_types!(
         R = (),
 );
 
-// ---- the state machine: a map in memory, and its last snapshot in a file -----------------------------------------------
+// ---- the state machine: a map in memory, and its last snapshot in a file ----------------------------------
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct State {
@@ -61,8 +63,8 @@ struct State {
     map: BTreeMap<String, String>,
 }
 
-/// The state machine of one group. After a restart it stands where its snapshot stands, and openraft applies the log from there: as far
-/// as the log knows to be committed at once, the rest when a leader says so.
+/// The state machine of one group. After a restart it stands where its snapshot stands, and openraft applies
+/// the log from there: as far as the log knows to be committed at once, the rest when a leader says so.
 #[derive(Clone)]
 struct Machine {
     file: PathBuf,
@@ -200,7 +202,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 }
 
-// ---- the network: each group of each node that runs, by name ------------------------------------------------------------
+// ---- the network: each group of each node that runs, by name ----------------------------------------------
 
 /// A `Raft` is the sending end of its node's channel, so the wire is a table of them.
 #[derive(Clone, Default)]
@@ -289,7 +291,7 @@ impl RaftNetwork<Types> for Line {
     }
 }
 
-// ---- a node: one engine, and in it a region for each group -------------------------------------------------------------
+// ---- a node: one engine, and in it a region for each group ------------------------------------------------
 
 struct Node {
     id: NodeId,
@@ -345,9 +347,9 @@ async fn open(dir: &Path) -> Result<Engine, AnyError> {
     }
 }
 
-// ---- the load ------------------------------------------------------------------------------------------------------
+// ---- the load ---------------------------------------------------------------------------------------------
 
-/// What a writer was told.
+/// What a writer was answered.
 #[derive(Default)]
 struct Told {
     acknowledged: Vec<Set>,
@@ -364,7 +366,8 @@ async fn write_keys(switch: Switch, group: GroupId, writer: u64, stop: Arc<Atomi
     let mut node = NODES[0];
     for n in 0u64.. {
         let set = Set { key: format!("writer {writer}, key {n}"), value: format!("value {n}") };
-        // A write that was not acknowledged may have been done all the same; to set the key once more does no harm.
+        // A write that was not acknowledged may have been done all the same; to set the key once more
+        // does no harm.
         loop {
             if stop.load(Ordering::Relaxed) {
                 return told;
@@ -396,7 +399,7 @@ async fn write_keys(switch: Switch, group: GroupId, writer: u64, stop: Arc<Atomi
     told
 }
 
-// ---- the run -------------------------------------------------------------------------------------------------------
+// ---- the run ----------------------------------------------------------------------------------------------
 
 struct Args {
     seconds: u64,
@@ -441,7 +444,7 @@ async fn main() -> Result<(), AnyError> {
     }
     let members: BTreeMap<NodeId, BasicNode> = NODES.iter().map(|&id| (id, BasicNode::default())).collect();
     for group in 1..=groups {
-        // Whoever begins is the first leader, so the groups are spread over the nodes.
+        // The node that begins is the first leader, so the groups are spread over the nodes.
         nodes[(group % 3) as usize].groups[&group].0.initialize(members.clone()).await?;
     }
 
@@ -472,7 +475,7 @@ async fn main() -> Result<(), AnyError> {
         stale += told.stale;
     }
 
-    // What the nodes have in memory proves little: all of them start anew from their directories.
+    // What the nodes have in memory proves little: all of them start again from their directories.
     let syncs: u64 = nodes.iter().map(|n| n.engine.stats().syncs).sum();
     for node in nodes {
         node.stop(&switch).await?;

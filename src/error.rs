@@ -37,13 +37,15 @@ pub enum ErrorKind {
     NoSpace,
     /// Bytes that were acknowledged are wrong or missing.
     Damaged,
-    /// The operating system or the device reported an error, which says nothing of the bytes: the call may be tried again.
+    /// The operating system or the device reported an error, which says nothing of the bytes:
+    /// the call may be tried again.
     Io,
     /// An I/O error stopped all writing; it is the [`source`](std::error::Error::source).
     Poisoned,
     /// The engine was closed.
     Closed,
-    /// Another process, or another engine of this one, has the directory open (or, for a look at it, keeps it too busy).
+    /// Another process, or another engine of this one, has the directory open (or, for a look at it,
+    /// keeps it too busy).
     Locked,
     /// A newer format, an unknown flag, or something this platform cannot do.
     Unsupported,
@@ -51,8 +53,9 @@ pub enum ErrorKind {
 
 /// The error of every operation.
 ///
-/// It is cheap to clone: one first I/O error is delivered to every waiter. What is displayed does not repeat the
-/// [`source`](std::error::Error::source): a program that shows it to people shows the chain of sources too, as `{:?}` does.
+/// It is cheap to clone: one first I/O error is delivered to every waiter. What is displayed does not
+/// repeat the [`source`](std::error::Error::source): a program that shows it to people shows the chain of
+/// sources too, as `{:?}` does.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -78,14 +81,15 @@ impl Error {
         self.0.region
     }
 
-    /// The indexes of the entries that the error is about, if it is about any: those that cannot be read, that are gone, or
-    /// that were refused.
+    /// The indexes of the entries that the error is about, if it is about any: those that cannot be read,
+    /// that are gone, or that were refused.
     pub fn entries(&self) -> Option<RangeInclusive<u64>> {
         self.0.entries.map(|(first, last)| first..=last)
     }
 
-    /// Of [`Damaged`](ErrorKind::Damaged): whether nothing says that the bytes were ever acknowledged. They stand at the end of
-    /// the log, and may be what a crash left of a batch. See [`Health::Suspect`](crate::Health::Suspect).
+    /// Of [`Damaged`](ErrorKind::Damaged): whether nothing says that the bytes were ever acknowledged. They
+    /// stand at the end of the log, and may be what a crash left of a batch. See
+    /// [`Health::Suspect`](crate::Health::Suspect).
     pub fn is_suspect(&self) -> bool {
         self.0.is_suspect
     }
@@ -110,8 +114,8 @@ impl Error {
     /// | `Locked`     | the other engine is closed                                |
     /// | `Io`         | the device or the operating system is well again          |
     ///
-    /// Not `Poisoned`: the I/O error that is its source was met while the log was written, and only opening the store again
-    /// ends that.
+    /// Not `Poisoned`: the I/O error that is its source was met while the log was written, and only
+    /// opening the store again ends that.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.0.kind,

@@ -15,7 +15,7 @@ pub const KEY_BYTES_MAX: usize = 4 << 10;
 /// The largest value of a region's key-values and the largest hard state, in bytes (1 MiB).
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 
-/// The highest index of an entry. One less than `u64::MAX`, so that the index behind the last is a number.
+/// The highest index of an entry. One less than `u64::MAX`, so that the index after the last is a number.
 pub const INDEX_MAX: u64 = u64::MAX - 1;
 
 /// The smallest segment (64 KiB).
@@ -24,8 +24,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The largest segment (2 GiB): offsets are 32 bits wide.
 pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 
-/// The most bytes of payload in one compressed block, unless one entry alone is larger: what a single read may
-/// have to decompress.
+/// The most bytes of payload in one compressed block, unless one entry alone is larger: what a single
+/// read may have to decompress.
 pub const BLOCK_BYTES_MAX: usize = 16 << 10;
 
 /// The highest term. One less than `u64::MAX`, which stands for "unknown" inside the engine.

@@ -1,10 +1,12 @@
 //! Mistakes planted on purpose, to show that the tests would notice them.
 //!
-//! Without `--cfg planted` nothing of this is compiled: [`planted`] is a constant `false`. With it, the environment variable
-//! `RAFTWOOD_PLANT` names the one mistake that the engine makes. `.ci/planted` plants each in turn and shows which ordinary
-//! test fails. No test looks at the name of a mistake: it must fail by what the mistake does.
+//! Without `--cfg planted` nothing of this is compiled: [`planted`] is a constant `false`. With it, the
+//! environment variable `RAFTWOOD_PLANT` names the one mistake that the engine makes. `.ci/planted`
+//! plants each in turn and shows which ordinary test fails. No test looks at the name of a mistake: it
+//! must fail by what the mistake does.
 
-/// Declares the mistakes: what each breaks, and the test that is expected to notice it first, as `file::test`.
+/// Declares the mistakes: what each breaks, and the test that is expected to notice it first, as
+/// `file::test`.
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $name:ident caught by $catcher:literal,)+) => {
         /// A mistake that can be planted.
@@ -27,7 +29,8 @@ bugs! {
     AckBeforeSync caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// The sync stage syncs nothing. Breaks: acknowledged is durable.
     SyncForgotten caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
-    /// Of a group that straddles a rotation only the newer segment is synced. Breaks: acknowledged is durable.
+    /// Of a group that straddles a rotation only the newer segment is synced. Breaks:
+    /// acknowledged is durable.
     OlderSegmentNotSynced caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// A failed sync is repeated, and its second answer believed. Breaks: a failed sync is never retried.
     FailedSyncRetried caught by "crash::after_an_error_nothing_is_acknowledged_and_nothing_durable_is_lost",
@@ -40,13 +43,15 @@ bugs! {
     WaitersNotWoken caught by "concurrency::poison_wakes_everybody_with_the_first_cause",
     /// The threads of a group that is settled are not woken. Breaks: nothing hangs.
     GroupNotWoken caught by "concurrency::whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others",
-    /// What waits for the next sync is not written while the one under way hangs. Breaks: a kill costs a millisecond at most.
+    /// What waits for the next sync is not written while the one under way hangs. Breaks: a kill
+    /// costs a millisecond at most.
     DeferredForLong caught by "concurrency::groups::what_waits_for_the_next_sync_is_written_while_the_one_under_way_hangs",
     /// What is written by the end of a sync counts as synced. Breaks: nothing is called durable that is not.
     SyncCoversLaterWrites caught by "concurrency::groups::a_sync_covers_nothing_that_was_written_after_it_began",
-    /// What has only to be written waits for the sync under way. Breaks: what is to be written is not kept back.
+    /// What has only to be written waits for the sync under way. Breaks: what is to be written is
+    /// not kept back.
     WrittenDeferred caught by "concurrency::groups::what_is_only_to_be_written_is_not_kept_back_by_a_sync",
-    /// Whoever is done with its own batch leaves without waking the next one. Breaks: nothing hangs.
+    /// A thread that is done with its own batch leaves without waking the next one. Breaks: nothing hangs.
     WorkNotHandedOn caught by "concurrency::whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others",
     /// A callback that panics takes those after it along. Breaks: nothing hangs.
     PanicEndsDelivery caught by "callbacks::a_callback_that_panics_ends_itself_and_nothing_else",
@@ -60,13 +65,14 @@ bugs! {
     DigestOfManyMoments caught by "concurrency::a_digest_is_of_one_moment",
     /// A batch that another engine made is accepted. Breaks: what was checked while a batch was built holds.
     ForeignBatchTaken caught by "refused::a_batch_of_another_engine_is_refused",
-    /// A batch that returns to a region is applied section by section. Breaks: a reader sees the whole of a batch or nothing.
+    /// A batch that returns to a region is applied section by section. Breaks: a reader sees the
+    /// whole of a batch or nothing.
     BatchAppliedInParts caught by "concurrency::a_batch_that_returns_to_a_region_is_seen_whole_or_not_at_all",
     /// Tickets that are due together complete last first. Breaks: tickets complete in order.
     TicketsOutOfOrder caught by "concurrency::tickets_complete_in_the_order_of_their_positions",
     /// Records say that what was only accepted is durable. Breaks: torn is not damaged.
     WatermarkTooFar caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
-    /// Records never say that anything of this life is durable. Breaks: what was acknowledged is proven so.
+    /// Records never say that anything of this run is durable. Breaks: what was acknowledged is proven so.
     WatermarkStuck caught by "accept_loss::damage_below_the_watermark_is_refused_and_given_up_only_when_told_so",
     /// While recovery copies the tail, the copy's own records count as proof that it is complete. Breaks: a
     /// crash inside recovery loses nothing.
@@ -77,23 +83,28 @@ bugs! {
     WrittenTooFar caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// Zeros are written into a segment that records are written to. Breaks: what was written stays.
     ZerosOverRecords caught by "lib::segment::fill::tests::no_zero_is_written_once_the_segment_is_claimed",
-    /// Segments are filled although a sync covers much. Breaks: what is written twice saves more than it costs.
+    /// Segments are filled although a sync covers much. Breaks: what is written twice saves more
+    /// than it costs.
     FilledForNothing caught by "concurrency::segments_are_filled_only_where_a_sync_covers_little",
     /// The pool keeps three files however many are used. Breaks: in the steady state no file is made.
     PoolOfThree caught by "store_files::a_store_in_its_steady_state_makes_no_files",
-    /// Two threads prepare segments at once, which become ready out of order. Breaks: the log never goes back.
+    /// Two threads prepare segments at once, which become ready out of order. Breaks: the log
+    /// never goes back.
     TwoPrepareAtOnce caught by "concurrency::positions_rise_while_others_tick",
     /// Handles of a closed engine still make, name and remove files. Breaks: a closed engine touches nothing.
     ClosedEngineWorks caught by "closing::every_call_that_could_change_something_says_that_the_engine_is_closed",
     /// A second close does not wait for the first. Breaks: what close says is so.
     SecondCloseDoesNotWait caught by "closing::a_second_close_waits_for_the_first_and_says_what_it_came_to",
-    /// A thread waits for its turn of upkeep while the engine is being closed by a listener of the one that has it. Breaks: nothing hangs.
+    /// A thread waits for its turn of upkeep while the engine is being closed by a listener of the one that
+    /// has it. Breaks: nothing hangs.
     TurnAwaitedInClose caught by "closing::a_close_by_a_listener_of_a_purge_does_not_wait_for_threads_that_wait_for_the_purge",
     /// A base counts as durable when it is accepted. Breaks: nothing is called durable that is not.
     BaseDurableAtOnce caught by "closing::nothing_is_called_durable_ahead_of_the_device",
-    /// A close writes its checkpoint and leaves the last segment without a footer. Breaks: a closed store has nothing to replay.
+    /// A close writes its checkpoint and leaves the last segment without a footer. Breaks: a closed
+    /// store has nothing to replay.
     CloseLeavesUnsealed caught by "closing::a_closed_store_has_nothing_to_replay_and_a_lost_sector_takes_what_was_in_it",
-    /// Segments of killed runs wait for checkpoints that are never due. Breaks: restarts leave nothing behind.
+    /// Segments of killed runs wait for checkpoints that are never due. Breaks: restarts
+    /// leave nothing behind.
     KilledRunsPileUp caught by "reopening::killed_runs_leave_no_more_than_the_live_data_needs",
     /// A full disk of a copy-on-write file system stops an open for good. Breaks: a full store opens.
     FullDiskPoisonsOpen caught by "reopening::a_full_disk_that_fails_writes_over_old_blocks_does_not_keep_a_store_from_opening",
@@ -109,7 +120,7 @@ bugs! {
     RollbackNotAsked caught by "refused::a_truncation_asks_the_listener_too_and_a_plain_append_does_not",
     /// A listener's refusal is not heeded. Breaks: the rollback hook.
     RefusalIgnored caught by "refused::a_listener_that_refuses_a_rollback_refuses_the_batch_and_is_asked_again",
-    /// What a listener approved counts for what the log became meanwhile. Breaks: the rollback hook.
+    /// What a listener accepted counts for what the log became meanwhile. Breaks: the rollback hook.
     StaleApprovalTaken caught by "refused::a_log_that_changes_while_a_listener_is_asked_is_shown_to_it_again",
     /// An append below the compaction point is accepted. Breaks: refusals.
     AppendBelowBase caught by "refused::an_append_below_the_compaction_point_is_refused_with_both_indexes",
@@ -119,7 +130,8 @@ bugs! {
     TermFalls caught by "refused::an_append_that_lowers_the_term_is_refused_with_both_entries",
     /// A read does not look at the entry's checksum. Breaks: bytes returned are checked.
     EntryNotVerified caught by "damage::a_read_that_finds_damage_tells_the_listener_and_fences_the_entry_alone",
-    /// A file is recycled while bytes handed out still lie in it. Breaks: bytes handed out stay what they were.
+    /// A file is recycled while bytes handed out still lie in it. Breaks: bytes handed out stay
+    /// what they were.
     MappedFileReused caught by "model::bytes_handed_out_stay_what_they_were_while_their_segment_is_purged_and_reused",
     /// A sector that cannot be read is an error of the system. Breaks: damage is named.
     BadSectorIsNoDamage caught by "damage::a_bad_sector_fails_the_reads_of_its_entries_and_no_later_ones",
@@ -131,20 +143,23 @@ bugs! {
     HeaderNotSynced caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// A segment is used before its name is durable. Breaks: acknowledged is durable.
     NameNotSynced caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
-    /// A recycled file is dressed anew before its free name is durable. Breaks: a name stands for its own file.
+    /// A recycled file is formatted again before its free name is durable. Breaks: a name stands for
+    /// its own file.
     FreeNameNotSynced caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// A cold segment gets its name before its bytes are durable. Breaks: the cleaner loses nothing.
     ColdNotSynced caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
-    /// A recycled file says that it has no life before. Breaks: torn is not damaged.
+    /// A recycled file says that it has no generation before. Breaks: torn is not damaged.
     FormerLifeForgotten caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
-    /// A whole but stale copy of a segment's header is believed, though the other one fits the file. Breaks: one lost block costs what
-    /// it held.
+    /// A whole but stale copy of a segment's header is believed, though the other one fits the file. Breaks:
+    /// one lost block costs what it held.
     StaleHeaderBelieved caught by "checkpoints::a_stale_copy_of_a_segments_header_gives_way_to_the_one_that_fits",
-    /// A store whose mark is gone opens as if nothing were missing. Breaks: nothing acknowledged is lost without a word.
+    /// A store whose mark is gone opens as if nothing were missing. Breaks: nothing acknowledged
+    /// is lost without a word.
     MissingMarkUnheeded caught by "marks::a_killed_store_without_its_mark_is_refused_and_a_closed_one_is_not",
     /// What stood before a gap of the log is answered again. Breaks: what was taken back stays away.
     GapNotFenced caught by "accept_loss::what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost",
-    /// What follows a write that stopped within a sector is written without a sync of that sector. Breaks: a crash alone is no alarm.
+    /// What follows a write that stopped within a sector is written without a sync of that sector.
+    /// Breaks: a crash alone is no alarm.
     SectorLeftInHalves caught by "lib::vfs::io::tests::a_crash_leaves_no_sector_in_halves_with_something_after_it",
     /// A write that took some of the bytes counts as complete. Breaks: short writes are resumed.
     ShortWriteIsWhole caught by "lib::vfs::io::tests::short_and_interrupted_writes_are_resumed_exactly",
@@ -154,7 +169,8 @@ bugs! {
     LockNotTaken caught by "two_processes::a_second_process_is_locked_out_before_it_creates_anything",
     /// A file is named by the path of its directory. Breaks: an engine stays in its directory.
     PathLookedUpAgain caught by "store_files::an_engine_stays_in_its_directory_whatever_becomes_of_the_path",
-    /// A store on a full disk does not open while its directory cannot be synced. Breaks: a full disk loses nothing.
+    /// A store on a full disk does not open while its directory cannot be synced. Breaks: a full
+    /// disk loses nothing.
     FullDiskKeepsClosed caught by "restarts::no_space_and_a_read_only_disk_at_any_call_of_open_recovery_and_close_lose_nothing",
     /// A free file becomes a log although the device cannot read it. Breaks: one fault costs what it hit.
     BadFreeFileUsed caught by "store_files::a_free_file_that_the_device_cannot_read_is_dropped_before_it_is_a_log",
@@ -166,11 +182,12 @@ bugs! {
     ForkUnlocks caught by "store_files::an_engine_in_a_fork_answers_closed_and_its_drop_changes_nothing",
     /// Nobody looks whether the files still have their names. Breaks: acked means durable.
     NamesNotWatched caught by "store_files::a_log_that_loses_its_name_stops_the_engine_within_a_second",
-    /// The directory is not locked, only the file in it. Breaks: one engine a store, also when `LOCK` was removed.
+    /// The directory is not locked, only the file in it. Breaks: one engine a store, also when
+    /// `LOCK` was removed.
     DirectoryNotLocked caught by "store_files::a_lock_file_that_was_removed_lets_nobody_in",
     /// Checksums do not cover the segment's number. Breaks: bytes of another file never verify.
     SegmentLeftOut caught by "lib::format::file_header::tests::each_part_of_the_identity_changes_the_seed",
-    /// Checksums do not cover the salt. Breaks: bytes of a former life never verify.
+    /// Checksums do not cover the salt. Breaks: bytes of a former generation never verify.
     SaltLeftOut caught by "lib::format::file_header::tests::each_part_of_the_identity_changes_the_seed",
     /// A store of a newer version is opened. Breaks: it is refused without writing a byte.
     NewerVersionRead caught by "golden::newer_version_or_unknown_flag_is_refused_without_writing_a_byte",
@@ -182,10 +199,10 @@ bugs! {
     PositionNotChecked caught by "lib::format::record::tests::record_of_another_life_or_place_is_refused",
     /// The checksum of a record's header is not looked at. Breaks: torn batches are dropped whole.
     RecordNotVerified caught by "lib::format::record::tests::every_flipped_bit_is_detected",
-    /// The checksum over a footer's net effects is not looked at. Breaks: a rotten footer is built anew.
+    /// The checksum over a footer's net effects is not looked at. Breaks: a rotten footer is rebuilt.
     FooterNotVerified caught by "damage::no_flipped_bit_of_a_footer_that_is_replayed_changes_what_is_there",
-    /// The checksums of a checkpoint's chunks are not looked at. Breaks: a rotten checkpoint gives way to the
-    /// one before.
+    /// The checksums of a checkpoint's chunks are not looked at. Breaks: a rotten checkpoint is
+    /// replaced by the one before.
     CheckpointNotVerified caught by "lib::format::checkpoint::tests::every_flipped_bit_is_detected",
     /// A compressed block may claim any length. Breaks: hostile bytes allocate nothing.
     BombNotBounded caught by "lib::codec::compress::tests::decompression_bomb_is_refused_before_it_is_allocated_for",
@@ -207,7 +224,7 @@ bugs! {
     DeletionLost caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// Replay applies a segment to its first region only. Breaks: a batch is whole over its regions.
     OnlyFirstRegionReplayed caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
-    /// A compaction forgets the term of its last entry. Breaks: the compaction point answers for ever.
+    /// A compaction forgets the term of its last entry. Breaks: the compaction point answers forever.
     BaseTermForgotten caught by "refused::reads_outside_the_log_say_which_side_they_missed_it_on",
     /// A checkpoint leaves out what is known to be damaged. Breaks: damage stays known.
     DamageForgotten caught by "damage::a_scrub_finds_rot_in_sealed_and_in_active_segments_and_names_each_entry",
@@ -215,40 +232,48 @@ bugs! {
     NeighboursFenced caught by "damage::a_read_that_finds_damage_tells_the_listener_and_fences_the_entry_alone",
     /// The cleaner's copy is installed over entries written since. Breaks: discarded entries never come back.
     CopyOverNewerEntries caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
-    /// What lies behind the cleaner's copy in the same run is dropped. Breaks: the cleaner loses nothing.
+    /// What lies past the cleaner's copy in the same run is dropped. Breaks: the cleaner loses nothing.
     CleanerDropsTheRest caught by "damage::the_cleaner_leaves_a_damaged_entry_where_it_is_and_loses_nothing",
-    /// Upkeep reads footers and compressed blocks through their mappings. Breaks: a bad sector ends no process.
+    /// Upkeep reads footers and compressed blocks through their mappings. Breaks: a bad sector
+    /// ends no process.
     UpkeepReadsMapping caught by "two_processes::upkeep_of_files_that_cannot_be_read_through_their_mapping_goes_on",
-    /// A sealed segment keeps its descriptor. Breaks: the number of segments is not limited by that of descriptors.
+    /// A sealed segment keeps its descriptor. Breaks: the number of segments is not limited by
+    /// that of descriptors.
     DescriptorPerSegment caught by "two_processes::a_small_limit_of_descriptors_is_enough_for_any_number_of_segments",
     /// The cleaner gives a rotten entry a new checksum. Breaks: checksums are for life.
     CleanerLaundersRot caught by "damage::the_cleaner_leaves_a_damaged_entry_where_it_is_and_loses_nothing",
     /// An installed copy is answered for before its record is durable. Breaks: a repair is durable on return.
     InstallNotSynced caught by "damage::a_repair_takes_only_what_was_recorded_and_survives_a_reopen",
-    /// A segment counts though it follows a record that cannot be found. Breaks: what lies behind a hole never returns.
+    /// A segment counts though it follows a record that cannot be found. Breaks: what lies past a
+    /// hole never returns.
     PredecessorNotChecked caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// What a former recovery cut off counts again. Breaks: torn batches never come back.
     TailNotCutOff caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
-    /// What follows an end of the log vouches for it, though nothing of it is known durable. Breaks: damage is never
-    /// taken for a tear.
+    /// What follows an end of the log confirms it, though nothing of it is known durable. Breaks: damage
+    /// is never mistaken for a tear.
     UnfinishedCopyBelieved caught by "torn_copy::an_unfinished_copy_does_not_vouch_for_its_original",
-    /// Recovery does not say which records it is about to copy. Breaks: rot of a record that was read whole is never taken for a
-    /// tear.
+    /// Recovery does not say which records it is about to copy. Breaks: rot of a record that was read whole
+    /// is never mistaken for a tear.
     CopyNotAnnounced caught by "torn_copy::rot_of_an_announced_record_is_never_taken_for_a_tear",
-    /// What an unfinished copy announces is not looked at. Breaks: rot of a record that was read whole is never taken for a tear.
+    /// What an unfinished copy announces is not looked at. Breaks: rot of a record that was read whole
+    /// is never mistaken for a tear.
     AnnouncementUnheeded caught by "torn_copy::rot_of_an_announced_record_is_never_taken_for_a_tear",
-    /// The mark says that the copy of the tail is whole before it is. Breaks: a crash inside recovery loses nothing.
+    /// The mark says that the copy of the tail is whole before it is. Breaks: a crash inside
+    /// recovery loses nothing.
     MarkBeforeSync caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
-    /// The mark is not synced before what it proves is relied on. Breaks: the original is given back only once its copy is proved.
+    /// The mark is not synced before what it proves is relied on. Breaks: the original is given back
+    /// only once its copy is proved.
     MarkNotSynced caught by "marks::a_crash_while_a_store_is_made_leaves_none_or_one_with_a_mark",
     /// What the mark says is not looked at. Breaks: what was acknowledged is never missed without a word.
     MarkNotBelieved caught by "marks::the_last_sector_of_an_idle_log_is_missed",
-    /// Without a checkpoint the regions are rebuilt from a log with gaps. Breaks: what was rolled back or destroyed never returns.
+    /// Without a checkpoint the regions are rebuilt from a log with gaps. Breaks: what was rolled
+    /// back or destroyed never returns.
     GapAcceptedAtRebuild caught by "accept_loss::what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost",
-    /// The files that tell of an unclean end go without a checkpoint that tells it. Breaks: a run that was killed is known for one.
+    /// The files that show an unclean end go without a checkpoint that shows it. Breaks: a run that
+    /// was killed is known for one.
     UncleanEndForgotten caught by "marks::a_run_of_which_nothing_but_a_name_is_left_ended_uncleanly",
-    /// A copy of the tail that was never finished cuts off the original. Breaks: a crash inside recovery loses
-    /// nothing.
+    /// A copy of the tail that was never finished cuts off the original. Breaks: a crash inside
+    /// recovery loses nothing.
     TornCopyBelieved caught by "torn_copy::torn_copy_of_an_acknowledged_tail_takes_nothing_with_it",
     /// A hole below the watermark ends the log. Breaks: damage is never truncated.
     HoleTakenForTear caught by "flip::no_zeroed_sector_loses_an_acknowledged_entry_without_a_word",
@@ -260,7 +285,7 @@ bugs! {
     StoreNotChecked caught by "damage::a_segment_of_another_store_is_never_taken_for_ours",
     /// A file that is not ours is removed at open. Breaks: foreign files are left alone.
     UnknownFileRemoved caught by "refused::what_is_not_ours_in_the_directory_is_left_alone",
-    /// A checkpoint gets its name before the log it tells of is durable. Breaks: a checkpoint knows nothing
+    /// A checkpoint gets its name before the log it speaks of is durable. Breaks: a checkpoint knows nothing
     /// that a crash could undo.
     CheckpointBeforeLogSync caught by "model::any_history_reads_back_as_the_model_says_and_survives_any_crash",
     /// A checkpoint gets its name before its bytes are durable. Breaks: a name stands for a valid file.
@@ -275,22 +300,25 @@ bugs! {
     RepairTakesAnything caught by "damage::a_repair_takes_only_what_was_recorded_and_survives_a_reopen",
     /// The scrubber does not look at unsealed segments. Breaks: a scrub reads every live entry.
     ScrubSkipsActive caught by "damage::a_scrub_finds_rot_in_sealed_and_in_active_segments_and_names_each_entry",
-    /// The scrubber does not look at headers and descriptions of records. Breaks: what a footer is built from is right.
+    /// The scrubber does not look at headers and descriptions of records. Breaks: what a footer is
+    /// built from is right.
     ScrubSkipsRecords caught by "scrub::a_scrub_moves_what_lives_out_of_a_segment_with_a_rotten_description",
-    /// A file that a backup links is used again for another life. Breaks: a backup stays what it was.
+    /// A file that a backup links is used again for another generation. Breaks: a backup stays what it was.
     LinkedFileReused caught by "backup::a_backup_stays_what_it_was_whatever_becomes_of_the_store",
     /// What a backup copies is not synced. Breaks: a backup is durable on return.
     BackupNotSynced caught by "backup::a_backup_has_everything_that_was_acknowledged_and_is_durable_on_return",
-    /// Zeros that a record has of itself are taken for a tear. Breaks: what may have been acknowledged is not dropped.
+    /// Zeros that a record has of itself are mistaken for a tear. Breaks: what may have been
+    /// acknowledged is not dropped.
     OwnZerosTakenForTear caught by "lost_votes::a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn",
     /// The scrubber does not look at checkpoints. Breaks: there are two good ones.
     ScrubSkipsCheckpoints caught by "scrub::a_rotten_checkpoint_is_replaced_by_good_ones",
-    /// A checkpoint leaves out which entries are suspect. Breaks: what may have been acknowledged stays in doubt.
+    /// A checkpoint leaves out which entries are suspect. Breaks: what may have been
+    /// acknowledged stays in doubt.
     SuspectForgotten caught by "suspects::a_wrong_entry_of_the_last_group_is_kept_and_suspect_in_this_life_and_in_later_ones",
     /// What was suspect is called damaged. Breaks: damage is what was acknowledged for certain.
     SuspectCalledDamaged caught by "suspects::a_wrong_entry_of_the_last_group_is_kept_and_suspect_in_this_life_and_in_later_ones",
-    /// A vote that is older than an unclean end of the store is answered as committed. Breaks: a leader that lost its
-    /// tail does not lead on.
+    /// A vote that is older than an unclean end of the store is answered as committed. Breaks: a leader that
+    /// lost its tail does not lead on.
     OldLeaderBelieved caught by "openraft_cluster::cluster_010::a_leader_that_a_power_cut_robbed_of_its_tail_does_not_lead_on",
     /// An entry is not read back before it is appended. Breaks: what is acknowledged can be read.
     UnreadableAppended caught by "openraft_010::stored::a_command_that_cannot_be_read_back_is_refused_and_the_group_lives_on",
@@ -312,20 +340,24 @@ bugs! {
     DigestWithoutBytes caught by "damage::the_digest_covers_each_bit_of_payloads_and_terms",
     /// A compressed block goes on into the next region. Breaks: a flipped bit costs no other region anything.
     BlockAcrossRegions caught by "damage::a_flipped_bit_in_a_compressed_batch_costs_one_region",
-    /// A reader beside an engine does not look again when names changed. Breaks: a store that is purged is not damaged.
+    /// A reader beside an engine does not look again when names changed. Breaks: a store that is
+    /// purged is not damaged.
     ReaderLooksOnce caught by "two_processes::a_reader_beside_a_purge_is_never_told_of_damage",
-    /// A check beside an engine judges the batch that is being written. Breaks: what was not acknowledged is not damaged.
+    /// A check beside an engine judges the batch that is being written. Breaks: what was not
+    /// acknowledged is not damaged.
     BatchInFlightCalledDamage caught by "two_processes::a_check_beside_an_engine_judges_what_was_durable_and_nothing_else",
-    /// A header that the device cannot read is damage. Breaks: an I/O error is worth a retry.
+    /// A header or checkpoint that the device cannot read is damage. Breaks: an I/O error is worth a retry.
     UnreadIsDamaged caught by "io_errors::what_the_device_refuses_once_is_read_and_for_good_is_an_io_error",
     /// Open relies on names that may not be durable. Breaks: a crash inside recovery loses nothing.
     DirectoryNotSyncedAtOpen caught by "kill_then_cut::a_power_cut_while_a_killed_store_is_opened_loses_nothing",
-    /// The log of a bootstrapped region begins at index 1. Breaks: a replica that joins gets the configuration.
-    LogFromIndexOne caught by "raft_rs::joining::a_replica_that_joins_gets_a_snapshot_and_commits_nothing_alone",
-    /// A log that begins at index 1 is taken into a region without a configuration. Breaks: a replica that joins gets the
+    /// The log of a bootstrapped region begins at index 1. Breaks: a replica that joins gets the
     /// configuration.
+    LogFromIndexOne caught by "raft_rs::joining::a_replica_that_joins_gets_a_snapshot_and_commits_nothing_alone",
+    /// A log that begins at index 1 is taken into a region without a configuration. Breaks: a replica that
+    /// joins gets the configuration.
     LogWithoutConfiguration caught by "raft_rs::joining::a_log_from_index_one_is_refused_where_nothing_says_its_configuration",
-    /// What was persisted is told without the tag of its replica. Breaks: a replica speaks for itself alone.
+    /// What was persisted is reported without the tag of its replica. Breaks: a replica speaks
+    /// for itself alone.
     PersistedWithoutTag caught by "raft_rs::returning::what_was_persisted_for_a_destroyed_replica_releases_no_vote_of_the_next_one",
     /// What one replica's reads fetched is handed to the next one. Breaks: a replica speaks for itself alone.
     FetchedForAnother caught by "raft_rs::returning::what_was_fetched_for_a_destroyed_replica_is_not_sent_by_the_next_one",
@@ -345,7 +377,8 @@ pub(crate) fn planted(bug: Bug) -> bool {
     *PLANTED.get_or_init(named) == Some(bug)
 }
 
-/// The mistake that the environment names. A name that nobody knows must not pass for a run in which nothing was caught.
+/// The mistake that the environment names. A name that nobody knows must not pass for a run in which
+/// nothing was caught.
 #[cfg(planted)]
 fn named() -> Option<Bug> {
     let name = std::env::var("RAFTWOOD_PLANT").ok().filter(|name| !name.is_empty())?;

@@ -39,8 +39,8 @@ pub(crate) struct Store {
     /// Bytes of records that earlier runs left to be replayed.
     pub(crate) replayed_bytes: u64,
     pub(crate) upkeep: Turn,
-    /// Held by a thread that copies entries to a cold segment, and taken before `upkeep`: a copy takes its time, and whatever
-    /// needs `upkeep` alone does not wait for it.
+    /// Held by a thread that copies entries to a cold segment, and taken before `upkeep`: a copy takes its
+    /// time, and whatever needs `upkeep` alone does not wait for it.
     pub(crate) copying: Turn,
     pub(crate) cleaned_bytes: AtomicU64,
     pub(crate) upkeep_bytes: AtomicU64,
@@ -113,7 +113,7 @@ impl Shared {
         }
     }
 
-    /// Tells the listeners.
+    /// Notifies the listeners.
     pub(crate) fn tell(&self, event: &Event<'_>) {
         self.listeners.iter().for_each(|l| l.on_event(event));
     }
@@ -162,8 +162,9 @@ impl Hooks for Shared {
 }
 
 impl Store {
-    /// An entry was found damaged: listeners are told, and it is fenced if its bytes were seen to be wrong. A read that failed
-    /// may succeed the next time: the region's health shows it until it does, and the entry is not fenced.
+    /// An entry was found damaged: listeners are notified, and it is fenced if its bytes were seen to be
+    /// wrong. A read that failed may succeed the next time: the region's health shows it until it does,
+    /// and the entry is not fenced.
     pub(crate) fn note_damage(&self, region: RegionId, index: u64, error: &Error) {
         if error.kind() != crate::ErrorKind::Damaged {
             return;
@@ -199,8 +200,8 @@ impl Store {
         }
     }
 
-    /// Notes in the mark file up to where the log is durable, if nothing is on its way: what says that the last record was
-    /// acknowledged must not lie beside it.
+    /// Notes in the mark file up to where the log is durable, if nothing is on its way: what says that the
+    /// last record was acknowledged must not lie beside it.
     pub(crate) fn note_mark(&self) -> Result<()> {
         match self.committer.at_rest() {
             Some((durable, last)) if self.mark.lacks(durable) => self.mark.note(durable, last),
@@ -208,8 +209,8 @@ impl Store {
         }
     }
 
-    /// As [`note_mark`](Store::note_mark), once the log has been at rest since the last call: a writer that is merely slow does not
-    /// pay for a mark after each of its batches.
+    /// As [`note_mark`](Store::note_mark), once the log has been at rest since the last call: a writer that
+    /// is merely slow does not pay for a mark after each of its batches.
     pub(crate) fn note_mark_when_idle(&self) -> Result<()> {
         let Some((durable, _)) = self.committer.at_rest() else { return Ok(()) };
         match self.rested_at.swap(durable.to_u64(), Ordering::Relaxed) == durable.to_u64() {
@@ -218,8 +219,8 @@ impl Store {
         }
     }
 
-    /// Fails in a fork of the process that opened the engine. Asked first in every call: locks may have been held by threads
-    /// that the fork did not take along.
+    /// Fails in a fork of the process that opened the engine. Asked first in every call: locks may have been
+    /// held by threads that the fork did not take along.
     pub(crate) fn check_process(&self) -> Result<()> {
         if self.dir.is_here() { Ok(()) } else { Err(Error::forked()) }
     }
@@ -239,9 +240,9 @@ impl Store {
     }
 }
 
-/// One thread at a time, and none any more once the engine is closed. As [`Store::upkeep`]: held by a thread that seals, checkpoints,
-/// installs or gives space back, for as long as that takes, and never while it sleeps or copies entries. Listeners are told of what
-/// it does meanwhile.
+/// One thread at a time, and none any more once the engine is closed. As [`Store::upkeep`]: held by a thread
+/// that seals, checkpoints, installs or gives space back, for as long as that takes, and never while it
+/// sleeps or copies entries. Listeners are notified of what it does meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     state: Mutex<TurnState>,
@@ -264,8 +265,9 @@ impl Turn {
     /// Waits for its turn.
     ///
     /// # Errors
-    /// `InvalidArgument` for a listener that calls back in: it would wait for itself. `Closed` once a close has begun: it may have been
-    /// called by a listener of the thread that has the turn, and waits for those that wait for theirs.
+    /// `InvalidArgument` for a listener that calls back in: it would wait for itself. `Closed` once a
+    /// close has begun: it may have been called by a listener of the thread that has the turn, and waits
+    /// for those that wait for theirs.
     pub(crate) fn lock(&self) -> Result<TurnGuard<'_>> {
         self.take(planted(Bug::TurnAwaitedInClose))
     }
@@ -301,14 +303,15 @@ impl Turn {
         self.changed.notify_all();
     }
 
-    /// Nobody's turn comes any more; the one whose turn it is has ended when this returns, unless that is the calling thread.
+    /// Nobody's turn comes any more; the one whose turn it is has ended when this returns,
+    /// unless that is the calling thread.
     pub(crate) fn close(&self) {
         let last = self.lock_last();
         lock(&self.state).closed = true;
         drop(last);
     }
 
-    /// Whether the calling thread has the turn: it is in a listener that is told of upkeep.
+    /// Whether the calling thread has the turn: it is in a listener that is notified of upkeep.
     pub(crate) fn is_mine(&self) -> bool {
         lock(&self.state).holder == Some(thread::current().id())
     }
@@ -321,7 +324,8 @@ impl Drop for TurnGuard<'_> {
     }
 }
 
-/// Where work that keeps to a rate sleeps, and what ends the sleep: the end of the engine, or somebody who waits for the work.
+/// Where work that keeps to a rate sleeps, and what ends the sleep: the end of the engine, or
+/// somebody who waits for the work.
 #[derive(Debug)]
 pub(crate) struct Pauses {
     started: Instant,
@@ -414,7 +418,7 @@ impl Signal {
 
     /// Sleeps until raised, or for `at_most`. False when the thread should end.
     pub(crate) fn wait(&self, at_most: Duration) -> bool {
-        // Whoever waited here before may have taken the signal that came with the stop.
+        // A thread that waited here before may have taken the signal that came with the stop.
         if self.stopped() {
             return false;
         }
@@ -427,7 +431,8 @@ impl Signal {
     }
 }
 
-/// Our own critical sections leave no half-made state behind, so a panic elsewhere does not lock everybody out.
+/// Our own critical sections leave no half-made state behind, so a panic elsewhere does not lock
+/// everybody out.
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }

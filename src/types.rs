@@ -39,10 +39,10 @@ impl Hasher for IdHasher {
 
 /// A position in the log, totally ordered over all regions.
 ///
-/// It names a segment and an offset in it, so a position leads to its bytes without a table. What a write returns
-/// is the position one past its batch: the batch is durable once [`durable_lsn`](crate::Engine::durable_lsn)
-/// has reached it. Positions are meaningful within one run of the engine; a restart may rewrite accepted but
-/// unacknowledged batches, at later positions.
+/// It names a segment and an offset in it, so a position leads to its bytes without a table. What a write
+/// returns is the position one past its batch: the batch is durable once
+/// [`durable_lsn`](crate::Engine::durable_lsn) has reached it. Positions are meaningful within one run of the
+/// engine; a restart may rewrite accepted but unacknowledged batches, at later positions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(u64);
 
@@ -137,8 +137,8 @@ impl<'a> From<&EntryRef<'a>> for EntryRef<'a> {
     }
 }
 
-/// An entry as it is read: its payload borrows the mapped segment when it is stored uncompressed, and keeps that
-/// segment's file from being reused for as long as it lives.
+/// An entry as it is read: its payload borrows the mapped segment when it is stored uncompressed, and keeps
+/// that segment's file from being reused for as long as it lives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// Term and index.
@@ -157,8 +157,8 @@ pub enum Durability {
     Synced,
 }
 
-/// Bounds one read of [`entries`](crate::Region::entries). A read returns at least one entry if there is any, whatever the
-/// bounds: a limit of 0 bytes or 0 entries gives one.
+/// Bounds one read of [`entries`](crate::Region::entries). A read returns at least one entry if there is any,
+/// whatever the bounds: a limit of 0 bytes or 0 entries gives one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadLimit {
     pub(crate) bytes: u64,
@@ -180,7 +180,8 @@ impl ReadLimit {
         ReadLimit { entries, ..ReadLimit::NONE }
     }
 
-    /// Count `bytes_per_entry` on top of each payload, as a library does that limits the encoded size of its messages.
+    /// Count `bytes_per_entry` on top of each payload, as a library does that limits the encoded
+    /// size of its messages.
     pub const fn overhead(self, bytes_per_entry: u64) -> ReadLimit {
         ReadLimit { overhead: bytes_per_entry, ..self }
     }
@@ -202,8 +203,8 @@ pub struct LogState {
     pub first: u64,
     /// The index of the last live entry. When there is none: the base's index, or 0.
     pub last: u64,
-    /// The term of `last`; 0 when the log holds no entry and nothing was compacted. `None` when the segment's index, which
-    /// knows it, cannot be read: [`Region::term`](crate::Region::term) of `last` says why.
+    /// The term of `last`; 0 when the log holds no entry and nothing was compacted. `None` when the segment's
+    /// index, which knows it, cannot be read: [`Region::term`](crate::Region::term) of `last` says why.
     pub last_term: Option<u64>,
     /// The highest index such that it and all before it are known to be on the device.
     pub durable: u64,
@@ -212,7 +213,8 @@ pub struct LogState {
 impl LogState {
     /// Whether there is no live entry.
     pub fn is_empty(&self) -> bool {
-        // Not `last < first`: an empty log without a base has first 1 and last 0, an entry at index 0 has both 0.
+        // Not `last < first`: an empty log without a base has first 1 and last 0, an entry at
+        // index 0 has both 0.
         self.first > self.last
     }
 }

@@ -1,7 +1,8 @@
-//! Operations on the disk that are under way, and since when: how a disk that hangs is noticed by a thread that does not.
+//! Operations on the disk that are under way, and since when: how a disk that hangs is noticed by
+//! a thread that does not.
 //!
-//! What upkeep and the preparation of segments do registers itself here. The writers' own writes and syncs do not: the pipeline knows of
-//! those anyway, and is asked.
+//! What upkeep and the preparation of segments do registers itself here. The writers' own writes and syncs do
+//! not: the pipeline knows of those anyway, and is asked.
 
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -58,13 +59,13 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// What a stall is told by: what hangs, since when, and whether that was told.
+/// What a stall is known by: what hangs, since when, and whether that was reported.
 #[derive(Debug, Default)]
 pub(crate) struct Stall {
     told: Option<(&'static str, Instant)>,
 }
 
-/// What is to be told of a stall.
+/// What is to be reported of a stall.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum News {
     /// This has been under way for so long. Said again each time that it is looked at and still is.

@@ -1,4 +1,5 @@
-//! Damage that was acknowledged and that nobody can tie to regions: refused, shown, and given up only when told so.
+//! Damage that was acknowledged and that nobody can tie to regions: refused, shown, and given up
+//! only when told so.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
@@ -20,7 +21,7 @@ struct Killed {
     states: Vec<State>,
 }
 
-/// Batches in two segments, of which the second is unsealed, behind the checkpoint of an empty store.
+/// Batches in two segments, of which the second is unsealed, after the checkpoint of an empty store.
 fn killed() -> Killed {
     let mut w = Writer::new(11);
     let mut states = vec![State::new()];
@@ -198,7 +199,7 @@ fn a_crash_anywhere_while_loss_is_accepted_leaves_a_store_that_refuses_or_says_w
 fn a_segment_of_the_replay_that_is_missing_cut_or_foreign_ends_the_log_when_told_so() {
     let whole = killed();
     let logs = logs(&whole.vfs);
-    // Another life: another store.
+    // Another seed: another store.
     let other = SimVfs::new(1);
     let engine = options(&other, 900).open(DIR).unwrap();
     let mut batch = engine.batch();
@@ -243,8 +244,8 @@ fn a_segment_of_the_replay_that_is_missing_cut_or_foreign_ends_the_log_when_told
     assert!(refused >= 3, "{refused}");
 }
 
-/// A checkpoint is written while writes go on: what it captures of a region may lie in later segments than its replay starts
-/// with.
+/// A checkpoint is written while writes go on: what it captures of a region may lie in later segments
+/// than its replay starts with.
 #[test]
 fn entries_that_a_checkpoint_knows_from_behind_the_end_are_named_and_truncated() {
     let mut w = Writer::new(12);
@@ -309,8 +310,9 @@ fn step(engine: &Engine, region: u64, index: u64, term: u64) {
     engine.tick().unwrap();
 }
 
-/// All checkpoints were lost, and with them a segment amidst the log: its entries had replaced others, it had destroyed a region, and
-/// voted. A replay of the rest brings all of that back, so the store was refused, whatever was accepted.
+/// All checkpoints were lost, and with them a segment amidst the log: its entries had replaced others, it
+/// had destroyed a region, and voted. A replay of the rest brings all of that back, so the store was
+/// refused, whatever was accepted.
 #[test]
 fn what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost() {
     let vfs = SimVfs::new(51);

@@ -1,7 +1,7 @@
 //! Every name of the public face, used as a program would use it, and what the consensus libraries rely on.
 //!
-//! The first part compiles or does not: a name or shape that changes breaks programs. The second part is the rules that Raft
-//! libraries impose, each found by running their own suites.
+//! The first part compiles or does not: a name or shape that changes breaks programs. The second part is the
+//! rules that Raft libraries impose, each found by running their own suites.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on should stop
 
@@ -53,7 +53,7 @@ fn indexes(entries: &[Entry]) -> Vec<u64> {
     entries.iter().map(|e| e.id.index).collect()
 }
 
-// ---- names and shapes ------------------------------------------------------------------------------------------------
+// ---- names and shapes -------------------------------------------------------------------------------------
 
 #[test]
 fn the_example_of_the_front_page_works() -> Result<(), Box<dyn std::error::Error>> {
@@ -345,7 +345,7 @@ fn a_ticket_can_be_polled_without_a_runtime() {
     assert_eq!(receive.recv().unwrap().unwrap(), lsn);
 }
 
-// ---- what the consensus libraries impose -----------------------------------------------------------------------------
+// ---- what the consensus libraries impose ------------------------------------------------------------------
 
 /// What is written must read the same before and after a restart.
 fn before_and_after_a_restart(write: impl Fn(&Engine), check: impl Fn(&Engine)) {

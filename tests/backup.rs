@@ -160,7 +160,7 @@ fn an_error_at_any_call_of_a_backup_is_told_and_costs_the_store_nothing() {
         let last = f.vfs.ops();
         f.vfs.clear_faults();
         match outcome {
-            // A link that cannot be made is a copy instead, a footer that cannot be looked for is built anew.
+            // A link that cannot be made is a copy instead, a footer that cannot be looked for is rebuilt.
             Ok(_) => has_all(&open_copy(&f.vfs.crash(LossPolicy::LoseAll))),
             Err(e) => assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::Poisoned), "{e:?}"),
         }

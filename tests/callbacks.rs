@@ -15,7 +15,8 @@ use std::thread;
 use std::time::Duration;
 use support::*;
 
-/// The thread that works for tickets nobody waits for ran the callback, and waited for room that only its work would have made.
+/// The thread that works for tickets nobody waits for ran the callback, and waited for room that
+/// only its work would have made.
 #[test]
 fn a_callback_may_submit_while_the_bound_on_bytes_in_flight_is_reached() {
     let vfs = SimVfs::new(22);
@@ -43,7 +44,7 @@ fn a_callback_may_submit_while_the_bound_on_bytes_in_flight_is_reached() {
     assert_eq!(engine.region(RegionId(2)).state().durable, 3);
 }
 
-/// Hears of callbacks that panicked.
+/// Is notified of callbacks that panicked.
 #[derive(Default)]
 struct Panics(Mutex<Vec<(Lsn, String)>>);
 
@@ -85,8 +86,9 @@ fn a_callback_that_panics_ends_itself_and_nothing_else() {
     });
 }
 
-/// Each panic once poisoned the engine from inside the delivery of the one before, and each callback that waited delivered those
-/// after it: the stack grew with the number of callbacks, and the process was gone after some thousand of them.
+/// Each panic once poisoned the engine from inside the delivery of the one before, and each callback that
+/// waited delivered those after it: the stack grew with the number of callbacks, and the process was gone
+/// after some thousand of them.
 #[test]
 fn any_number_of_callbacks_may_panic_or_wait() {
     const MANY: u64 = 20_000;
@@ -119,7 +121,7 @@ fn any_number_of_callbacks_may_panic_or_wait() {
             (0..MANY).for_each(|_| receive.recv().unwrap());
             let after = engine.write(batch(&engine, 4, 1, 1), Durability::Synced);
             assert_eq!(after.map_err(|e| e.kind()).err(), fails.then_some(ErrorKind::Poisoned));
-            // It waits for the thread that tells of the last one.
+            // It waits for the thread that delivers the last one.
             assert_eq!(engine.close().is_err(), fails);
             let told = panics.0.lock().unwrap();
             assert_eq!(told.len() as u64, if fails { MANY } else { 0 });
@@ -158,7 +160,8 @@ fn a_listener_that_panics_when_writing_stops_leaves_nobody_waiting() {
     });
 }
 
-/// A listener that panics, or a file system that does, ended the thread that prepares segments, and writers waited for ever.
+/// A listener that panics, or a file system that does, ended the thread that prepares segments, and
+/// writers waited forever.
 #[test]
 fn a_panic_while_a_segment_is_prepared_fails_the_append_that_needs_it_and_no_other() {
     struct Panics(AtomicU64);
@@ -204,7 +207,8 @@ fn a_panic_while_a_segment_is_prepared_fails_the_append_that_needs_it_and_no_oth
     }
 }
 
-/// The close waits for upkeep, upkeep for its sync, and that was told of the error only after the listeners were.
+/// The close waits for upkeep, upkeep for its sync, and that was notified of the error only after the
+/// listeners were.
 #[test]
 fn a_listener_may_close_the_engine_when_writing_stops() {
     struct Closes(Mutex<Option<Engine>>, Mutex<std::sync::mpsc::Sender<()>>);
@@ -262,7 +266,8 @@ fn a_sync_that_failed_is_not_reported_as_stalled() {
     assert_eq!(stalls.0.load(Ordering::Relaxed), 0);
 }
 
-/// What upkeep does is told while it is at it: a listener that asked for more upkeep waited for itself.
+/// What upkeep does is delivered while upkeep is running: a listener that asked for more upkeep
+/// waited for itself.
 #[test]
 fn a_listener_that_calls_upkeep_from_within_upkeep_is_refused_and_nothing_hangs() {
     struct Calls(Mutex<Option<Engine>>, Mutex<Vec<ErrorKind>>);
@@ -313,7 +318,8 @@ fn a_listener_that_calls_upkeep_from_within_upkeep_is_refused_and_nothing_hangs(
     });
 }
 
-/// A thread that looked at a ticket whose batch another thread was at took the place of the ticket's own callback.
+/// A thread that looked at a ticket whose batch another thread was at took the place of the
+/// ticket's own callback.
 #[test]
 fn without_threads_of_the_engine_a_callback_is_called_whoever_completes_its_batch() {
     let vfs = SimVfs::new(88);
@@ -349,7 +355,7 @@ fn without_threads_of_the_engine_a_callback_is_called_whoever_completes_its_batc
     });
 }
 
-/// What was told of stalls, and of their ends.
+/// What was reported of stalls, and of their ends.
 #[derive(Default)]
 struct Stalls(Mutex<Vec<&'static str>>, Mutex<Vec<(&'static str, Duration)>>);
 
@@ -363,11 +369,12 @@ impl EventListener for Stalls {
     }
 }
 
-/// Upkeep told of stalls, until it waited for the disk itself: a full segment that had to be sealed was enough, and nobody heard of
-/// a disk that hung. And nobody heard of an end.
+/// Upkeep reported stalls, until it waited for the disk itself: a full segment that had to be sealed was
+/// enough, and nobody learned of a disk that hung. And nobody learned of an end.
 #[test]
 fn a_disk_that_hangs_is_told_of_whoever_waits_for_it_and_so_is_the_end() {
-    // A writer alone; a writer, and upkeep that has a segment to seal; upkeep alone; the preparation of a segment alone.
+    // A writer alone; a writer, and upkeep that has a segment to seal; upkeep alone; the
+    // preparation of a segment alone.
     for (hangs, operation) in [
         (".log", "syncing the log"),
         ("seal", "syncing the log"),
@@ -424,7 +431,7 @@ fn a_disk_that_hangs_is_told_of_whoever_waits_for_it_and_so_is_the_end() {
     }
 }
 
-/// Without threads of the engine, a thread that ticks tells of the others.
+/// Without threads of the engine, a thread that ticks reports the others.
 #[test]
 fn a_tick_tells_of_a_disk_that_others_wait_for() {
     let (vfs, stalls) = (SimVfs::new(51), Arc::new(Stalls::default()));

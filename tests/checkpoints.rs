@@ -113,8 +113,8 @@ fn a_whole_log_gives_back_a_store_that_has_lost_all_checkpoints() {
     }
 }
 
-/// Segments are given back in any order: a replay of what is left would bring back what was rolled back or destroyed in one that is
-/// gone, and votes that were replaced there.
+/// Segments are given back in any order: a replay of what is left would bring back what was rolled back or
+/// destroyed in one that is gone, and votes that were replaced there.
 #[test]
 fn without_a_checkpoint_a_log_with_a_gap_is_refused() {
     let vfs = SimVfs::new(10);
@@ -164,8 +164,9 @@ fn a_segment_without_a_header_is_recognised_by_checkpoint_and_footer() {
     assert!(tried >= 2);
 }
 
-/// A block with a segment's header held what stood there in an earlier generation of the file, whole and with a right checksum: the
-/// device had lost the write. The other copy was right, and was not looked at: the segment counted as another one's.
+/// A block with a segment's header held what stood there in an earlier generation of the file, whole and with
+/// a right checksum: the device had lost the write. The other copy was right, and was not looked at: the
+/// segment counted as another one's.
 #[test]
 fn a_stale_copy_of_a_segments_header_gives_way_to_the_one_that_fits() {
     for close in [true, false] {

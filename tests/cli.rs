@@ -38,7 +38,8 @@ fn tool(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_raftwood")).args(args).current_dir(dir).output().unwrap()
 }
 
-/// Runs `bench` with `--json` and returns its rows, after checking that each has exactly the documented fields.
+/// Runs `bench` with `--json` and returns its rows, after checking that each has exactly the
+/// documented fields.
 fn rows(args: &[&str]) -> Vec<serde_json::Value> {
     let dir = tempfile::tempdir().unwrap();
     let all = [&["bench", "--json", "--seconds", "0.2", "--segment-bytes", "1M"], args].concat();
@@ -69,7 +70,8 @@ fn without_arguments_floor_lone_writer_and_raftstore_are_measured_and_verified()
     }
 }
 
-/// A short run of the bench saw little but new files being filled, and said nothing of it: its figures were taken for the engine's.
+/// A short run of the bench saw little but new files being filled, and said nothing of it: its figures
+/// were taken for the engine's.
 #[test]
 fn a_bench_of_a_young_store_says_so_and_the_tail_stands_beside_the_floors() {
     let dir = tempfile::tempdir().unwrap();
@@ -132,7 +134,8 @@ fn two_hundred_kills_of_a_writing_process_lose_nothing() {
     assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
     let survived: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!((survived["violations"].as_u64(), survived["kills"].as_u64()), (Some(0), Some(200)));
-    // Every other kill is at a chosen system call, where there is a strace that may trace; a few do not come to theirs.
+    // Every other kill is at a chosen system call, where there is a strace that may trace; a few do
+    // not come to theirs.
     let traced = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
     let calls = survived["kills_at_calls"].as_object().unwrap();
     match traced.is_ok_and(|out| out.status.success()) {
@@ -166,7 +169,8 @@ fn inspect_shows_a_store_and_changes_nothing() {
     assert_eq!(tool(dir.path(), &["inspect", "store"]).status.code(), Some(0));
 }
 
-/// `raftwood inspect | head -1` was a panic of the tool, with exit code 101 and a message about `failed printing to stdout`.
+/// `raftwood inspect | head -1` was a panic of the tool, with exit code 101 and a message about
+/// `failed printing to stdout`.
 #[test]
 fn a_pipe_that_nobody_reads_ends_every_command_quietly() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! `raftwood check` and `raftwood repair`, from the outside: a store on a real disk is harmed, looked at, and mended.
+//! `raftwood check` and `raftwood repair`, from the outside: a store on a real disk is harmed, looked
+//! at, and mended.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
 #![cfg(feature = "cli")]
@@ -108,7 +109,8 @@ fn a_clean_store_is_clean_and_a_check_changes_no_byte() {
     assert_eq!((code, count(&json, "lost_or_damaged")), (0, 0), "{json}");
 }
 
-/// `raftwood repair` once opened the store for writing whatever it had been asked: a look at what it would do was a repair.
+/// `raftwood repair` once opened the store for writing whatever it had been asked: a look at
+/// what it would do was a repair.
 #[test]
 fn a_repair_changes_no_byte_unless_told_to() {
     let store = Store::new();
@@ -196,7 +198,8 @@ fn a_store_that_does_not_open_says_why_and_opens_without_what_is_lost_only_when_
     let (code, json) = store.run(&["check"]);
     assert_eq!((code, count(&json, "refusals")), (1, 1), "{json}");
     assert!(json["refusals"][0]["message"].as_str().unwrap().contains("--accept-loss"), "{json}");
-    // It once said of the acknowledged bytes past the hole that they never were, and that the next open drops them.
+    // It once said of the acknowledged bytes past the hole that they never were, and that the next
+    // open drops them.
     let at_stake = |json: &Value, field: &str| json["would_be_lost"][field].as_u64();
     assert_eq!(json["torn_bytes"].as_u64(), Some(0), "{json}");
     assert_eq!(

@@ -1,4 +1,5 @@
-//! The end of a run: who closes it, what it leaves, and that a handle of it does nothing to the store any more.
+//! The end of a run: who closes it, what it leaves, and that a handle of it does nothing to the
+//! store any more.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -35,8 +36,8 @@ fn contents(vfs: &SimVfs) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     named.map(|(bytes, path)| (path, bytes)).collect()
 }
 
-/// `tick()` of a closed engine once said Ok, and gave a segment of its own the name of the one that the engine after it was writing
-/// to: acknowledged entries were gone.
+/// `tick()` of a closed engine once said Ok, and gave a segment of its own the name of the one that the
+/// engine after it was writing to: acknowledged entries were gone.
 #[test]
 fn a_closed_engine_touches_no_file_of_the_one_that_came_after_it() {
     for background in [Background::Manual, Background::Threads] {
@@ -94,7 +95,8 @@ fn every_call_that_could_change_something_says_that_the_engine_is_closed() {
     assert!(before == contents(&vfs));
 }
 
-/// A call that is changing files when the engine is closed comes to its end before another engine may have the store.
+/// A call that is changing files when the engine is closed comes to its end before another engine
+/// may have the store.
 #[test]
 fn a_call_that_is_changing_files_ends_before_the_store_is_given_up() {
     let vfs = SimVfs::new(3);
@@ -196,8 +198,8 @@ fn a_listener_that_closes_an_engine_that_is_being_closed_is_refused_and_nothing_
     }
 }
 
-/// A purge holds the turn of upkeep while it tells its listener, who may close the engine. The close waited for the engine's own thread,
-/// and that one for the turn: both for ever.
+/// A purge holds the turn of upkeep while it notifies its listener, which may close the engine. The close
+/// waited for the engine's own thread, and that one for the turn: both forever.
 #[test]
 fn a_close_by_a_listener_of_a_purge_does_not_wait_for_threads_that_wait_for_the_purge() {
     struct ClosesLate(Mutex<Option<Engine>>);
@@ -240,7 +242,8 @@ fn a_close_by_a_listener_of_a_purge_does_not_wait_for_threads_that_wait_for_the_
     assert_eq!(open(&vfs).region(R).last_index(), last);
 }
 
-/// After a reset or a compaction that was accepted and not yet synced, `durable` once was its index: ahead of the device.
+/// After a reset or a compaction that was accepted and not yet synced, `durable` once was its index:
+/// ahead of the device.
 #[test]
 fn nothing_is_called_durable_ahead_of_the_device() {
     let vfs = SimVfs::new(6);
@@ -298,8 +301,8 @@ fn nothing_is_called_durable_ahead_of_the_device() {
     ticket.wait().unwrap();
 }
 
-/// A close once left up to a segment without a footer: the next open read and replayed it, and one sector of it that was lost stopped
-/// every region.
+/// A close once left up to a segment without a footer: the next open read and replayed it, and one sector of
+/// it that was lost stopped every region.
 #[test]
 fn a_closed_store_has_nothing_to_replay_and_a_lost_sector_takes_what_was_in_it() {
     let vfs = SimVfs::new(7);

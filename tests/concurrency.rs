@@ -71,7 +71,8 @@ fn tickets_complete_in_the_order_of_their_positions() {
     let vfs = SimVfs::new(3);
     let engine = open(&vfs);
     let done: Arc<Mutex<Vec<Lsn>>> = Arc::default();
-    // A callback that comes after its ticket has completed is called at once: so none may complete before all have theirs.
+    // A callback that comes after its ticket has completed is called at once: so none may
+    // complete before all have theirs.
     begin(&engine);
     vfs.block_syncs();
     thread::scope(|s| {
@@ -234,7 +235,8 @@ fn whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others() {
     }
 }
 
-/// Each section of a batch was once applied by itself: a region that a batch came back to was seen with the first half of it.
+/// Each section of a batch was once applied by itself: a region that a batch came back to was
+/// seen with the first half of it.
 #[test]
 fn a_batch_that_returns_to_a_region_is_seen_whole_or_not_at_all() {
     let vfs = SimVfs::new(7);
@@ -275,7 +277,8 @@ fn a_batch_that_returns_to_a_region_is_seen_whole_or_not_at_all() {
     });
 }
 
-/// A ticket that was kept once held the payload of its batch, beyond all bounds on memory, and its segment's file.
+/// A ticket that was kept once held the payload of its batch, beyond all bounds on memory, and its
+/// segment's file.
 #[test]
 fn a_completed_ticket_holds_nothing_of_its_batch_and_outlives_the_engine() {
     let vfs = SimVfs::new(7);
@@ -391,7 +394,8 @@ fn one_sync_serves_all_that_were_written_before_it_began() {
     assert!(engine.stats().syncs - before <= 3, "{} syncs", engine.stats().syncs - before);
 }
 
-/// Gives a batch a callback that is certain to run on the thread that completes it, and what the callback returned.
+/// Gives a batch a callback that is certain to run on the thread that completes it, and what the
+/// callback returned.
 fn called_back<T: Send + 'static>(
     vfs: &SimVfs,
     engine: &Engine,
@@ -409,8 +413,8 @@ fn called_back<T: Send + 'static>(
     receive
 }
 
-/// A callback once waited for the completion of its own batch, which only it could have delivered: it ran on the thread that
-/// delivers, and all others left that to it.
+/// A callback once waited for the completion of its own batch, which only it could have delivered: it ran on
+/// the thread that delivers, and all others left that to it.
 #[test]
 fn a_callback_may_write_wait_sync_read_and_purge() {
     for background in [Background::Threads, Background::Manual] {
@@ -444,7 +448,8 @@ fn a_callback_may_write_wait_sync_read_and_purge() {
     }
 }
 
-/// Upkeep syncs while it holds what a purge or a close needs: so it must not wait for code that may call those.
+/// Upkeep syncs while it holds what a purge or a close needs: so it must not wait for code that
+/// may call those.
 #[test]
 fn a_callback_that_takes_its_time_holds_up_other_callbacks_and_no_sync() {
     let vfs = SimVfs::new(29);
@@ -499,8 +504,8 @@ fn a_callback_may_close_the_engine_or_drop_its_last_handle() {
     }
 }
 
-/// The lock was once released while a writer that had been let in before still had its batch in its hands: whoever opened the
-/// store then did not see it, and it was acknowledged all the same.
+/// The lock was once released while a writer that had been let in before still had its batch in its hands:
+/// the one that opened the store then did not see it, and it was acknowledged all the same.
 #[test]
 fn a_close_waits_for_whoever_was_let_in_before() {
     let vfs = SimVfs::new(26);
@@ -564,8 +569,9 @@ fn a_large_batch_that_waits_for_room_is_not_overtaken() {
     engine.write(batch(&engine, 4, 1, 0), Durability::Synced).unwrap();
 }
 
-/// With two threads that called `tick()`, or one beside the engine's own, segments once became active out of the order of their
-/// numbers: positions fell, `sync()` said Ok without a sync, and the next open dropped what had been acknowledged as torn.
+/// With two threads that called `tick()`, or one beside the engine's own, segments once became active out of
+/// the order of their numbers: positions fell, `sync()` said Ok without a sync, and the next open dropped
+/// what had been acknowledged as torn.
 #[test]
 fn positions_rise_while_others_tick() {
     for background in [Background::Manual, Background::Threads] {
@@ -613,8 +619,8 @@ fn positions_rise_while_others_tick() {
     }
 }
 
-/// A digest was read piece by piece, each as the log was by then: it stood for a log that never was, or failed because the front
-/// was compacted meanwhile.
+/// A digest was read piece by piece, each as the log was by then: it stood for a log that never was, or
+/// failed because the front was compacted meanwhile.
 #[test]
 fn a_digest_is_of_one_moment() {
     const ENTRIES: u64 = 20_000;
@@ -676,7 +682,8 @@ fn a_digest_is_of_one_moment() {
     }
 }
 
-/// A new segment was filled whole before it was ready, and writers waited for that. Now records may come while it is being filled.
+/// A new segment was filled whole before it was ready, and writers waited for that. Now records may
+/// come while it is being filled.
 #[test]
 fn what_is_written_beside_the_filling_of_segments_stays() {
     let filled = |vfs: &SimVfs| options(vfs).segment_bytes(256 << 10).pool(Pool::default().prewrite(true));
@@ -705,7 +712,8 @@ fn what_is_written_beside_the_filling_of_segments_stays() {
     }
 }
 
-/// What filling costs is paid by the byte and what it saves once a sync: a store whose syncs cover much wrote every byte twice.
+/// What filling costs is paid by the byte and what it saves once a sync: a store whose syncs cover
+/// much wrote every byte twice.
 #[test]
 fn segments_are_filled_only_where_a_sync_covers_little() {
     let filled = |len: usize| {
@@ -734,7 +742,8 @@ fn a_segment_that_cannot_be_filled_is_given_back_and_another_one_is_made() {
         let write = |index| engine.write(batch(&engine, 1, index, 9 << 10), Durability::Synced).unwrap();
         write(1);
         write(2);
-        // The first such call on a log is that of a piece: its header is written and synced under another name.
+        // The first such call on a log is that of a piece: its header is written and synced under
+        // another name.
         vfs.set_fault(Fault::error(EIO).on(kind).path(".log"));
         vfs.transcript_start();
         assert_eq!(engine.tick().unwrap_err().kind(), ErrorKind::Io);

@@ -1,8 +1,9 @@
-//! What a batch costs, counted and not timed: system calls, wake-ups, allocations and bytes. None of it depends on how fast the machine
-//! is today.
+//! What a batch costs, counted and not timed: system calls, wake-ups, allocations and bytes. None of it
+//! depends on how fast the machine is today.
 //!
-//! Two shapes: `small` is one region and 4 entries of 1 KiB a batch, `raftstore` is 32 regions with 2 entries of 512 bytes and a hard
-//! state each. The disk is the real one, but for its sync, which takes [`SYNC`] and does nothing.
+//! Two shapes: `small` is one region and 4 entries of 1 KiB a batch, `raftstore` is 32 regions with 2
+//! entries of 512 bytes and a hard state each. The disk is the real one, but for its sync, which
+//! takes [`SYNC`] and does nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -158,11 +159,13 @@ fn at_most(cost: &Cost, bounds: &[(&str, f64, f64)]) {
     }
 }
 
-/// A lone writer had 20 allocations a batch, and 170 of the second shape. It makes one write and one sync, and wakes nobody: where
-/// condition variables were notified with nobody at them, that were two system calls more.
+/// A lone writer had 20 allocations a batch, and 170 of the second shape. It makes one write and
+/// one sync, and wakes nobody: where condition variables were notified with nobody at them, that
+/// were two system calls more.
 #[test]
 fn a_lone_writer_makes_two_calls_a_batch_and_few_allocations() {
-    // The counter of references to the batch's buffer, and the list of slices of the write; the index grows now and then.
+    // The counter of references to the batch's buffer, and the list of slices of the write; the
+    // index grows now and then.
     for (shape, allocations) in [(small as Shape, 3.0), (raftstore, 8.0)] {
         let cost = cost(1, shape, Durability::Synced);
         assert!(cost.writes >= 1.0 && cost.syncs >= 1.0, "{cost:?}");
@@ -182,7 +185,8 @@ fn a_lone_writer_makes_two_calls_a_batch_and_few_allocations() {
     }
 }
 
-/// Batches that had to wait for the sync under way were once written one by one, and the threads of a group woken one after the other.
+/// Batches that had to wait for the sync under way were once written one by one, and the threads of a
+/// group woken one after the other.
 #[test]
 fn many_writers_share_writes_syncs_and_wakes() {
     for (shape, writes, allocations) in [(small as Shape, 0.4, 3.0), (raftstore, 0.6, 8.0)] {

@@ -1,9 +1,11 @@
-//! The CI tier of torture: crashes, every subset of what was pending, crashes inside recovery, errors, and swarms, on a simulated disk.
+//! The CI tier of torture: crashes, every subset of what was pending, crashes inside recovery, errors, and
+//! swarms, on a simulated disk.
 //!
-//! The ordinary run is a quarter: each workload on one kind of disk. `RAFTWOOD_TORTURE_SCALE=1` runs each on all;
-//! higher ones multiply the counts (20 makes about a million crash recoveries), and
-//! `RAFTWOOD_TORTURE_SEED` moves all seeds. The counts reached are printed: run with `--nocapture`. One random history, by the
-//! seed that a violation names: `RAFTWOOD_HISTORY=1000010997 cargo test --all-features --test crash -- random_histories`.
+//! The ordinary run is a quarter: each workload on one kind of disk. `RAFTWOOD_TORTURE_SCALE=1` runs each on
+//! all; higher ones multiply the counts (20 makes about a million crash recoveries), and
+//! `RAFTWOOD_TORTURE_SEED` moves all seeds. The counts reached are printed: run with `--nocapture`. One
+//! random history, by the seed that a violation names: `RAFTWOOD_HISTORY=1000010997 cargo test --all-features
+//! --test crash -- random_histories`.
 
 #![cfg(feature = "sim")]
 
@@ -128,7 +130,7 @@ fn garbage_in_the_sectors_that_were_being_written_is_dropped_or_in_doubt_and_cos
 fn a_write_that_the_device_lost_or_put_elsewhere_is_never_answered_with_other_bytes() {
     let counts = explore(&setups(), |workloads, setups| explorer().lies(workloads, setups, 100));
     check("lies", &counts);
-    // A mark that is lost costs nothing, and nobody notices.
+    // A mark that is lost affects nothing, and nobody notices.
     assert!(counts.lies >= share(4_000) && counts.lies_noticed * 6 > counts.lies, "{counts}");
 }
 

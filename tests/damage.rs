@@ -1,4 +1,4 @@
-//! Damage is named, fenced, told, looked up truthfully, and healed.
+//! Damage is named, fenced, reported, looked up truthfully, and healed.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
@@ -32,7 +32,7 @@ fn a_read_that_finds_damage_tells_the_listener_and_fences_the_entry_alone() {
         assert_eq!((engine.region(R).health(), f.heard()), (Health::Healthy, 0));
         reads_damaged(&engine, R, 5);
         assert_eq!((damaged(&engine, R), f.heard()), (vec![(5, 5)], 1));
-        // Once found, it is not told again at every read.
+        // Once found, it is not reported again at every read.
         reads_damaged(&engine, R, 5);
         assert_eq!(f.heard(), 1);
         assert_eq!(engine.region(R).entries(.., ReadLimit::NONE).unwrap_err().kind(), ErrorKind::Damaged);
@@ -90,7 +90,7 @@ fn a_repair_takes_only_what_was_recorded_and_survives_a_reopen() {
         is_whole(&engine, R, 1..=8);
         drop(region);
 
-        // Behind a power cut, and behind a clean close.
+        // After a power cut, and after a clean close.
         let cut = f.vfs.crash(LossPolicy::LoseAll);
         let after = options(&cut, 9).open(DIR).unwrap();
         is_whole(&after, R, 1..=8);
@@ -195,7 +195,7 @@ fn no_flipped_bit_of_a_footer_that_is_replayed_changes_what_is_there() {
     batch.region(OTHER).truncate_from(7).compact_through(2).unwrap();
     engine.write(batch, Durability::Synced).unwrap();
     stores::kill(&f.vfs, engine);
-    // The next life seals the segment and makes no checkpoint.
+    // The next run seals the segment and makes no checkpoint.
     let engine = f.open();
     engine.tick().unwrap();
     stores::kill(&f.vfs, engine);
@@ -285,7 +285,8 @@ fn a_bad_sector_fails_the_reads_of_its_entries_and_no_later_ones() {
         let cause = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>().unwrap();
         assert_eq!(cause.raw_os_error(), Some(EIO));
         is_whole(&engine, OTHER, 8..=8);
-        // Health once said nothing of it. It may have been the cable: nothing is fenced, and one is told once.
+        // Health once said nothing of it. It may have been the cable: nothing is fenced, and one
+        // is reported once.
         assert_eq!((damaged(&engine, R), f.heard()), (vec![(5, 5)], 1));
         f.vfs.heal_sector(&path, sector).unwrap();
         let healed = match engine.region(R).entry(5) {
@@ -301,7 +302,8 @@ fn a_bad_sector_fails_the_reads_of_its_entries_and_no_later_ones() {
     }
 }
 
-/// The blocks of a compressed batch went on from one region into the next: one flipped bit cost up to 200 regions an entry.
+/// The blocks of a compressed batch went on from one region into the next: one flipped bit cost
+/// up to 200 regions an entry.
 #[test]
 fn a_flipped_bit_in_a_compressed_batch_costs_one_region() {
     let mut f = Fixture::new();
@@ -330,7 +332,8 @@ fn a_flipped_bit_in_a_compressed_batch_costs_one_region() {
     assert!(costs.get(&1).is_some_and(|n| *n > 100), "payloads were hit: {costs:?}");
 }
 
-/// Where the index that knows the last term could not be read, the log's state said 0, and an adapter believed it.
+/// Where the index that knows the last term could not be read, the log's state said 0, and an
+/// adapter believed it.
 #[test]
 fn a_last_term_that_cannot_be_read_is_not_zero() {
     let mut f = Fixture::new();
@@ -420,7 +423,8 @@ fn a_flip_in_memory_behind_the_hand_over_is_found_by_the_first_read() {
         let bytes = payload(R, 1);
         let mut b = batch.region(R);
         b.append([(EntryId::new(1, 1), &bytes[..])]).unwrap();
-        // The buffer is the batch's own: this stands for a bit that flips between the hand-over and the write.
+        // The buffer is the batch's own: this stands for a bit that flips between the hand-over
+        // and the write.
         b.append_with(EntryId::new(1, 2), |buffer| {
             buffer[5] ^= 1;
             buffer.extend_from_slice(b"second");
@@ -449,7 +453,8 @@ fn rot_before_the_seal(f: &Fixture, engine: &Engine, small_records: u64) {
     is_whole(engine, R, 1..=8);
 }
 
-/// What the engine wrote itself it knows: the footer is right whatever became of the bytes that it repeats, and a scrub tells of them.
+/// What the engine wrote itself it knows: the footer is right whatever became of the bytes that it
+/// repeats, and a scrub reports them.
 #[test]
 fn a_description_that_rots_before_its_segment_is_sealed_costs_nothing_and_a_scrub_tells_of_it() {
     let mut f = Fixture::new();
@@ -519,7 +524,7 @@ fn a_last_record_that_rotted_beyond_mending_is_not_taken_for_a_tear() {
         f.vfs.write_bytes(log, u64::from(before.offset()) + at, &[0xa7; 4]).unwrap();
         let error = options(&f.vfs, 9).open(DIR).err().map(|e| (e.kind(), e.path().is_some()));
         assert_eq!(error, Some((ErrorKind::Damaged, true)), "garbage at {at}");
-        // Whoever decides that losing it is acceptable gets the rest.
+        // A caller that decides that losing it is acceptable gets the rest.
         let engine = options(&f.vfs, 9).tail_policy(raftwood::TailPolicy::AssumeTorn).open(DIR).unwrap();
         is_whole(&engine, R, 1..=8);
         append(&engine, R, 9..=10);

@@ -1,5 +1,5 @@
-//! Mistakes seen in log stores of this kind, and that none of them is here. They were reproduced in tikv/raft-engine 0.4.2;
-//! each test's name is what holds here instead, and the line above it the mistake.
+//! Mistakes seen in log stores of this kind, and that none of them is here. They were reproduced in
+//! tikv/raft-engine 0.4.2; each test's name is what holds here instead, and the line above it the mistake.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
@@ -87,7 +87,7 @@ fn find(vfs: &SimVfs, wanted: &[u8]) -> (PathBuf, u64) {
     found.next().unwrap()
 }
 
-// 1. A call to sync did nothing: the empty batch behind it returned early.
+// 1. A call to sync did nothing: the empty batch after it returned early.
 #[test]
 fn sync_reaches_the_device() {
     let vfs = SimVfs::new(1);
@@ -138,7 +138,8 @@ fn a_failed_sync_acknowledges_nobody_and_stops_the_engine() {
         vfs.release_syncs();
         others.into_iter().chain([first]).map(|t| t.join().unwrap()).collect()
     });
-    // The first may have had its sync behind it when the device began to fail; whoever was told Ok must be there.
+    // The first may have had its sync done when the device began to fail; a batch that returned Ok
+    // must be there.
     let struck = vfs.faults_struck();
     assert_eq!(struck, 1);
     let cut = vfs.crash(LossPolicy::LoseAll);
@@ -226,7 +227,8 @@ fn a_check_changes_no_file() {
     }
 }
 
-// 5. Damage in the middle of the last file dropped all that stood behind it, silently: 1000 entries became 500.
+// 5. Damage in the middle of the last file dropped all that stood after it, silently: 1000
+//    entries became 500.
 #[test]
 fn damage_in_the_middle_of_the_last_file_drops_nothing_behind_it() {
     let vfs = SimVfs::new(5);
@@ -598,8 +600,8 @@ fn a_read_error_in_recovery_is_never_a_torn_tail() {
     assert!(refused > 0);
 }
 
-// Also: records with the right checksum and senseless content panicked at open, and a number on disk said how much to
-// allocate.
+// Also: records with the right checksum and malformed content panicked at open, and a number on
+// disk said how much to allocate.
 #[cfg(feature = "fuzzing")]
 #[test]
 fn senseless_bytes_under_right_checksums_are_an_error_and_no_panic() {
@@ -612,7 +614,7 @@ fn senseless_bytes_under_right_checksums_are_an_error_and_no_panic() {
         state
     };
     for (target, _, seed) in raftwood::fuzzing::seeds() {
-        // These put the checksums right behind the change.
+        // These put the checksums right after the change.
         let run: fn(&[u8]) = match target {
             "file_header" => raftwood::fuzzing::file_header,
             "record" => raftwood::fuzzing::record,

@@ -1,7 +1,9 @@
-//! Small complete stores, harmed in every way: each bit flipped, each sector zeroed, each file cut, removed or swapped.
+//! Small complete stores, harmed in every way: each bit flipped, each sector zeroed, each file cut,
+//! removed or swapped.
 //!
-//! Nothing that was acknowledged may be lost without a word, and nothing that is wrong may be handed out. The counts
-//! are printed: run with `--nocapture`. The ordinary run flips every seventh bit; `FLIP=all` flips all.
+//! Nothing that was acknowledged may be lost without a word, and nothing that is wrong may be
+//! handed out. The counts are printed: run with `--nocapture`. The ordinary run flips every
+//! seventh bit; `FLIP=all` flips all.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
@@ -61,7 +63,8 @@ fn no_zeroed_sector_loses_an_acknowledged_entry_without_a_word() {
             sectors.extend(used.into_iter().map(|sector| (path.clone(), sector)));
         }
         let zero = |vfs: &SimVfs, (path, sector): &(PathBuf, u64)| vfs.zero_sector(path, *sector).unwrap();
-        // Of a store that was killed in the midst of writing, nothing but the last groups themselves says that they were acknowledged.
+        // Of a store that was killed in the midst of writing, nothing but the last groups themselves says
+        // that they were acknowledged.
         let (proven, last): (Vec<_>, Vec<_>) =
             sectors.into_iter().partition(|(path, sector)| store.is_proven(path, *sector));
         sweep(&store, &proven, false, zero).0.check(store.name);
@@ -86,7 +89,8 @@ fn no_cut_file_loses_an_acknowledged_entry_without_a_word() {
     }
 }
 
-/// A segment that nothing has named yet, neither a checkpoint nor a later segment, can only vanish without a trace.
+/// A segment that nothing has named yet, neither a checkpoint nor a later segment, can only vanish
+/// without a trace.
 fn is_known(store: &Store, path: &Path) -> bool {
     let newest =
         store.files().into_iter().map(|f| f.0).filter(|p| p.extension().is_some_and(|e| e == "log")).max();

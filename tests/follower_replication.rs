@@ -1,4 +1,5 @@
-//! Follower replication: the leader's entries cross into another zone once, and its followers there have them all the same.
+//! Follower replication: the leader's entries cross into another zone once, and its followers
+//! there have them all the same.
 
 #![cfg(all(feature = "raft-rs-protobuf", feature = "sim"))]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop

@@ -174,8 +174,8 @@ fn a_store_on_a_full_disk_opens_and_takes_what_makes_room() {
     holds(&engine, 1..=last);
     compact(&engine, last - 1);
     holds(&engine, last..=last);
-    // A part of the reserve went into opening. The rest is for the footers and checkpoints that have to come before any segment
-    // goes.
+    // A part of the reserve went into opening. The rest is for the footers and checkpoints that have to
+    // come before any segment goes.
     vfs.set_capacity(Some(allocated(&vfs)));
     engine.purge().unwrap();
     append(&engine, last + 1).unwrap();

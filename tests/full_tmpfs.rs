@@ -84,7 +84,8 @@ fn a_full_file_system_fails_appends_by_name_and_opens_purges_and_goes_on() {
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{:?}", error.error());
     assert!(last > 50);
     holds(&engine, 1..=last);
-    // The batch came back. There is still no room for it, nor is there after a new open on a disk without a byte.
+    // The batch came back. There is still no room for it, nor is there after a new open on a disk
+    // without a byte.
     assert_eq!(
         engine.write(error.into_batch().unwrap(), Durability::Synced).unwrap_err().kind(),
         ErrorKind::NoSpace

@@ -1,7 +1,7 @@
 //! Replays the corpora of the fuzz targets, which need a nightly toolchain, on any.
 //!
-//! `RAFTWOOD_WRITE_SEEDS=1 cargo test --features fuzzing --test fuzz_corpus` writes the seeds: valid inputs to start from.
-//! What fuzzing found beside them is kept too, so that no bug comes back.
+//! `RAFTWOOD_WRITE_SEEDS=1 cargo test --features fuzzing --test fuzz_corpus` writes the seeds: valid inputs
+//! to start from. What fuzzing found beside them is kept too, so that no bug comes back.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 #![cfg(feature = "fuzzing")]
@@ -30,13 +30,14 @@ fn every_kept_input_is_survived() {
             run(&bytes);
             took += usize::from(taken() > before);
         }
-        // Once every header among the seeds was of a version that is not written any more: they were rejected at the door, and
-        // this test went on to pass.
+        // Once every header among the seeds was of a version that is not written any more: they were rejected
+        // at the door, and this test went on to pass.
         assert!(took * 2 >= files, "{target} rejected all but {took} of {files} inputs");
     }
 }
 
-/// `RAFTWOOD_REPLAY=operations:path cargo test --features fuzzing --test fuzz_corpus replay -- --nocapture` runs one input.
+/// `RAFTWOOD_REPLAY=operations:path cargo test --features fuzzing --test fuzz_corpus replay --
+/// --nocapture` runs one input.
 #[test]
 fn replay_one_input() {
     let Ok(what) = std::env::var("RAFTWOOD_REPLAY") else { return };

@@ -1,12 +1,13 @@
-//! Stores of every released format stay readable, for ever.
+//! Stores of every released format stay readable, forever.
 //!
-//! `tests/golden/<version>/<name>/` holds the files of one small store, byte for byte but for trailing zeros, which are left out;
-//! `MANIFEST` has the name and full length of each file, `expected.txt` what must be read from them. Two tests look at them
-//! from both sides: what is kept must be read, and what is written today (over a simulated disk, with the salts counted
-//! instead of drawn) must be what is kept. So no change of the format goes unnoticed.
+//! `tests/golden/<version>/<name>/` holds the files of one small store, byte for byte but for trailing
+//! zeros, which are left out; `MANIFEST` has the name and full length of each file, `expected.txt` what must
+//! be read from them. Two tests look at them from both sides: what is kept must be read, and what is written
+//! today (over a simulated disk, with the salts counted instead of drawn) must be what is kept. So no change
+//! of the format goes unnoticed.
 //!
-//! `RAFTWOOD_REFRESH_GOLDEN=1 cargo test --features sim --test golden` writes them anew. Only before the format is released;
-//! afterwards a changed format is a new version, with a directory of its own beside this one.
+//! `RAFTWOOD_REFRESH_GOLDEN=1 cargo test --features sim --test golden` rewrites them. Only before the format
+//! is released; afterwards a changed format is a new version, with a directory of its own beside this one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -22,8 +23,9 @@ type Files = BTreeMap<String, Vec<u8>>;
 const STORES: [&str; 7] =
     ["clean-close", "unsealed-tail", "sealed", "cold", "compressed", "destroyed", "index-zero"];
 
-/// Stores whose bytes depend on what is policy and not format: which segments the cleaner takes, say. They are read for ever,
-/// and not written again. When a policy changes, its store comes here; it is not refreshed.
+/// Stores whose bytes depend on what is policy and not format: which segments the cleaner takes, say. They
+/// are read forever, and not compared with what is written today. When a policy changes, its store comes
+/// here. A refresh rewrites it with the others: where only the policy changed, take it back.
 #[cfg(feature = "sim")]
 const READ_ONLY: [&str; 1] = ["cold"];
 
@@ -340,7 +342,7 @@ mod written_today {
         write(engine, Durability::Synced, 2, |r| append(r, 1, 1..=2, 0));
     }
 
-    /// One region gone, one gone and made anew, one emptied behind a snapshot that lies ahead.
+    /// One region gone, one gone and recreated, one cleared after a snapshot that lies ahead.
     fn destroyed(engine: &Engine) {
         for region in 1..=4 {
             write(engine, Durability::Synced, region, |r| append(r, 1, 1..=3, 20));

@@ -1,6 +1,7 @@
 //! What the engine keeps on the heap, counted byte by byte. It does not depend on the machine.
 //!
-//! Regions are many and most have little: so what one takes counts, and what an entry of it takes where that is alone in its segment.
+//! Regions are many and most have little: so what one takes counts, and what an entry of it takes where
+//! that is alone in its segment.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -88,8 +89,8 @@ fn a_region_with_one_entry_and_a_hard_state_takes_few_bytes() {
     assert_eq!(engine.stats().regions, regions);
 }
 
-/// Where each region has one entry in a segment, there is nothing that many entries could share: an entry took 143 bytes, 56 of the
-/// region's list of extents, and 80 of the tables of its segment's footer.
+/// Where each region has one entry in a segment, there is nothing that many entries could share: an entry
+/// took 143 bytes, 56 of the region's list of extents, and 80 of the tables of its segment's footer.
 #[test]
 fn an_entry_that_is_alone_in_its_segment_takes_few_bytes() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,8 +108,8 @@ fn an_entry_that_is_alone_in_its_segment_takes_few_bytes() {
     assert!(bytes <= 38.0, "{bytes:.1} bytes an entry");
 }
 
-/// A region that was destroyed was remembered until the segment in which that happened was full, and another checkpoint due, which on
-/// an idle node is never.
+/// A region that was destroyed was remembered until the segment in which that happened was full, and another
+/// checkpoint due, which on an idle node is never.
 #[test]
 fn what_was_destroyed_leaves_the_heap_with_the_next_purge() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

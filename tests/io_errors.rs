@@ -85,8 +85,8 @@ fn what_the_device_refuses_once_is_read_and_for_good_is_an_io_error() {
     }
 }
 
-/// Of several checkpoints the newest serves. One that cannot be opened for want of a descriptor is not a bad one, for which an older
-/// one would do.
+/// Of several checkpoints the newest serves. One that cannot be opened for want of a descriptor is not a bad
+/// one, for which an older one would do.
 #[test]
 fn a_lack_of_descriptors_is_not_taken_for_a_bad_checkpoint() {
     let vfs = SimVfs::new(9);
@@ -106,8 +106,9 @@ fn a_lack_of_descriptors_is_not_taken_for_a_bad_checkpoint() {
     is_whole(&engine, 3);
 }
 
-/// A failed sync of the log stops all writing, and so does a failed write to it. A file or a name that cannot be made stops only what
-/// needs it: it is tried again, with another file. What was acknowledged is there after a power cut in any case.
+/// A failed sync of the log stops all writing, and so does a failed write to it. A file or a name that cannot
+/// be made stops only what needs it: it is tried again, with another file. What was acknowledged is there
+/// after a power cut in any case.
 #[test]
 fn an_error_outside_of_the_log_fails_what_needed_it_and_nothing_else() {
     let mut survived = 0;

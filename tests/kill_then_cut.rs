@@ -1,5 +1,5 @@
-//! The process dies, and the power fails while the next one opens the store: what the first had done to names and files is
-//! then still pending, and may be lost in part, while the second builds on it.
+//! The process dies, and the power fails while the next one opens the store: what the first had done to names
+//! and files is then still pending, and may be lost in part, while the second builds on it.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
@@ -41,7 +41,7 @@ fn dead_segments() -> (SimVfs, Engine, Act) {
     (vfs, engine, |engine| engine.purge().is_ok())
 }
 
-/// A store whose former life had prepared a segment that it did not come to use; a tick gives it back.
+/// A store whose former run had prepared a segment that it did not come to use; a tick gives it back.
 fn unused_segment() -> (SimVfs, Engine, Act) {
     let vfs = SimVfs::new(5);
     let engine = open(&vfs, 1);
@@ -74,7 +74,7 @@ fn a_power_cut_while_a_killed_store_is_opened_loses_nothing() {
             stores::kill(&vfs, engine);
             vfs.snapshot_every(Some(Moment::Before));
             let engine = open(&vfs, 3);
-            check(&engine, "behind a kill alone");
+            check(&engine, "after a kill alone");
             engine.tick().unwrap();
             stores::kill(&vfs, engine);
             for snapshot in vfs.take_snapshots() {

@@ -1,5 +1,5 @@
-//! The replicated key-value stores of the examples, in small: `kv`, three processes, killed, cut off, stopped and reconfigured under load,
-//! and `openraft_kv`.
+//! The replicated key-value stores of the examples, in small: `kv`, three processes, killed, cut off, stopped
+//! and reconfigured under load, and `openraft_kv`.
 
 #![cfg(feature = "raft-rs-protobuf")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]

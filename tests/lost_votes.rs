@@ -42,8 +42,8 @@ fn has_lost_its_vote(engine: &Engine, region: RegionId) -> bool {
     lost
 }
 
-/// Two regions that voted, a vote in the last record of R, and that record rotten beyond mending. With `tail`, a record
-/// before it is behind the watermark too.
+/// Two regions that voted, a vote in the last record of R, and that record rotten beyond mending. With
+/// `tail`, a record before it is past the watermark too.
 fn rotten_last_vote(tail: bool, in_payload: bool) -> Fixture {
     let mut f = Fixture::new();
     let engine = f.active();
@@ -85,14 +85,14 @@ fn a_vote_that_may_have_been_dropped_is_lost_and_not_replaced_by_the_one_before(
                 is_whole(engine, region, 1..=8);
                 assert_eq!(engine.region(region).lookup(EntryId::new(term(9), 9)), Lookup::Unknown);
             }
-            // What is known is still told: a node may want to compare.
+            // What is known is still answered: a node may want to compare.
             let known = if tail { "OTHER: newer" } else { "OTHER: old" };
             assert_eq!(engine.region(OTHER).hard_state().as_deref(), Some(known.as_bytes()));
             assert_eq!(engine.region(R).hard_state().as_deref(), Some(&b"R: old"[..]));
         };
         check(&engine, "at once");
         let reopened = |vfs: &SimVfs| options(vfs, 10).open(DIR).unwrap();
-        check(&reopened(&f.vfs.crash(LossPolicy::LoseAll)), "behind a power cut");
+        check(&reopened(&f.vfs.crash(LossPolicy::LoseAll)), "after a power cut");
         append(&engine, OTHER, 9..=9);
         engine.region(OTHER).entry(9).unwrap();
         let cut = reopened(&f.vfs.crash(LossPolicy::LoseAll));
@@ -195,7 +195,7 @@ fn voted_in_a_later_segment() -> Fixture {
     let mut f = Fixture::new();
     let engine = f.active();
     stores::kill(&f.vfs, engine);
-    // A segment that only this life has, and a checkpoint behind votes in it.
+    // A segment that only this run has, and a checkpoint after votes in it.
     let engine = f.open();
     vote(&engine, R, "R: new", Durability::Synced);
     vote(&engine, OTHER, "OTHER: new", Durability::Synced);
@@ -240,7 +240,7 @@ fn a_file_of_another_store_in_place_of_the_active_segment_is_never_taken_for_the
         batch.region(OTHER).append([(EntryId::new(20, index), &filler[..])]).unwrap();
         engine.write(batch, Durability::Synced).unwrap();
     }
-    // A checkpoint that names the active segment, and a vote behind it.
+    // A checkpoint that names the active segment, and a vote after it.
     engine.tick().unwrap();
     assert!(f.vfs.list().iter().any(|(p, _)| p.ends_with("0000000002.ckpt")), "{:?}", f.vfs.list());
     vote(&engine, R, "R: new", Durability::Synced);
@@ -302,7 +302,8 @@ fn a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn() {
                 Ok(engine) if zeros_only => {
                     assert_eq!(engine.region(R).hard_state().as_deref(), Some(&b"R: new\0\0\0"[..]))
                 }
-                // More zeros than can be counted, and the cut in the middle of a sector: that is in doubt, and kept.
+                // More zeros than can be counted, and the cut in the middle of a sector: that is
+                // in doubt, and kept.
                 Ok(engine) if uncounted && !engine.open_report().suspects.is_empty() => {}
                 Ok(engine) => {
                     let vote = engine.region(R).hard_state();

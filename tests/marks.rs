@@ -1,8 +1,9 @@
 //! What says that the last record was acknowledged does not lie beside it.
 //!
-//! A store that had been idle for months lost the sector in which its last batch ended. The note that proved the batch stood in the
-//! same sector: record and proof went together, and the last vote was gone without a word. The same sector held a copy that
-//! recovery had made and what said that it was whole; and the newest file of the log could be missing, with all that was in it.
+//! A store that had been idle for months lost the sector in which its last batch ended. The note that proved
+//! the batch stood in the same sector: record and proof went together, and the last vote was gone without a
+//! word. The same sector held a copy that recovery had made and what said that it was whole; and the newest
+//! file of the log could be missing, with all that was in it.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
@@ -88,7 +89,7 @@ fn the_last_sector_of_an_idle_log_is_missed() {
                 }
             }
         }
-        // One block of the mark costs nothing that was acknowledged.
+        // One block of the mark affects nothing that was acknowledged.
         for slot in [0, 1] {
             let harmed = disk.crash(LossPolicy::KeepAll);
             (0..8).for_each(|n| drop(harmed.zero_sector(MARK, slot * 8 + n)));
@@ -163,8 +164,8 @@ fn no_crash_while_a_mark_is_written_raises_an_alarm() {
     assert!(tried > 100 && acknowledged == 4, "{tried}");
 }
 
-/// A leader that was killed must not lead on as if nothing had happened: and a tool that opens and closes the store in between must
-/// not wipe out that it was.
+/// A leader that was killed must not lead on as if nothing had happened: and a tool that opens and closes the
+/// store in between must not wipe out that it was.
 #[test]
 fn an_unclean_end_is_remembered() {
     let disk = SimVfs::new(5);
@@ -185,7 +186,8 @@ fn an_unclean_end_is_remembered() {
     }
 }
 
-/// The power goes before anything of the only batch is durable: the name of its segment is all that tells of the run.
+/// The power goes before anything of the only batch is durable: the name of its segment is all that
+/// shows the run.
 #[test]
 fn a_run_of_which_nothing_but_a_name_is_left_ended_uncleanly() {
     let disk = SimVfs::new(6);
@@ -196,7 +198,7 @@ fn a_run_of_which_nothing_but_a_name_is_left_ended_uncleanly() {
     drop(engine);
     let engine = open(&disk);
     assert!(engine.unclean_before() > run);
-    // Also when that open wrote nothing, gave the file back that told of it, and was killed.
+    // Also when that open wrote nothing, gave the file back that showed it, and was killed.
     engine.purge().unwrap();
     engine.tick().unwrap();
     let disk = killed(&disk, engine);
@@ -204,8 +206,9 @@ fn a_run_of_which_nothing_but_a_name_is_left_ended_uncleanly() {
     assert!(open(&disk).unclean_before() > run);
 }
 
-/// The newest log file and the mark, which would have missed it, were lost together: the store opened without a word. The mark is made
-/// before the first checkpoint, so that a store that was not closed and has none has lost it.
+/// The newest log file and the mark, which would have missed it, were lost together: the store
+/// opened without a word. The mark is made before the first checkpoint, so that a store that was not
+/// closed and has none has lost it.
 #[test]
 fn a_killed_store_without_its_mark_is_refused_and_a_closed_one_is_not() {
     for closed in [false, true] {
@@ -267,7 +270,8 @@ fn a_crash_while_a_store_is_made_leaves_none_or_one_with_a_mark() {
     }
 }
 
-/// A directory that had lost everything but the mark was taken for one without a store, and an empty one was made in it.
+/// A directory that had lost everything but the mark was taken for one without a store, and an empty
+/// one was made in it.
 #[test]
 fn a_store_of_which_only_the_mark_is_left_is_no_new_store() {
     let disk = SimVfs::new(33);

@@ -1,5 +1,5 @@
-//! The engine against the model: histories that proptest makes up and shrinks, with crashes, on the simulated disk; and
-//! on the real file system with the engine's own threads and concurrent writers.
+//! The engine against the model: histories that proptest makes up and shrinks, with crashes, on the simulated
+//! disk; and on the real file system with the engine's own threads and concurrent writers.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]

@@ -70,7 +70,7 @@ async fn ends(store: &mut Store) -> (Option<Id>, Option<Id>) {
     (last_purged_log_id, last_log_id)
 }
 
-// ---- openraft's suite ------------------------------------------------------------------------------------------
+// ---- openraft's suite -------------------------------------------------------------------------------------
 
 #[derive(Default)]
 struct Builder {
@@ -101,7 +101,7 @@ fn openrafts_own_suite_passes() {
     assert!(built >= 40, "the suite built only {built} stores");
 }
 
-// ---- what survives ---------------------------------------------------------------------------------------------
+// ---- what survives ----------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn everything_is_there_after_a_restart() {
@@ -205,7 +205,7 @@ async fn a_vote_is_durable_on_return_and_the_committed_id_takes_no_sync() {
     soon("save_vote", saving).await.unwrap();
     let mut after = LogStore::<Types>::new(&crashed(&vfs), R);
     assert_eq!(read_vote(&mut after).await, Some(Vote::new(4, 2)));
-    // It stands behind the rest in the log, so that is there too.
+    // It stands after the rest in the log, so that is there too.
     assert_eq!(after.read_committed().await.unwrap(), Some(log_id(1, 2)));
 }
 
@@ -321,7 +321,7 @@ async fn what_is_on_its_way_when_the_engine_closes_is_called_back_and_later_appe
     assert_eq!(read(&mut after).await, entries(1, 1..=2));
 }
 
-// ---- purge, truncate, append -----------------------------------------------------------------------------------
+// ---- purge, truncate, append ------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_purge_and_its_log_id_survive_together_or_not_at_all() {
@@ -509,7 +509,7 @@ async fn a_read_is_of_the_entries_that_are_there_whatever_the_bounds() {
     assert_eq!(read(&mut store).await, entries(2, 0..=1));
 }
 
-// ---- damage ----------------------------------------------------------------------------------------------------
+// ---- damage -----------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_damaged_entry_is_an_error_that_says_where_and_never_a_shorter_log() {
@@ -566,11 +566,11 @@ async fn a_vote_that_was_lost_is_an_error_and_not_the_one_before() {
     assert_eq!(store.get_log_reader().await.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
 }
 
-// ---- a vote and the end of the run that it was saved in -----------------------------------------------------------
+// ---- a vote and the end of the run that it was saved in ---------------------------------------------------
 
-/// A leader that was killed found its own committed vote and led on in that term, without the entries that it had sent to
-/// others and not synced: see `openraft_cluster`. Whether it may is the store's to say, and it must say the same until there is
-/// another vote.
+/// A leader that was killed found its own committed vote and led on in that term, without the entries that it
+/// had sent to others and not synced: see `openraft_cluster`. Whether it may is the store's to say, and it
+/// must say the same until there is another vote.
 #[tokio::test]
 async fn a_vote_is_not_committed_after_an_unclean_end_until_another_is_saved() {
     let vfs = SimVfs::new(30);
@@ -582,8 +582,8 @@ async fn a_vote_is_not_committed_after_an_unclean_end_until_another_is_saved() {
 
     let vfs = vfs.crash(LossPolicy::KeepAll);
     let mut engine = open(&vfs);
-    // A second group object in one process, and runs in which the group does not start: one that writes nothing, and one
-    // that writes for others.
+    // A second group object in one process, and runs in which the group does not start: one that writes
+    // nothing, and one that writes for others.
     for others_write in [false, true, false] {
         for _ in 0..2 {
             assert_eq!(read_vote(&mut LogStore::new(&engine, R)).await, Some(Vote::new(3, 2)));
@@ -630,7 +630,7 @@ async fn a_vote_stays_committed_over_clean_ends_and_the_first_unclean_one_ends_t
     assert_eq!(read_vote(&mut killed).await, Some(Vote::new(3, 2)));
 }
 
-// ---- nothing blocks --------------------------------------------------------------------------------------------
+// ---- nothing blocks ---------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn waiting_for_room_does_not_hold_the_thread() {
@@ -639,7 +639,8 @@ async fn waiting_for_room_does_not_hold_the_thread() {
     let mut store: Store = LogStore::new(&engine, R);
     let mut other: Store = LogStore::new(&engine, RegionId(8));
     store.blocking_append(entries(1, 1..=1)).await.unwrap();
-    // Should the runtime's only thread be held after all, the gate opens, and the test fails instead of hanging.
+    // Should the runtime's only thread be held after all, the gate opens, and the test fails
+    // instead of hanging.
     let (done, waits) = std::sync::mpsc::channel::<()>();
     let watch = std::thread::spawn({
         let vfs = vfs.clone();

@@ -53,7 +53,7 @@ async fn ends(store: &mut Store) -> (Option<LogId<u64>>, Option<LogId<u64>>) {
     (last_purged_log_id, last_log_id)
 }
 
-// ---- openraft's suite ------------------------------------------------------------------------------------------
+// ---- openraft's suite -------------------------------------------------------------------------------------
 
 #[derive(Default)]
 struct Builder {
@@ -80,7 +80,7 @@ fn openrafts_own_suite_passes() {
     assert!(built >= 36, "the suite built only {built} stores");
 }
 
-// ---- what survives ---------------------------------------------------------------------------------------------
+// ---- what survives ----------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn everything_is_there_after_a_restart() {
@@ -112,7 +112,7 @@ async fn everything_is_there_after_a_restart() {
     assert_eq!(store.read_committed().await.unwrap(), None);
 }
 
-/// Tells when `append` has returned, which the callback alone does not.
+/// Signals when `append` has returned, which the callback alone does not.
 struct Watched {
     store: Store,
     returned: mpsc::UnboundedSender<()>,
@@ -240,7 +240,7 @@ async fn a_vote_is_durable_on_return_and_the_committed_id_takes_no_sync() {
     soon("save_vote", saving).await.unwrap();
     let mut after = LogStore::<TypeConfig>::new(&crashed(&vfs), R);
     assert_eq!(after.read_vote().await.unwrap(), Some(Vote::new(4, 2)));
-    // It stands behind the rest in the log, so that is there too.
+    // It stands after the rest in the log, so that is there too.
     assert_eq!(after.read_committed().await.unwrap(), Some(log_id(1, 1, 2)));
 }
 
@@ -345,7 +345,7 @@ async fn what_is_on_its_way_when_the_engine_closes_is_called_back_and_later_appe
     assert_eq!(read(&mut after).await, entries(1, 1..=2));
 }
 
-// ---- purge, truncate, append -----------------------------------------------------------------------------------
+// ---- purge, truncate, append ------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_purge_and_its_log_id_survive_together_or_not_at_all() {
@@ -551,7 +551,7 @@ async fn a_read_is_of_the_entries_that_are_there_whatever_the_bounds() {
     assert_eq!(read(&mut store).await, entries(2, 0..=1));
 }
 
-// ---- damage ----------------------------------------------------------------------------------------------------
+// ---- damage -----------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_damaged_entry_is_an_error_that_says_where_and_never_a_shorter_log() {
@@ -628,7 +628,7 @@ async fn a_vote_that_was_lost_is_an_error_and_not_the_one_before() {
     assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
 }
 
-// ---- nothing blocks --------------------------------------------------------------------------------------------
+// ---- nothing blocks ---------------------------------------------------------------------------------------
 
 /// The threads that entries were decoded on. One test uses it.
 static DECODED_ON: Mutex<Vec<Option<String>>> = Mutex::new(Vec::new());
@@ -683,7 +683,8 @@ async fn waiting_for_room_does_not_hold_the_thread() {
     let mut store: Store = LogStore::new(&engine, R);
     let mut other: Store = LogStore::new(&engine, RegionId(8));
     store.blocking_append(entries(1, 1..=1)).await.unwrap();
-    // Should the runtime's only thread be held after all, the gate opens, and the test fails instead of hanging.
+    // Should the runtime's only thread be held after all, the gate opens, and the test fails
+    // instead of hanging.
     let (done, waits) = std::sync::mpsc::channel::<()>();
     let watch = std::thread::spawn({
         let vfs = vfs.clone();

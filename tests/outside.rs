@@ -1,4 +1,5 @@
-//! Whole files lost, or in the place of others: all checkpoints gone, files of another store, of another segment.
+//! Whole files lost, or in the place of others: all checkpoints gone, files of another store, of
+//! another segment.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]

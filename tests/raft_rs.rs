@@ -1,4 +1,5 @@
-//! `raft::Storage` over a region: the contract, checked side by side with raft's own `MemStorage`, and what is ours beyond it.
+//! `raft::Storage` over a region: the contract, checked side by side with raft's own
+//! `MemStorage`, and what is ours beyond it.
 
 #![cfg(all(feature = "raft-rs-protobuf", feature = "sim"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]

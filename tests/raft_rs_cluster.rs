@@ -1,7 +1,8 @@
-//! Raft itself over this store: random runs of three nodes with several groups each, over simulated disks and a network that loses,
-//! repeats and reorders. Nodes lose power, or are killed, in the middle of writes, also between what the state machine has and what
-//! the log has, and come back from what the disk kept. Raft's safety properties must hold throughout. One seed is one run, on one
-//! thread; in every fourth the engine has threads of its own, and is not the same twice.
+//! Raft itself over this store: random runs of three nodes with several groups each, over simulated disks and
+//! a network that loses, repeats and reorders. Nodes lose power, or are killed, in the middle of writes, also
+//! between what the state machine has and what the log has, and come back from what the disk kept. Raft's
+//! safety properties must hold throughout. One seed is one run, on one thread; in every fourth the engine has
+//! threads of its own, and is not the same twice.
 
 #![cfg(all(feature = "raft-rs-protobuf", feature = "sim"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]

@@ -17,7 +17,8 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Region 7 has entries 4..=9 with terms 2 (4..=6) and 3 (7..=9), compacted through 3 (term 1), and a hard state.
+    /// Region 7 has entries 4..=9 with terms 2 (4..=6) and 3 (7..=9), compacted through 3 (term
+    /// 1), and a hard state.
     fn new() -> Fixture {
         Fixture::with(Options::new())
     }
@@ -46,8 +47,8 @@ impl Fixture {
         out
     }
 
-    /// The batch is refused with the kind; the message holds all words; the region is named; nothing has changed, and
-    /// the batch comes back whole.
+    /// The batch is refused with the kind; the message holds all words; the region is named; nothing has
+    /// changed, and the batch comes back whole.
     fn refused(&self, batch: WriteBatch, kind: ErrorKind, words: &[&str]) -> WriteError {
         let (before, accepted, len) = (self.all(), self.engine.stats().accepted, batch.encoded_len());
         let error = self.engine.write(batch.clone(), Durability::Synced).unwrap_err();
@@ -205,15 +206,15 @@ fn a_closure_that_rewrites_the_buffer_is_refused() {
         let error = f.engine.write(b, Durability::Synced).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         let mut b = error.into_batch().unwrap();
-        // Emptied, it is as good as new.
+        // Cleared, it is as good as new.
         b.clear();
         b.region(R).append(refs(&run(3, 10..=10))).unwrap();
         f.engine.write(b, Durability::Synced).unwrap();
     }
 }
 
-/// The bytes that a closure had added before it panicked once stayed in the batch: all entries behind were written at the wrong place,
-/// and the store could not be opened again.
+/// The bytes that a closure had added before it panicked once stayed in the batch: all entries after them
+/// were written at the wrong place, and the store could not be opened again.
 #[test]
 fn a_closure_that_panics_leaves_the_batch_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
@@ -239,7 +240,8 @@ fn a_closure_that_panics_leaves_the_batch_as_it_was() {
     check(&Engine::open(dir.path()).unwrap());
 }
 
-/// Operations without bytes of their own were not counted, and the reader's limit on descriptions refused what had been acknowledged.
+/// Operations without bytes of their own were not counted, and the reader's limit on descriptions
+/// refused what had been acknowledged.
 #[test]
 fn a_batch_of_more_operations_than_a_description_can_hold_is_refused() {
     let f = Fixture::new();
@@ -330,8 +332,8 @@ impl EventListener for PutsKeys {
     }
 }
 
-/// Any batch of the region between the question and the acceptance once asked again, and the hundredth time refused: a key that
-/// others keep in the region was enough.
+/// Any batch of the region between the question and the acceptance once asked again, and the hundredth time
+/// refused: a key that others keep in the region was enough.
 #[test]
 fn a_rollback_is_asked_about_again_only_when_it_would_discard_other_entries() {
     let listener = Arc::new(PutsKeys(Mutex::default(), AtomicU64::new(0)));
@@ -391,7 +393,7 @@ fn a_log_that_changes_while_a_listener_is_asked_is_shown_to_it_again() {
     assert_eq!(f.engine.region(R).last_index(), 8);
 }
 
-/// It was once asked for ever.
+/// It was once asked forever.
 #[test]
 fn a_listener_that_appends_to_the_region_it_is_asked_about_is_told_so() {
     #[derive(Default)]
@@ -480,7 +482,7 @@ fn reads_outside_the_log_say_which_side_they_missed_it_on() {
         e.kind()
     };
     assert_eq!(kind(r.term(2).unwrap_err()), ErrorKind::Compacted);
-    assert_eq!(r.term(3).unwrap(), 1, "the compaction point answers for ever");
+    assert_eq!(r.term(3).unwrap(), 1, "the compaction point answers forever");
     assert_eq!(kind(r.term(10).unwrap_err()), ErrorKind::Unavailable);
     assert_eq!(kind(r.entry(3).unwrap_err()), ErrorKind::Compacted);
     assert_eq!(kind(r.entry(10).unwrap_err()), ErrorKind::Unavailable);
@@ -488,7 +490,8 @@ fn reads_outside_the_log_say_which_side_they_missed_it_on() {
     assert_eq!(kind(r.entries(8..12, ReadLimit::NONE).unwrap_err()), ErrorKind::Unavailable);
     assert!(r.entries(10..10, ReadLimit::NONE).unwrap().is_empty());
     assert_eq!(r.entries(4.., ReadLimit::bytes(0)).unwrap().len(), 1, "at least one");
-    // No entries at all was the answer here, which a caller that reads on from the last one takes for the end.
+    // No entries at all was the answer here, which a caller that reads on from the last one takes
+    // for the end.
     for limit in [ReadLimit::entries(0), ReadLimit::bytes(0).and_entries(0), ReadLimit::NONE.and_entries(0)] {
         assert_eq!(r.entries(5.., limit).unwrap()[..], [r.entry(5).unwrap()]);
         assert_eq!(r.entries_clamped(.., limit).unwrap()[..], [r.entry(4).unwrap()]);

@@ -56,8 +56,8 @@ fn used(vfs: &SimVfs) -> u64 {
     vfs.list().iter().map(|f| f.1).sum()
 }
 
-/// Each open once left a segment, which nothing gave back: a thousand runs that did nothing took 4 GiB, and the next could not open
-/// any more.
+/// Each open once left a segment, which nothing gave back: a thousand runs that did nothing took 4 GiB, and
+/// the next could not open any more.
 #[test]
 fn an_open_and_close_without_a_write_leaves_the_directory_as_it_was() {
     for background in [Background::Manual, Background::Threads] {
@@ -85,7 +85,8 @@ fn an_open_and_close_without_a_write_leaves_the_directory_as_it_was() {
     }
 }
 
-/// Runs a store `runs` times, and returns the most files and bytes that a run left, but for those of the first.
+/// Runs a store `runs` times, and returns the most files and bytes that a run left, but for
+/// those of the first.
 fn most(runs: u64, mut run: impl FnMut(&SimVfs, u64)) -> (usize, u64) {
     let vfs = SimVfs::new(2);
     let mut most = (0, 0);
@@ -199,8 +200,8 @@ fn an_open_without_space_gives_an_engine_that_reads_and_purges() {
     assert!(used(&vfs) <= before);
 }
 
-/// Where new blocks are taken to write over old ones, a full disk is met by a write and not when the file is made. The copy of the
-/// tail failed then, and with it every open, as `Poisoned`.
+/// Where new blocks are taken to write over old ones, a full disk is met by a write and not when the file is
+/// made. The copy of the tail failed then, and with it every open, as `Poisoned`.
 #[test]
 fn a_full_disk_that_fails_writes_over_old_blocks_does_not_keep_a_store_from_opening() {
     let vfs = SimVfs::new(6);
@@ -256,7 +257,7 @@ fn an_error_at_any_call_of_a_run_fails_that_run_alone() {
                 let outcome = run(&vfs, &mut last);
                 let struck = vfs.faults_struck() > 0;
                 vfs.clear_faults();
-                let case = format!("{kind:?} after {skip}, error {errno}, for ever: {forever}");
+                let case = format!("{kind:?} after {skip}, error {errno}, forever: {forever}");
                 if let Err(e) = &outcome {
                     let fine = [ErrorKind::NoSpace, ErrorKind::Io, ErrorKind::Poisoned].contains(&e.kind());
                     assert!(fine && struck, "{case}: {e}");

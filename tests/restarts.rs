@@ -1,5 +1,5 @@
-//! A store that is opened again and again: nothing adds up, also on a full disk, and an error of the disk in the
-//! middle of an open or a close loses nothing.
+//! A store that is opened again and again: nothing adds up, also on a full disk, and an error of the disk in
+//! the middle of an open or a close loses nothing.
 //!
 //! `SWEEP=large` makes the runs on the real file system as many as those on the simulated disk.
 
@@ -275,7 +275,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-// --------------------------------------------------------------------------------------------------------- full disk
+// ------------------------------------------------------------------------------------------------- full disk
 
 /// A disk that is full of one region's entries, but for this many bytes; the last index.
 fn full_disk(segment_bytes: u64, left: u64, killed: bool) -> (SimVfs, u64) {
@@ -310,7 +310,8 @@ fn on_full(vfs: &SimVfs, segment_bytes: u64) -> Result<Engine> {
 
 #[test]
 fn ten_restarts_on_a_full_disk_and_the_way_out() {
-    // The story: each open named a segment of its own, and the second one on a full disk found no space for it.
+    // The story: each open named a segment of its own, and the second one on a full disk found no
+    // space for it.
     let mut wrong = Vec::new();
     for segment_bytes in [64 << 10, 64 << 20] {
         for left in [0, 4096, 8192, 32 << 10] {
@@ -372,13 +373,14 @@ fn restarts_on_full(
     Ok(())
 }
 
-// ------------------------------------------------------------------------------------------- an error at every call
+// ------------------------------------------------------------------------------------ an error at every call
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum How {
     Once,
     Forever,
-    /// Until the engine that met it is gone. The next one opens while it is still there, and fails or not; then it goes.
+    /// Until the engine that met it is gone. The next one opens while it is still there, and fails
+    /// or not; then it goes.
     GoneAgain,
 }
 

@@ -1,13 +1,14 @@
 //! Rot together with a crash inside recovery, and inside the recovery of that, at every point.
 //!
-//! The story: recovery copies the batches that nothing confirms into a new segment. A power cut interrupted it; then
-//! the description of one of them rotted in the original. The next open took the unfinished copy for a continuation
-//! of the log, did not judge the original's end any more, and acknowledged batches were gone without a word, where
-//! the same rot without the interrupted copy was refused.
+//! The story: recovery copies the batches that nothing confirms into a new segment. A power cut interrupted
+//! it; then the description of one of them rotted in the original. The next open took the unfinished copy for
+//! a continuation of the log, did not judge the original's end any more, and acknowledged batches were gone
+//! without a word, where the same rot without the interrupted copy was refused.
 //!
-//! The rule: an interrupted recovery proves nothing about the original. Whatever rots, an open after any number of
-//! interrupted recoveries is silent about a loss only where an open without them is, too: where nothing on the disk
-//! tells the rot from a tear, which is counted and printed. `SWEEP=large` tries more policies and a third recovery.
+//! The rule: an interrupted recovery proves nothing about the original. Whatever rots, an open after any
+//! number of interrupted recoveries is silent about a loss only where an open without them is, too: where
+//! nothing on the disk tells the rot from a tear, which is counted and printed. `SWEEP=large` tries more
+//! policies and a third recovery.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]

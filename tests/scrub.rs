@@ -1,4 +1,4 @@
-//! Rot in what holds the entries is found while it costs nothing, and made good before it does.
+//! Rot in what holds the entries is found while it affects no entry, and made good before it does.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
@@ -175,7 +175,7 @@ fn a_damaged_entry_stays_in_its_rotten_segment_and_can_still_be_repaired() {
     is_whole(&engine, R, 1..=5);
     is_whole(&engine, R, 7..=8);
     is_whole(&engine, OTHER, 1..=8);
-    // Nothing more can be done: another scrub does not write the same checkpoints for ever.
+    // Nothing more can be done: another scrub does not write the same checkpoints forever.
     let again = scrub(&engine);
     assert_eq!((again.rot.len(), again.segments_moved, again.checkpoints_written), (1, 0, 0), "{again:?}");
     engine.region(R).repair(EntryId::new(term(6), 6), &payload(R, 6)).unwrap();
@@ -250,7 +250,8 @@ fn a_store_is_scrubbed_in_the_background_again_and_again_until_it_is_closed() {
     assert_eq!(ends.0.lock().unwrap().len(), after);
 }
 
-/// The thread might not have begun when the store was closed, and the test could not fail; so it waits until the scrub reads.
+/// The thread might not have begun when the store was closed, and the test could not fail; so it
+/// waits until the scrub reads.
 #[test]
 fn a_slow_scrub_does_not_hold_up_a_close() {
     for by_hand in [false, true] {
@@ -292,7 +293,8 @@ fn a_slow_scrub_does_not_hold_up_a_close() {
     }
 }
 
-/// The cleaner slept its rate with the lock of all upkeep in its hands: a close or a purge waited for it, 16 seconds and more.
+/// The cleaner slept its rate with the lock of all upkeep in its hands: a close or a purge waited
+/// for it, 16 seconds and more.
 #[test]
 fn a_slow_cleaner_holds_up_neither_a_purge_nor_a_checkpoint_nor_a_close() {
     let vfs = SimVfs::new(70);
@@ -356,7 +358,8 @@ fn a_slow_cleaner_holds_up_neither_a_purge_nor_a_checkpoint_nor_a_close() {
     assert_eq!(engine.region(RegionId(4)).entries(.., ReadLimit::NONE).unwrap().len() as u64, index + 39);
 }
 
-/// The rows of the fixture's sealed segments as the store is opened without its newest checkpoint: all of them are replayed.
+/// The rows of the fixture's sealed segments as the store is opened without its newest
+/// checkpoint: all of them are replayed.
 #[test]
 fn a_sealed_segment_is_replayed_from_its_footer_whatever_is_wrong_with_its_records() {
     for at in [4096, 4096 + RECORD_HEADER, 4096 + 600] {
@@ -406,7 +409,8 @@ fn a_missing_segment_is_missed_also_before_one_whose_first_record_is_unreadable(
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
 }
 
-/// A footer that the device could not read killed the process in one read mode and the other, by a look through its mapping.
+/// A footer that the device could not read killed the process in one read mode and the other, by a look
+/// through its mapping.
 #[test]
 fn bad_sectors_anywhere_in_a_footer_are_a_missing_footer() {
     [ReadMode::Map, ReadMode::Pread].into_iter().for_each(bad_sectors_in_a_footer);

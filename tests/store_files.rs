@@ -1,5 +1,5 @@
-//! The files of a store under a running engine: which directory they are in, whose they are, and whether they are still
-//! there. What changes a whole process (its directory, a fork) happens in a process of its own.
+//! The files of a store under a running engine: which directory they are in, whose they are, and whether they
+//! are still there. What changes a whole process (its directory, a fork) happens in a process of its own.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on should stop
 #![allow(unsafe_code, reason = "fork() is: see in_a_fork")]
@@ -40,7 +40,8 @@ fn find(dir: &Path, ending: &str) -> PathBuf {
     names.filter(|p| p.to_str().unwrap().ends_with(ending)).max().unwrap()
 }
 
-/// Runs the test of this name alone, in a process of its own that has a role; the process itself gets `None` here.
+/// Runs the test of this name alone, in a process of its own that has a role; the process itself
+/// gets `None` here.
 fn alone(test: &str) -> Option<()> {
     if std::env::var_os(ROLE).is_some() {
         return None;
@@ -55,8 +56,9 @@ fn alone(test: &str) -> Option<()> {
 
 /// Runs `child` in a fork of this process and returns what it exits with; `None` if it hangs.
 fn in_a_fork(child: impl FnOnce() -> i32) -> Option<i32> {
-    // SAFETY: the child runs nothing but `child` and `_exit`. Other threads may have held locks of this program: that is what
-    // is tested, and the standard library's own that it could meet (the allocator's, of glibc) are given over by fork.
+    // SAFETY: the child runs nothing but `child` and `_exit`. Other threads may have held locks of this
+    // program: that is what is tested, and the standard library's own that it could meet (the allocator's, of
+    // glibc) are given over by fork.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
@@ -80,8 +82,8 @@ fn in_a_fork(child: impl FnOnce() -> i32) -> Option<i32> {
     Some(libc::WEXITSTATUS(status))
 }
 
-/// A path was looked up again at each operation. After a `chdir`, a rename of the directory, or a link that was turned, the
-/// engine went on, acknowledging, in the directory of another store, whose log it replaced.
+/// A path was looked up again at each operation. After a `chdir`, a rename of the directory, or a link that
+/// was turned, the engine went on, acknowledging, in the directory of another store, whose log it replaced.
 #[test]
 fn an_engine_stays_in_its_directory_whatever_becomes_of_the_path() {
     if alone("an_engine_stays_in_its_directory_whatever_becomes_of_the_path").is_some() {
@@ -128,8 +130,9 @@ fn an_engine_stays_in_its_directory_whatever_becomes_of_the_path() {
     std::env::set_current_dir("/").unwrap();
 }
 
-/// The child of a fork wrote into its parent's log, or unlocked its parent's store when it dropped its copy of the engine;
-/// and where a thread of the parent had held a lock at that moment, the child waited for it for ever.
+/// The child of a fork wrote into its parent's log, or unlocked its parent's store when it dropped
+/// its copy of the engine; and where a thread of the parent had held a lock at that moment, the
+/// child waited for it forever.
 #[test]
 fn an_engine_in_a_fork_answers_closed_and_its_drop_changes_nothing() {
     if alone("an_engine_in_a_fork_answers_closed_and_its_drop_changes_nothing").is_some() {
@@ -241,7 +244,8 @@ fn answers_closed(engine: &Engine, ticket: Ticket, elsewhere: &Path) -> i32 {
     checks.iter().position(|ok| !ok).map_or(0, |n| n as i32 + 1)
 }
 
-/// `LOCK` was all that kept a second engine out: whoever removed it, as one that looked stale, let one in.
+/// `LOCK` was all that kept a second engine out: a person who removed it, as one that looked stale,
+/// let one in.
 #[test]
 fn a_lock_file_that_was_removed_lets_nobody_in() {
     let dir = tempfile::tempdir().unwrap();
@@ -290,8 +294,8 @@ fn those_that_look_at_a_store_do_not_lock_each_other_out() {
     assert!(seen.iter().all(|s| *s == (false, Err(ErrorKind::Locked))), "{seen:?}");
 }
 
-/// The files of a running store were removed, renamed or replaced, and it went on: 580 synced writes were acknowledged into
-/// files without a name.
+/// The files of a running store were removed, renamed or replaced, and it went on: 580 synced writes were
+/// acknowledged into files without a name.
 #[test]
 fn a_log_that_loses_its_name_stops_the_engine_within_a_second() {
     type Vandalise = fn(&Path);
@@ -409,8 +413,9 @@ fn what_the_engine_itself_does_to_its_files_is_no_alarm() {
     engine.close().unwrap();
 }
 
-/// A sector of a pool file could not be read, and nobody looked before the file was a log. After the next kill nothing said
-/// whether the log ended where its last record did, or in that sector, and the store was refused.
+/// A sector of a pool file could not be read, and nobody looked before the file was a log. After
+/// the next kill nothing said whether the log ended where its last record did, or in that
+/// sector, and the store was refused.
 #[test]
 fn a_free_file_that_the_device_cannot_read_is_dropped_before_it_is_a_log() {
     let options = |vfs: &SimVfs| {
@@ -447,9 +452,10 @@ fn a_free_file_that_the_device_cannot_read_is_dropped_before_it_is_a_log() {
     append(&after, 1202).unwrap();
 }
 
-/// A file system of the application's own can wrap ours, mappings included, but cannot look into a mapping: a map is opaque to
-/// all but the engine. (A program without `unsafe` once changed the bytes of a live `&[u8]`.)
-/// Segments become free many at a time; a pool of three gave the others back, and made and filled as many again.
+/// A file system of the application's own can wrap ours, mappings included, but cannot look into a
+/// mapping: a map is opaque to all but the engine. (A program without `unsafe` once changed the bytes
+/// of a live `&[u8]`.) Segments become free many at a time; a pool of three gave the others back, and
+/// made and filled as many again.
 #[test]
 fn a_store_in_its_steady_state_makes_no_files() {
     let vfs = SimVfs::new(1);
@@ -517,7 +523,8 @@ fn a_foreign_file_system_can_pass_on_what_ours_made() {
     }
 }
 
-/// What looks wrong beside an engine, while names change, is looked at again. What is wrong says the same each time, and is told.
+/// What looks wrong beside an engine, while names change, is looked at again. What is wrong says the
+/// same each time, and is reported.
 #[test]
 fn damage_is_told_also_where_names_change_all_the_time() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Entries that may be torn and may be rotten: kept, fenced, and told apart from those that were acknowledged for certain.
+//! Entries that may be torn and may be rotten: kept, fenced, and told apart from those that were
+//! acknowledged for certain.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
@@ -44,7 +45,7 @@ fn is_suspect(engine: &Engine) {
     assert!(error.path().is_some() && error.offset().is_some(), "{error:?}");
     assert!(error.is_suspect() && error.entries() == Some(9..=9), "{error}");
     assert_eq!(region.entries(8.., ReadLimit::NONE).unwrap_err().kind(), ErrorKind::Damaged);
-    // It may have been acknowledged, or not: a peer is told neither.
+    // It may have been acknowledged, or not: a peer is given neither answer.
     assert_eq!(region.lookup(EntryId::new(term(9), 9)), Lookup::Unknown);
     assert_eq!(region.lookup(EntryId::new(99, 9)), Lookup::DontHave);
     // All else of its batch is right, and all else of the store.

@@ -1,13 +1,15 @@
-//! Small stores of every kind, harmed by one sector or some bits at a time, and compared with a model that the test
-//! keeps itself.
+//! Small stores of every kind, harmed by one sector or some bits at a time, and compared with a
+//! model that the test keeps itself.
 //!
-//! The rules: nothing that was acknowledged is missing, or other, without its region saying so. What a region says is
-//! what stood in the harmed bytes, entry by entry, and nothing else; every other region is healthy and can be read and
-//! written. A store that was closed opens, whatever one block of it has become. Counts are printed (`--nocapture`).
+//! The rules: nothing that was acknowledged is missing, or other, without its region saying so. What a region
+//! says is what stood in the harmed bytes, entry by entry, and nothing else; every other region is healthy
+//! and can be read and written. A store that was closed opens, whatever one block of it has become. Counts
+//! are printed (`--nocapture`).
 //!
-//! The ordinary run tries a quarter of all harms, spread evenly. `SWEEP=full` tries all, and compares the counts with what is known
-//! exactly; `SWEEP=large` looks at every unused sector too, and flips more bits. `SWEEP_ONLY=part` looks at the stores whose names have
-//! this part. The table of `docs/crash-safety.md` is what `SWEEP=full` prints at the end.
+//! The ordinary run tries a quarter of all harms, spread evenly. `SWEEP=full` tries all, and compares the
+//! counts with what is known exactly; `SWEEP=large` looks at every unused sector too, and flips more bits.
+//! `SWEEP_ONLY=part` looks at the stores whose names have this part. The table of `docs/crash-safety.md` is
+//! what `SWEEP=full` prints at the end.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
@@ -161,9 +163,9 @@ const LIMITS: &[Limit] = &[
     limit("killed with an unconfirmed group, recycled files", 190, 50),
 ];
 
-/// What is not as it should be today, counted: a mark of which both slots are gone refuses a store that was not closed, and of a
-/// group that nothing confirms the bytes alone are judged: an unconfirmed end may be lost, or cost more than was hit. Where all is tried,
-/// fewer are a failure too.
+/// What is not as it should be today, counted: a mark of which both slots are gone refuses a store that was
+/// not closed, and of a group that nothing confirms the bytes alone are judged: an unconfirmed end may be
+/// lost, or cost more than was hit. Where all is tried, fewer are a failure too.
 const KNOWN: &[&str] = &[
     "idle_killed, flips in a file: 2 refused",
     "idle_rotated_killed, flips in a file: 1 refused",

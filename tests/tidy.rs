@@ -1,7 +1,7 @@
 //! House rules that a compiler does not check.
 //!
-//! A failure names file and line, and says the rule. A rule that should bend gets an exception here, with its reason: that
-//! is the place where a new arrow between layers is argued for.
+//! A failure names file and line, and says the rule. A rule that should bend gets an exception here, with its
+//! reason: that is the place where a new arrow between layers is argued for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -58,7 +58,7 @@ const UPWARD: &[(&str, &str, &str)] = &[
         "plain values that the caller set; the factory would only copy them field by field",
     ),
     ("store", "engine::options", "as for segment"),
-    ("store", "engine::listener", "the trait that events are told through: an interface, not the engine"),
+    ("store", "engine::listener", "the trait that events go through: an interface, not the engine"),
     ("purge", "engine::options", "as for segment"),
     ("purge", "engine::listener", "as for store"),
     ("purge", "engine::report", "what purge() returns: plain values"),
@@ -72,6 +72,63 @@ const OUTSIDE: &[&str] =
 
 /// Longer than this and a file has more than one noun.
 const LINES_MAX: usize = 800;
+
+/// Phrases that are out, in comments, documents and code, and what is said instead. None is a name in code.
+const OUT: &[(&str, &str)] = &[
+    ("whoever", "a thread that, the one that"),
+    ("for ever", "forever"),
+    ("senseless", "malformed, inconsistent"),
+    ("makes no sense", "is malformed, is inconsistent"),
+    ("vouch", "confirm; bytes are untrusted"),
+    ("vouches", "confirms; bytes are untrusted"),
+    ("durable anew", "re-persisted"),
+    ("built anew", "rebuilt"),
+    ("written anew", "rewritten"),
+    ("made anew", "recreated"),
+    ("dressed", "formatted, claimed"),
+    ("is at it", "is running"),
+    ("gives way", "yields, is replaced"),
+    ("one behind the other", "back to back"),
+    ("costs nothing", "affects no entry"),
+    ("takes it for", "mistakes it for"),
+    ("take it for", "mistake it for"),
+    ("as you like", "at your option"),
+];
+
+/// The same for words that are names in code: out of comments and documents only.
+const OUT_OF_PROSE: &[(&str, &str)] = &[
+    ("behind", "after, past, beyond"),
+    ("doomed", "discarded, to be discarded"),
+    ("life", "run (of the engine), generation (of a file)"),
+];
+
+/// Where a word that is out means something else, or is a figure of speech.
+const LEGITIMATE: &[&str] = &[
+    // Older than, or slower than.
+    "a little behind",
+    "falls behind",
+    "lags behind",
+    "log is behind the state machine",
+    "segments behind the",
+    "stands somewhere behind the log",
+    // In the shelter of; in the back of.
+    "behind a feature",
+    "behind counted pointers",
+    "behind its own lock",
+    "behind one interface",
+    "behind our back",
+    "behind the engine",
+    "behind the page cache",
+    "owner behind a",
+    // In the end.
+    "leave no half made state behind",
+    "leave nothing behind",
+    "leaves nothing behind",
+    "left behind",
+    // For as long as it is there.
+    "all its life",
+    "for life",
+];
 
 #[test]
 fn modules_use_only_the_layers_below_them() {
@@ -107,7 +164,8 @@ fn modules_use_only_the_layers_below_them() {
     check(wrong);
 }
 
-/// This once looked at the table above only, which has no cycle as long as it is sorted, whatever the code does.
+/// This once looked at the table above only, which has no cycle as long as it is sorted,
+/// whatever the code does.
 #[test]
 fn layers_have_no_cycle() {
     for (at, (from, allowed)) in LAYERS.iter().enumerate() {
@@ -223,6 +281,68 @@ fn nothing_is_left_for_later() {
     check(wrong);
 }
 
+/// rustfmt does not break comments. Tables and what stands between fences are left as they are, and
+/// so is an address.
+#[test]
+fn comments_are_no_wider_than_code() {
+    let config = fs::read_to_string(root().join("rustfmt.toml")).unwrap();
+    let width = config.lines().find_map(|line| line.strip_prefix("max_width = "));
+    let width: usize = width.unwrap().trim().parse().unwrap();
+    let mut wrong = Vec::new();
+    for source in ["src", "tests", "examples", "benches"].into_iter().flat_map(sources) {
+        let mut is_fenced = false;
+        for (n, line) in source.lines() {
+            let Some(text) = comment(line) else {
+                is_fenced = false;
+                continue;
+            };
+            if text.starts_with("```") {
+                is_fenced = !is_fenced;
+            }
+            let is_address = text.contains("://") && text.split_whitespace().count() == 1;
+            let is_free = is_fenced || is_address || text.starts_with('|');
+            let chars = line.chars().count();
+            if chars > width && !is_free {
+                wrong.push(format!(
+                    "{}:{n}: {chars} characters: wrap the paragraph at {width}",
+                    source.name()
+                ));
+            }
+        }
+    }
+    check(wrong);
+}
+
+#[test]
+fn words_that_are_out_stay_out() {
+    let mut included = Vec::new();
+    walk(&root().join("src"), "md", &mut included);
+    let code = ["src", "tests", "examples", "benches"].into_iter().flat_map(sources);
+    let mut wrong = Vec::new();
+    for source in code.chain(documents()).chain(included) {
+        let is_document = source.path.extension().is_some_and(|e| e == "md");
+        // This file lists them.
+        let is_list = source.path.ends_with("tests/tidy.rs");
+        for (n, line) in source.lines() {
+            let is_prose = is_document || comment(line).is_some();
+            for (word, instead) in words_out(line, is_prose, is_list) {
+                wrong.push(format!("{}:{n}: `{word}` is out; say: {instead}", source.name()));
+            }
+        }
+    }
+    check(wrong);
+}
+
+#[test]
+fn words_are_found_however_they_are_written() {
+    let found = |line| words_out(line, true, false).into_iter().map(|(word, _)| word).collect::<Vec<_>>();
+    assert_eq!(found("/// Whoever, for ever."), ["whoever", "for ever"]);
+    assert_eq!(found("// Two runs, one behind the other."), ["one behind the other", "behind"]);
+    assert_eq!(found("//! left behind by [`LIFE`] and `whoever_waits`"), Vec::<&str>::new());
+    let in_code = words_out("let behind = life;", false, false);
+    assert!(in_code.is_empty(), "{in_code:?}");
+}
+
 #[test]
 fn links_in_documents_lead_somewhere() {
     let mut wrong = Vec::new();
@@ -258,7 +378,7 @@ fn arrows_are_found_however_they_are_written() {
     assert_eq!(found("pub(crate) fn f() {}"), Vec::<String>::new());
 }
 
-// ---- what the rules are made of ------------------------------------------------------------------------------------
+// ---- what the rules are made of ---------------------------------------------------------------------------
 
 struct Source {
     path: PathBuf,
@@ -275,7 +395,8 @@ impl Source {
         (1..).zip(self.text.lines())
     }
 
-    /// The lines that are neither comments nor tests, which stand at the end of a file or in one of their own.
+    /// The lines that are neither comments nor tests, which stand at the end of a file or in one
+    /// of their own.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let name = self.path.file_name().unwrap_or_default();
         let all_tests = name == "tests.rs" || name == "testing.rs";
@@ -379,6 +500,33 @@ fn arrow(path: &str) -> String {
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+/// The text of a line that is a comment.
+fn comment(line: &str) -> Option<&str> {
+    let text = line.trim_start().strip_prefix("//")?;
+    Some(text.trim_start_matches(['/', '!']).trim())
+}
+
+/// The words of a line that are out, and what to say instead. Of one that is not prose, those
+/// that are no names.
+fn words_out(line: &str, is_prose: bool, is_list: bool) -> Vec<(&'static str, &'static str)> {
+    let spoken = spoken(line);
+    let anywhere = OUT.iter().filter(|_| is_prose || !is_list);
+    let in_prose = OUT_OF_PROSE.iter().filter(|_| is_prose);
+    anywhere.chain(in_prose).filter(|(word, _)| spoken.contains(&format!(" {word} "))).copied().collect()
+}
+
+/// A line as one hears it: its words in lower case with a space around each, but for names in capitals and
+/// for uses that are legitimate.
+fn spoken(line: &str) -> String {
+    let lower = |word: &str| match word.chars().any(char::is_lowercase) {
+        true => word.to_lowercase(),
+        false => word.to_owned(),
+    };
+    let heard = words(line).map(lower).collect::<Vec<_>>().join(" ");
+    let without = |line: String, phrase: &&str| line.replace(&format!(" {phrase} "), " - ");
+    LEGITIMATE.iter().fold(format!(" {heard} "), without)
 }
 
 /// The anchors that headings of a document get.

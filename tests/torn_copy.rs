@@ -1,7 +1,7 @@
-//! A batch was acknowledged, and the power went before its watermark was noted. Recovery copied it into the next segment; the
-//! power went again and tore the copy. The next recovery read the batch from the old segment and made a third copy, whole.
-//! While the store was closed the power went once more, with nothing lost: and the batch was gone, because the torn copy
-//! still cut the old segment off.
+//! A batch was acknowledged, and the power went before its watermark was noted. Recovery copied it into the
+//! next segment; the power went again and tore the copy. The next recovery read the batch from the old
+//! segment and made a third copy, whole. While the store was closed the power went once more, with nothing
+//! lost: and the batch was gone, because the torn copy still cut the old segment off.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -62,8 +62,9 @@ fn torn_copy_of_an_acknowledged_tail_takes_nothing_with_it() {
     assert!(wrong.is_empty(), "{} of {tried}: {:#?}", wrong.len(), &wrong[..wrong.len().min(8)]);
 }
 
-/// A tail of more than 8 MiB is synced while it is still being copied, by a thread of the engine. The records that are copied
-/// after that must not say so: a watermark inside the copy is what the next recovery believes a complete copy by.
+/// A tail of more than 8 MiB is synced while it is still being copied, by a thread of the engine. The
+/// records that are copied after that must not say so: a watermark inside the copy is what the next recovery
+/// believes a complete copy by.
 #[test]
 fn a_copy_that_is_synced_half_way_does_not_count_as_complete() {
     const SMALL: u64 = 200;
@@ -78,7 +79,8 @@ fn a_copy_that_is_synced_half_way_does_not_count_as_complete() {
             engine.submit(batch, Durability::Synced).unwrap()
         })
         .collect();
-    // The sync of the first hangs, so that no record says that it is durable, until all are written. Then the process dies.
+    // The sync of the first hangs, so that no record says that it is durable, until all are
+    // written. Then the process dies.
     disk.block_syncs();
     let disk = std::thread::scope(|scope| {
         let mut tickets = tickets.into_iter();
@@ -129,15 +131,15 @@ fn a_copy_that_is_synced_half_way_does_not_count_as_complete() {
     for moment in writes.step_by(8) {
         tried += 1;
         let cut = moment.crash(LossPolicy::KeepAll);
-        assert_eq!(entries(&open(&cut)) as u64, 1 + SMALL, "killed behind {}", moment.call());
+        assert_eq!(entries(&open(&cut)) as u64, 1 + SMALL, "killed after {}", moment.call());
     }
     assert!(tried > SMALL / 8, "{tried}");
 }
 
-/// Two batches were acknowledged, and the power went before their watermark was noted. The next recovery was cut off while it
-/// copied them, and then several bits of the original's description rotted. The unfinished copy follows the same record as
-/// the rotten original, and was taken for its continuation: the log ended with it, or in front of it, without a word. The same
-/// rot without the copy was refused.
+/// Two batches were acknowledged, and the power went before their watermark was noted. The next recovery was
+/// cut off while it copied them, and then several bits of the original's description rotted. The unfinished
+/// copy follows the same record as the rotten original, and was taken for its continuation: the log ended
+/// with it, or in front of it, without a word. The same rot without the copy was refused.
 #[test]
 fn an_unfinished_copy_does_not_vouch_for_its_original() {
     const LEN: usize = 3000;
@@ -196,9 +198,9 @@ fn an_unfinished_copy_does_not_vouch_for_its_original() {
     assert!(silent.is_empty(), "{} of {tried}: {:#?}", silent.len(), &silent[..silent.len().min(8)]);
 }
 
-/// Recovery was cut off while it copied; then a sector of the original was lost, which looks like a tear: the sector reads as
-/// zeros, or, in a recycled file, as what stood there before. But that recovery had read the record whole, and its copy began by
-/// saying so.
+/// Recovery was cut off while it copied; then a sector of the original was lost, which looks like a tear: the
+/// sector reads as zeros, or, in a recycled file, as what stood there before. But that recovery had read the
+/// record whole, and its copy began by saying so.
 #[test]
 fn rot_of_an_announced_record_is_never_taken_for_a_tear() {
     let disk = SimVfs::new(5);

@@ -14,7 +14,8 @@ const DIR: &str = "RAFTWOOD_TEST_DIR";
 
 /// Runs the test of this name in another process, in a role, and sees it pass.
 ///
-/// A process in which no test ran is a success too: one that was renamed on one side only went on for ever, showing nothing.
+/// A process in which no test ran is a success too: one that was renamed on one side only went
+/// on forever, showing nothing.
 fn second_process(test: &str, role: &str, dir: &Path) {
     let me = std::env::current_exe().unwrap();
     let marker = dir.with_extension("ran");
@@ -99,8 +100,8 @@ fn a_read_only_reader_is_let_in_and_changes_nothing() {
     write_one(&engine, 2);
 }
 
-/// One look in twenty at a store whose engine was purging met a segment or checkpoint that was gone since the names were listed,
-/// and called the store damaged.
+/// One look in twenty at a store whose engine was purging met a segment or checkpoint that was gone since the
+/// names were listed, and called the store damaged.
 #[test]
 fn a_reader_beside_a_purge_is_never_told_of_damage() {
     // Without mappings, a file that is looked at once more is opened by its name again.
@@ -142,7 +143,8 @@ fn reader_beside_a_purge(mode: ReadMode) {
     writer.join().unwrap();
 }
 
-/// A check that met a batch half written called it damage: its description was there, and its payload not yet.
+/// A check that met a batch half written called it damage: its description was there, and its
+/// payload not yet.
 #[test]
 fn a_check_beside_an_engine_judges_what_was_durable_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
@@ -185,8 +187,8 @@ fn write_large(engine: &Engine, index: u64) {
     engine.write(b, Durability::Synced).unwrap();
 }
 
-/// Each sealed segment kept a descriptor: at the limit of the process neither a write nor a purge nor a restart came through, and the
-/// application could not open a socket.
+/// Each sealed segment kept a descriptor: at the limit of the process neither a write nor a purge nor a
+/// restart came through, and the application could not open a socket.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_small_limit_of_descriptors_is_enough_for_any_number_of_segments() {
@@ -231,8 +233,9 @@ fn limited_process(test: &str, limit: &str, dir: &Path) {
     std::fs::remove_file(&marker).unwrap();
 }
 
-/// A block of a footer, or of a compressed segment, that could not be read killed the process that looked at it through a mapping:
-/// at open, in the cleaner, in a scrub. A file that was cut does the same to a mapping as a bad sector.
+/// A block of a footer, or of a compressed segment, that could not be read killed the process that
+/// looked at it through a mapping: at open, in the cleaner, in a scrub. A file that was cut does the
+/// same to a mapping as a bad sector.
 #[test]
 #[cfg(target_os = "linux")]
 fn upkeep_of_files_that_cannot_be_read_through_their_mapping_goes_on() {

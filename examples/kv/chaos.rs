@@ -37,7 +37,8 @@ pub struct Done {
     pub changes: u64,
     /// Changes that a node had applied and did not know of.
     pub forgotten: u64,
-    /// Lease reads asked of a leader that was cut off, when its lease was over and it did not know yet that it had lost its office.
+    /// Lease reads asked of a leader that was cut off, when its lease was over and it did not know yet
+    /// that it had lost its office.
     pub lease_probes: u64,
     /// Those that it answered.
     pub late_answers: u64,
@@ -48,7 +49,7 @@ pub struct Done {
     pub snapshots_installed: u64,
 }
 
-/// A node that hears from no other, until when, and whether all the others stay up.
+/// A node that receives nothing from the others, until when, and whether all the others stay up.
 struct CutOff {
     node: u64,
     until: Instant,
@@ -165,7 +166,7 @@ impl Chaos {
         Ok(())
     }
 
-    // ---- an old leader that does not know -----------------------------------------------------------------------
+    // ---- an old leader that does not know -----------------------------------------------------------------
 
     /// A node that leads groups, and which: quiet ones come first.
     fn some_leader(&mut self, cluster: &Cluster) -> Option<(u64, Vec<u64>)> {
@@ -177,7 +178,8 @@ impl Chaos {
             leads.sort_by_key(|group| !is_quiet(group));
             (node, leads)
         });
-        // Of what is appended now to a quiet group, the next leader's entries will take the place; elsewhere it may be a snapshot.
+        // Of what is appended now to a quiet group, the next leader's entries will take the place;
+        // elsewhere it may be a snapshot.
         let groups = self.groups;
         leaders.into_iter().find(|(_, leads)| match groups < QUIET {
             true => !leads.is_empty(),
@@ -188,7 +190,8 @@ impl Chaos {
     /// False if nobody leads enough for it to tell anything.
     fn cut_off(&mut self, cluster: &Cluster, load: &Load, is_calm: bool) -> Result<bool> {
         let Some((node, led)) = self.some_leader(cluster) else { return Ok(false) };
-        // Of one group it has just handed over the leadership. It cannot hear what came of that, and has no lease any more.
+        // Of one group it has just handed over the leadership. It cannot learn what came of
+        // that, and has no lease any more.
         let given_up = led.last().copied().filter(|_| led.len() > 1);
         let transfer = |group| Request::Transfer { group, to: node % NODES + 1 };
         let given_up = given_up.filter(|&group| {
@@ -225,7 +228,8 @@ impl Chaos {
         written
     }
 
-    /// Reads by lease, which the node may answer for as long as its lease says, and by index, which it cannot answer at all.
+    /// Reads by lease, which the node may answer for as long as its lease says, and by index,
+    /// which it cannot answer at all.
     fn read_alone(
         &mut self,
         cluster: &Cluster,
@@ -242,7 +246,8 @@ impl Chaos {
             let any = led[self.rng.below(led.len() as u64) as usize];
             let via = if first.is_none() && self.rng.below(4) == 0 { Via::Index } else { Via::Lease };
             let (group, key) = (first.take().unwrap_or(any), self.rng.below(KEYS));
-            // Whatever renewed the lease was sent before the cut, and the clock is the same for both processes.
+            // Whatever renewed the lease was sent before the cut, and the clock is the same for both
+            // processes.
             let is_over = via == Via::Lease && (cut.elapsed() > LEASE || given_up == Some(group));
             let start = load.nanos();
             match client.call(&Request::Read { group, key, via }) {
@@ -266,8 +271,8 @@ impl Chaos {
         }
     }
 
-    /// Stops a leader's process and lets it go on when others lead. It has not seen the time pass, but its lease has to: the first that it
-    /// finds when it wakes up are reads by lease.
+    /// Stops a leader's process and lets it go on when others lead. It has not seen the time pass, but its
+    /// lease has to: the first that it finds when it wakes up are reads by lease.
     fn freeze(&mut self, cluster: &Cluster, load: &Load) -> Result<bool> {
         let Some((node, led)) = self.some_leader(cluster) else { return Ok(false) };
         let connect = || Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(500));
@@ -297,8 +302,8 @@ impl Chaos {
         Ok(true)
     }
 
-    /// Lets the node hear from the others again. What it took for its own will be discarded; at first the listener that should save it
-    /// fails, so the node must wait, and keep it.
+    /// Lets the node receive from the others again. What it took as its own will be discarded; at first the
+    /// listener that should save it fails, so the node must wait, and keep it.
     fn heal(&mut self, cluster: &Cluster, node: u64) -> Result<()> {
         if !cluster.is_up(node) {
             return Ok(());
@@ -311,7 +316,7 @@ impl Chaos {
         Ok(())
     }
 
-    // ---- leaders and voters -------------------------------------------------------------------------------------
+    // ---- leaders and voters -------------------------------------------------------------------------------
 
     fn change(&mut self, cluster: &Cluster) {
         if self.cut_off.is_some() {
@@ -330,7 +335,7 @@ impl Chaos {
             None => {
                 let done = cluster.ask_leader(group, &Request::Demote { group, node }, patience);
                 self.done.changes += u64::from(done.is_some());
-                // Whoever did it has applied it.
+                // The one that did it has applied it.
                 let dump = done.and_then(|leader| dump(cluster, leader, group));
                 let index = dump.and_then(|d| decode_conf_state(&d.conf_state).ok()).map(|state| state.0);
                 let demoted = Demoted { group, node, index };
@@ -365,7 +370,7 @@ impl Chaos {
         }
     }
 
-    /// Whoever has applied the change must know of it: raft, and the state machine for the next start.
+    /// Those that have applied the change must know of it: raft, and the state machine for the next start.
     fn check(&mut self, cluster: &Cluster, demoted: &Demoted) {
         let Demoted { group, node, index: Some(index) } = *demoted else { return };
         for id in 1..=NODES {
@@ -378,7 +383,7 @@ impl Chaos {
         }
     }
 
-    // ---- figures, and the end -----------------------------------------------------------------------------------
+    // ---- figures, and the end -----------------------------------------------------------------------------
 
     fn stats(&self, cluster: &Cluster, node: u64) -> Stats {
         match cluster.ask(node, &Request::Stats, Duration::from_secs(2)) {

@@ -122,7 +122,7 @@ impl Cluster {
         self.ask(id, &Request::Partition { from }, Duration::from_secs(5)).map(drop)
     }
 
-    /// Asks whoever leads the group, until somebody does it or the time is over. Returns who did.
+    /// Asks the node that leads the group, until somebody does it or the time is over. Returns who did.
     pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<u64> {
         let until = Instant::now() + patience;
         let mut at = group % NODES + 1;

@@ -1,9 +1,10 @@
 //! What the clients saw, and whether one register could have behaved so.
 //!
-//! Each register is looked at by itself: linearizability is local. A register here counts its writes, and the replicas know in the end what
-//! became of those that nobody was told about, so there is but one order that can explain a history, but for reads of the same version. It
-//! is made, held against the clock, and given to the checker of Wing and Gong with Lowe's memory (crate `todc-utils`). To let
-//! that one search for the order, as it does where a write's version is not known, can take for ever when many operations overlap.
+//! Each register is looked at by itself: linearizability is local. A register here counts its writes, and the
+//! replicas know in the end what became of those that got no answer, so there is but one order that
+//! can explain a history, but for reads of the same version. It is made, held against the clock, and given to
+//! the checker of Wing and Gong with Lowe's memory (crate `todc-utils`). To let that one search for the
+//! order, as it does where a write's version is not known, can take forever when many operations overlap.
 
 use crate::wire::Via;
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use todc_utils::specifications::Specification;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum What {
-    /// The version that it was told to have become; `None` if nobody knows whether it happened.
+    /// The version that the answer said it became; `None` if nobody knows whether it happened.
     Write {
         value: u64,
         version: Option<u64>,
@@ -58,8 +59,8 @@ impl Specification for Register {
     }
 }
 
-/// The history with what is known in the end, from `versions` (value to group, key and version) of all writes that there are: a write of
-/// which nobody heard again happened as one of them, or never.
+/// The history with what is known in the end, from `versions` (value to group, key and version) of all writes
+/// that there are: a write of which nobody got an answer happened as one of them, or never.
 pub fn settled(ops: &[Op], versions: &BTreeMap<u64, (u64, u64, u64)>) -> Vec<Op> {
     let known = |op: &Op| match op.what {
         What::Write { value, version: None } => {
@@ -97,7 +98,7 @@ fn is_linearizable(ops: &[&Op]) -> bool {
 /// The only order that there can be; `None` if the version of a write is not known.
 fn the_order<'a>(ops: &[&'a Op]) -> Option<Vec<&'a Op>> {
     let place = |op: &Op| match op.what {
-        // A write comes before whoever reads it.
+        // A write comes before those that read it.
         What::Write { version, .. } => version.map(|version| (version, false)),
         What::Read { version, .. } => Some((version, true)),
     };
@@ -164,7 +165,7 @@ mod tests {
             // Overlapping: the read may see either.
             &[op(0, 9, write(7, 1)), op(1, 2, read(0, 0)), op(3, 4, read(1, 7))],
             &[op(0, 9, write(7, 2)), op(0, 9, write(8, 1)), op(10, 11, read(2, 7))],
-            // A write that nobody heard of again may have happened, late, or never.
+            // A write that was never answered may have happened, late, or never.
             &[op(0, 1, lost(7)), op(2, 3, read(0, 0)), op(4, 5, read(1, 7))],
             &[op(0, 1, lost(7)), op(2, 3, write(8, 1)), op(4, 5, read(1, 8))],
             &[op(0, 1, lost(7)), op(0, 1, lost(8)), op(2, 3, write(9, 2)), op(4, 5, read(3, 8))],

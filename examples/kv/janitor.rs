@@ -1,7 +1,7 @@
 //! Removes the temporary directory when nobody else can any more.
 //!
-//! Ctrl-C ends a program without a word, and a kill does so too. So a second process, which Ctrl-C does not reach, holds the other end of a
-//! pipe: when the pipe ends, the program has.
+//! Ctrl-C ends a program without a word, and a kill does so too. So a second process, which Ctrl-C does not
+//! reach, holds the other end of a pipe: when the pipe ends, the program has.
 
 use crate::cluster::apart;
 use crate::wire::Result;
@@ -64,7 +64,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Waits for the end of the program, and cleans up behind it.
+/// Waits for the end of the program, and cleans up after it.
 pub fn run(args: &Args) -> Result<()> {
     let mut told = Vec::new();
     std::io::stdin().read_to_end(&mut told)?;

@@ -1,12 +1,14 @@
 //! The leader's lease: for how long nobody else can have been elected.
 //!
-//! A follower that hears from its leader votes for nobody until an election timeout has passed (`check_quorum` and `pre_vote` are on).
-//! So when a majority has answered something that the leader sent at a moment `t` (it committed an entry proposed then, or confirmed
-//! a read index asked for then), there is no other leader before `t` plus that timeout. The lease is shorter by a margin for ticks.
+//! A follower that receives from its leader votes for nobody until an election timeout has passed
+//! (`check_quorum` and `pre_vote` are on). So when a majority has answered something that the leader sent at
+//! a moment `t` (it committed an entry proposed then, or confirmed a read index asked for then), there is no
+//! other leader before `t` plus that timeout. The lease is shorter by a margin for ticks.
 //!
-//! Three things would break this, and are taken care of: a follower forgets in a restart whom it heard from (it answers no request
-//! for a vote until a timeout has passed, [`VOTE_AFTER`]); a leader that hands over lets its successor be elected at once (it has no lease
-//! for the rest of its term); a clock that stops while the machine sleeps (the clock here is the one that goes on).
+//! Three things would break this, and are taken care of: a follower forgets in a restart whom it received
+//! from (it answers no request for a vote until a timeout has passed, [`VOTE_AFTER`]); a leader that hands
+//! over lets its successor be elected at once (it has no lease for the rest of its term); a clock that stops
+//! while the machine sleeps (the clock here is the one that goes on).
 
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! Clients: each asks for one thing at a time, and writes down what it was told.
+//! Clients: each asks for one thing at a time, and writes down what it was answered.
 
 use crate::history::{Op, What};
 use crate::wire::{Client, Reply, Request, Via};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 /// Registers of a group.
 pub const KEYS: u64 = 4;
 
-/// Every so manyth group is quiet: a follower that was away for long catches up by entries there, and by a snapshot elsewhere.
+/// Every so manyth group is quiet: a follower that was away for long catches up by entries there,
+/// and by a snapshot elsewhere.
 pub const QUIET: u64 = 4;
 
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -117,7 +118,8 @@ impl Load {
     }
 }
 
-/// Stops the clients when it is dropped: they must not go on if whoever torments the nodes has given up.
+/// Stops the clients when it is dropped: they must not go on if the thread that torments the nodes
+/// has given up.
 pub struct StopOnDrop<'a>(pub &'a Load);
 
 impl Drop for StopOnDrop<'_> {

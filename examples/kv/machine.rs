@@ -1,8 +1,8 @@
 //! The state machine: a table of versioned registers, in a database of its own, with its own applied index.
 //!
-//! One thread applies what the groups have committed, in order. Its transactions are made durable a few times a second, not
-//! one by one: after a crash it stands somewhere behind the log, and what is missing is replayed. The applied index is part of the
-//! transaction, so nothing is applied twice.
+//! One thread applies what the groups have committed, in order. Its transactions are made durable a few times
+//! a second, not one by one: after a crash it stands somewhere behind the log, and what is missing is
+//! replayed. The applied index is part of the transaction, so nothing is applied twice.
 
 use crate::node::Input;
 use crate::wire::{Command, Dump, Reply, Result};
@@ -53,7 +53,7 @@ pub enum Task {
     Make {
         group: u64,
     },
-    /// A snapshot came: `done` is told when it is durable here.
+    /// A snapshot came: `done` is notified when it is durable here.
     Install {
         group: u64,
         snapshot: Snapshot,
@@ -84,8 +84,8 @@ impl Machine {
         Ok(Machine { db })
     }
 
-    /// Where a group's state stands, durably: applied entry and configuration. A new group is given its first configuration, and stands
-    /// where its log begins.
+    /// Where a group's state stands, durably: applied entry and configuration. A new group is given its first
+    /// configuration, and stands where its log begins.
     pub fn start_group(&self, group: u64, first: &[u8]) -> Result<(EntryId, Vec<u8>)> {
         let txn = self.db.begin_read()?;
         let (index, term, _) = txn.open_table(APPLIED)?.get(group)?.map(|a| a.value()).unwrap_or_default();
@@ -100,7 +100,7 @@ impl Machine {
         Ok((BOOTSTRAP, first.to_vec()))
     }
 
-    /// Starts the thread; tasks go to the sender that is returned, what was done is told to `node`.
+    /// Starts the thread; tasks go to the sender that is returned, what was done is delivered to `node`.
     pub fn start(self, node: Sender<Input>, snapshots: Snapshots) -> Sender<Task> {
         let (send, tasks) = channel();
         std::thread::spawn(move || {
@@ -141,7 +141,7 @@ impl Worker {
             let durable = !after.installed.is_empty() || durable_at.elapsed() >= DURABLE_EVERY;
             txn.set_durability(if durable { Durability::Immediate } else { Durability::None })?;
             txn.commit()?;
-            // Only what is committed is told to anybody.
+            // Only what is committed is answered to anybody.
             self.snapshots.lock().unwrap().extend(after.made);
             for (waiter, reply) in after.replies {
                 let _ = waiter.send(reply);
@@ -210,7 +210,7 @@ fn apply(txn: &WriteTransaction, group: u64, entry: &Entry) -> Result<Reply> {
     let mut applied = txn.open_table(APPLIED)?;
     let (index, _, hash) = applied.get(group)?.map(|a| a.value()).unwrap_or_default();
     if entry.index != index + 1 {
-        return Err(format!("group {group}: entry {} is to be applied behind {index}", entry.index).into());
+        return Err(format!("group {group}: entry {} is to be applied after {index}", entry.index).into());
     }
     let mut next = hash ^ entry.index ^ entry.term.rotate_left(32);
     for byte in entry.data.iter() {

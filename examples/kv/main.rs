@@ -1,14 +1,15 @@
 //! A replicated key-value store of many raft groups, and its tormentor.
 //!
-//! Three processes on this machine hold a replica of every group. Each has one Raftwood engine for all its logs, drives the groups with raft-rs,
-//! and keeps its state machine in a database of its own. Under load, nodes are killed with SIGKILL and started again, cut off from the
-//! others, made to hand over leadership and to leave and join the voters. In the end every acknowledged write must be there, on every node, once,
-//! and what the clients saw must be what a single register could have shown them.
+//! Three processes on this machine hold a replica of every group. Each has one Raftwood engine for all its
+//! logs, drives the groups with raft-rs, and keeps its state machine in a database of its own. Under load,
+//! nodes are killed with SIGKILL and started again, cut off from the others, made to hand over leadership and
+//! to leave and join the voters. In the end every acknowledged write must be there, on every node, once, and
+//! what the clients saw must be what a single register could have shown them.
 //!
 //! `cargo run --release --example kv --features raft-rs-protobuf`
 //!
-//! Exit code 0: all is well; 1: something is lost or stale, or a node ended or hung by itself, and the stores are kept; 2: it could not run, or
-//! ended before everything that it is to show had happened.
+//! Exit code 0: all is well; 1: something is lost or stale, or a node ended or hung by itself, and the stores
+//! are kept; 2: it could not run, or ended before everything that it is to show had happened.
 //!
 //! | file | what |
 //! |---|---|
@@ -88,7 +89,8 @@ struct Args {
     /// All choices come from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the nodes keep their stores, an empty directory or a new one [default: a temporary one, removed at the end if all is well]
+    /// Where the nodes keep their stores, an empty directory or a new one [default: a temporary one,
+    /// removed at the end if all is well]
     #[arg(long)]
     dir: Option<PathBuf>,
     /// One JSON object instead of the table.
@@ -186,7 +188,8 @@ fn torment(args: &Args, mut cluster: Cluster) -> Result<Verdict> {
     verdict
 }
 
-/// Waits until all replicas of every group have applied the same, and returns what they hold: by group, then by node.
+/// Waits until all replicas of every group have applied the same, and returns what they hold: by
+/// group, then by node.
 fn settle(cluster: &mut Cluster, groups: u64) -> Result<BTreeMap<u64, Vec<Dump>>> {
     let until = Instant::now() + Duration::from_secs(120);
     let mut settled = BTreeMap::new();

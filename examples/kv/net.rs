@@ -60,7 +60,7 @@ fn connect(addr: SocketAddr) -> Result<BufWriter<TcpStream>> {
     Ok(BufWriter::with_capacity(64 << 10, stream))
 }
 
-/// Takes connections for ever.
+/// Takes connections forever.
 pub fn listen(listener: TcpListener, node: Sender<Input>, rollbacks: Arc<SaveRollbacks>) {
     for stream in listener.incoming().flatten() {
         let (node, rollbacks) = (node.clone(), rollbacks.clone());
@@ -109,6 +109,6 @@ fn serve(mut stream: TcpStream, node: &Sender<Input>, rollbacks: &SaveRollbacks)
 fn ask(node: &Sender<Input>, request: Request) -> Result<Reply> {
     let (waiter, answer) = channel();
     node.send(Input::Request(request, waiter))?;
-    // Whoever dropped the waiter did not say what became of the request.
+    // The thread that dropped the waiter did not say what became of the request.
     Ok(answer.recv().unwrap_or(Reply::Unknown))
 }

@@ -1,8 +1,9 @@
 //! One node: a replica of every group, one log engine, one thread that drives raft.
 //!
-//! The loop: take what came in, let raft think, gather the `Ready`s of all groups into one batch, submit it, send what a leader may send
-//! at once. When the engine says that the batch is durable, send what had to wait for that. The loop waits for a disk in two cases only: a
-//! snapshot must be in the state machine before it is in the log, and what the listener refuses to let go of is tried again.
+//! The loop: take what came in, let raft think, gather the `Ready`s of all groups into one batch, submit it,
+//! send what a leader may send at once. When the engine says that the batch is durable, send what had to wait
+//! for that. The loop waits for a disk in two cases only: a snapshot must be in the state machine before it
+//! is in the log, and what the listener refuses to let go of is tried again.
 
 use crate::lease::{ELECTION_TICKS, Lease, TICK, VOTE_AFTER, now};
 use crate::machine::{Machine, Snapshots, Task, Waiter};
@@ -92,8 +93,8 @@ struct Group {
     held: VecDeque<(u64, Vec<Message>)>,
     /// The last entry that was handed to the state machine.
     handed: u64,
-    /// A snapshot on its way into the log: the number of its `Ready`, and its index. Until it is there, raft would look for entries that
-    /// are gone if it had to campaign, so it hears of nothing.
+    /// A snapshot on its way into the log: the number of its `Ready`, and its index. Until it is there, raft
+    /// would look for entries that are gone if it had to campaign, so it is notified of nothing.
     installing: Option<(u64, u64)>,
     /// Followers that were sent a snapshot, and when.
     sent: BTreeMap<u64, Duration>,
@@ -153,7 +154,8 @@ pub fn run(args: Args) -> Result<()> {
         groups.insert(id, group);
     }
     let machine = machine.start(send.clone(), snapshots);
-    // Snapshots may be asked for from within raft, on whichever thread: through a channel that outlives the start.
+    // Snapshots may be asked for from within raft, on whichever thread: through a channel that
+    // outlives the start.
     let forward = machine.clone();
     std::thread::spawn(move || {
         for task in first_tasks {
@@ -239,7 +241,8 @@ fn start_group(
     if !engine.region(RegionId(id)).exists() {
         storage.bootstrap(&everybody)?;
     }
-    // The state machine may be ahead of the log: it took a snapshot, and the crash came before the log had heard of it.
+    // The state machine may be ahead of the log: it took a snapshot, and the crash came before the
+    // log had a trace of it.
     storage.recover(applied, Some(&decode_conf_state(&conf_state)?.1))?;
     let config = Config {
         id: args.id,
@@ -328,7 +331,8 @@ impl Node {
             Input::Request(request, waiter) => self.request(request, waiter, awake),
             Input::Persisted(outcome) => {
                 for Persisted { region, tag, ready } in outcome? {
-                    // These replicas stay for as long as the node runs. Where they come and go, this is what keeps them apart.
+                    // These replicas stay for as long as the node runs. Where they come and go,
+                    // this is what keeps them apart.
                     let is_of = |g: &&mut Group| g.node.raft.id == tag;
                     let Some(group) = self.groups.get_mut(&region.0).filter(is_of) else { continue };
                     group.node.on_persist_ready(ready);
@@ -390,7 +394,7 @@ impl Node {
         }
     }
 
-    // ---- requests ----------------------------------------------------------------------------------------------
+    // ---- requests -----------------------------------------------------------------------------------------
 
     fn request(&mut self, request: Request, waiter: Waiter, awake: &mut BTreeSet<u64>) {
         let reply = match request {
@@ -433,7 +437,7 @@ impl Node {
         Stats { leads, configurations: configurations.collect(), ..self.stats.clone() }
     }
 
-    // ---- what raft wants done -----------------------------------------------------------------------------------
+    // ---- what raft needs done -----------------------------------------------------------------------------
 
     fn handle_ready(&mut self, awake: BTreeSet<u64>) -> Result<()> {
         let mut readies: Vec<(u64, Ready)> = Vec::new();
@@ -454,14 +458,15 @@ impl Node {
             if !ready.snapshot().is_empty() {
                 let (done, installed) = channel();
                 let snapshot: Snapshot = ready.snapshot().clone();
-                // The listener hears of what an append or a truncation discards. What a snapshot displaces is the application's to look
-                // after, for only it knows how far the old log was committed.
+                // The listener is notified of what an append or a truncation discards. What a
+                // snapshot displaces is the application's to look after, for only it knows how
+                // far the old log was committed.
                 let region = self.engine.region(RegionId(id));
                 let doubtful = region.entries_clamped(group.handed + 1.., ReadLimit::NONE)?;
                 self.rollbacks.save_displaced(RegionId(id), &doubtful)?;
                 group.handed = snapshot.get_metadata().index;
                 group.installing = Some((ready.number(), group.handed));
-                // Whoever waited for entries that the snapshot covers will not hear what became of them.
+                // Those that waited for entries that the snapshot covers will not learn what became of them.
                 group.proposals.clear();
                 self.stats.snapshots_installed += 1;
                 // First the state machine, durably, then the log: see the documentation of the adapter.
@@ -478,7 +483,8 @@ impl Node {
             self.send(id, messages);
             readies.push((id, ready));
         }
-        // It may all come to nothing that is to be written, but raft waits to be told about each of them, in order.
+        // It may all come to nothing that is to be written, but raft waits to be notified of each of
+        // them, in order.
         if !readies.is_empty() {
             self.submit(batch)?;
         }
@@ -529,8 +535,8 @@ impl Node {
 }
 
 impl Group {
-    /// Raft sends nothing else to a follower that it has sent a snapshot, until it hears what became of it. No network tells of all that
-    /// it loses, so after a while it is taken for lost. True if one was.
+    /// Raft sends nothing else to a follower that it has sent a snapshot, until it is notified of what became
+    /// of it. No network reports all that it loses, so after a while it is taken for lost. True if one was.
     fn give_up_snapshots(&mut self, now: Duration) -> bool {
         let followers = self.node.raft.prs().iter();
         let waiting = followers.filter(|(_, p)| self.is_leader() && p.state == ProgressState::Snapshot);
@@ -571,7 +577,7 @@ impl Group {
                     let index = self.committed();
                     self.reads.push(PendingRead { index, key, by_lease: true, waiter: waiter.clone() });
                 } else {
-                    // Unique over all nodes and all their lives.
+                    // Unique over all nodes and all their runs.
                     *asked += 1;
                     let context = [id.to_le_bytes(), asked.to_le_bytes()].concat();
                     self.node.read_index(context.clone());
@@ -609,7 +615,8 @@ impl Group {
         let mut change = ConfChange::default();
         change.set_change_type(kind);
         change.set_node_id(node);
-        // Raft takes one at a time. Of a second it would make an empty entry, and committing that changes nothing.
+        // Raft takes one at a time. Of a second it would make an empty entry, and committing that
+        // changes nothing.
         if self.node.raft.has_pending_conf() {
             return Err(raft::Error::ProposalDropped);
         }
@@ -632,8 +639,8 @@ impl Group {
             }
             None => None,
         };
-        // Raft learns of a change of the configuration when it is applied; the state machine keeps the outcome, so that after a restart
-        // both stand at the same entry.
+        // Raft learns of a change of the configuration when it is applied; the state machine keeps the
+        // outcome, so that after a restart both stand at the same entry.
         let changed = match entry.get_entry_type() {
             EntryType::EntryNormal => None,
             EntryType::EntryConfChange => {

@@ -51,7 +51,7 @@ pub struct Verdict {
 pub struct Evidence<'a> {
     pub cluster: &'a Cluster,
     pub chaos: &'a Chaos,
-    /// What the clients were told.
+    /// What the clients were answered.
     pub ops: &'a [Op],
     /// What the replicas hold in the end: by group, then by node.
     pub dumps: &'a BTreeMap<u64, Vec<Dump>>,
@@ -60,7 +60,7 @@ pub struct Evidence<'a> {
     pub kills_wanted: u64,
 }
 
-/// Compares what the clients were told with what the replicas hold.
+/// Compares what the clients were answered with what the replicas hold.
 pub fn reach(evidence: &Evidence<'_>) -> Result<Verdict> {
     let Evidence { cluster, chaos, ops, dumps, .. } = *evidence;
     let mut v = Verdict {

@@ -122,7 +122,7 @@ pub struct Dump {
     pub writes: Vec<(u64, u64, u64)>,
 }
 
-/// What an entry tells the state machine: the payload of a proposal.
+/// What an entry delivers to the state machine: the payload of a proposal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command {
     Write { key: u64, value: u64 },

@@ -1,12 +1,12 @@
 //! CRC-32 (the one of zlib and Ethernet), seeded.
 //!
-//! A seed is the checksum of what precedes: bytes that are right but stand in the wrong file, or belong to another
-//! entry, fail. CRC is linear, so two different seeds never give the same sum for the same bytes.
+//! A seed is the checksum of what precedes: bytes that are right but stand in the wrong file, or belong to
+//! another entry, fail. CRC is linear, so two different seeds never give the same sum for the same bytes.
 
 use crate::types::{EntryId, RegionId};
 use crc32fast::Hasher;
 
-/// The checksum of `bytes` behind whatever gave `seed`; 0 when nothing precedes.
+/// The checksum of `bytes` following whatever gave `seed`; 0 when nothing precedes.
 #[inline]
 pub(crate) fn crc32(seed: u32, bytes: &[u8]) -> u32 {
     let mut hasher = Hasher::new_with_initial(seed);
@@ -16,8 +16,8 @@ pub(crate) fn crc32(seed: u32, bytes: &[u8]) -> u32 {
 
 /// The checksum that goes with an entry for life: through compression, cleaning and reading.
 ///
-/// It binds the payload to its identity. A location that leads to another entry's bytes, a zeroed index record, or
-/// a payload moved to another region, index or term does not verify.
+/// It binds the payload to its identity. A location that leads to another entry's bytes, a zeroed index
+/// record, or a payload moved to another region, index or term does not verify.
 #[inline]
 pub(crate) fn entry_checksum(region: RegionId, id: EntryId, payload: &[u8]) -> u32 {
     let mut identity = [0u8; 24];

@@ -5,11 +5,13 @@ use crate::limits::{BLOCK_BYTES_MAX, ENTRY_BYTES_MAX};
 use crate::planted::{Bug, planted};
 use lz4_flex::block;
 
-/// The most bytes that one block may claim to hold: an entry of the largest size in a block that others began.
+/// The most bytes that one block may claim to hold: an entry of the largest size in a block that others
+/// began.
 pub(crate) const RAW_LEN_MAX: usize = ENTRY_BYTES_MAX + BLOCK_BYTES_MAX;
 
-/// Appends `src` compressed to `out` and returns the bytes appended, or leaves `out` alone and returns `None` when
-/// less than an eighth would be saved: a reader then pays for decompression without the writer having gained.
+/// Appends `src` compressed to `out` and returns the bytes appended, or leaves `out` alone and
+/// returns `None` when less than an eighth would be saved: a reader then pays for decompression
+/// without the writer having gained.
 pub(crate) fn compress(src: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let start = out.len();
     out.resize(start + block::get_maximum_output_size(src.len()), 0);
@@ -19,8 +21,8 @@ pub(crate) fn compress(src: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     len
 }
 
-/// Whether `stored_len` bytes of LZ4 can hold `raw_len` bytes at all. Asked before anything is allocated: LZ4 gains
-/// at most 255 to 1, so a small block cannot claim a large result.
+/// Whether `stored_len` bytes of LZ4 can hold `raw_len` bytes at all. Asked before anything is allocated: LZ4
+/// gains at most 255 to 1, so a small block cannot claim a large result.
 pub(crate) fn is_plausible(stored_len: usize, raw_len: usize) -> bool {
     planted(Bug::BombNotBounded)
         || raw_len <= RAW_LEN_MAX && raw_len <= stored_len.saturating_mul(255).saturating_add(64)

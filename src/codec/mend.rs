@@ -1,15 +1,15 @@
 //! Finds the one flipped bit that explains a wrong checksum.
 //!
-//! A CRC is linear: flipping a bit of the message changes the checksum by a value that depends only on the distance of
-//! the bit from the end. Up to 2^31 bits these values all differ, so a single flipped bit, in the message or in the
-//! stored checksum, is not only detected but located. It is the commonest rot there is, and the descriptions of batches
-//! are too precious to lose to it. Anything else explains a wrong checksum by chance once in 2^32 over the number of bits;
-//! whoever mends must check the result by other means too.
+//! A CRC is linear: flipping a bit of the message changes the checksum by a value that depends only on the
+//! distance of the bit from the end. Up to 2^31 bits these values all differ, so a single flipped bit, in the
+//! message or in the stored checksum, is not only detected but located. It is the commonest rot there is, and
+//! the descriptions of batches are too precious to lose to it. Anything else explains a wrong checksum by
+//! chance once in 2^32 over the number of bits; code that mends must check the result by other means too.
 
 const POLYNOMIAL: u32 = 0xedb8_8320;
 
-/// The bit of `message` (byte and mask) whose flip turns the checksum `found` into `stored`, or `None` when there is no
-/// such bit. A flip in the stored checksum itself is reported as [`Flip::Checksum`].
+/// The bit of `message` (byte and mask) whose flip turns the checksum `found` into `stored`, or `None` when
+/// there is no such bit. A flip in the stored checksum itself is reported as [`Flip::Checksum`].
 pub(crate) fn find_flip(message_len: usize, found: u32, stored: u32) -> Option<Flip> {
     let syndrome = found ^ stored;
     if syndrome == 0 {

@@ -1,11 +1,12 @@
-//! Reads little-endian numbers from bytes that nobody vouches for.
+//! Reads little-endian numbers from untrusted bytes.
 
 use crate::planted::{Bug, planted};
 use std::fmt;
 
 /// The bytes do not follow the grammar of `docs/format.md`; the text says which rule they break.
 ///
-/// It carries no position: whoever decodes knows the file and the offset and adds them to the error for people.
+/// It carries no position: the code that decodes knows the file and the offset and adds them to the
+/// error for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed(pub &'static str);
 
@@ -95,8 +96,8 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// A count of items that take at least `item_len_min` bytes each. A count that the bytes left cannot hold is
-    /// refused here, so that nobody allocates for it.
+    /// A count of items that take at least `item_len_min` bytes each. A count that the bytes left cannot hold
+    /// is refused here, so that nobody allocates for it.
     #[inline]
     pub(crate) fn count(&mut self, item_len_min: usize) -> Result<usize, Malformed> {
         let mut ahead = self.clone();
@@ -131,9 +132,9 @@ impl<'a> Reader<'a> {
         self.len - self.rest.len()
     }
 
-    /// Refuses bytes behind the last item: they would be meaning that nobody read.
+    /// Refuses bytes after the last item: they would be meaning that nobody read.
     pub(crate) fn finish(&self) -> Result<(), Malformed> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Malformed("bytes are left behind the last item")) }
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed("bytes are left after the last item")) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Variable-length integers: LEB128, seven bits a byte, low bits first.
 //!
-//! Most numbers in a description are small (counts, lengths, terms); at a byte each they cost less to checksum and
-//! to write than fixed widths. The shortest form is the only legal one, so equal values have equal bytes.
+//! Most numbers in a description are small (counts, lengths, terms); at a byte each they cost
+//! less to checksum and to write than fixed widths. The shortest form is the only legal one, so
+//! equal values have equal bytes.
 
 /// The longest encoding: ten bytes hold 70 bits.
 #[cfg(test)]

@@ -23,7 +23,7 @@ const ASKED_MAX: u32 = 100;
 impl Committer {
     /// Accepts a batch: from here on it is readable, ordered, and on its way. A refusal leaves no trace.
     ///
-    /// `has_ticket`: a callback or waker may come to want the outcome, which is then delivered in its turn.
+    /// `has_ticket`: a callback or waker may come to need the outcome, which is then delivered in its turn.
     pub(super) fn accept(
         &self,
         encoded: &Encoded,
@@ -108,8 +108,9 @@ impl Committer {
         if !std::mem::replace(in_line, true) {
             p.line.push_back(thread::current().id());
         }
-        // In a callback, this may be the very thread that works for tickets nobody waits for. Others only wait: work would lead them
-        // to callbacks, and who merely submits does not expect to run those.
+        // In a callback, this may be the very thread that works for tickets nobody waits for.
+        // Others only wait: work would lead them to callbacks, and a caller that merely submits
+        // does not expect to run those.
         if !self.manual && !self.completions.is_delivering() {
             return Ok(self.wait_in_room(p));
         }
@@ -136,7 +137,7 @@ impl Committer {
         locs.shrink_to(KEPT_LOCS_MAX);
         let payload_at = offset + RECORD_HEADER_LEN + desc_len;
         locate(&encoded.batch.entries, &encoded.blocks, payload_at, |loc| locs.push(loc))
-            .map_err(|e| Error::invalid(format!("the batch makes no sense: {e}")))?;
+            .map_err(|e| Error::invalid(format!("the batch is malformed: {e}")))?;
         if encoded.kind == RecordKind::Batch {
             segment.push_in_flight(InFlight { start: offset, desc_len, payload: encoded.payload.clone() });
             // Of what is not planned it is not known whether it returns.
@@ -182,8 +183,8 @@ impl Committer {
         Ok(Accepted { p, waiting, ticket })
     }
 
-    /// Makes the batch readable. A reader of a region sees all that the batch does to it, or nothing: its steps come one after the
-    /// other, and are applied under one hold of its lock.
+    /// Makes the batch readable. A reader of a region sees all that the batch does to it, or nothing: its
+    /// steps come one after the other, and are applied under one hold of its lock.
     fn apply<'a>(
         &self,
         steps: impl Iterator<Item = Step<'a>>,
@@ -243,7 +244,8 @@ impl Pipeline {
 }
 
 impl Encoded {
-    /// What the reader would refuse is refused here. Most of it was when the batch was built, where the error could say what was wrong.
+    /// What the reader would refuse is refused here. Most of it was when the batch was built, where the
+    /// error could say what was wrong.
     fn check(&self) -> Result<()> {
         let (desc, len) = (self.desc.len(), self.record_len());
         if desc > DESC_BYTES_MAX {

@@ -1,13 +1,15 @@
 //! Delivers outcomes to callbacks and wakers: in order, one thread at a time.
 //!
-//! - An outcome is known as soon as the log has come so far. A thread that waits for it is woken then, and never waits for a callback.
-//!   That is what lets a callback write and wait: nothing that it needs is queued after it.
-//! - Outcomes of batches that have a ticket are added under the pipeline's lock, that is, in the order of positions, and are delivered
-//!   without it: callbacks and wakers are other people's code.
-//! - A thread that adds one sees to it that it is delivered: by itself, or by the thread that is delivering already, which looks again
-//!   before it leaves. A callback never begins before the one before it has ended, and none is called from inside another.
-//! - A callback that panics ends there. The panic is reported and delivery goes on: the outcomes of other batches, mostly of other
-//!   groups, are none of its business.
+//! - An outcome is known as soon as the log has come so far. A thread that waits for it is woken
+//!   then, and never waits for a callback. That is what lets a callback write and wait: nothing that
+//!   it needs is queued after it.
+//! - Outcomes of batches that have a ticket are added under the pipeline's lock, that is, in the order of
+//!   positions, and are delivered without it: callbacks and wakers are other people's code.
+//! - A thread that adds one sees to it that it is delivered: by itself, or by the thread that is delivering
+//!   already, which looks again before it leaves. A callback never begins before the one before it has ended,
+//!   and none is called from inside another.
+//! - A callback that panics ends there. The panic is reported and delivery goes on: the outcomes of other
+//!   batches, mostly of other groups, are none of its business.
 
 use super::ticket::{Pending, Waiting};
 use crate::error::Result;
@@ -34,13 +36,14 @@ impl Completions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more settled batch. The caller holds the pipeline's lock, and calls [`deliver`](Completions::deliver) once it does not.
+    /// One more settled batch. The caller holds the pipeline's lock, and calls
+    /// [`deliver`](Completions::deliver) once it does not.
     pub(super) fn add(&self, pending: Arc<Pending>) {
         self.lock().due.push(pending);
     }
 
-    /// Delivers all outcomes, unless another thread is doing that. `panicked` is notified of each callback that panics, and of what
-    /// it said.
+    /// Delivers all outcomes, unless another thread is doing that. `panicked` is notified of each callback
+    /// that panics, and of what it said.
     pub(super) fn deliver(
         &self,
         outcome: impl Fn(Waiting) -> Option<Result<Lsn>>,
@@ -58,7 +61,7 @@ impl Completions {
                 group.reverse();
             }
             for pending in &group {
-                // A listener's panic on hearing of it is contained too.
+                // A listener that panics at the report is contained too.
                 if let Err(panic) =
                     catch_unwind(AssertUnwindSafe(|| pending.deliver(outcome(pending.waiting))))
                 {

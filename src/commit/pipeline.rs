@@ -21,15 +21,17 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-/// While a sync runs, batches that have to wait for the next one are written together. So many bytes of them are written at once:
-/// the device is busy anyway, and what is written now need not be when the next sync could begin.
+/// While a sync runs, batches that have to wait for the next one are written together. So many
+/// bytes of them are written at once: the device is busy anyway, and what is written now need not
+/// be when the next sync could begin.
 const DEFERRED_BYTES_MAX: usize = 256 << 10;
 
-/// The longest that a batch is kept back for that: a kill while a sync hangs costs what was accepted in this time, and no more.
+/// The longest that a batch is kept back for that: a kill while a sync hangs costs what was
+/// accepted in this time, and no more.
 const DEFERRED_MAX: Duration = Duration::from_millis(1);
 
-/// Written bytes that no sync was asked for are synced anyway beyond this many: they would have to be made durable
-/// anew by the next open.
+/// Written bytes that no sync was asked for are synced anyway beyond this many: they would have to be
+/// re-persisted by the next open.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
 /// A batch as it goes to the log, but for its header, which needs the position.
@@ -73,14 +75,14 @@ pub(super) struct Accepted<'a> {
 pub(crate) struct Accept<'a> {
     pub(crate) durability: Durability,
     pub(crate) on_full: OnFull,
-    /// Whether the operations are checked against the regions. Those of the engine's own records are not: recovery replays what was
-    /// checked once.
+    /// Whether the operations are checked against the regions. Those of the engine's own records are not:
+    /// recovery replays what was checked once.
     pub(crate) checked: bool,
     /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
     pub(crate) before_rollback: Option<BeforeRollback<'a>>,
 }
 
-/// What the pipeline tells the engine around it.
+/// What the pipeline reports to the engine around it.
 pub(crate) trait Hooks: Send + Sync {
     /// The log has moved on from `segment`, whose records end at `end`.
     fn segment_full(&self, segment: Arc<Segment>, end: u32);
@@ -120,7 +122,8 @@ pub(super) struct Settled {
 
 /// Everything that the pipeline's lock guards.
 pub(super) struct Pipeline {
-    /// The segment that is written to: none before the first record of the run, and none once it was ended in its place.
+    /// The segment that is written to: none before the first record of the run, and none once it was
+    /// ended in its place.
     pub(super) active: Option<Arc<Segment>>,
     /// Where the next record goes in `active`.
     pub(super) offset: u32,
@@ -142,13 +145,14 @@ pub(super) struct Pipeline {
     pub(super) turn: u64,
     /// Something of it is written already, beside a sync.
     pub(super) half_written: bool,
-    /// The last group of which a sync that began covers anything. Each sync that begins raises it, so that threads whose batches it
-    /// does not cover sleep with a later group.
+    /// The last group of which a sync that began covers anything. Each sync that begins raises it, so that
+    /// threads whose batches it does not cover sleep with a later group.
     pub(super) sync_turn: u64,
     /// The last group of which something is settled when written, and when synced.
     pub(super) settled_written: u64,
     pub(super) settled_synced: u64,
-    /// A thread sleeps that will look at the queue after [`DEFERRED_MAX`]. Unknown once another stage has begun: then the next one does.
+    /// A thread sleeps that will look at the queue after [`DEFERRED_MAX`]. Unknown once another stage has
+    /// begun: then the next one does.
     pub(super) watched: bool,
     /// Written, waiting for a sync.
     pub(super) awaiting: VecDeque<Awaiting>,
@@ -165,6 +169,10 @@ pub(super) struct Pipeline {
     /// An empty vector with memory.
     pub(super) spare: Vec<Arc<Segment>>,
     pub(super) unsynced_bytes: u64,
+    /// Batches written since the last sync began, and those that this sync settled: their
+    /// writers may be about to come back.
+    pub(super) unsynced_batches: usize,
+    pub(super) returning: usize,
     /// What one sync covers, on a moving average.
     pub(super) synced_at_once: u64,
     /// Syncs under way, in the order in which they began.
@@ -176,8 +184,9 @@ pub(super) struct Pipeline {
     pub(super) in_flight_bytes: usize,
     /// How many threads wait for [`room`](Committer::room).
     pub(super) in_room: u32,
-    /// Who waits for room, in the order in which they came: a large batch would wait for ever if small ones went past it. A thread
-    /// may stand here twice: it works while it waits, and may so be led to a callback that waits.
+    /// Who waits for room, in the order in which they came: a large batch would wait forever if
+    /// small ones went past it. A thread may stand here twice: it works while it waits, which may
+    /// lead it to a callback that waits.
     pub(super) line: VecDeque<ThreadId>,
     pub(super) closed: bool,
     /// What accepting a batch needs memory for.
@@ -204,11 +213,12 @@ pub(crate) struct Committer {
     pub(super) factory: Arc<SegmentFactory>,
     pub(super) hooks: Arc<dyn Hooks>,
     pub(super) pipeline: Mutex<Pipeline>,
-    /// Held while a segment is prepared; true once none may be any more. Never asked for with the pipeline's lock held.
+    /// Held while a segment is prepared; true once none may be any more. Never asked for with the
+    /// pipeline's lock held.
     pub(super) preparing: Mutex<bool>,
     pub(super) completions: Completions,
     pub(super) sleepers: Sleepers,
-    /// What the write stage is at: its thread holds this, and nobody else asks for it meanwhile.
+    /// What the write stage works on: its thread holds this, and nobody else asks for it meanwhile.
     pub(super) group: Mutex<Vec<Record>>,
     /// A stage has ended, a segment became ready, or writing stopped.
     pub(super) room: Condvar,
@@ -216,17 +226,18 @@ pub(crate) struct Committer {
     pub(super) work: Condvar,
     pub(super) gate: Gate,
     pub(super) durable: AtomicU64,
-    /// Everything before is in the operating system's hands. Like `durable` it is moved under the pipeline's lock, and by no stage
-    /// that ends after the gate was shut: what waits for it is answered by looking at it.
+    /// Everything before is in the operating system's hands. Like `durable` it is moved under
+    /// the pipeline's lock, and by no stage that ends after the gate was shut: what waits for it
+    /// is answered by looking at it.
     pub(super) written: AtomicU64,
     accepted: AtomicU64,
-    /// Where this life began, and the end of the last record that was durable then.
+    /// Where this run began, and the end of the last record that was durable then.
     pub(super) start: Lsn,
     before: Lsn,
-    /// The tail of the life before is being made durable anew.
+    /// The tail of the run before is being re-persisted.
     recovering: AtomicBool,
     pub(super) in_flight_max: usize,
-    /// No threads of the engine: whoever waits does everything.
+    /// No threads of the engine: a thread that waits does everything.
     pub(super) manual: bool,
     pub(crate) counters: Counters,
 }
@@ -268,6 +279,8 @@ impl Committer {
             dirty: Vec::new(),
             spare: Vec::new(),
             unsynced_bytes: 0,
+            unsynced_batches: 0,
+            returning: 0,
             synced_at_once: 0,
             syncs: VecDeque::new(),
             sync_target: start,
@@ -307,7 +320,8 @@ impl Committer {
         self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything before is on the device. Before the first sync of this life: where its first segment may start.
+    /// Everything before is on the device. Before the first sync of this run: where its first
+    /// segment may start.
     pub(crate) fn durable(&self) -> Lsn {
         Lsn::from_u64(self.durable.load(Ordering::Acquire))
     }
@@ -323,10 +337,11 @@ impl Committer {
         if durable == self.start { self.before } else { durable }
     }
 
-    /// What the records written now say of the log before them: the end of a record, never of a gap between segments.
+    /// What the records written now say of the log before them: the end of a record, never of a gap
+    /// between segments.
     ///
-    /// While recovery copies the tail of the life before, nothing here counts yet: a watermark inside this life is what
-    /// tells the next one that the copy is complete.
+    /// While recovery copies the tail of the run before, nothing here counts yet: a watermark inside this run
+    /// is what tells the next one that the copy is complete.
     pub(super) fn watermark(&self) -> Lsn {
         let durable = if planted(Bug::WatermarkTooFar) { self.accepted() } else { self.durable() };
         let recovering = self.is_recovering() && !planted(Bug::WatermarkInsideTheCopy);
@@ -334,7 +349,8 @@ impl Committer {
         if recovering || durable == self.start || stuck { self.before } else { durable }
     }
 
-    /// Begins the copy of the tail with what it will hold, so that a recovery after a crash knows what of the original was whole.
+    /// Begins the copy of the tail with what it will hold, so that a recovery after a crash knows
+    /// what of the original was whole.
     pub(crate) fn announce(&self, loss: bool, records: Vec<Shape>) -> Result<()> {
         let mut desc = Vec::new();
         Announcement { loss, records }.encode(&mut desc);
@@ -347,9 +363,9 @@ impl Committer {
         self.write(&record, &Accept::internal(Durability::Written)).map(drop)
     }
 
-    /// The tail of the run before has been copied, after its announcement. Before anything is acknowledged, sealed or given back,
-    /// the copy is made durable, and then what says that it is whole: a mark in another file, by `mark`, or another record of the
-    /// log where that cannot be written.
+    /// The tail of the run before has been copied, after its announcement. Before anything is acknowledged,
+    /// sealed or given back, the copy is made durable, and then what says that it is whole: a mark in another
+    /// file, by `mark`, or another record of the log where that cannot be written.
     pub(crate) fn end_recovery(&self, cut: bool, mark: impl FnOnce(Lsn, Shape) -> Result<()>) -> Result<()> {
         let cut = cut && !planted(Bug::CopyNotSealed);
         if cut && !planted(Bug::MarkBeforeSync) {
@@ -395,11 +411,12 @@ impl Committer {
         self.drive(accepted.p, accepted.waiting)
     }
 
-    /// Accepts a batch; the ticket tells the rest.
+    /// Accepts a batch; the ticket delivers the rest.
     pub(crate) fn submit(self: &Arc<Self>, encoded: &Encoded, how: &Accept<'_>) -> Result<Ticket> {
         let Accepted { mut p, waiting, ticket } = self.accept(encoded, how, true)?;
         let pending = ticket.unwrap_or_else(|| Arc::new(Pending::new(waiting)));
-        // Where it has to wait for others, they go on with it, and somebody looks whether that takes too long.
+        // Where it has to wait for others, they go on with it, and somebody looks whether that
+        // takes too long.
         let concerns_driver = p.has_work() || !p.watched;
         let driver = Some(&self.work).filter(|_| concerns_driver && std::mem::take(&mut p.driver_sleeps));
         drop(p);
@@ -468,23 +485,26 @@ impl Committer {
         while self.step(self.lock(), || false).is_ok() {}
     }
 
-    /// Without threads of the engine a ticket is driven by whoever looks at it.
+    /// Without threads of the engine a ticket is driven by the thread that looks at it.
     pub(super) fn drive_if_manual(&self, mine: Waiting) {
         if self.manual {
             let _ = self.drive(self.lock(), mine);
         }
     }
 
-    /// Does a stage's worth of work, or a write and the sync after it, if there is any that nobody is at. `Err` gives the lock back
-    /// with nothing done.
+    /// Does a stage's worth of work, or a write and the sync after it, if there is any that no thread is
+    /// doing. `Err` gives the lock back with nothing done.
     ///
-    /// `is_done` says whether the caller has what it works for, and will not come back. Then what is left of the work is passed on, and
-    /// else only if callbacks come before: `Ok` says whether it was.
+    /// `is_done` says whether the caller has what it works for, and will not come back. Then what is left of
+    /// the work is passed on, and else only if callbacks come before: `Ok` says whether it was.
     pub(super) fn step<'a>(
         &'a self,
         mut p: MutexGuard<'a, Pipeline>,
         is_done: impl Fn() -> bool,
     ) -> Result<bool, MutexGuard<'a, Pipeline>> {
+        if p.can_write() {
+            p = self.gather(p);
+        }
         if self.gate.is_shut() {
             if p.queue.is_empty() && p.awaiting.is_empty() {
                 return Err(p);
@@ -495,7 +515,7 @@ impl Committer {
         if p.can_write() {
             let Some((written, settled)) = self.write_stage(p) else { return Ok(true) };
             p = written;
-            // Nobody who is settled waits for the sync.
+            // No thread whose batch is settled waits for the sync.
             if settled.written.is_some() || p.in_room > 0 || !p.can_sync() || is_done() {
                 return Ok(self.end_stage(p, settled, is_done()));
             }
@@ -535,7 +555,7 @@ impl Committer {
         }
     }
 
-    /// If there is work that nobody is at, wakes somebody for it.
+    /// If there is work that no thread is doing, wakes one for it.
     pub(super) fn hand_off(&self, mut p: MutexGuard<'_, Pipeline>) {
         let next = self.next_worker(&mut p);
         drop(p);
@@ -550,7 +570,8 @@ impl Committer {
         }
     }
 
-    /// Chooses who goes on with the work, if there is any that nobody is at. Returns what has to be notified, without the lock.
+    /// Chooses the thread that goes on with the work, if there is any that none is doing. Returns what has to
+    /// be notified, without the lock.
     pub(super) fn next_worker(&self, p: &mut Pipeline) -> Option<&Condvar> {
         if planted(Bug::WorkNotHandedOn) || !p.has_work() {
             return None;
@@ -569,7 +590,7 @@ impl Committer {
         p
     }
 
-    // ---- what the rest of the engine asks ----------------------------------------------------------------------
+    // ---- what the rest of the engine asks -----------------------------------------------------------------
 
     /// Makes everything accepted so far durable.
     pub(crate) fn sync(&self) -> Result<Lsn> {
@@ -608,16 +629,16 @@ impl Committer {
         self.submit(&watermark_record(), &Accept::internal(durability))
     }
 
-    /// Up to where the log is durable and the record that ends there, while nothing is on its way. `None` before the first record of
-    /// this run.
+    /// Up to where the log is durable and the record that ends there, while nothing is on its way. `None`
+    /// before the first record of this run.
     pub(crate) fn at_rest(&self) -> Option<(Lsn, Shape)> {
         let p = self.lock();
         let durable = self.durable();
         (p.is_idle() && p.written == durable && durable > self.start).then_some((durable, p.chain))
     }
 
-    /// Forgets a destroyed region whose last operation lies before `segment`. Under the pipeline's lock, so that no
-    /// writer is about to bring it back.
+    /// Forgets a destroyed region whose last operation lies before `segment`. Under the pipeline's lock, so
+    /// that no writer is about to bring it back.
     pub(crate) fn forget_region(&self, id: RegionId, segment: u32) {
         let _p = self.lock();
         self.table.forget(id, |s| !s.exists && s.touched.segment() < segment);
@@ -633,11 +654,12 @@ impl Committer {
         [syncing, writing, other].into_iter().flatten().min_by_key(|(_, since)| *since)
     }
 
-    /// Refuses further batches, wakes everybody who waits for room, and sees to its end what was accepted before: when this
-    /// returns, nobody writes to the store any more.
+    /// Refuses further batches, wakes everybody who waits for room, and sees to its end what was accepted
+    /// before: when this returns, nobody writes to the store any more.
     pub(crate) fn close(&self) {
         self.refuse();
-        // What was written without being synced is synced now. An error is the gate's, and the caller asks that.
+        // What was written without being synced is synced now. An error is the gate's, and the
+        // caller asks that.
         let _ = self.flush();
         let mut p = self.lock();
         loop {
@@ -665,19 +687,20 @@ impl Accept<'_> {
 }
 
 impl Pipeline {
-    /// Whether there is work that nobody is at.
+    /// Whether there is work that no thread is doing.
     fn has_work(&self) -> bool {
         self.can_write() || self.can_sync()
     }
 
-    /// While a sync runs, the queue grows: what is in it has to wait for the next one, and is written with one call. But for what may
-    /// not wait, and what is worth a call of its own.
+    /// While a sync runs, the queue grows: what is in it has to wait for the next one, and is written with
+    /// one call. But for what may not wait, and what is worth a call of its own.
     fn can_write(&self) -> bool {
         let deferred = !self.syncs.is_empty() && !self.urgent && self.queued_bytes < DEFERRED_BYTES_MAX;
         self.writing.is_none() && !self.queue.is_empty() && !deferred
     }
 
-    /// How long a thread may sleep that found others at work: one of them looks after a while whether what is queued is written.
+    /// How long a thread may sleep that found others at work: one of them looks after a while
+    /// whether what is queued is written.
     fn watch(&mut self) -> Option<Duration> {
         let unwatched = !self.queue.is_empty() && !self.watched && !planted(Bug::DeferredForLong);
         // It would find the work that was not handed on, too.

@@ -4,8 +4,9 @@
 //!  prepare (one at a time) ──▶ ready, by number, filled meanwhile ──▶ rotate ──▶ active
 //! ```
 //!
-//! A segment gets its number when it is prepared, and the log is read in the order of the numbers. So the order in which
-//! segments are prepared, become ready and become active has to be one and the same, however many threads want a next one.
+//! A segment gets its number when it is prepared, and the log is read in the order of the numbers. Therefore
+//! the order in which segments are prepared, become ready and become active has to be one and the same,
+//! however many threads want a next one.
 
 use super::pipeline::{Committer, OnFull, Pipeline};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,13 +18,14 @@ use crate::sync::{Arc, MutexGuard, PoisonError};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A segment is filled as long as a sync covers less than this. What filling saves is paid once a sync, and what it costs is paid by the
-/// byte: every byte is written twice. Where many share a sync it is not worth that.
+/// A segment is filled as long as a sync covers less than this. What filling saves is paid once
+/// a sync, and what it costs is paid by the byte: every byte is written twice. Where many share
+/// a sync it is not worth that.
 const FILLED_BELOW: u64 = 40 << 10;
 
 impl Committer {
-    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared if need be and the caller
-    /// agrees.
+    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared if
+    /// need be and the caller agrees.
     pub(super) fn rotate<'a>(
         &'a self,
         mut p: MutexGuard<'a, Pipeline>,
@@ -70,8 +72,8 @@ impl Committer {
         }
     }
 
-    /// Ends the active segment where it stands, if there is one, and makes it durable. No other takes its place before there is a
-    /// record for it.
+    /// Ends the active segment where it stands, if there is one, and makes it durable. No other takes its
+    /// place before there is a record for it.
     pub(crate) fn roll(&self) -> Result<()> {
         self.gate.check()?;
         self.end_active(&mut self.lock());
@@ -92,15 +94,15 @@ impl Committer {
         p.active.clone().map(|active| (active, p.offset))
     }
 
-    /// The number of the active segment; without one, the lowest that the next may have. Whatever is accepted from here on goes
-    /// there or beyond.
+    /// The number of the active segment; without one, the lowest that the next may have. Whatever is accepted
+    /// from here on goes there or beyond.
     pub(crate) fn active_id(&self) -> u32 {
         let p = self.lock();
         p.active.as_ref().map_or(p.next_id, |active| active.id)
     }
 
-    /// The next position would lie at or below one that was given already: what is written there would never be read, or would
-    /// replace what was acknowledged. Nothing more is written.
+    /// The next position would lie at or below one that was given already: what is written there would never
+    /// be read, or would replace what was acknowledged. Nothing more is written.
     pub(super) fn refuse_to_go_back(&self, p: MutexGuard<'_, Pipeline>) -> Error {
         let (active, offset, accepted) = (p.active.as_ref().map_or(0, |s| s.id), p.offset, self.accepted());
         let ready: Vec<u32> = p.ready.iter().map(|s| s.id).collect();
@@ -115,14 +117,15 @@ impl Committer {
         self.gate.check().err().unwrap_or(cause)
     }
 
-    // ---- preparing ---------------------------------------------------------------------------------------------
+    // ---- preparing ----------------------------------------------------------------------------------------
 
-    /// Makes the next segment ready: the first of a run when there is a record for it, and each later one well before the active one is full: from a recycled file where there is one, else from
-    /// a new one. Files are not made ahead of that need: in the steady state every segment comes from the pool of recycled
-    /// ones, and filling more with zeros would double what the device has to write.
+    /// Makes the next segment ready: the first of a run when there is a record for it, and each later one
+    /// well before the active one is full: from a recycled file where there is one, else from a new one.
+    /// Files are not made ahead of that need: in the steady state every segment comes from the pool of
+    /// recycled ones, and filling more with zeros would double what the device has to write.
     ///
     /// # Errors
-    /// What it failed with, unless somebody waited for the segment and has heard of it.
+    /// What it failed with, unless somebody waited for the segment and was answered.
     pub(crate) fn prepare(&self) -> Result<()> {
         loop {
             // A piece is filled in between: a segment that is wanted does not wait for more.
@@ -136,8 +139,8 @@ impl Committer {
 
     /// Fills a piece of the segment that comes next, if one is due. Whether there was.
     ///
-    /// Nobody waits for it. A segment that cannot be filled is given back if it has not become active; if it has, its zeros do not
-    /// matter, but for a failed sync, which may have taken records with it.
+    /// Nobody waits for it. A segment that cannot be filled is given back if it has not become active; if it
+    /// has, its zeros do not matter, but for a failed sync, which may have taken records with it.
     fn fill_piece(&self) -> Result<bool> {
         // Held for the piece: a close waits for it, and no other follows.
         let ended = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,8 +169,8 @@ impl Committer {
         }
     }
 
-    /// Prepares until nothing more is wanted. Others that come meanwhile wait: numbers are given here, and what is prepared by
-    /// two at once would become ready in another order.
+    /// Prepares until nothing more is wanted. Others that come meanwhile wait: numbers are given here, and
+    /// what is prepared by two at once would become ready in another order.
     fn prepare_wanted(&self) -> Result<()> {
         let ended = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
         let heeded = !planted(Bug::ClosedEngineWorks);
@@ -185,7 +188,7 @@ impl Committer {
             let len = p.usual_len(&self.factory).max(wanted);
             drop(p);
             let prepare = || if first { self.factory.prepare_first(len) } else { self.factory.prepare(len) };
-            // Somebody may be waiting for it, and has to hear of it in any case.
+            // Somebody may be waiting for it, and has to be answered in any case.
             let prepared = catch_unwind(AssertUnwindSafe(prepare))
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "preparing a segment panicked")));
             let failed = prepared.as_ref().err().cloned();
@@ -194,7 +197,8 @@ impl Committer {
                 return Err(error);
             }
             if first && !self.is_recovering() {
-                // From now on there is something to purge. What cannot be made here is made by upkeep; and recovery needs all there is.
+                // From now on there is something to purge. What cannot be made here is made by upkeep; and
+                // recovery needs all there is.
                 let reserve = || self.factory.keep_reserve(0);
                 let _ = self.factory.watch.during("making the reserve", reserve);
             }
@@ -243,8 +247,9 @@ impl Committer {
         segment.retire_to(Arc::downgrade(&factory));
     }
 
-    /// Ends the active segment in its place, and gives back those that are prepared. None is prepared any more: the one that is
-    /// being is waited for. After that the next file has the number that the next run begins with.
+    /// Ends the active segment in its place, and gives back those that are prepared. None is
+    /// prepared any more: the one that is being is waited for. After that the next file has the
+    /// number that the next run begins with.
     pub(crate) fn end_segments(&self) {
         *self.preparing.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let mut p = self.lock();
@@ -262,13 +267,14 @@ impl Committer {
 }
 
 impl Pipeline {
-    /// Whether a segment should be prepared, and how long somebody needs it; 0 if nobody waits.
+    /// Whether a segment should be prepared, and of what length somebody needs it; 0 if nobody waits.
     fn next_wanted(&self) -> Option<u64> {
         let filled = self.active.as_ref().is_some_and(|active| u64::from(self.offset) > active.len / 8);
         (self.wanted_len > 0 || filled && self.ready.is_empty()).then_some(self.wanted_len)
     }
 
-    /// The segment that comes next, if it should be filled further by now: it is full of zeros when the active one is full.
+    /// The segment that comes next, if it should be filled further by now: it is full of zeros
+    /// when the active one is full.
     pub(super) fn due_for_filling(&self) -> Option<&Arc<Segment>> {
         if self.synced_at_once >= FILLED_BELOW && !planted(Bug::FilledForNothing) {
             return None;

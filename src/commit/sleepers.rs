@@ -1,14 +1,15 @@
-//! Where threads sleep whose batches others work for.
+//! Where threads sleep while others work for their batches.
 //!
-//! All of one commit group sleep in one place, so that one system call wakes them, and none is made where nobody sleeps. What a thread
-//! waits for is no message to it: it looks at how far the log has come. So one that is woken too often loses time and nothing else.
+//! All of one commit group sleep in one place, so that one system call wakes them, and none is made where
+//! nobody sleeps. What a thread waits for is no message to it: it looks at how far the log has come. One that
+//! is woken too often therefore loses time and nothing else.
 //!
-//! - A thread is counted before it lets go of the pipeline's lock. From then on whoever settles its batch, or looks for a thread to
-//!   promote, finds it.
-//! - A group may be woken before a thread of it sleeps whose batch was left to the next one. It finds that its place was woken, and looks
-//!   with which group it belongs now.
-//! - A promotion is left in the place and taken by the next thread that leaves, also by one that has no work of its own any more:
-//!   that one passes it on.
+//! - A thread is counted before it lets go of the pipeline's lock. From then on a thread that settles its
+//!   batch, or looks for one to promote, finds it.
+//! - A group may be woken before a thread of it sleeps whose batch was left to the next one. It finds that
+//!   its place was woken, and looks with which group it belongs now.
+//! - A promotion is left in the place and taken by the next thread that leaves, also by one that has no work
+//!   of its own any more: that one passes it on.
 
 use crate::planted::{Bug, planted};
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,8 @@ use crate::types::Durability;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Groups that sleep apart. Few are under way at once; where there are more, some share a place, and are woken together.
+/// Groups that sleep apart. Few are under way at once; where there are more, some share a place,
+/// and are woken together.
 const TURNS: u64 = 4;
 
 const PLACES: usize = 2 * TURNS as usize;
@@ -103,7 +105,8 @@ impl Sleepers {
         }
     }
 
-    /// Promotes one thread of these groups. Returns what has to be notified of it, once the pipeline's lock is released.
+    /// Promotes one thread of these groups. Returns what has to be notified of it, once the
+    /// pipeline's lock is released.
     pub(super) fn promote(&self, turns: RangeInclusive<u64>, durability: Durability) -> Option<&Condvar> {
         turns.take(TURNS as usize).map(|turn| self.place(turn, durability)).find_map(|place| {
             let mut state = place.lock();
@@ -113,7 +116,8 @@ impl Sleepers {
         })
     }
 
-    /// Wakes all of these groups, and says how many calls that took. The caller does not hold the pipeline's lock.
+    /// Wakes all of these groups, and says how many calls that took. The caller does not hold the
+    /// pipeline's lock.
     pub(super) fn wake(&self, turns: RangeInclusive<u64>, durability: Durability) -> u64 {
         let (mut calls, last) = (0, *turns.end());
         for turn in turns.take(TURNS as usize) {

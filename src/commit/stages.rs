@@ -8,7 +8,7 @@ use crate::format::zeros::Zeros;
 use crate::planted::{Bug, planted};
 use crate::segment::SYNC_SLOTS;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, MutexGuard, PoisonError};
+use crate::sync::{Arc, MutexGuard, PoisonError, thread};
 use crate::types::{Durability, Lsn};
 use crate::vfs::io::write_log_at;
 use bytes::Bytes;
@@ -23,10 +23,37 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const PAGE: u64 = 4096;
 static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 
-impl Committer {
-    // ---- write stage -------------------------------------------------------------------------------------------
+/// How often a thread that is about to write for a sync lets others run before.
+const YIELDS: u32 = 4;
 
-    /// Writes what is queued. Returns the lock and whom that settles, or nothing when it failed and all was answered.
+impl Committer {
+    // ---- write stage --------------------------------------------------------------------------------------
+
+    /// Lets the threads run whose batches the last sync settled: one that comes back at once with another
+    /// batch shares the next write and sync, and would otherwise have to wait for the one after. No thread is
+    /// waited for that is not ready to run: where a processor is idle, this returns at once.
+    pub(super) fn gather<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
+        let returning = std::mem::take(&mut p.returning);
+        if returning < 2 || p.urgent || !p.syncs.is_empty() {
+            return p;
+        }
+        let all = p.queue.len() + returning;
+        // Nobody else begins to write meanwhile.
+        p.writing = Some(Instant::now());
+        for _ in 0..YIELDS {
+            drop(p);
+            thread::yield_now();
+            p = self.lock();
+            if p.queue.len() >= all || p.urgent || self.gate.is_shut() {
+                break;
+            }
+        }
+        p.writing = None;
+        p
+    }
+
+    /// Writes what is queued. Returns the lock and what that settles, or nothing when it failed and
+    /// all was answered.
     pub(super) fn write_stage<'a>(
         &'a self,
         mut p: MutexGuard<'a, Pipeline>,
@@ -43,7 +70,8 @@ impl Committer {
         }
         group.extend(p.queue.drain(..count));
         p.queued_bytes -= bytes;
-        // Beside a sync the group goes on: what is accepted until the next one is settled by that, and sleeps in one place.
+        // Beside a sync the group goes on: what is accepted until the next one is settled by
+        // that, and sleeps in one place.
         let ends_group = p.syncs.is_empty() || p.urgent;
         p.urgent = p.queue.iter().any(|record| record.durability == Durability::Written);
         p.turn += u64::from(ends_group);
@@ -71,6 +99,7 @@ impl Committer {
             return None;
         }
         p.chain = chain;
+        p.unsynced_batches += group.len();
         p.half_written |= !ends_group;
         let mut settled = Settled::default();
         for record in group.drain(..) {
@@ -144,9 +173,10 @@ impl Committer {
         Ok(())
     }
 
-    // ---- sync stage --------------------------------------------------------------------------------------------
+    // ---- sync stage ---------------------------------------------------------------------------------------
 
-    /// Syncs what is written. Returns the lock and whom that settles, or nothing when it failed and all was answered.
+    /// Syncs what is written. Returns the lock and what that settles, or nothing when it failed and
+    /// all was answered.
     pub(super) fn sync_stage<'a>(
         &'a self,
         mut p: MutexGuard<'a, Pipeline>,
@@ -164,6 +194,7 @@ impl Committer {
         p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: Instant::now(), turn });
         p.sync_target = target;
         let bytes = std::mem::take(&mut p.unsynced_bytes);
+        let batches = std::mem::take(&mut p.unsynced_batches);
         p.synced_at_once = if p.synced_at_once == 0 { bytes } else { (p.synced_at_once * 7 + bytes) / 8 };
         // What is queued and may not wait is written beside the sync.
         self.hand_off(p);
@@ -215,12 +246,13 @@ impl Committer {
                     self.settle(&mut p, batch.bytes, batch.ticket);
                 }
             }
+            p.returning = batches;
             settled.synced = Some(std::mem::replace(&mut p.settled_synced, turn) + 1..=turn);
         }
         Some((p, settled))
     }
 
-    // ---- completion --------------------------------------------------------------------------------------------
+    // ---- completion ---------------------------------------------------------------------------------------
 
     /// The outcome of so many bytes of batches, or of the one with a ticket, is known.
     fn settle(&self, p: &mut Pipeline, bytes: usize, ticket: Option<Arc<Pending>>) {
@@ -230,14 +262,15 @@ impl Committer {
         }
     }
 
-    /// A stage has ended: wakes who goes on with the work, so that the disk does not idle, then those whose batches it settled, and
-    /// calls back, all without the lock. A thread that does not leave goes on by itself, unless it calls back first. Returns whether
-    /// the work was passed on.
+    /// A stage has ended: wakes the thread that goes on with the work, so that the disk does not idle, then
+    /// those whose batches it settled, and calls back, all without the lock. A thread that does not leave
+    /// goes on by itself, unless it calls back first. Returns whether the work was passed on.
     pub(super) fn end_stage(&self, mut p: MutexGuard<'_, Pipeline>, settled: Settled, leaves: bool) -> bool {
         let passed_on = leaves || settled.tickets;
         let next = if passed_on { self.next_worker(&mut p) } else { None };
         let room = p.in_room > 0;
-        // The thread that drives what nobody waits for ends once everything has completed, whoever did it.
+        // The thread that drives what nobody waits for ends once everything has completed, no
+        // matter which thread did it.
         let ends = p.closed && std::mem::take(&mut p.driver_sleeps);
         drop(p);
         self.notify(next);
@@ -259,7 +292,8 @@ impl Committer {
         passed_on
     }
 
-    /// Stops all writing. Those who wait are told before the listeners, who may want to close the engine, which waits for them.
+    /// Stops all writing. Threads that wait are answered before the listeners are notified: a listener may
+    /// close the engine, which waits for those threads.
     pub(super) fn poison(&self, p: MutexGuard<'_, Pipeline>, cause: Error) {
         let first = !planted(Bug::GateLeftOpen) && self.gate.trip(cause.clone());
         self.fail_all(p);

@@ -25,7 +25,8 @@ pub(super) struct Waiting {
     pub(super) turn: u64,
 }
 
-/// An accepted batch that has a ticket: a callback or a waker may come to want the outcome, and not only the thread that wrote it.
+/// An accepted batch that has a ticket: a callback or a waker may come to need the outcome, and not
+/// only the thread that wrote it.
 pub(super) struct Pending {
     pub(super) waiting: Waiting,
     state: Mutex<State>,
@@ -92,8 +93,8 @@ impl Pending {
         }
     }
 
-    /// `outcome` is asked with the lock held, which delivery takes after the outcome is known: either it is seen here, or the waker
-    /// there.
+    /// `outcome` is asked with the lock held, which delivery takes after the outcome is known: either it is
+    /// seen here, or the waker there.
     fn set_waker(&self, waker: &Waker, outcome: impl FnOnce() -> Option<Result<Lsn>>) -> Option<Result<Lsn>> {
         // Cloning and dropping wakers is code of others: not under the lock.
         let mut new = Waiter::Waker(waker.clone());
@@ -125,13 +126,14 @@ impl Pending {
 
 /// A submitted batch: readable already, complete later.
 ///
-/// Wait for it, poll it as a `Future` (any runtime or none), or give it a callback. Dropping it changes nothing about
-/// the batch. Tickets of one durability complete in the order of their positions, and callbacks are called in that order, one after
-/// the other. Waiting and polling do not wait for the callbacks of others.
+/// Wait for it, poll it as a `Future` (any runtime or none), or give it a callback. Dropping it
+/// changes nothing about the batch. Tickets of one durability complete in the order of their
+/// positions, and callbacks are called in that order, one after the other. Waiting and polling do not
+/// wait for the callbacks of others.
 ///
-/// A ticket does not keep the engine open: when the last handle goes, the engine sees to its end what was accepted, closes, and
-/// the ticket has its outcome. A ticket that is kept after that, or after its batch completed, holds a few words, and nothing
-/// of the batch.
+/// A ticket does not keep the engine open: when the last handle goes, the engine sees to its end what was
+/// accepted, closes, and the ticket has its outcome. A ticket that is kept after that, or after its batch
+/// completed, holds a few words, and nothing of the batch.
 #[must_use = "the batch is not durable before its ticket completes"]
 pub struct Ticket {
     pending: Arc<Pending>,
@@ -149,7 +151,7 @@ impl Ticket {
         Ticket { pending, committer }
     }
 
-    /// The position behind the batch, known before it completes.
+    /// The position one past the batch, known before it completes.
     pub fn lsn(&self) -> Lsn {
         self.pending.waiting.end
     }
@@ -157,20 +159,22 @@ impl Ticket {
     /// Blocks until the batch has the durability it was submitted with.
     ///
     /// # Errors
-    /// `Poisoned` with the first cause if an I/O error stopped all writing; whether the batch survives a crash is then
-    /// unknown, as with any write that was never acknowledged.
+    /// `Poisoned` with the first cause if an I/O error stopped all writing; whether the batch survives a
+    /// crash is then unknown, as with any write that was never acknowledged.
     pub fn wait(self) -> Result<Lsn> {
         self.committer.check_process()?;
         self.committer.drive(self.committer.lock(), self.pending.waiting)
     }
 
-    /// Calls `f` with the outcome: at once on this thread if it is known and the callbacks before it have been called, else on the
-    /// thread that completes the batch, with no lock of the engine held. It must be quick: callbacks of later batches wait for it.
-    /// It may call the engine, and wait for what it wrote there.
+    /// Calls `f` with the outcome: at once on this thread if it is known and the callbacks before it
+    /// have been called, else on the thread that completes the batch, with no lock of the engine
+    /// held. It must be quick: callbacks of later batches wait for it. It may call the engine, and
+    /// wait for what it wrote there.
     ///
-    /// A panic in `f` ends `f` and nothing else: the batch is what its outcome says, the engine goes on, other callbacks are called,
-    /// and listeners are told ([`Event::CallbackPanicked`](crate::Event::CallbackPanicked)). Where `f` is called at once, the panic is
-    /// the caller's.
+    /// A panic in `f` ends `f` and nothing else: the batch is what its outcome says, the engine
+    /// goes on, other callbacks are called, and listeners are notified
+    /// ([`Event::CallbackPanicked`](crate::Event::CallbackPanicked)). Where `f` is called at
+    /// once, the panic is the caller's.
     pub fn on_complete(self, f: impl FnOnce(Result<Lsn>) + Send + 'static) {
         if let Err(e) = self.committer.check_process() {
             return f(Err(e));

@@ -1,7 +1,8 @@
 //! A consistent copy of a store that is being written to.
 //!
-//! Sealed segments never change, so the copy takes them as hard links; what is still being written is copied up to where it is
-//! durable. The checkpoint comes last: until it has its name, the directory is no store, and says so when it is opened.
+//! Sealed segments never change, so the copy takes them as hard links; what is still being written is copied
+//! up to where it is durable. The checkpoint comes last: until it has its name, the directory is no store,
+//! and says so when it is opened.
 
 use super::Engine;
 use crate::engine::report::BackupReport;
@@ -24,16 +25,18 @@ use std::sync::Arc;
 const COPY_BYTES: usize = 1 << 20;
 
 impl Engine {
-    /// Copies the store into `dir`, which is made, or is empty, while writes go on: everything that was acknowledged before the
-    /// call is in it, and is durable on return.
+    /// Copies the store into `dir`, which is made, or is empty, while writes go on: everything that was
+    /// acknowledged before the call is in it, and is durable on return.
     ///
-    /// The copy is a store: open it where it lies, or move its files elsewhere. Where `dir` is on the same file system, sealed
-    /// segments are hard links, which cost no space until the store gives them back; neither store ever writes to such a file.
-    /// Sealing, purging and checkpoints go on meanwhile, and the files that are being copied stay until they are.
+    /// The copy is a store: open it where it lies, or move its files elsewhere. Where `dir` is on the same
+    /// file system, sealed segments are hard links, which cost no space until the store gives them back;
+    /// neither store ever writes to such a file. Sealing, purging and checkpoints go on meanwhile, and the
+    /// files that are being copied stay until they are.
     ///
     /// # Errors
-    /// `InvalidArgument` if the directory has something in it, `NoSpace`, `Io`, `Poisoned`, `Closed` when the engine is closed meanwhile. A copy that failed or was cut short by a
-    /// crash has no checkpoint, and opening it is refused: remove it.
+    /// `InvalidArgument` if the directory has something in it, `NoSpace`, `Io`, `Poisoned`, `Closed` when the
+    /// engine is closed meanwhile. A copy that failed or was cut short by a crash has no checkpoint, and
+    /// opening it is refused: remove it.
     pub fn backup(&self, dir: impl AsRef<Path>) -> Result<BackupReport> {
         let (store, dir) = (self.store(), dir.as_ref());
         store.check_process()?;
@@ -66,8 +69,8 @@ impl Engine {
     }
 }
 
-/// The store at one moment. What it holds stays as it is while it is copied: a segment's file is given back only when nobody
-/// holds the segment, and the bytes of a log before what is durable never change.
+/// The store at one moment. What it holds stays as it is while it is copied: a segment's file is given back
+/// only when nobody holds the segment, and the bytes of a log before what is durable never change.
 struct Moment {
     /// Everything before is in it.
     durable: Lsn,
@@ -96,7 +99,8 @@ impl Moment {
         let parts = segments.map(|segment| {
             let part = match segment.sealed_end() {
                 end if end > 0 && (Lsn::new(segment.id, end) <= durable || segment.footer().is_some()) => {
-                    // Before the link is there: from now on the file is not used again for another life.
+                    // Before the link is there: from now on the file is not used again for
+                    // another generation.
                     segment.keep_as_it_is();
                     Part::Whole
                 }
@@ -143,7 +147,7 @@ impl Copy<'_> {
                 self.sync(&footer, &*file)?;
                 self.report.copied_bytes += bytes.len() as u64;
             }
-            // A cache: whoever opens the copy builds it again.
+            // A cache: the first open of the copy rebuilds it.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("reading a footer", &from.join(&footer), e)),
         }
@@ -193,7 +197,8 @@ impl Copy<'_> {
         }
     }
 
-    /// Before the checkpoint, as in every store. It proves nothing: what was copied of the log may end earlier.
+    /// Before the checkpoint, as in every store. It proves nothing: what was copied of the log
+    /// may end earlier.
     fn mark(&self) -> Result<()> {
         MarkFile::new(self.dir.clone(), self.store.id, self.store.run, &[]).ensure()
     }

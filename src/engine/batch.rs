@@ -22,9 +22,9 @@ use std::sync::Arc;
 
 /// The atomic unit of writing, over any regions: after a crash all of it is there or none of it.
 ///
-/// Operations apply in the order in which they were added, also within one region. Building checks what can be checked
-/// without the region's state; [`Engine::write`](crate::Engine::write) checks the rest before anything is written.
-/// The bytes of an entry are copied and checksummed when they are handed over.
+/// Operations apply in the order in which they were added, also within one region. Building checks what can
+/// be checked without the region's state; [`Engine::write`](crate::Engine::write) checks the rest before
+/// anything is written. The bytes of an entry are copied and checksummed when they are handed over.
 ///
 /// A batch without operations is accepted and writes nothing.
 #[derive(Clone)]
@@ -56,7 +56,8 @@ impl WriteBatch {
         WriteBatch { table, batch, payload, values, inline_bytes: 0, is_spoilt: false }
     }
 
-    /// Whether it was made by the engine with this table: what was checked while it was built was checked against that one.
+    /// Whether it was made by the engine with this table: what was checked while it was built
+    /// was checked against that one.
     pub(crate) fn is_for(&self, table: &Arc<Table>) -> bool {
         Arc::ptr_eq(&self.table, table)
     }
@@ -168,7 +169,8 @@ impl WriteBatch {
             && self.payload.len() >= min_batch_bytes.max(1)
             && !self.is_spoilt
         {
-            // What is fine uncompressed is not refused for the blocks that its description would have to list.
+            // What is fine uncompressed is not refused for the blocks that its description would
+            // have to list.
             let fits = |blocks: &Vec<Block>| self.desc_len_max() + blocks.len() * 10 <= DESC_BYTES_MAX;
             compressed = compress_blocks(&self.batch, &self.payload, &mut blocks).filter(|_| fits(&blocks));
             if compressed.is_none() {
@@ -228,8 +230,8 @@ impl Remains {
     }
 }
 
-/// The memory of a batch that was written, kept by the thread that wrote it for the next one that it makes. A batch would take ten
-/// vectors that grow from nothing otherwise.
+/// The memory of a batch that was written, kept by the thread that wrote it for the next one that it makes. A
+/// batch would take ten vectors that grow from nothing otherwise.
 #[derive(Default)]
 struct Memory {
     batch: Batch,
@@ -273,8 +275,9 @@ fn empty(batch: &mut Batch) {
     batch.entries.clear();
 }
 
-/// Cuts the payloads into blocks at entry boundaries and compresses each that shrinks; `None` if none does. A block holds
-/// entries of one region only: one flipped bit costs a whole block, and must not cost another region anything.
+/// Cuts the payloads into blocks at entry boundaries and compresses each that shrinks; `None` if none
+/// does. A block holds entries of one region only: one flipped bit costs a whole block, and must not
+/// cost another region anything.
 fn compress_blocks(batch: &Batch, payload: &[u8], blocks: &mut Vec<Block>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(payload.len());
     let mut worth_it = false;
@@ -331,13 +334,14 @@ pub struct RegionBatch<'a> {
 impl RegionBatch<'_> {
     /// Appends entries with consecutive indexes and terms that never fall.
     ///
-    /// The first may stand at an index that exists already: the entries from there on are discarded then (after the
-    /// listeners' [`before_rollback`](crate::EventListener::before_rollback)). It may not leave a gap after the last
-    /// entry, nor lie at or below the compaction point; a region without either takes any first index, 0 included.
+    /// The first may stand at an index that exists already: the entries from there on are discarded then
+    /// (after the listeners' [`before_rollback`](crate::EventListener::before_rollback)). It may not leave
+    /// a gap after the last entry, nor lie at or below the compaction point; a region without either takes
+    /// any first index, 0 included.
     ///
     /// # Errors
-    /// `InvalidArgument` when indexes are not consecutive, `TermRegression` when a term falls, `TooLarge` beyond
-    /// [`ENTRY_BYTES_MAX`] or [`BATCH_BYTES_MAX`]. The batch is then as it was before the call.
+    /// `InvalidArgument` when indexes are not consecutive, `TermRegression` when a term falls, `TooLarge`
+    /// beyond [`ENTRY_BYTES_MAX`] or [`BATCH_BYTES_MAX`]. The batch is then as it was before the call.
     pub fn append<'e, I>(&mut self, entries: I) -> Result<&mut Self>
     where
         I: IntoIterator,
@@ -364,13 +368,16 @@ impl RegionBatch<'_> {
         Ok(self)
     }
 
-    /// Appends one entry whose bytes `fill` adds to the batch's own buffer: encodes in place, without a second copy.
+    /// Appends one entry whose bytes `fill` adds to the batch's own buffer: encodes in place,
+    /// without a second copy.
     ///
-    /// `fill` must only append: before its bytes stand those of the entries before. When it panics, the batch is as it was.
+    /// `fill` must only append: before its bytes stand those of the entries before. When it
+    /// panics, the batch is as it was.
     ///
     /// # Errors
-    /// As [`append`](Self::append). `InvalidArgument` also when `fill` is seen to have changed what stood there: then the bytes of other
-    /// entries are lost, and writing the batch fails until it is [cleared](WriteBatch::clear).
+    /// As [`append`](Self::append). `InvalidArgument` also when `fill` is seen to have changed what stood
+    /// there: then the bytes of other entries are lost, and writing the batch fails until it is
+    /// [cleared](WriteBatch::clear).
     pub fn append_with(&mut self, id: EntryId, fill: impl FnOnce(&mut Vec<u8>)) -> Result<&mut Self> {
         let undo = self.batch.mark();
         let before = Ending::of(&self.batch.payload);
@@ -390,19 +397,21 @@ impl RegionBatch<'_> {
         }
     }
 
-    /// Discards the entries from `first_discarded` on; 0 discards all. The compaction point and the metadata stay.
+    /// Discards the entries from `first_discarded` on; 0 discards all. The compaction point and the
+    /// metadata stay.
     pub fn truncate_from(&mut self, first_discarded: u64) -> &mut Self {
         self.op(Op::TruncateFrom(first_discarded));
         self
     }
 
-    /// Drops the entries up to and including `last_removed`, which a snapshot covers. The term of the last removed
-    /// entry stays answerable forever. At or below the present compaction point it does nothing.
+    /// Drops the entries up to and including `last_removed`, which a snapshot covers. The term of the last
+    /// removed entry stays answerable forever. At or below the present compaction point it does nothing.
     ///
     /// # Errors
-    /// `Unavailable` beyond the last entry: a snapshot that lies ahead of the log is a [`reset`](Self::reset). `Damaged` when
-    /// the term of `last_removed` stands in an index that cannot be read. `Gap`, `Compacted`, `TermRegression` and
-    /// `InvalidArgument` when an operation that this batch already has for the region is going to be refused for that.
+    /// `Unavailable` beyond the last entry: a snapshot that lies ahead of the log is a
+    /// [`reset`](Self::reset). `Damaged` when the term of `last_removed` stands in an index that cannot be
+    /// read. `Gap`, `Compacted`, `TermRegression` and `InvalidArgument` when an operation that this batch
+    /// already has for the region is going to be refused for that.
     pub fn compact_through(&mut self, last_removed: u64) -> Result<&mut Self> {
         let b = &*self.batch;
         if let Some(id) = compaction_term(&b.table, &b.batch, self.region, last_removed)? {
@@ -411,8 +420,8 @@ impl RegionBatch<'_> {
         Ok(self)
     }
 
-    /// Empties the log and lets it start after `base`, which may lie beyond the last entry: a snapshot was installed,
-    /// or entries were applied before they were persisted. The metadata stays.
+    /// Empties the log and lets it start after `base`, which may lie beyond the last entry: a snapshot was
+    /// installed, or entries were applied before they were persisted. The metadata stays.
     ///
     /// # Errors
     /// `TooLarge` when the base's index or term is beyond [`INDEX_MAX`] or [`TERM_MAX`].
@@ -422,7 +431,7 @@ impl RegionBatch<'_> {
         Ok(self)
     }
 
-    /// Replaces the hard state: term, vote and what else the consensus library wants back after a restart.
+    /// Replaces the hard state: term, vote and what else the consensus library needs back after a restart.
     ///
     /// # Errors
     /// `TooLarge` beyond [`VALUE_BYTES_MAX`].
@@ -457,14 +466,14 @@ impl RegionBatch<'_> {
         Ok(self)
     }
 
-    /// Forgets the region: entries, compaction point, hard state and metadata. Later operations, in this batch too,
-    /// start it anew.
+    /// Forgets the region: entries, compaction point, hard state and metadata. Later operations, in this
+    /// batch too, start it from nothing.
     pub fn destroy(&mut self) -> &mut Self {
         self.op(Op::Destroy);
         self
     }
 
-    // ---- inside ------------------------------------------------------------------------------------------------
+    // ---- inside -------------------------------------------------------------------------------------------
 
     fn op(&mut self, op: Op) {
         let b = &mut self.batch.batch;
@@ -589,7 +598,8 @@ pub(crate) struct Mark {
     inline_bytes: usize,
 }
 
-/// The last bytes of the buffer before a closure of the caller's adds to it. Enough to tell one that cleared it first; not proof.
+/// The last bytes of the buffer before a closure of the caller's adds to it. Enough to tell one that
+/// cleared it first; not proof.
 struct Ending {
     len: usize,
     bytes: [u8; ENDING_BYTES],

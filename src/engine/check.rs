@@ -24,16 +24,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 impl Options {
-    /// Verifies a store without changing it: every live entry, every header, description, footer and checkpoint, and whether it
-    /// can be opened. `progress` hears of the bytes read so far, and of all there are to read.
+    /// Verifies a store without changing it: every live entry, every header, description, footer and
+    /// checkpoint, and whether it can be opened. `progress` is notified of the bytes read so far,
+    /// and of all there are to read.
     ///
-    /// It may stand beside a running engine. Then the end of the log, which is being written, is not judged, and what is
-    /// purged meanwhile is passed over: [`Engine::scrub`](crate::Engine::scrub) is the better way there. It needs no permission
-    /// to write.
+    /// It may stand beside a running engine. Then the end of the log, which is being written, is not judged,
+    /// and what is purged meanwhile is passed over: [`Engine::scrub`](crate::Engine::scrub) is the better way
+    /// there. It needs no permission to write.
     ///
     /// # Errors
-    /// `InvalidArgument` where there is no store, `Unsupported` for a newer format, `Locked` beside an engine that gives files back
-    /// faster than they can be looked at, `Io` from the operating system. Damage is no error: it is in the report.
+    /// `InvalidArgument` where there is no store, `Unsupported` for a newer format, `Locked` beside an
+    /// engine that gives files back faster than they can be looked at, `Io` from the operating system.
+    /// Damage is no error: it is in the report.
     pub fn check(
         &self,
         dir: impl AsRef<Path>,
@@ -99,7 +101,8 @@ impl Options {
         for segment in segments {
             let end = u64::from(segment.sealed_end()).min(segment.len) as u32;
             let found = audit(segment, end, &mut step);
-            // A running engine has given the file back: it was not there any more, or was somebody else's already.
+            // A running engine has given the file back: it was not there any more, or was
+            // somebody else's already.
             if report.in_use && !is_there(dir, &segment.name()) {
                 continue;
             }
@@ -185,7 +188,8 @@ fn is_there(dir: &Dir, name: &str) -> bool {
     dir.open(name, OpenMode::Read).is_ok()
 }
 
-/// What stands in the files past the end of the log in `state`, which ends it before the first record that cannot be read.
+/// What stands in the files past the end of the log in `state`, which ends it before the first
+/// record that cannot be read.
 fn loss(dir: &Dir, state: &Recovered) -> Result<Loss> {
     let end = state.chain.end().unwrap_or(Lsn::ZERO);
     // What open re-persists stands there too, first, and is not lost.

@@ -32,7 +32,8 @@ impl Digest {
         let sum = entry_checksum(region, crate::types::EntryId::new(term, e.id.index), payload);
         let word = u64::from(sum) << 32 | (e.payload.len() as u64 & 0xffff_ffff);
         for word in [word, e.id.index, term] {
-            // The finalizer of splitmix64 over the running sum: order matters, and every bit reaches every other.
+            // The finalizer of splitmix64 over the running sum: order matters, and every bit
+            // reaches every other.
             let mut z = self.hash.wrapping_add(word).wrapping_add(0x9e37_79b9_7f4a_7c15);
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -80,7 +80,8 @@ impl Fetcher {
         }
     }
 
-    /// In a fork of their process: the threads are not there, and what they share may be locked by one of them for ever.
+    /// In a fork of their process: the threads are not there, and what they share may be locked
+    /// by one of them forever.
     pub(crate) fn forget(&mut self) {
         let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         std::mem::forget((state.jobs.take(), std::mem::take(&mut state.threads)));

@@ -1,4 +1,4 @@
-//! What an engine tells the program around it.
+//! What an engine reports to the program around it.
 
 use crate::engine::Engine;
 use crate::error::{BoxError, Error, Result};
@@ -34,18 +34,19 @@ pub enum Event<'a> {
         /// Bytes that the cleaner moved.
         moved_bytes: u64,
     },
-    /// A [background scrub](crate::Options::scrub_every) ended. What it found was told as it was found.
+    /// A [background scrub](crate::Options::scrub_every) ended. What it found was delivered as it was found.
     Scrubbed {
         /// Live entries that were verified.
         entries: u64,
         /// Entries that are damaged.
         damaged: u64,
-        /// Headers, descriptions and checkpoints that had rotted, and footers that were built anew.
+        /// Headers, descriptions and checkpoints that had rotted, and footers that were rebuilt.
         mended: u64,
     },
-    /// The disk has been at one operation for longer than [`stall_after`](crate::Options::stall_after): a write or sync of the log,
-    /// or what prepares segments, seals, checkpoints, cleans or gives space back. Told again about every 100 ms while it lasts, by a
-    /// thread that waits for no disk; with [`Background::Manual`](crate::Background::Manual), by [`tick`](Engine::tick).
+    /// The disk has been at one operation for longer than [`stall_after`](crate::Options::stall_after): a
+    /// write or sync of the log, or what prepares segments, seals, checkpoints, cleans or gives space back.
+    /// Delivered again about every 100 ms while it lasts, by a thread that waits for no disk; with
+    /// [`Background::Manual`](crate::Background::Manual), by [`tick`](Engine::tick).
     SyncStalled {
         /// The operation that began first of those under way.
         operation: &'static str,
@@ -59,7 +60,9 @@ pub enum Event<'a> {
         /// How long it took, to within 100 ms.
         elapsed: Duration,
     },
-    /// Bytes that were acknowledged are wrong.
+    /// Bytes are wrong, or cannot be read: those of an entry, or rot in what holds entries (a header, a
+    /// description, a checkpoint), which affects no entry and names no region. Each scrub delivers again what
+    /// it still finds, known damage included.
     Damage {
         /// Names the region, range, file and offset as far as they are known.
         error: &'a Error,
@@ -69,8 +72,8 @@ pub enum Event<'a> {
         /// What failed and why.
         error: &'a Error,
     },
-    /// A callback of [`Ticket::on_complete`](crate::Ticket::on_complete) or a waker panicked. Its batch is what its outcome says, and
-    /// all else goes on; the process's panic hook has reported it before.
+    /// A callback of [`Ticket::on_complete`](crate::Ticket::on_complete) or a waker panicked. Its batch is
+    /// what its outcome says, and all else goes on; the process's panic hook has reported it before.
     CallbackPanicked {
         /// The [position](crate::Ticket::lsn) of the batch.
         lsn: Lsn,
@@ -89,13 +92,14 @@ pub enum Event<'a> {
     },
 }
 
-/// Hears of events, and may refuse a rollback.
+/// Is notified of events, and may refuse a rollback.
 ///
-/// All methods are called on whichever thread the event happened, and without any lock held that a read or a write needs: both may
-/// be called from here. What upkeep does is told while it is at it, so [`purge`](Engine::purge), [`scrub`](Engine::scrub),
-/// [`repair`](crate::Region::repair), [`backup`](Engine::backup), [`tick`](Engine::tick) and [`close`](Engine::close) would wait for
-/// themselves: they are refused with `InvalidArgument`, and another thread has to call them. (`close` closes all the same, and writes
-/// no checkpoint.) A panic in a method ends what was being done and no thread of the engine.
+/// All methods are called on whichever thread the event happened, and without any lock held that a read or a
+/// write needs: both may be called from here. What upkeep does is delivered while upkeep is running, so
+/// [`purge`](Engine::purge), [`scrub`](Engine::scrub), [`repair`](crate::Region::repair),
+/// [`backup`](Engine::backup), [`tick`](Engine::tick) and [`close`](Engine::close) would wait for themselves:
+/// they are refused with `InvalidArgument`, and another thread has to call them. (`close` closes all the
+/// same, and writes no checkpoint.) A panic in a method ends what was being done and no thread of the engine.
 pub trait EventListener: Send + Sync {
     /// Something happened. Must be quick: it may be called on the path of a write.
     fn on_event(&self, event: &Event<'_>) {
@@ -104,10 +108,11 @@ pub trait EventListener: Send + Sync {
 
     /// A batch is about to discard entries of a region: an append at an index that exists, or a truncation.
     ///
-    /// It is called before anything of the batch is accepted. An error refuses the whole batch: nothing is written
-    /// and nothing lost. A retry of the batch calls again, and so does a change of the region's log between this call and
-    /// the acceptance that lets the batch discard other entries: it must be idempotent. It may write, keys of this region too, but
-    /// must not append to this one, as it would be called again because of that: after a hundred times the batch is refused. The idea is Tarantool's
+    /// It is called before anything of the batch is accepted. An error refuses the whole batch: nothing is
+    /// written and nothing lost. A retry of the batch calls again, and so does a change of the region's log
+    /// between this call and the acceptance that lets the batch discard other entries: it must be idempotent.
+    /// It may write, keys of this region too, but must not append to this one, as it would be called again
+    /// because of that: after a hundred times the batch is refused. The idea is Tarantool's
     /// `on_replication_split_brain_rollback`.
     fn before_rollback(&self, rollback: &Rollback<'_>) -> Result<(), BoxError> {
         let _ = rollback;
@@ -145,7 +150,7 @@ impl Rollback<'_> {
         self.last
     }
 
-    /// The doomed entries in order. One that cannot be read is an error in its place.
+    /// The entries to be discarded, in order. One that cannot be read is an error in its place.
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
         let region = self.engine.region(self.region);
         (self.first..=self.last).map(move |index| region.entry(index))

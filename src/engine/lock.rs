@@ -1,8 +1,9 @@
 //! Keeps two engines out of one store.
 //!
-//! Two locks are held: one on the directory itself, and one on the file `LOCK` in it. The directory's cannot be removed by
-//! hand, and goes along when the directory is moved; the file's works where a directory cannot be locked (NFS), and is the
-//! one that older releases ask for. A reader, `check` and a backup never take either alone for themselves.
+//! Two locks are held: one on the directory itself, and one on the file `LOCK` in it. The directory's cannot
+//! be removed by hand, and goes along when the directory is moved; the file's works where a directory cannot
+//! be locked (NFS), and is the one that older releases ask for. A reader, `check` and a backup never take
+//! either alone for themselves.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;
@@ -34,8 +35,8 @@ impl StoreLock {
         Ok(StoreLock { _file: Some(file), _directory: directory })
     }
 
-    /// For those who look at a store and must not be disturbed: any number of them, while no engine has it. `None` when
-    /// one has.
+    /// For those who look at a store and must not be disturbed: any number of them, while no engine
+    /// has it. `None` when one has.
     pub(super) fn shared(dir: &Dir) -> Result<Option<StoreLock>> {
         let busy = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
         let directory = match lock_directory(dir, LockMode::Shared) {

@@ -35,11 +35,11 @@ use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
 
-/// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or when the
-/// last handle (and region) goes. [Tickets](crate::Ticket) and batches do not keep it open.
+/// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or
+/// when the last handle (and region) goes. [Tickets](crate::Ticket) and batches do not keep it open.
 ///
-/// It belongs to the process that opened it. In a fork of that process every call answers `Closed`, what has no error to answer with
-/// says that there is nothing, and a drop changes nothing.
+/// It belongs to the process that opened it. In a fork of that process every call answers `Closed`, what has
+/// no error to answer with says that there is nothing, and a drop changes nothing.
 ///
 /// ```
 /// use raftwood::{Durability, Engine, EntryId, EntryRef, ReadLimit, RegionId};
@@ -70,8 +70,8 @@ struct Inner {
     waiter: Fetcher,
     threads: Threads,
     names: Arc<NameWatch>,
-    /// Whether open got to its end. Before that the table lacks what is still to be recovered, so nothing of it may be
-    /// written to a checkpoint.
+    /// Whether open got to its end. Before that the table lacks what is still to be recovered, so nothing of
+    /// it may be written to a checkpoint.
     is_whole: AtomicBool,
     /// How closing it ended, once it has. Held by the thread that closes it.
     closing: Mutex<Option<Result<()>>>,
@@ -152,13 +152,15 @@ impl Engine {
         &self.0.report
     }
 
-    /// The number of this run of the engine on its store. A run that writes has a higher number than all runs before it.
+    /// The number of this run of the engine on its store. A run that writes has a higher number than
+    /// all runs before it.
     pub fn run(&self) -> u64 {
         u64::from(self.store().run)
     }
 
-    /// Runs with a number below this one were followed by an unclean end (a kill, a crash, a power cut): what they accepted
-    /// and did not acknowledge may be gone, although others may have seen it. 0 if every run so far was closed.
+    /// Runs with a number below this one were followed by an unclean end (a kill, a crash, a power cut):
+    /// what they accepted and did not acknowledge may be gone, although others may have seen it. 0 if
+    /// every run so far was closed.
     pub fn unclean_before(&self) -> u64 {
         u64::from(self.store().unclean_before)
     }
@@ -170,8 +172,8 @@ impl Engine {
 
     /// Writes a batch and returns when it is as durable as asked: after a crash all of it is there.
     ///
-    /// The caller's own thread does the work, together with whoever else is writing. An empty batch with
-    /// `Durability::Synced` is a [`sync`](Engine::sync).
+    /// The caller's own thread does the work, together with the other threads that are writing. An empty
+    /// batch with `Durability::Synced` is a [`sync`](Engine::sync).
     ///
     /// # Errors
     /// Refused, nothing was written, and the batch comes back with the error:
@@ -189,8 +191,9 @@ impl Engine {
     /// | `NoSpace`, `Io`   | the next segment could not be prepared                                                  |
     /// | `Closed`          | the engine is closed                                                                    |
     ///
-    /// `Poisoned`: an I/O error stopped all writing. If that was before this batch, nothing of it was written; if it was
-    /// this batch that met the error, whether it survives a crash is unknown. It does not come back.
+    /// `Poisoned`: an I/O error stopped all writing. If that was before this batch, nothing of it
+    /// was written; if it was this batch that met the error, whether it survives a crash is
+    /// unknown. It does not come back.
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Lsn, WriteError> {
         self.send(
             batch,
@@ -204,8 +207,8 @@ impl Engine {
         )
     }
 
-    /// Accepts a batch and returns: it can be read at once, and its ticket tells when it is as durable as asked. Blocks
-    /// while more than `in_flight_bytes_max` are on their way.
+    /// Accepts a batch and returns: it can be read at once, and its ticket says when it is as durable as
+    /// asked. Blocks while more than `in_flight_bytes_max` are on their way.
     ///
     /// # Errors
     /// As [`write`](Engine::write); errors after acceptance come through the ticket.
@@ -213,8 +216,8 @@ impl Engine {
         self.submit_how(batch, durability, OnFull::Wait)
     }
 
-    /// As [`submit`](Engine::submit), but `WouldBlock` instead of waiting for bytes in flight, or for the next segment to be
-    /// prepared.
+    /// As [`submit`](Engine::submit), but `WouldBlock` instead of waiting for bytes in flight, or for the
+    /// next segment to be prepared.
     pub fn try_submit(&self, batch: WriteBatch, durability: Durability) -> Result<Ticket, WriteError> {
         self.submit_how(batch, durability, OnFull::Fail)
     }
@@ -346,13 +349,15 @@ impl Engine {
         self.on_thread(&self.0.fetcher, Box::new(job));
     }
 
-    /// Does `job`, which may wait for the device, on a thread of the engine that reads do not wait for. One after the other.
+    /// Does `job`, which may wait for the device, on a thread of the engine that reads do not
+    /// wait for. One after the other.
     #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
     pub(crate) fn on_waiting_thread(&self, job: impl FnOnce() + Send + 'static) {
         self.on_thread(&self.0.waiter, Box::new(job));
     }
 
-    /// In a fork of the process there are no threads: what `job` asks of the engine is answered with `Closed` at once.
+    /// In a fork of the process there are no threads: what `job` asks of the engine is answered with
+    /// `Closed` at once.
     fn on_thread(&self, fetcher: &Fetcher, job: Box<dyn FnOnce() + Send>) {
         match self.store().check_process() {
             Ok(()) => fetcher.run(job),
@@ -360,15 +365,16 @@ impl Engine {
         }
     }
 
-    /// Gives back all the space that can be given back now: seals, cleans, checkpoints, and removes or recycles what
-    /// is dead. Regions that were destroyed leave the memory too. Works on a full disk and beside writers.
+    /// Gives back all the space that can be given back now: seals, cleans, checkpoints, and
+    /// removes or recycles what is dead. Regions that were destroyed leave the memory too. Works
+    /// on a full disk and beside writers.
     pub fn purge(&self) -> Result<PurgeReport> {
         self.store().check_process()?;
         purge::purge(self.store())
     }
 
-    /// Who holds disk space: regions whose entries keep the oldest segments alive, oldest first. Compacting them gives
-    /// space back without copying.
+    /// Who holds disk space: regions whose entries keep the oldest segments alive, oldest first. Compacting
+    /// them gives space back without copying.
     pub fn pins(&self, limit: usize) -> Vec<Pin> {
         if self.store().check_process().is_err() {
             return Vec::new();
@@ -394,13 +400,14 @@ impl Engine {
         pins
     }
 
-    /// Reads every live entry from its file and verifies it, and the footers too. What is damaged is noted in its region,
-    /// told to the listeners, and listed; footers are built anew. So are checkpoints, and what lives in a segment whose headers
-    /// or descriptions have rotted is moved, before anything needs them. Runs beside everything else, at a limited rate;
-    /// [`Options::scrub_every`] does it in the background.
+    /// Reads every live entry from its file and verifies it, and the footers too. What is damaged is noted in
+    /// its region, delivered to the listeners, and listed; footers are rebuilt. So are checkpoints, and what
+    /// lives in a segment whose headers or descriptions have rotted is moved, before anything needs them.
+    /// Runs beside everything else, at a limited rate; [`Options::scrub_every`] does it in the background.
     ///
     /// # Errors
-    /// `Closed` when the engine is closed meanwhile, `Io` from the operating system. What is found is no error.
+    /// `Closed` when the engine is closed meanwhile, `Io` from the operating system. What is
+    /// found is no error.
     pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
         self.store().check_process()?;
         purge::scrub(self.store(), options)
@@ -445,11 +452,12 @@ impl Engine {
         stats
     }
 
-    /// Does what threads of the engine would do in the background: for [`Background::Manual`](crate::Background::Manual).
+    /// Does what threads of the engine would do in the background: for
+    /// [`Background::Manual`](crate::Background::Manual).
     pub fn tick(&self) -> Result<()> {
         let store = self.store();
         store.check_process()?;
-        // Of what other threads wait for; where this one waits, nobody tells of it.
+        // Of what other threads wait for; where this one waits, nobody reports it.
         threads::look_for_stalls(store);
         let in_place = self.0.names.look(store);
         store.committer.drain();
@@ -460,15 +468,17 @@ impl Engine {
         in_place
     }
 
-    /// Refuses further batches, makes everything accepted durable, seals the log where it ends, and writes a checkpoint, so that the
-    /// next open has nothing to replay; then gives back what nothing needs. A run that wrote nothing writes nothing here, unless
-    /// the run before it was not closed. On a full disk the reserve is spent for it. Later calls of any handle fail with `Closed`, but for reads of what was there. The store can be opened again at once, also while
-    /// handles and entries of this engine are alive. Closing twice is fine: while one call is closing, others wait for it, and
+    /// Refuses further batches, makes everything accepted durable, seals the log where it ends, and
+    /// writes a checkpoint, so that the next open has nothing to replay; then gives back what nothing
+    /// needs. A run that wrote nothing writes nothing here, unless the run before it was not closed. On
+    /// a full disk the reserve is spent for it. Later calls of any handle fail with `Closed`, but for
+    /// reads of what was there. The store can be opened again at once, also while handles and entries of
+    /// this engine are alive. Closing twice is fine: while one call is closing, others wait for it, and
     /// each returns what it came to.
     ///
     /// # Errors
-    /// What could not be made durable or checkpointed; the engine is closed all the same. `InvalidArgument` in a callback or
-    /// listener on a thread that another call of `close` is waiting for.
+    /// What could not be made durable or checkpointed; the engine is closed all the same. `InvalidArgument`
+    /// in a callback or listener on a thread that another call of `close` is waiting for.
     pub fn close(&self) -> Result<()> {
         self.0.shut_down()
     }
@@ -530,14 +540,15 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.store.check_process().is_err() {
-            // A fork's copy: the log, the locks and the threads are its parent's. What is dropped next closes descriptors.
+            // A fork's copy: the log, the locks and the threads are its parent's. What is
+            // dropped next closes descriptors.
             self.threads.forget();
             self.fetcher.forget();
             #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
             self.waiter.forget();
             return;
         }
-        // Nobody is left to hear of an error; recovery copes with whatever was not finished.
+        // Nobody is left to be notified of an error; recovery copes with whatever was not finished.
         let _ = self.shut_down();
     }
 }

@@ -1,4 +1,4 @@
-//! Opening: recover, make the tail durable anew, start.
+//! Opening: recover, re-persist the tail, start.
 
 use super::lock::StoreLock;
 use super::{Engine, Inner};
@@ -38,7 +38,8 @@ impl Engine {
         // The path is not looked up again from here on.
         let dir = Dir::new(opened, dir);
         let lock = StoreLock::exclusive(&dir)?;
-        // Each attempt starts over from the files. On a full disk it has one free file less, of those that there were.
+        // Each attempt starts over from the files. On a full disk it has one free file less, of
+        // those that there were.
         let mut spare = None;
         loop {
             let recovered = match recover(&dir, &options, Purpose::Write)? {
@@ -75,7 +76,8 @@ impl Engine {
     }
 }
 
-/// The full disk that an open failed for. Where a file system takes new blocks to write over old ones, a full disk stops writing.
+/// The full disk that an open failed for. Where a file system takes new blocks to write over old
+/// ones, a full disk stops writing.
 fn no_space(error: &Error) -> Option<Error> {
     let mut cause = Some(error.clone());
     while let Some(error) = cause {
@@ -87,7 +89,8 @@ fn no_space(error: &Error) -> Option<Error> {
     None
 }
 
-/// What an open failed with: where it stopped the writing of the tail, that, for there is no engine that could be poisoned.
+/// What an open failed with: where it stopped the writing of the tail, that, for there is no
+/// engine that could be poisoned.
 fn cause(mut error: Error) -> Error {
     while error.kind() == ErrorKind::Poisoned
         && let Some(first) =
@@ -133,7 +136,8 @@ fn fresh(options: &Options) -> Recovered {
     }
 }
 
-/// An engine over what was recovered. No segment is made for it: the first record does that, and recovery's copy of the tail is one.
+/// An engine over what was recovered. No segment is made for it: the first record does that, and
+/// recovery's copy of the tail is one.
 fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
     let phase = Instant::now();
     let factory = Arc::new(SegmentFactory::new(&dir, &options, r.id, r.next_file));
@@ -151,8 +155,8 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
         // Nothing else may stand in the directory without a checkpoint that names the store.
         purge::first_checkpoint(&dir, &options, r.id)?;
     } else {
-        // The life before may have died without making the names durable that were just read. Files of the pool are
-        // written under these names next, and leftovers are judged by them.
+        // The run before may have died without making the names durable that were just read. Files of the
+        // pool are written under these names next, and leftovers are judged by them.
         match if planted(Bug::DirectoryNotSyncedAtOpen) { Ok(()) } else { factory.sync_dir() } {
             // What is there can be read nonetheless, and made room of.
             Err(e) if e.kind() == ErrorKind::NoSpace && !planted(Bug::FullDiskKeepsClosed) => {
@@ -229,7 +233,7 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
         store.committer.write(encoded, &Accept::internal(Durability::Written))?;
         if encoded.kind == RecordKind::Install {
             let install = Install::decode(&encoded.desc)
-                .map_err(|e| Error::damaged(format!("a control record makes no sense: {e}")))?;
+                .map_err(|e| Error::damaged(format!("a control record is malformed: {e}")))?;
             if let Some(cold) = store.shared.segment(install.cold) {
                 purge::relocate(&store.table, &cold, &install.sources);
             }
@@ -241,7 +245,7 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
     }
     store.committer.end_recovery(cut, |durable, last| store.mark.note(durable, last))?;
     if r.last_witness && !planted(Bug::UncleanEndForgotten) {
-        // The files that go now are all that tells of the unclean end.
+        // The files that go now are all that shows the unclean end.
         let _one = store.upkeep.lock()?;
         purge::checkpoint(&store)?;
     }
@@ -293,11 +297,13 @@ fn remove(store: &Store, names: &[String], report: &mut OpenReport) {
     }
 }
 
-/// Notes which entries may have been acknowledged and are wrong and, if records were dropped that may have been acknowledged,
-/// that every region's newest hard state may have been in them. Returns of how many regions.
+/// Notes which entries may have been acknowledged and are wrong and, if records were dropped that
+/// may have been acknowledged, that every region's newest hard state may have been in them.
+/// Returns of how many regions.
 ///
-/// It is in a checkpoint before the log is cut off where the records were: the next life will find nothing that is wrong. And
-/// what the checkpoint says is behind all records of the lives before, so that none of them is replayed as if it were good.
+/// It is in a checkpoint before the log is cut off where the records were: the next run will find nothing
+/// that is wrong. And what the checkpoint says is past all records of the runs before, so that none of them
+/// is replayed as if it were good.
 fn note_doubts(store: &Store, suspects: &[(RegionId, u64)], votes_lost: bool) -> Result<u64> {
     store.committer.roll()?;
     let as_of = Lsn::new(store.committer.active_id(), FIRST_RECORD);

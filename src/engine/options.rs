@@ -16,16 +16,17 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Store payloads as they come. Reads copy nothing. The default: on a disk that takes more than about half a
-    /// gigabyte a second, compressing costs more time than it saves.
+    /// Store payloads as they come. Reads copy nothing. The default: on a disk that takes more than about
+    /// half a gigabyte a second, compressing costs more time than it saves.
     #[default]
     None,
-    /// LZ4, in blocks of at most 16 KiB, for batches with at least this many payload bytes, and each block only if
-    /// it shrinks by an eighth. Costs about 2 microseconds a KiB in the writing thread; a read decompresses one block.
+    /// LZ4, in blocks of at most 16 KiB, for batches with at least this many payload bytes, and each
+    /// block only if it shrinks by an eighth. Costs about 2 microseconds a KiB in the writing thread; a
+    /// read decompresses one block.
     ///
-    /// It also raises what damage costs: one flipped bit in a compressed block costs all its entries, up to 16 KiB of them,
-    /// where it costs one entry uncompressed. They are entries that one batch appended to one region: a block ends where
-    /// the next region's entries begin.
+    /// It also raises what damage costs: one flipped bit in a compressed block costs all its entries, up to
+    /// 16 KiB of them, where it costs one entry uncompressed. They are entries that one batch appended to one
+    /// region: a block ends where the next region's entries begin.
     Lz4 {
         /// Batches with fewer payload bytes are stored as they come.
         min_batch_bytes: usize,
@@ -34,8 +35,8 @@ pub enum Compression {
 
 /// The pool of files that are written with zeros before they are used.
 ///
-/// An append that overwrites blocks the file already has needs no metadata to be journaled with its sync; on a
-/// journaling file system that makes small synced appends about three times as fast.
+/// An append that overwrites blocks the file already has needs no metadata to be journaled with its sync; on
+/// a journaling file system that makes small synced appends about three times as fast.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pool {
     pub(crate) files_max: usize,
@@ -49,16 +50,16 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// How many files may lie ready or free, the next segment included: the cap on recycled files. As many are kept as were used
-    /// between two times that segments became free, three at least, and three once a store that was written to is closed or idle for a minute.
-    /// Default 12; at least 1.
+    /// How many files may lie ready or free, the next segment included: the cap on recycled files. As many
+    /// are kept as were used between two times that segments became free, three at least, and three once a
+    /// store that was written to is closed or idle for a minute. Default 12; at least 1.
     pub fn files_max(mut self, files: usize) -> Pool {
         self.files_max = files.max(1);
         self
     }
 
-    /// Whether new files are filled with zeros (in the background, while the file before is used). Switch it off on copy-on-write file systems, where
-    /// an overwrite allocates anyway, and in tests. Default true.
+    /// Whether new files are filled with zeros (in the background, while the file before is used). Switch it
+    /// off on copy-on-write file systems, where an overwrite allocates anyway, and in tests. Default true.
     pub fn prewrite(mut self, yes: bool) -> Pool {
         self.prewrite = yes;
         self
@@ -87,16 +88,16 @@ impl Purge {
         self
     }
 
-    /// The share of the sealed segments' bytes that may be garbage before the cleaner moves what lives in the worst
-    /// of them. Lower saves disk and writes more. Default 50, between 10 and 95.
+    /// The share of the sealed segments' bytes that may be garbage before the cleaner moves what lives in the
+    /// worst of them. Lower saves disk and writes more. Default 50, between 10 and 95.
     pub fn garbage_percent_max(mut self, percent: u8) -> Purge {
         self.garbage_percent_max = percent.clamp(10, 95);
         self
     }
 
     /// How many bytes a second the cleaner may move in the background. Nothing waits for it meanwhile: a
-    /// [`purge`](crate::Engine::purge) or [`repair`](crate::Region::repair) lets it finish its segment without a limit, and a close ends
-    /// it. Default 256 MiB, at least 1 MiB.
+    /// [`purge`](crate::Engine::purge) or [`repair`](crate::Region::repair) lets it finish its segment
+    /// without a limit, and a close ends it. Default 256 MiB, at least 1 MiB.
     pub fn rate_bytes(mut self, bytes_per_second: u64) -> Purge {
         self.rate_bytes = bytes_per_second.max(1 << 20);
         self
@@ -107,11 +108,12 @@ impl Purge {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum ReadMode {
-    /// Through a shared read-only mapping: nothing is copied. A device error while a page is faulted in, or a file
-    /// that somebody shortens behind the engine's back, is a signal (SIGBUS) to the process.
+    /// Through a shared read-only mapping: nothing is copied. A device error while a page is faulted in, or a
+    /// file that somebody shortens behind the engine's back, is a signal (SIGBUS) to the process.
     #[default]
     Map,
-    /// With positional reads into buffers: about a microsecond more an entry; a device error is an error of that read.
+    /// With positional reads into buffers: about a microsecond more an entry; a device error is an
+    /// error of that read.
     Pread,
 }
 
@@ -122,8 +124,8 @@ pub enum Background {
     /// Threads of the engine.
     #[default]
     Threads,
-    /// Nobody, until [`Engine::tick`](crate::Engine::tick) is called. For tests that must be deterministic, and for
-    /// programs that bring their own threads.
+    /// Nobody, until [`Engine::tick`](crate::Engine::tick) is called. For tests that must be deterministic,
+    /// and for programs that bring their own threads.
     Manual,
 }
 
@@ -138,24 +140,26 @@ pub enum Background {
 /// | not known: the mark of a store that was not closed is missing | refused  | refused      | taken as it is |
 /// | no checkpoint is left, and the log has gaps                   | refused  | refused      | what stands before the last gap is given up |
 ///
-/// A refused open has changed nothing. What is dropped other than as torn is a loss, and every region says so.
+/// A refused open has changed nothing. What is dropped other than as torn is a loss, and every
+/// region says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum TailPolicy {
-    /// Believe a tear only on evidence (a sector that is still zero or of the file's older life, or the file ends
-    /// inside). Otherwise entries are fenced, or open refuses and names the bytes. The default.
+    /// Believe a tear only on evidence (a sector that is still zero or of the file's older generation, or the
+    /// file ends inside). Otherwise entries are fenced, or open refuses and names the bytes. The default.
     #[default]
     Prove,
-    /// Take it for torn: drop it. Only after you decided so for this store. Where nothing proves that it was torn, the
-    /// newest vote of any region may have been in it: then every region's [`Health`](crate::Health) says that its hard
-    /// state is lost, in later lives too, until the region sets one. A region that was created in what was dropped is
-    /// not there at all.
+    /// Judge it torn: drop it. Only after you decided so for this store. Where nothing proves that it was
+    /// torn, the newest vote of any region may have been in it: then every region's [`Health`](crate::Health)
+    /// says that its hard state is lost, in later runs too, until the region sets one. A region that was
+    /// created in what was dropped is not there at all.
     AssumeTorn,
-    /// End the log before the first record that cannot be read, also where a later one proves that it was acknowledged: the
-    /// batches from there on are gone, in all their regions. The last resort for a store that refuses to open, with replicas
-    /// that still have everything. As with `AssumeTorn` every region's hard state counts as lost from then on: none may vote
-    /// before it was given a hard state known from elsewhere, and none has all the entries that it had promised to have, so
-    /// the safe way on is to let this node's replicas join anew. What is known to be gone is in
+    /// End the log before the first record that cannot be read, also where a later one proves that it was
+    /// acknowledged: the batches from there on are gone, in all their regions. The last resort for a store
+    /// that refuses to open, with replicas that still have everything. As with `AssumeTorn` every region's
+    /// hard state counts as lost from then on: none may vote before it was given a hard state known from
+    /// elsewhere, and none has all the entries that it had promised to have, so the safe way on is to let
+    /// this node's replicas join anew. What is known to be gone is in
     /// [`OpenReport::damage`](crate::OpenReport::damage).
     AcceptLoss,
 }
@@ -230,29 +234,30 @@ impl Options {
     /// Opens the engine in `dir`, which is made if it does not exist, and recovers what is there.
     ///
     /// # Errors
-    /// `Locked` if another engine has it open; `Damaged` if acknowledged bytes are wrong that cannot be tied to
-    /// regions; `Unsupported` for a newer format; `InvalidArgument` if a directory, link or pipe bears the name of a file of the
-    /// store; `NoSpace`, `Io` from the operating system. Nothing that was acknowledged is changed or removed by a failed open.
+    /// `Locked` if another engine has it open; `Damaged` if acknowledged bytes are wrong that cannot be tied
+    /// to regions; `Unsupported` for a newer format; `InvalidArgument` if a directory, link or pipe bears the
+    /// name of a file of the store; `NoSpace`, `Io` from the operating system. Nothing that was acknowledged
+    /// is changed or removed by a failed open.
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Engine> {
         self.validate()?;
         Engine::open_with(dir.as_ref(), self.clone())
     }
 
-    /// Opens `dir` for inspection: takes no lock, writes nothing, and may stand beside a running engine, in which
-    /// case it shows what was on disk at about this moment. Files that the engine gives back meanwhile make it look again, for
-    /// half a minute at most.
+    /// Opens `dir` for inspection: takes no lock, writes nothing, and may stand beside a running engine, in
+    /// which case it shows what was on disk at about this moment. Files that the engine gives back meanwhile
+    /// make it look again, for half a minute at most.
     ///
     /// # Errors
-    /// As [`open`](Self::open) for what is on disk; `InvalidArgument` if there is no store; `Locked` if the engine that has it open
-    /// gave files back faster than they could be read.
+    /// As [`open`](Self::open) for what is on disk; `InvalidArgument` if there is no store; `Locked` if the
+    /// engine that has it open gave files back faster than they could be read.
     pub fn open_read_only(&self, dir: impl AsRef<Path>) -> Result<Reader> {
         self.validate()?;
         Reader::open_with(dir.as_ref(), self.clone())
     }
 
-    /// The size of a segment file in bytes, a multiple of 4096 between 64 KiB and 2 GiB. Larger segments mean fewer
-    /// files and rotations, a longer unsealed tail to scan at open, and space given back in larger steps. A store may
-    /// be reopened with another size. Default 64 MiB.
+    /// The size of a segment file in bytes, a multiple of 4096 between 64 KiB and 2 GiB. Larger segments mean
+    /// fewer files and rotations, a longer unsealed tail to scan at open, and space given back in larger
+    /// steps. A store may be reopened with another size. Default 64 MiB.
     pub fn segment_bytes(mut self, bytes: u64) -> Options {
         self.segment_bytes = bytes;
         self
@@ -294,24 +299,26 @@ impl Options {
         self
     }
 
-    /// How many bytes may be accepted and not yet complete. A writer beyond it waits, or is told `WouldBlock` by
-    /// [`Engine::try_submit`](crate::Engine::try_submit). One batch may always be in flight, whatever its size.
-    /// Bounds the memory of queued batches. Default 64 MiB.
+    /// How many bytes may be accepted and not yet complete. A writer beyond it waits, or is answered
+    /// `WouldBlock` by [`Engine::try_submit`](crate::Engine::try_submit). One batch may always be in flight,
+    /// whatever its size. Bounds the memory of queued batches. Default 64 MiB.
     pub fn in_flight_bytes_max(mut self, bytes: usize) -> Options {
         self.in_flight_bytes_max = bytes.max(1);
         self
     }
 
-    /// How long one operation of the disk may take before listeners are told of a [stall](crate::Event::SyncStalled). Default 500 ms.
+    /// How long one operation of the disk may take before listeners are notified of a
+    /// [stall](crate::Event::SyncStalled). Default 500 ms.
     pub fn stall_after(mut self, after: Duration) -> Options {
         self.stall_after = after;
         self
     }
 
-    /// [Scrubs](crate::Engine::scrub) the store in the background, so long after the open and after the end of each scrub before.
-    /// What it finds is told to the listeners. Rot that nobody looks at adds up until a replica is needed that has it too: a
-    /// store whose entries live for hours or more wants this, one whose entries are gone in seconds does not. Costs the
-    /// reads, at the rate of `options`. Default never.
+    /// [Scrubs](crate::Engine::scrub) the store in the background, so long after the open and after
+    /// the end of each scrub before. What it finds is delivered to the listeners. Rot that nobody
+    /// looks at adds up until a replica is needed that has it too: a store whose entries live for
+    /// hours or more needs this, one whose entries are gone in seconds does not. Costs the reads, at
+    /// the rate of `options`. Default never.
     pub fn scrub_every(mut self, pause: Duration, options: ScrubOptions) -> Options {
         self.scrub = Some((pause, options));
         self
@@ -323,8 +330,8 @@ impl Options {
         self
     }
 
-    /// Where the random salts of new files come from: only for simulated runs that must be repeatable. A source that
-    /// repeats itself over restarts breaks the engine's defence against stale bytes.
+    /// Where the random salts of new files come from: only for simulated runs that must be repeatable. A
+    /// source that repeats itself over restarts breaks the engine's defence against stale bytes.
     #[doc(hidden)]
     pub fn salt_source(mut self, next: Arc<dyn Fn() -> u64 + Send + Sync>) -> Options {
         self.salts = crate::segment::pool::SaltSource(next);

@@ -25,8 +25,9 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// Recovers beside an engine that may be running. It gives files back meanwhile: what looks missing or wrong is looked at again
-/// as long as names changed. What is truly wrong says the same at every look; what a purge made of it says something else each time.
+/// Recovers beside an engine that may be running. It gives files back meanwhile: what looks missing or wrong
+/// is looked at again as long as names changed. What is truly wrong says the same at every look; what a purge
+/// made of it says something else each time.
 pub(super) fn recover_beside(dir: &Dir, options: &Options) -> Result<Option<Recovered>> {
     let began = Instant::now();
     let mut before = names(dir)?;

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use std::ops::{Bound, Range, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
-/// The name of one region of an engine, to read from. Cheap to make and to clone; it keeps no snapshot: each call
-/// answers as of now.
+/// The name of one region of an engine, to read from. Cheap to make and to clone; it keeps no snapshot:
+/// each call answers as of now.
 #[derive(Clone, Debug)]
 pub struct Region {
     engine: Engine,
@@ -68,8 +68,8 @@ impl Region {
         self.with(|s| s.extent(index).map(|e| e.segment().id))
     }
 
-    /// Whether reading `from..to` is done in no time: about `bytes` at most, and nothing of it in a segment older than `oldest`.
-    /// Looks nothing up.
+    /// Whether reading `from..to` is done in no time: about `bytes` at most, and nothing of it in a segment
+    /// older than `oldest`. Looks nothing up.
     #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
     pub(crate) fn is_quick(&self, from: u64, to: u64, bytes: u64, oldest: u32) -> bool {
         self.with(|s| {
@@ -83,8 +83,8 @@ impl Region {
         })
     }
 
-    /// The term of the entry at `index`. Answers for the compaction point too, forever, and with 0 for index 0 of a
-    /// log that starts at 1. Never touches a payload.
+    /// The term of the entry at `index`. Answers for the compaction point too, forever, and with 0 for index
+    /// 0 of a log that starts at 1. Never touches a payload.
     ///
     /// # Errors
     /// `Compacted` below the compaction point, `Unavailable` beyond the last entry.
@@ -100,8 +100,8 @@ impl Region {
     /// One entry. Its payload borrows the segment when it is stored uncompressed.
     ///
     /// # Errors
-    /// `Compacted`, `Unavailable`; `Damaged` if the bytes do not match the checksum that was taken when the entry was
-    /// handed over.
+    /// `Compacted`, `Unavailable`; `Damaged` if the bytes do not match the checksum that was taken
+    /// when the entry was handed over.
     pub fn entry(&self, index: u64) -> Result<Entry> {
         self.rescued(
             || {
@@ -125,9 +125,9 @@ impl Region {
         Ok(Entry { id, payload })
     }
 
-    /// Tries `read`; where it meets damage that is new, rebuilds the segment's footer, which may have been what was
-    /// wrong, and tries once more. What is still damaged then is noted, told to the listeners, and returned; what turns
-    /// out to be right after all is forgotten.
+    /// Tries `read`; where it meets damage that is new, rebuilds the segment's footer, which may have been
+    /// what was wrong, and tries once more. What is still damaged then is noted, delivered to the listeners,
+    /// and returned; what turns out to be right after all is forgotten.
     fn rescued<T>(
         &self,
         read: impl Fn() -> Result<T, Failed>,
@@ -162,20 +162,21 @@ impl Region {
                 Err(e) => error = e.into_error(),
             }
         }
-        // What was read may be no part of the log any more; then it says nothing of what stands at the index now.
+        // What was read may be no part of the log any more; then it says nothing of what stands at
+        // the index now.
         if self.with(|s| s.extent(index).is_some_and(|e| e.segment().id == segment.id)) {
             self.engine.store().note_damage(self.id, index, &error);
         }
         Err(error)
     }
 
-    /// The entries of `range` in order, at least one if there is any, no more than `limit` allows. A range without an
-    /// end goes to the last entry.
+    /// The entries of `range` in order, at least one if there is any, no more than `limit` allows. A range
+    /// without an end goes to the last entry.
     ///
     /// # Errors
-    /// `Compacted` if the range starts at or below the compaction point, `Unavailable` if it reaches beyond the last
-    /// entry; an empty range is fine up to one past the last. `Damaged` if any entry that would be returned is:
-    /// the error names it, and those before and after it can be read.
+    /// `Compacted` if the range starts at or below the compaction point, `Unavailable` if it reaches beyond
+    /// the last entry; an empty range is fine up to one past the last. `Damaged` if any entry that would be
+    /// returned is: the error names it, and those before and after it can be read.
     pub fn entries(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
         self.rescued(
             || {
@@ -219,8 +220,8 @@ impl Region {
         Ok(self.parts(s, from, to, limit))
     }
 
-    /// What a read of `from..to` needs once the region's lock is released: copies of the extents that it touches, as
-    /// far as `limit` may reach.
+    /// What a read of `from..to` needs once the region's lock is released: copies of the extents that it
+    /// touches, as far as `limit` may reach.
     fn parts(&self, s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Vec<Extent> {
         let mut out = Vec::new();
         if from >= to {
@@ -268,7 +269,8 @@ impl Region {
         Ok(out)
     }
 
-    /// Where the entries are that a read gives, as far as its limit goes; the first of them are asked for already.
+    /// Where the entries are that a read gives, as far as its limit goes; the first of them are
+    /// asked for already.
     fn locate<'a>(&self, parts: &'a [Extent], limit: ReadLimit) -> Result<Vec<Chunk<'a>>, Failed> {
         let mut chunks = Vec::with_capacity(parts.len());
         let (mut entries, mut bytes) = (entries_max(limit), limit.bytes);
@@ -305,9 +307,9 @@ impl Region {
         Ok(chunks)
     }
 
-    /// The hard state as it was last set, as far as that is known. Before it is voted on, [`health`](Region::health) has
-    /// to be looked at, or [`hard_state_or_lost`](Region::hard_state_or_lost) be asked instead: after damage it may be
-    /// older than the one that was acknowledged.
+    /// The hard state as it was last set, as far as that is known. Before it is voted on,
+    /// [`health`](Region::health) has to be looked at, or [`hard_state_or_lost`](Region::hard_state_or_lost)
+    /// be asked instead: after damage it may be older than the one that was acknowledged.
     pub fn hard_state(&self) -> Option<Bytes> {
         self.with(|s| s.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice())))
     }
@@ -354,7 +356,8 @@ impl Region {
         })
     }
 
-    /// Whether the region's log is known to be all there. It looks nothing up: reads and the scrubber find damage.
+    /// Whether the region's log is known to be all there. It looks nothing up: reads and the
+    /// scrubber find damage.
     pub fn health(&self) -> Health {
         self.with(|s| match &s.damage {
             None => Health::Healthy,
@@ -390,9 +393,9 @@ impl Region {
         }
     }
 
-    /// Puts back a damaged entry from a replica. It is accepted only if it matches the length and checksum that were
-    /// recorded when the entry was appended here, so a wrong peer cannot slip in another one. Durable on return. An
-    /// entry that is not damaged is left as it is.
+    /// Puts back a damaged entry from a replica. It is accepted only if it matches the length and checksum
+    /// that were recorded when the entry was appended here, so a wrong peer cannot slip in another one.
+    /// Durable on return. An entry that is not damaged is left as it is.
     ///
     /// # Errors
     /// `InvalidArgument` when it does not match; `Compacted`, `Unavailable` as for reads.
@@ -401,9 +404,9 @@ impl Region {
         purge::repair(self.engine.store(), self.id, id, payload)
     }
 
-    /// A digest over index, term and payload of the entries of `range`, for replicas to compare. Every entry is read
-    /// and verified. It is of the log at one moment, that of the call, whatever becomes of the log meanwhile: the segments that it
-    /// is read from stay until it is done.
+    /// A digest over index, term and payload of the entries of `range`, for replicas to compare. Every entry
+    /// is read and verified. It is of the log at one moment, that of the call, whatever becomes of the log
+    /// meanwhile: the segments that it is read from stay until it is done.
     ///
     /// # Errors
     /// As [`entries`](Region::entries).
@@ -522,10 +525,12 @@ struct Chunk<'a> {
     asked: usize,
 }
 
-/// How much a read asks for ahead of what it looks at: enough to keep a device busy, and no more memory than that is taken from others.
+/// How much a read asks for ahead of what it looks at: enough to keep a device busy, and no more memory
+/// than that is taken from others.
 const ASKED_BYTES_MAX: u64 = 1 << 20;
 
-/// Takes neighbouring entries out of one borrowed span, and entries of one compressed block out of one decompression.
+/// Takes neighbouring entries out of one borrowed span, and entries of one compressed block out of one
+/// decompression.
 struct Spans<'a> {
     segment: &'a Arc<Segment>,
     at: u64,
@@ -568,6 +573,6 @@ impl Spans<'_> {
 const DIGEST_LIMIT: ReadLimit = ReadLimit { bytes: 4 << 20, ..ReadLimit::NONE };
 const DIGEST_ENTRIES: u64 = 4096;
 
-/// Entries beyond this are not taken together: one that is kept for long would keep its neighbours' memory too where
-/// reads are copies.
+/// Entries beyond this are not taken together: one that is kept for long would keep its neighbours'
+/// memory too where reads are copies.
 const SPAN_BYTES_MAX: u64 = 256 << 10;

@@ -33,17 +33,19 @@ pub struct OpenReport {
     /// Bytes past the last complete batch that were dropped. They were never acknowledged, unless
     /// [`assumed_torn`](OpenReport::assumed_torn) or [`accepted_loss`](OpenReport::accepted_loss) says so.
     pub torn_bytes: u64,
-    /// Whether a record was dropped for the only reason that [`TailPolicy::AssumeTorn`](crate::TailPolicy::AssumeTorn)
-    /// says so. It may have been acknowledged.
+    /// Whether a record was dropped for the only reason that
+    /// [`TailPolicy::AssumeTorn`](crate::TailPolicy::AssumeTorn) says so. It may have been acknowledged.
     pub assumed_torn: bool,
-    /// Whether acknowledged batches were dropped because [`TailPolicy::AcceptLoss`](crate::TailPolicy::AcceptLoss) says so.
+    /// Whether acknowledged batches were dropped because
+    /// [`TailPolicy::AcceptLoss`](crate::TailPolicy::AcceptLoss) says so.
     pub accepted_loss: bool,
-    /// Regions whose hard state may have been in it, that is all of them: their health says so until it is set again.
+    /// Regions whose hard state may have been in it, that is all of them: their health says so
+    /// until it is set again.
     pub hard_states_lost: u64,
     /// Damage that was found; see [`ErrorKind::Damaged`](crate::ErrorKind::Damaged).
     pub damage: Vec<Error>,
-    /// Entries of the last batches that are wrong, and of which nothing says whether they were acknowledged; see
-    /// [`Health::Suspect`].
+    /// Entries of the last batches that are wrong, and of which nothing says whether they were
+    /// acknowledged; see [`Health::Suspect`].
     pub suspects: Vec<Error>,
     /// Names in the directory that are not of this store; left alone.
     pub foreign: Vec<String>,
@@ -101,8 +103,8 @@ impl ScrubOptions {
         self
     }
 
-    /// Drop sealed segments from the page cache first, so that the device is what is checked. Costs the cache. Default
-    /// false.
+    /// Drop sealed segments from the page cache first, so that the device is what is checked.
+    /// Costs the cache. Default false.
     pub fn from_device(mut self, yes: bool) -> ScrubOptions {
         self.from_device = yes;
         self
@@ -123,8 +125,9 @@ pub struct ScrubReport {
     pub records: u64,
     /// Each damaged entry, named.
     pub damage: Vec<Error>,
-    /// What is wrong with that which holds the entries: headers and descriptions of records, headers of segments, checkpoints.
-    /// No entry is lost by it, and it was repaired: what lives in such a segment was moved, checkpoints were rewritten.
+    /// What is wrong with that which holds the entries: headers and descriptions of records, headers of
+    /// segments, checkpoints. No entry is lost by it, and it was repaired: what lives in such a segment was
+    /// moved, checkpoints were rewritten.
     pub rot: Vec<Error>,
     /// Segments that entries were moved out of for that.
     pub segments_moved: u64,
@@ -174,18 +177,19 @@ pub struct CheckReport {
     pub entries: u64,
     /// Their payload bytes.
     pub bytes: u64,
-    /// Bytes past the last complete batch that were never acknowledged, and are dropped by the next open. 0 where more
-    /// than that would be dropped: then [`loss`](CheckReport::loss) says what.
+    /// Bytes past the last complete batch that were never acknowledged, and are dropped by the next open. 0
+    /// where more than that would be dropped: then [`loss`](CheckReport::loss) says what.
     pub torn_bytes: u64,
     /// What may have been acknowledged and would be dropped: by opening a store that is refused with
-    /// [`TailPolicy::AcceptLoss`](crate::TailPolicy::AcceptLoss), or by opening it with the policy of these options.
+    /// [`TailPolicy::AcceptLoss`](crate::TailPolicy::AcceptLoss), or by opening it with the policy
+    /// of these options.
     pub loss: Option<Loss>,
     /// Names in the directory that are not of this store.
     pub foreign: Vec<String>,
 }
 
-/// What is dropped when the log is ended before the first record that cannot be read, as far as the records after it can be
-/// read themselves. What stood in the unreadable bytes comes on top.
+/// What is dropped when the log is ended before the first record that cannot be read, as far as the records
+/// after it can be read themselves. What stood in the unreadable bytes comes on top.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Loss {
@@ -292,9 +296,9 @@ pub struct Stats {
 pub enum Health {
     /// As far as was looked.
     Healthy,
-    /// Entries of the last batches before a crash are wrong, and nothing says whether they were ever acknowledged: they may
-    /// be torn, or rotten. They are kept and fenced, as damaged ones are; all else goes on. An append over them, a
-    /// compaction, a reset or a [`repair`](crate::Region::repair) ends it.
+    /// Entries of the last batches before a crash are wrong, and nothing says whether they were ever
+    /// acknowledged: they may be torn, or rotten. They are kept and fenced, as damaged ones are; all else
+    /// goes on. An append over them, a compaction, a reset or a [`repair`](crate::Region::repair) ends it.
     Suspect {
         /// Inclusive ranges of indexes that cannot be read.
         ranges: Vec<(u64, u64)>,
@@ -313,8 +317,8 @@ pub enum Health {
 pub enum HardStateHealth {
     /// It is.
     Known,
-    /// It may be an older one: the region must not vote, and not campaign, until it has set one that it has from elsewhere,
-    /// or has joined anew. Setting it, or destroying the region, ends this.
+    /// It may be an older one: the region must not vote, and not campaign, until it has set one that it has
+    /// from elsewhere, or has joined anew. Setting it, or destroying the region, ends this.
     Lost,
 }
 

@@ -37,7 +37,7 @@ impl Threads {
         if store.options.background == Background::Threads
             && let Err(error) = threads.start_others(store)
         {
-            // Those that were started would keep the store alive for ever.
+            // Those that were started would keep the store alive forever.
             store.committer.close();
             threads.stop_all();
             return Err(error);
@@ -189,7 +189,7 @@ fn upkeep(store: &Arc<Store>) {
     }
 }
 
-/// Tells of operations of the disk that take long, and of their end. Waits for no disk itself.
+/// Reports operations of the disk that take long, and of their end. Waits for no disk itself.
 pub(crate) fn look_for_stalls(store: &Store) {
     let oldest = store.committer.oldest_io();
     let news = lock(&store.shared.stall).look(oldest, store.options.stall_after, Instant::now());
@@ -201,8 +201,8 @@ pub(crate) fn look_for_stalls(store: &Store) {
     }
 }
 
-/// A listener that panics ends what was being done, and not the thread: others wait for what it does next. The panic has been
-/// reported by its hook.
+/// A listener that panics ends what was being done, and not the thread: others wait for what it does next.
+/// The panic has been reported by its hook.
 fn unharmed(work: impl FnOnce()) {
     drop(catch_unwind(AssertUnwindSafe(work)));
 }

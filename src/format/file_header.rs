@@ -1,4 +1,4 @@
-//! The first 128 bytes of every file: what it is, whose it is, and which life of the file this is.
+//! The first 128 bytes of every file: what it is, whose it is, and which generation of the file this is.
 
 use crate::codec::checksum::crc32;
 use crate::codec::{Malformed, Reader};
@@ -44,15 +44,15 @@ impl FileKind {
     }
 }
 
-/// Which file this is, and which of its lives: recycled files keep their bytes, and the salt, drawn at random for
-/// each life, keeps those apart from new ones.
+/// Which file this is, and which of its generations: recycled files keep their bytes, and the salt, drawn at
+/// random for each generation, keeps those apart from new ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Identity {
     /// The store that the file belongs to.
     pub(crate) store: StoreId,
     /// Its number. A footer has that of its segment.
     pub(crate) file: u32,
-    /// Random, new for each life.
+    /// Random, new for each generation.
     pub(crate) salt: u64,
 }
 
@@ -76,8 +76,8 @@ pub(crate) struct FileHeader {
     pub(crate) identity: Identity,
     /// The length that the file is meant to have: a shorter one was cut behind our back.
     pub(crate) len: u64,
-    /// The salt of the life before, 0 when there was none. It lets recovery tell a block of that life, which only
-    /// was not overwritten, from one that rotted.
+    /// The salt of the generation before, 0 when there was none. It lets recovery tell a block of that
+    /// generation, which only was not overwritten, from one that rotted.
     pub(crate) previous_salt: u64,
 }
 
@@ -131,16 +131,16 @@ impl FileHeader {
         seal(&out)
     }
 
-    /// The header as it stands in each of the two blocks of a segment that hold it: one bad block must not take a whole segment
-    /// with it.
+    /// The header as it stands in each of the two blocks of a segment that hold it: one bad block must not
+    /// take a whole segment with it.
     pub(crate) fn encode_segment_block(&self) -> Vec<u8> {
         let mut block = self.encode().to_vec();
         block.resize(SEGMENT_HEADER_LEN as usize, 0);
         block
     }
 
-    /// Where the copies of a segment's header stand, in a file of the length that the header names: in its first block and in
-    /// its last. Before version 3 both stood in the first.
+    /// Where the copies of a segment's header stand, in a file of the length that the header names: in its
+    /// first block and in its last. Before version 3 both stood in the first.
     pub(crate) fn copies_at(&self) -> [u64; 2] {
         [0, if self.version < 3 { SECOND_COPY_V2_AT } else { second_copy_at(self.len) }]
     }
@@ -150,8 +150,8 @@ impl FileHeader {
         if self.version < 3 { self.len } else { second_copy_at(self.len) }
     }
 
-    /// Reads a header from the start of `bytes`. Version and flags are believed only if the checksum is right, so
-    /// rot never looks like a newer release.
+    /// Reads a header from the start of `bytes`. Version and flags are believed only if the checksum is
+    /// right, so rot never looks like a newer release.
     pub(crate) fn decode(bytes: &[u8]) -> Result<FileHeader, HeaderError> {
         let header: &[u8; FILE_HEADER_LEN] =
             bytes.first_chunk().ok_or(Malformed("the file is too short for its header"))?;
@@ -185,8 +185,9 @@ impl FileHeader {
         Ok(FileHeader { version, kind, identity: Identity { store, file, salt }, len, previous_salt })
     }
 
-    /// Reads a segment's header from its first block and its last: the first copy, or else the second. When none is right the
-    /// more telling error is returned, so that a newer store with a rotten sector is still refused as newer.
+    /// Reads a segment's header from its first block and its last: the first copy, or else the second.
+    /// When none is right the more telling error is returned, so that a newer store with a rotten
+    /// sector is still refused as newer.
     pub(crate) fn decode_segment(first: &[u8], last: &[u8]) -> Result<FileHeader, HeaderError> {
         let copies = FileHeader::segment_copies(first, last);
         let rot = |copy: &Result<FileHeader, HeaderError>| matches!(copy, Err(HeaderError::Malformed(_)));
@@ -224,8 +225,8 @@ pub(crate) const FORMAT_VERSION: u32 = 3;
 /// The length of a file header.
 pub(crate) const FILE_HEADER_LEN: usize = 128;
 
-/// Where a segment's records start: a page in, so that they are page-aligned for direct I/O. The block at the end of the file that
-/// holds the second copy of its header is as long.
+/// Where a segment's records start: a page in, so that they are page-aligned for direct I/O. The block at the
+/// end of the file that holds the second copy of its header is as long.
 pub(crate) const SEGMENT_HEADER_LEN: u32 = 4096;
 
 /// The first bytes of every file.
@@ -234,7 +235,8 @@ pub(crate) const FILE_MAGIC: [u8; 8] = *b"RAFTWOOD";
 const SECOND_COPY_V2_AT: u64 = SEGMENT_HEADER_LEN as u64 / 2;
 const CRC_AT: usize = FILE_HEADER_LEN - 4;
 
-/// The fields, zeros up to the checksum, and the checksum. Its seed is 0: the identity is only known from here on.
+/// The fields, zeros up to the checksum, and the checksum. Its seed is 0: the identity is only
+/// known from here on.
 fn seal(fields: &[u8]) -> [u8; FILE_HEADER_LEN] {
     let mut header = [0; FILE_HEADER_LEN];
     let (body, sum) = header.split_at_mut(CRC_AT);

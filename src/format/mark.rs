@@ -1,8 +1,8 @@
 //! Up to where the log is durable, said in another file than the log.
 //!
-//! What proves that a record was durable must not lie in the block that it proves: both would be lost together, without a word.
-//! The file has two slots, each in a block of its own, which are written in turn: a block that is lost costs the newer or the
-//! older of them, never both.
+//! What proves that a record was durable must not lie in the block that it proves: both would be lost
+//! together, without a word. The file has two slots, each in a block of its own, which are written in turn: a
+//! block that is lost costs the newer or the older of them, never both.
 
 use crate::codec::checksum::crc32;
 use crate::codec::{Malformed, Reader};

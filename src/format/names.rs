@@ -24,8 +24,8 @@ pub(crate) enum FileName {
 }
 
 impl FileName {
-    /// The file that `name` is, or `None` when it is none of ours. Strict: `parse` accepts exactly what `Display`
-    /// prints, so that no two names mean one file.
+    /// The file that `name` is, or `None` when it is none of ours. Strict: `parse` accepts exactly what
+    /// `Display` prints, so that no two names mean one file.
     pub(crate) fn parse(name: &str) -> Option<FileName> {
         if name == LOCK {
             return Some(FileName::Lock);

@@ -1,9 +1,10 @@
 //! The header of a record in a log segment.
 //!
-//! A record is a header of 64 bytes, a description and a payload area, padded to a multiple of 8. The header is
-//! checksummed apart from the description and that apart from the payloads, so that a rotten payload still says
-//! whose it is. Each header repeats its predecessor's [`Shape`], for two reasons: bytes of an older life of the file
-//! can never splice in behind a newer record, and a header that rotted can be rebuilt from the record behind it.
+//! A record is a header of 64 bytes, a description and a payload area, padded to a multiple of 8. The header
+//! is checksummed apart from the description and that apart from the payloads, so that a rotten payload
+//! still says whose it is. Each header repeats its predecessor's [`Shape`], for two reasons: bytes of an
+//! older generation of the file can never splice in after a newer record, and a header that rotted can be
+//! rebuilt from the record after it.
 
 use crate::codec::checksum::crc32;
 use crate::codec::{Malformed, Reader};
@@ -23,7 +24,8 @@ pub(crate) enum RecordKind {
     Install = 2,
     /// Nothing but the watermark in its header.
     Watermark = 3,
-    /// An [`Announcement`](super::batch::Announcement) of the records that recovery will copy: a description, no payload.
+    /// An [`Announcement`](super::batch::Announcement) of the records that recovery will copy: a
+    /// description, no payload.
     Announcement = 4,
 }
 
@@ -55,7 +57,8 @@ impl Shape {
         record_len(self.desc_len, self.payload_len)
     }
 
-    /// The position behind the record; `None` when there is no record, or when it would end beyond every segment.
+    /// The position one past the record; `None` when there is no record, or when it would end
+    /// beyond every segment.
     pub(crate) fn end(&self) -> Option<Lsn> {
         if self.is_none() {
             return None;
@@ -76,11 +79,11 @@ pub(crate) struct RecordHeader {
     pub(crate) desc_len: u32,
     /// The length of the payload area, which follows the description.
     pub(crate) payload_len: u32,
-    /// The checksum of the description, seeded with 0: it is taken before the position is known, on the caller's
-    /// thread, and this header, which is checksummed with the position, binds it to its place.
+    /// The checksum of the description, seeded with 0: it is taken before the position is known, on the
+    /// caller's thread, and this header, which is checksummed with the position, binds it to its place.
     pub(crate) desc_crc: u32,
-    /// Up to where the log was known durable when the record was written. A bad record below any watermark that is
-    /// found later was acknowledged: it is damaged, not torn.
+    /// Up to where the log was known durable when the record was written. A bad record below any watermark
+    /// that is found later was acknowledged: it is damaged, not torn.
     pub(crate) watermark: Lsn,
     /// The zeros of description and payload area: more were never written.
     pub(crate) zeros: Zeros,
@@ -154,9 +157,9 @@ impl RecordHeader {
         Ok((header, shape))
     }
 
-    /// Stands in for a header that rotted, from what its successor repeats of it and the description that follows
-    /// it. The description must have the checksum that the shape names. What the shape does not hold, the watermark,
-    /// the zeros and the predecessor, is left as if nothing were known.
+    /// Stands in for a header that rotted, from what its successor repeats of it and the description that
+    /// follows it. The description must have the checksum that the shape names. What the shape does not hold,
+    /// the watermark, the zeros and the predecessor, is left as if nothing were known.
     pub(crate) fn rebuilt_from(shape: Shape, desc: &[u8]) -> Result<RecordHeader, Malformed> {
         if u32::try_from(desc.len()) != Ok(shape.desc_len) || crc32(0, desc) != shape.desc_crc {
             return Err(Malformed("the description is not the one that the next record names"));

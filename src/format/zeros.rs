@@ -1,21 +1,22 @@
 //! Which zeros of a record are its own.
 //!
-//! A sector that a crash did not let be written shows zeros, and so may one that was. To tell them apart, each record says how
-//! many zeros it has of itself; more than that were never written. Without it, a record that ends in a zero and rotted
-//! elsewhere would look like one that was cut short, and an acknowledged batch would be dropped without a word.
+//! A sector that a crash did not let be written shows zeros, and so may one that was. To tell them apart,
+//! each record says how many zeros it has of itself; more than that were never written. Without it, a record
+//! that ends in a zero and rotted elsewhere would look like one that was cut short, and an acknowledged batch
+//! would be dropped without a word.
 
 /// The zeros of a record's description and payload area, as they lie in the sectors of its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Zeros {
     /// Zero bytes at the end; [`u8::MAX`] when there are that many or more.
     pub(crate) trailing: u8,
-    /// Sectors of which the record's part is all zero, parts of fewer than [`TELLING_BYTES`] left out; [`u16::MAX`] when there are
-    /// that many or more.
+    /// Sectors of which the record's part is all zero, parts of fewer than [`TELLING_BYTES`] left out;
+    /// [`u16::MAX`] when there are that many or more.
     pub(crate) sectors: u16,
 }
 
 impl Zeros {
-    /// Counts the zeros of `parts`, which lie one behind the other from offset `start` of the file on.
+    /// Counts the zeros of `parts`, which lie back to back from offset `start` of the file on.
     pub(crate) fn of(start: u64, parts: [&[u8]; 2]) -> Zeros {
         let backwards = parts.iter().rev().flat_map(|part| part.iter().rev());
         let trailing = backwards.take(usize::from(u8::MAX)).take_while(|b| **b == 0).count();
@@ -44,8 +45,8 @@ impl Zeros {
         Zeros { trailing: trailing as u8, sectors }
     }
 
-    /// Whether bytes that now have the zeros `found`, and end at offset `end` of the file, are those of a record that has these,
-    /// with some of it never written: a sector more is zero, or it ends in more zeros.
+    /// Whether bytes that now have the zeros `found`, and end at offset `end` of the file, are those of a
+    /// record that has these, with some of it never written: a sector more is zero, or it ends in more zeros.
     pub(crate) fn lack_some(self, found: Zeros, end: u64) -> bool {
         let unwritten = self.sectors < u16::MAX && found.sectors > self.sectors;
         let more = found.trailing.saturating_sub(self.trailing);

@@ -1,10 +1,12 @@
 //! A whole store that somebody changed behind our back, opened and used.
 //!
-//! The input is a list of changes to a small valid store: bytes overwritten, inserted and removed, files cut, lengthened,
-//! removed, swapped, copied and renamed. Then the checksums are made right, so that the changes are believed.
+//! The input is a list of changes to a small valid store: bytes overwritten, inserted and removed,
+//! files cut, lengthened, removed, swapped, copied and renamed. Then the checksums are made right, so
+//! that the changes are believed.
 //!
-//! What must hold: nothing panics or allocates without bound; and no entry is handed out that was never written. The one
-//! exception is an entry whose checksum the input forged: the checksum of its very bytes stands in some file.
+//! What must hold: nothing panics or allocates without bound; and no entry is handed out that was
+//! never written. The one exception is an entry whose checksum the input forged: the checksum of its
+//! very bytes stands in some file.
 
 use super::fixup;
 use crate::codec::checksum::entry_checksum;
@@ -69,7 +71,8 @@ pub(super) fn sample() -> &'static Sample {
     SAMPLE.get_or_init(|| make().expect("a sample store can be made"))
 }
 
-/// Small segments, nothing in the background; salts that are the same in every run, and others in each life.
+/// Small segments, nothing in the background; salts that are the same in every run, and others in
+/// each run of the engine.
 pub(super) fn options(disk: &SimVfs, life: u64) -> Options {
     let salt = AtomicU64::new(life.wrapping_mul(0xd134_2543_de82_ef95) | 1);
     Options::new()
@@ -147,7 +150,7 @@ fn make() -> crate::Result<Sample> {
     Ok(Sample { disk: frozen, files, written })
 }
 
-/// Carries out the changes, and makes the checksums right where the input wants them so.
+/// Carries out the changes, and makes the checksums right where the input asks for that.
 fn change(u: &mut Unstructured<'_>, files: &mut Files) -> Result<()> {
     let flags: u8 = u.arbitrary()?;
     let mut outcome = Ok(());
@@ -185,7 +188,7 @@ fn pick(u: &mut Unstructured<'_>, files: &Files) -> Result<String> {
     u.choose(&names).map(|name| (*name).clone())
 }
 
-/// An offset in the part of a file that is more than zeros, or a little behind it.
+/// An offset in the part of a file that is more than zeros, or a little past it.
 fn offset(u: &mut Unstructured<'_>, bytes: &[u8]) -> Result<usize> {
     let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
     u.int_in_range(0..=(used + 16).min(bytes.len()))
@@ -283,7 +286,8 @@ impl Seen<'_> {
         assert_eq!(disk.digest(), before, "an inspection changes nothing");
     }
 
-    /// Opens, reads everything, gives space back, and appends. Returns the entry that was acknowledged, if one was.
+    /// Opens, reads everything, gives space back, and appends. Returns the entry that was
+    /// acknowledged, if one was.
     fn write(&self, disk: &SimVfs) -> Option<(RegionId, EntryId)> {
         let engine = options(disk, 1).open(DIR);
         let engine =

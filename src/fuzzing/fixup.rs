@@ -1,7 +1,7 @@
 //! Makes the checksums of a file right, whatever else is wrong with it.
 //!
-//! Written from `docs/format.md` alone, with plain offsets. Nothing here fails: a file that is too short for a field is
-//! left as it is from there on.
+//! Written from `docs/format.md` alone, with plain offsets. Nothing here fails: a file that is too short for
+//! a field is left as it is from there on.
 
 use crate::codec::checksum::crc32;
 
@@ -19,7 +19,8 @@ pub(super) fn seed(bytes: &[u8]) -> u32 {
     identity.iter().fold(0, |crc, &(from, to)| crc32(crc, bytes.get(from..to).unwrap_or_default()))
 }
 
-/// A footer: its length, the length of its deltas (they get what the other sections leave), and all checksums.
+/// A footer: its length, the length of its deltas (they get what the other sections leave), and all
+/// checksums.
 pub(super) fn footer(bytes: &mut [u8]) {
     let len = bytes.len() as u64;
     put(bytes, 56, &len.to_le_bytes());
@@ -95,8 +96,9 @@ pub(super) fn checkpoint(bytes: &mut [u8]) {
 /// The last record that was made right: what the next one follows.
 pub(super) type Shape = [u8; 24];
 
-/// A segment: both copies of its header, in its first block and its last, and the checksums of all records that follow one another from the first on.
-/// With `chain` each record also follows the one before it, the first of all `previous`.
+/// A segment: both copies of its header, in its first block and its last, and the checksums of all
+/// records that follow one another from the first on. With `chain` each record also follows the one
+/// before it, the first of all `previous`.
 pub(super) fn segment(bytes: &mut [u8], chain: Option<&mut Shape>) {
     file_header(bytes, 0);
     if let Some(last) = bytes.len().checked_sub(4096).filter(|last| *last >= 4096) {

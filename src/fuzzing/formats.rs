@@ -53,8 +53,8 @@ fn rebuild(shape: Shape, desc: &[u8]) {
     }
 }
 
-/// A description: 4 bytes of payload length, then the description, read as a batch's and as an install's. What decodes
-/// goes through the footer of a segment.
+/// A description: 4 bytes of payload length, then the description, read as a batch's and as an install's.
+/// What decodes goes through the footer of a segment.
 pub fn batch(data: &[u8]) {
     let Some((payload_len, desc)) = data.split_first_chunk() else { return };
     let payload_len = u32::from_le_bytes(*payload_len);

@@ -1,16 +1,17 @@
 //! What the fuzz targets under `fuzz/` call: one function a target, over any bytes at all.
 //!
-//! Each function holds the promise that hostile bytes give an error: no panic, no unbounded allocation; and beyond it
-//! the invariants that make a decoder right: what was decoded encodes to the same bytes, what the writer makes the reader
-//! accepts, an entry that is handed out is one that was written.
+//! Each function holds the promise that hostile bytes give an error: no panic, no unbounded allocation; and
+//! beyond it the invariants that make a decoder right: what was decoded encodes to the same bytes, what the
+//! writer makes the reader accepts, an entry that is handed out is one that was written.
 //!
-//! A checksum would stop a fuzzer at the door: no mutation gets past it by chance. So the checksums are set right before
-//! the bytes are looked at (`fixup`), from the offsets in `docs/format.md` and not with the crate's own encoders, which
-//! makes it a second reading of that document. What is found so can only be met when someone forges files; but the same
-//! code decides on the one corruption in four billion that CRC lets through.
+//! A checksum would stop a fuzzer at the door: no mutation gets past it by chance. So the checksums are
+//! set right before the bytes are looked at (`fixup`), from the offsets in `docs/format.md` and not
+//! with the crate's own encoders, which makes it a second reading of that document. What is found so
+//! can only be met when someone forges files; but the same code decides on the one corruption in four
+//! billion that CRC lets through.
 //!
-//! `tests/fuzz_corpus.rs` replays the kept corpora on stable. Deliberately absent: anything that a user of the crate should
-//! call. The feature `fuzzing` is not part of the API.
+//! `tests/fuzz_corpus.rs` replays the kept corpora on stable. Deliberately absent: anything that a user of
+//! the crate should call. The feature `fuzzing` is not part of the API.
 
 #![allow(
     clippy::unwrap_used,
@@ -36,8 +37,8 @@ thread_local! {
     static TAKEN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How often a target of this thread got past its decoder, or did something that was accepted: an input that never does
-/// shows nothing.
+/// How often a target of this thread got past its decoder, or did something that was accepted: an input
+/// that never does shows nothing.
 pub fn taken() -> u64 {
     TAKEN.get()
 }

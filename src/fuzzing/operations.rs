@@ -1,8 +1,8 @@
 //! Operations, crashes and crashes inside recovery, against a model.
 //!
-//! The model keeps the state behind each accepted batch. After a crash the store must hold the state behind one of them, no
-//! older than the last that was acknowledged: a prefix of what was accepted, each batch whole. Whatever the model would
-//! refuse the engine must refuse, and the other way round.
+//! The model keeps the state after each accepted batch. After a crash the store must hold the state after one
+//! of them, no older than the last that was acknowledged: a prefix of what was accepted, each batch whole.
+//! Whatever the model would refuse the engine must refuse, and the other way round.
 
 use super::directory::{DIR, options};
 use crate::vfs::sim::{LossPolicy, Moment, SimVfs, Snapshot};
@@ -155,7 +155,7 @@ fn add(mut r: RegionBatch<'_>, step: &Step) -> crate::Result<()> {
     Ok(())
 }
 
-/// The state as the engine tells it.
+/// The state as the engine reports it.
 fn read(engine: &Engine) -> Model {
     let mut model = Model::new();
     for region in engine.regions() {
@@ -181,11 +181,11 @@ fn read(engine: &Engine) -> Model {
 struct Run {
     disk: SimVfs,
     engine: Option<Engine>,
-    /// The state behind each accepted batch since the last recovery; the first is the state then.
+    /// The state after each accepted batch since the last recovery; the first is the state then.
     history: Vec<Model>,
     /// Which of these is acknowledged as durable.
     acked: usize,
-    /// How often the store was opened: no two lives draw the same salts.
+    /// How often the store was opened: no two runs draw the same salts.
     lives: u64,
     /// Makes payloads differ.
     count: u8,
@@ -364,7 +364,7 @@ impl Run {
         let at = (self.acked..self.history.len()).rev().find(|at| self.history[*at] == found);
         let Some(at) = at else {
             panic!(
-                "recovered neither what was acknowledged nor what was accepted behind it\nrecovered: {found:?}\nacked: {:?}\naccepted: {:?}",
+                "recovered neither what was acknowledged nor what was accepted after it\nrecovered: {found:?}\nacked: {:?}\naccepted: {:?}",
                 self.history[self.acked],
                 self.now()
             );
@@ -394,7 +394,7 @@ fn any_loss(u: &mut Unstructured<'_>, at: &Snapshot) -> Result<LossPolicy> {
     })
 }
 
-/// With `RAFTWOOD_TRACE` set a run tells what it does: the way from an input to a bug.
+/// With `RAFTWOOD_TRACE` set a run prints what it does: the way from an input to a bug.
 fn trace(line: impl FnOnce() -> String) {
     if std::env::var_os("RAFTWOOD_TRACE").is_some() {
         eprintln!("{}", line());

@@ -9,8 +9,8 @@ pub(crate) struct Damage {
     pub(crate) proven: Ranges,
     /// Entries that cannot be read, of which nothing says whether they were acknowledged before the crash.
     pub(crate) suspect: Ranges,
-    /// Entries of which the last read failed. Nothing is known to be wrong with their bytes: the next read may succeed, and only
-    /// this run of the engine knows.
+    /// Entries of which the last read failed. Nothing is known to be wrong with their bytes: the next read
+    /// may succeed, and only this run of the engine knows.
     pub(crate) unread: Ranges,
     /// Term and vote may be older than what was acknowledged.
     pub(crate) hard_state_lost: bool,

@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// Trimmed locations are given back once they are this many and more than half.
 const SLACK_MAX: usize = 64;
 
-/// Stands for a term that only the footer knows: that of an end of a trimmed extent with several terms. Trimming must
-/// not fail, so it does not look; whoever asks does.
+/// Stands for a term that only the footer knows: that of an end of a trimmed extent with several terms.
+/// Trimming must not fail, so it does not look; the code that asks does.
 pub(crate) const TERM_UNKNOWN: u64 = u64::MAX;
 
 /// Locations of an extent's entries while its segment has no footer.
@@ -27,9 +27,9 @@ pub(crate) struct MemIndex {
 
 /// Consecutive entries of one region in one segment.
 ///
-/// There is one for each region and segment, so most are small. Those of a sealed segment whose entries have one term, with numbers as
-/// they usually are, are packed: 24 bytes, and a clone of one is a few words. Of a region that has one entry in an unsealed segment no
-/// more is on the heap than that entry takes.
+/// There is one for each region and segment, so most are small. Those of a sealed segment whose entries have
+/// one term, with numbers as they usually are, are packed: 24 bytes, and a clone of one is a few words. Of a
+/// region that has one entry in an unsealed segment no more is on the heap than that entry takes.
 #[derive(Clone, Debug)]
 pub(crate) struct Extent(Repr);
 
@@ -433,7 +433,8 @@ impl Extent {
         Wide { first: a, last: b, first_term, last_term, bytes: 0, segment, mem }.into()
     }
 
-    /// The last entry of `a..=b` that a read of at most `bytes` may want, as far as that is known without the footer.
+    /// The last entry of `a..=b` that a read of at most `bytes` may need, as far as that is known
+    /// without the footer.
     pub(crate) fn reach(&self, a: u64, b: u64, bytes: u64, overhead: u64) -> u64 {
         let Some(mem) = self.on_heap() else { return b };
         let start = (a - mem.first) as usize;
@@ -484,9 +485,9 @@ impl Extent {
         }
     }
 
-    /// The highest index whose record ends at or before `offset`, given that this segment is the one being made durable, and
-    /// `offset` the end of a record. An entry without bytes may stand exactly there; those of the next record stand behind its
-    /// header.
+    /// The highest index whose record ends at or before `offset`, given that this segment is the one being
+    /// made durable, and `offset` the end of a record. An entry without bytes may stand exactly there; those
+    /// of the next record stand after its header.
     pub(crate) fn last_below(&self, offset: u32) -> Option<u64> {
         let mem = self.on_heap()?;
         let start = (self.first() - mem.first) as usize;
@@ -496,7 +497,7 @@ impl Extent {
 }
 
 impl Wide {
-    /// Adds entries behind the last. The extent must be unsealed.
+    /// Adds entries after the last. The extent must be unsealed.
     fn push(&mut self, runs: &[TermRun], locs: &[Loc]) {
         let first = self.last + 1;
         self.note_runs(first, runs);

@@ -3,8 +3,9 @@
 use super::extent::Extent;
 use std::ops::{Deref, DerefMut};
 
-/// A list that takes no memory of its own for one extent, which is all that most regions have, and keeps little in reserve: with a
-/// thousand regions in each of a hundred segments the slack of doubling would be most of the index.
+/// A list that takes no memory of its own for one extent, which is all that most regions have, and
+/// keeps little in reserve: with a thousand regions in each of a hundred segments the slack of
+/// doubling would be most of the index.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Extents {
     #[default]

@@ -11,10 +11,10 @@
 //! Invariants
 //!
 //! - A region's extents are ascending and contiguous, and none is empty.
-//! - Logical changes happen under the commit lock (one writer at a time) and the region's own lock; sealing and
-//!   cleaning change only *where* an entry is, under the region's lock alone.
-//! - A reader holds a region's lock just long enough to copy locations out. The segment it goes on to read is kept by
-//!   reference count.
+//! - Logical changes happen under the commit lock (one writer at a time) and the region's own lock; sealing
+//!   and cleaning change only *where* an entry is, under the region's lock alone.
+//! - A reader holds a region's lock just long enough to copy locations out. The segment it goes on to
+//!   read is kept by reference count.
 //! - Whether an entry exists is decided by the extents alone. A footer may list entries that are long dead.
 
 mod damage;

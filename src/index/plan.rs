@@ -1,7 +1,8 @@
 //! Decides whether a batch may be accepted, before anything of it is.
 //!
-//! The operations of a batch apply in order, also within one region, so each region that the batch touches is followed
-//! through the batch in a small shadow of its log. What would break a log is refused here, with both indexes named.
+//! The operations of a batch apply in order, also within one region, so each region that the batch
+//! touches is followed through the batch in a small shadow of its log. What would break a log is refused
+//! here, with both indexes named.
 
 use super::region::TermAt;
 use super::table::{RegionCell, Table};
@@ -19,15 +20,15 @@ pub(crate) struct Doomed {
     pub(crate) region: RegionId,
     pub(crate) first: u64,
     pub(crate) last: u64,
-    /// The region's state, and how often entries were [discarded](super::RegionState::cuts) from it so far: the same index is the
-    /// same entry only as long as both are the same.
+    /// The region's state, and how often entries were [discarded](super::RegionState::cuts) from it so far:
+    /// the same index is the same entry only as long as both are the same.
     cell: Arc<RegionCell>,
     cuts: u32,
 }
 
 impl Doomed {
-    /// Whether a listener that was shown these entries was shown the `other` ones. What does not discard entries (keys, the hard
-    /// state, a compaction) changes nothing about that.
+    /// Whether a listener that was shown these entries was shown the `other` ones. What does not discard
+    /// entries (keys, the hard state, a compaction) changes nothing about that.
     pub(crate) fn covers(&self, other: &Doomed) -> bool {
         let same_log = Arc::ptr_eq(&self.cell, &other.cell) && self.cuts == other.cuts;
         same_log && self.first <= other.first && other.last <= self.last
@@ -131,8 +132,8 @@ impl Planned {
     }
 }
 
-/// Finds the shadow of a region. Few are searched one by one, which takes no memory; many are not, because that would take
-/// quadratic time under the commit lock.
+/// Finds the shadow of a region. Few are searched one by one, which takes no memory; many are not, because
+/// that would take quadratic time under the commit lock.
 #[derive(Default)]
 struct Places {
     by_region: HashMap<RegionId, usize, BuildHasherDefault<IdHasher>>,
@@ -239,7 +240,7 @@ impl Shadow {
                 ErrorKind::Gap,
                 format!(
                     "append at {first} refused: it would leave a gap, the next index is {next}; \
-                     to start behind a snapshot use reset()"
+                     to start after a snapshot use reset()"
                 ),
             );
         }
@@ -342,7 +343,8 @@ impl Shadow {
     }
 }
 
-/// The term of `index` in `region` as it would be after the operations of `batch`, for a compaction that joins it.
+/// The term of `index` in `region` as it would be after the operations of `batch`, for a
+/// compaction that joins it.
 ///
 /// `Ok(None)` when the index is compacted already, or lies before the first entry: nothing to do.
 pub(crate) fn compaction_term(

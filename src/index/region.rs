@@ -1,7 +1,7 @@
 //! The state of one region, and the operations on it.
 //!
-//! Live writes apply operations one by one; recovery applies the net effect of a segment ([`RegionDelta`]). Both end
-//! in the same few primitives here, so they cannot drift apart.
+//! Live writes apply operations one by one; recovery applies the net effect of a segment ([`RegionDelta`]).
+//! Both end in the same few primitives here, so they cannot drift apart.
 
 use super::damage::Damage;
 use super::extent::Extent;
@@ -36,7 +36,7 @@ pub(crate) struct RegionState {
     /// Few regions have any.
     #[allow(clippy::box_collection, reason = "an empty map is 24 bytes, and there are a million regions")]
     kv: Option<Box<BTreeMap<Bytes, Bytes>>>,
-    /// Position behind the latest batch in the region.
+    /// Position one past the latest batch in the region.
     pub(crate) touched: Lsn,
     /// The latest change of `base`, as long as it may not be on the device.
     pub(crate) rebased: Option<Box<Rebased>>,
@@ -64,8 +64,8 @@ pub(crate) enum TermAt {
 }
 
 impl RegionState {
-    /// The end of the batch that made the region, which tells one that was destroyed from one that came back. `None` while it does not
-    /// exist, and when it came to be before format 3.
+    /// The end of the batch that made the region, which tells one that was destroyed from one that came back.
+    /// `None` while it does not exist, and when it came to be before format 3.
     pub(crate) fn incarnation(&self) -> Option<Lsn> {
         Some(self.incarnation).filter(|made| *made > Lsn::ZERO)
     }
@@ -100,7 +100,8 @@ impl RegionState {
         LogState { base: self.base, first, last, last_term, durable: self.durable_index(durable) }
     }
 
-    /// The last entry of those whose batches lie below `durable`; where there is none, the base, if it is on the device.
+    /// The last entry of those whose batches lie below `durable`; where there is none, the base, if
+    /// it is on the device.
     fn durable_index(&self, durable: Lsn) -> u64 {
         let base = self.base.map_or(0, |b| b.index);
         let pending = self.rebased.as_ref().filter(|r| r.at > durable && !planted(Bug::BaseDurableAtOnce));
@@ -134,7 +135,7 @@ impl RegionState {
         self.extents.get(at).filter(|e| e.first() <= index)
     }
 
-    /// The term at `index`, without touching any payload. The compaction point answers for ever.
+    /// The term at `index`, without touching any payload. The compaction point answers forever.
     pub(crate) fn term(&self, region: RegionId, index: u64) -> Result<TermAt> {
         if let Some(extent) = self.extent(index) {
             return extent.term(region, index).map(TermAt::Term);
@@ -149,9 +150,9 @@ impl RegionState {
         })
     }
 
-    // ---- primitives --------------------------------------------------------------------------------------------
+    // ---- primitives ---------------------------------------------------------------------------------------
 
-    /// Appends entries of an unsealed segment; what stands at their indexes and behind goes.
+    /// Appends entries of an unsealed segment; what stands at their indexes and after goes.
     pub(crate) fn append(&mut self, first: u64, runs: &[TermRun], locs: &[Loc], segment: &Arc<Segment>) {
         self.exists = true;
         if locs.is_empty() {
@@ -182,7 +183,8 @@ impl RegionState {
         self.trim_damage(|from, to| (from < index).then(|| (from, to.min(index.saturating_sub(1)))));
     }
 
-    /// Changes the base, by a batch that ends at `at`. Until that is on the device, so is no more than was known to be before.
+    /// Changes the base, by a batch that ends at `at`. Until that is on the device, so is no more
+    /// than was known to be before.
     pub(crate) fn rebase(&mut self, at: Lsn, durable: Lsn, change: impl FnOnce(&mut RegionState)) {
         let durable = self.durable_index(durable);
         change(self);
@@ -213,14 +215,14 @@ impl RegionState {
         self.trim_damage(|from, to| (to > index).then(|| (from.max(index + 1), to)));
     }
 
-    /// Empties the log behind `base`.
+    /// Clears the log, which goes on after `base`.
     pub(crate) fn reset(&mut self, base: EntryId) {
         self.clear_log();
         self.exists = true;
         self.base = Some(base);
     }
 
-    /// Empties the log, with its base: as before the first entry. What else the region has stays.
+    /// Clears the log, with its base: as before the first entry. What else the region has stays.
     pub(crate) fn forget_log(&mut self) {
         self.clear_log();
         self.exists = true;
@@ -242,8 +244,8 @@ impl RegionState {
         self.edit_damage(|damage| damage.hard_state_lost = false);
     }
 
-    /// The hard state that is known may not be the newest that was acknowledged. Replay of anything before `as_of` would
-    /// set the old one again, as if it were good: that is in this state already.
+    /// The hard state that is known may not be the newest that was acknowledged. Replay of anything before
+    /// `as_of` would set the old one again, as if it were good: that is in this state already.
     pub(crate) fn lose_hard_state(&mut self, as_of: Lsn) {
         self.damage.get_or_insert_default().hard_state_lost = true;
         self.touched = self.touched.max(as_of);
@@ -290,8 +292,8 @@ impl RegionState {
         damage.proven.insert(index.saturating_sub(beside), index + beside);
     }
 
-    /// The entry at `index` cannot be read, and nothing says whether it was acknowledged. Replay of anything before `as_of`
-    /// would take it for one that was: that is in this state already.
+    /// The entry at `index` cannot be read, and nothing says whether it was acknowledged. Replay of anything
+    /// before `as_of` would mistake it for one that was: that is in this state already.
     pub(crate) fn suspect(&mut self, index: u64, as_of: Lsn) {
         if self.extent(index).is_some() {
             let damage = self.damage.get_or_insert_default();
@@ -321,7 +323,7 @@ impl RegionState {
         }
     }
 
-    // ---- recovery ----------------------------------------------------------------------------------------------
+    // ---- recovery -----------------------------------------------------------------------------------------
 
     /// Applies the net effect of one sealed segment. Applying it to a state taken inside the segment is fine.
     pub(crate) fn apply_delta(&mut self, delta: &RegionDelta, segment: &Arc<Segment>) {
@@ -381,8 +383,8 @@ impl RegionState {
         }
     }
 
-    /// After a segment of a log that has gaps: where entries between are gone, so is what stood before them. The base is all that is
-    /// known then, and of that no term.
+    /// After a segment of a log that has gaps: where entries between are gone, so is what stood before them.
+    /// The base is all that is known then, and of that no term.
     pub(crate) fn close_gap(&mut self) {
         let Some(newest) = self.extents.len().checked_sub(1) else { return };
         let first = self.extents[newest].first();
@@ -393,14 +395,15 @@ impl RegionState {
         }
     }
 
-    /// No entry is answered any more: each may have been taken back since. Where the log ended is kept, as a base without a term.
+    /// No entry is answered any more: each may have been taken back since. Where the log ended is
+    /// kept, as a base without a term.
     pub(crate) fn give_up(&mut self) {
         if let Some(last) = self.last().filter(|_| !planted(Bug::GapNotFenced)) {
             self.reset(EntryId::new(0, last));
         }
     }
 
-    /// Before a segment of a log that has gaps: a base without a term gives way to entries that replaced it.
+    /// Before a segment of a log that has gaps: a base without a term yields to entries that replaced it.
     pub(crate) fn yield_base(&mut self, delta: &RegionDelta) {
         let first = delta.range.as_ref().map_or(u64::MAX, |range| range.first);
         if self.base.is_some_and(|base| base.term == 0 && first <= base.index) {
@@ -409,8 +412,8 @@ impl RegionState {
         }
     }
 
-    /// Whether the log is one: what checkpoints and footers say of it is true to their checksums, but they may belong to
-    /// different histories, or to somebody who forges files. Everything else here relies on it.
+    /// Whether the log is one: what checkpoints and footers say of it is true to their checksums, but they
+    /// may belong to different histories, or to somebody who forges files. Everything else here relies on it.
     pub(crate) fn check(&self) -> Result<(), Malformed> {
         let mut next = None;
         for e in self.extents.iter() {
@@ -430,8 +433,8 @@ impl RegionState {
         Ok(())
     }
 
-    /// Damage that the next open would not find by itself. That of a segment that cannot be read it would, and by then
-    /// the file may be back.
+    /// Damage that the next open would not find by itself. That of a segment that cannot be read it would,
+    /// and by then the file may be back.
     fn lasting_damage(&self) -> Damage {
         let mut damage = self.damage.as_deref().cloned().unwrap_or_default();
         let lost = |a: u64, b: u64| {
@@ -459,7 +462,7 @@ impl RegionState {
         }
     }
 
-    // ---- where things are --------------------------------------------------------------------------------------
+    // ---- where things are ---------------------------------------------------------------------------------
 
     /// `segment` has its footer now: what it holds of this region needs no heap any more.
     pub(crate) fn use_footer(&mut self, segment: u32) {
@@ -467,8 +470,8 @@ impl RegionState {
         unsealed.for_each(Extent::use_footer);
     }
 
-    /// Entries `first..=last` were copied to `cold`: those that still lie in one of `sources` are read from there now.
-    /// What was rolled back, compacted or written anew in the meantime is not touched.
+    /// Entries `first..=last` were copied to `cold`: those that still lie in one of `sources` are read from
+    /// there now. What was rolled back, compacted or rewritten in the meantime is not touched.
     pub(crate) fn relocate(
         &mut self,
         first: u64,

@@ -44,7 +44,8 @@ impl Table {
     fn shard(&self, id: RegionId) -> &Shard {
         let mut h = IdHasher::default();
         h.write_u64(id.0);
-        // The map takes its bucket from the low bits and its tag from the top ones; the shard comes from between.
+        // The map takes its bucket from the low bits and its tag from the top ones; the shard
+        // comes from between.
         &self.shards[(h.finish() >> 40) as usize % SHARDS]
     }
 
@@ -105,7 +106,8 @@ impl Table {
         self.cells().filter_map(destroyed).max()
     }
 
-    /// Forgets a region for which `gone` still holds under its lock. Must not race with a writer of the region.
+    /// Forgets a region for which `gone` still holds under its lock. Must not race with a writer of the
+    /// region.
     pub(crate) fn forget(&self, id: RegionId, gone: impl Fn(&RegionState) -> bool) {
         let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
         if shard.get(&id).is_some_and(|cell| gone(&cell.read())) {

@@ -1,7 +1,7 @@
 //! A hard state as it is kept.
 
-/// What a region keeps of a hard state: a copy of its own, for a slice would keep all of its batch in memory. Most are term, vote and
-/// commit in some encoding, and take no memory beyond the region's.
+/// What a region keeps of a hard state: a copy of its own, for a slice would keep all of its batch in memory.
+/// Most are term, vote and commit in some encoding, and take no memory beyond the region's.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Short { len: u8, bytes: [u8; SHORT_MAX] },

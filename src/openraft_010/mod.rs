@@ -1,8 +1,10 @@
-//! Log storage for [openraft 0.10](https://docs.rs/openraft/0.10.0-alpha.37), as of its alpha 37: feature `openraft-010`.
+//! Log storage for [openraft 0.10](https://docs.rs/openraft/0.10.0-alpha.37), as of its alpha 37:
+//! feature `openraft-010`.
 //!
-//! [`LogStore`] is `RaftLogStorage` for one group: one region of an engine that all groups of the process share. Give it to
-//! `Raft::new`. Your own dependency on openraft needs the feature `serde`; commands and nodes derive `Serialize` and
-//! `Deserialize`, and that is all there is to do. A leader id of your own type also needs [`LeaderTerm`].
+//! [`LogStore`] is `RaftLogStorage` for one group: one region of an engine that all groups of the process
+//! share. Give it to `Raft::new`. Your own dependency on openraft needs the feature `serde`; commands and
+//! nodes derive `Serialize` and `Deserialize`, and that is all there is to do. A leader id of your own
+//! type also needs [`LeaderTerm`].
 //!
 //! ```
 //! # use openraft010 as openraft;

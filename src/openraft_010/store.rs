@@ -41,7 +41,8 @@ impl<C: RaftTypeConfig> LogStore<C> {
 }
 
 impl<C: RaftTypeConfig, F: 'static> LogStore<C, F> {
-    /// The log of `region` in a format of your own: `LogStore::<TypeConfig, MyFormat>::with_format(&engine, region)`.
+    /// The log of `region` in a format of your own: `LogStore::<TypeConfig,
+    /// MyFormat>::with_format(&engine, region)`.
     pub fn with_format(engine: &Engine, region: RegionId) -> LogStore<C, F> {
         LogStore { log: RegionLog::new(engine, region), types: PhantomData }
     }
@@ -59,7 +60,7 @@ impl<C: RaftTypeConfig, F: 'static> LogStore<C, F> {
     }
 }
 
-/// Reads one group's log, beside whoever writes it. Cheap to clone; each call answers as of now.
+/// Reads one group's log, beside the task that writes it. Cheap to clone; each call answers as of now.
 pub struct LogReader<C, F = Postcard> {
     log: RegionLog<F>,
     types: PhantomData<fn() -> C>,
@@ -90,12 +91,14 @@ where
         self.log.read::<Of<C>>(range).await.map_err(io_error)
     }
 
-    /// The vote as last saved; not committed, though it was saved as committed, if an unclean end of the store came after.
+    /// The vote as last saved; not committed, though it was saved as committed, if an unclean
+    /// end of the store came after.
     ///
-    /// openraft lets a node that finds a committed vote of its own lead on in that term, and a leader's entries are sent to others
-    /// while they are being written here. What such an end took from the log may therefore be committed, and a leader that went on
-    /// would give the same log ids to other entries. Without the word committed it stands for election, and is elected if its log is
-    /// as long as those of the others. For a vote for another node nothing changes: that node's next message commits it again.
+    /// openraft lets a node that finds a committed vote of its own lead on in that term, and a leader's
+    /// entries are sent to others while they are being written here. What such an end took from the log may
+    /// therefore be committed, and a leader that went on would give the same log ids to other entries.
+    /// Without the word committed it stands for election, and is elected if its log is as long as those of
+    /// the others. For a vote for another node nothing changes: that node's next message commits it again.
     async fn read_vote(&mut self) -> io::Result<Option<VoteOf<C>>> {
         let saved = self.log.vote::<VoteOf<C>>().map_err(io_error)?;
         Ok(saved.map(|saved| {

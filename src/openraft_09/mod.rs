@@ -1,8 +1,9 @@
 //! Log storage for [openraft 0.9](https://docs.rs/openraft/0.9): feature `openraft-09`.
 //!
-//! [`LogStore`] is `RaftLogStorage` for one group: one region of an engine that all groups of the process share. Give it to
-//! `Raft::new`. Your own dependency needs `openraft = { version = "0.9", features = ["serde", "storage-v2"] }`; commands and
-//! nodes derive `Serialize` and `Deserialize`, and that is all there is to do.
+//! [`LogStore`] is `RaftLogStorage` for one group: one region of an engine that all groups of the
+//! process share. Give it to `Raft::new`. Your own dependency needs `openraft = { version = "0.9",
+//! features = ["serde", "storage-v2"] }`; commands and nodes derive `Serialize` and `Deserialize`,
+//! and that is all there is to do.
 //!
 //! ```
 //! # use openraft09 as openraft;

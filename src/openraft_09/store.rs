@@ -39,7 +39,8 @@ impl<C: RaftTypeConfig> LogStore<C> {
 }
 
 impl<C: RaftTypeConfig, F: 'static> LogStore<C, F> {
-    /// The log of `region` in a format of your own: `LogStore::<TypeConfig, MyFormat>::with_format(&engine, region)`.
+    /// The log of `region` in a format of your own: `LogStore::<TypeConfig,
+    /// MyFormat>::with_format(&engine, region)`.
     pub fn with_format(engine: &Engine, region: RegionId) -> LogStore<C, F> {
         LogStore { log: RegionLog::new(engine, region), types: PhantomData }
     }
@@ -57,7 +58,7 @@ impl<C: RaftTypeConfig, F: 'static> LogStore<C, F> {
     }
 }
 
-/// Reads one group's log, beside whoever writes it. Cheap to clone; each call answers as of now.
+/// Reads one group's log, beside the task that writes it. Cheap to clone; each call answers as of now.
 pub struct LogReader<C, F = Postcard> {
     log: RegionLog<F>,
     types: PhantomData<fn() -> C>,
@@ -140,7 +141,8 @@ where
 
     async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
         let saved = self.log.vote().map_err(|e| storage_error(ErrorSubject::Vote, ErrorVerb::Read, e))?;
-        // A leader that was killed may lead on: this release of openraft sends an entry to others only once it is durable here.
+        // A leader that was killed may lead on: this release of openraft sends an entry to others
+        // only once it is durable here.
         Ok(saved.map(|saved| saved.vote))
     }
 

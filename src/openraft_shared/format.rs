@@ -4,14 +4,14 @@ use crate::error::BoxError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// How entries, votes and log ids are written as bytes. [`Postcard`] does it for whatever serde knows; implement this for a
-/// type of your own to write them otherwise.
+/// How entries, votes and log ids are written as bytes. [`Postcard`] does it for whatever serde knows;
+/// implement this for a type of your own to write them otherwise.
 ///
-/// What was written once must be read for as long as the log lives: a change of format, or of the types, needs a version
-/// in the bytes.
+/// What was written once must be read for as long as the log lives: a change of format, or of the types,
+/// needs a version in the bytes.
 ///
-/// What is handed to `encode` is decoded once from the bytes before they are accepted; a vote or log id must come back equal, an
-/// entry with its log id.
+/// What is handed to `encode` is decoded once from the bytes before they are accepted; a vote or log id must
+/// come back equal, an entry with its log id.
 pub trait Format<T>: Send + Sync + 'static {
     /// Adds the value's bytes to `out`, and changes nothing of what is there.
     ///
@@ -26,11 +26,13 @@ pub trait Format<T>: Send + Sync + 'static {
     fn decode(bytes: &[u8]) -> Result<T, BoxError>;
 }
 
-/// Serde and [postcard](https://docs.rs/postcard): compact, not self-describing, its wire format is specified and stable.
+/// Serde and [postcard](https://docs.rs/postcard): compact, not self-describing, its wire format is
+/// specified and stable.
 ///
-/// Types must be the same when they are read: a field that is added, removed or moved makes old bytes unreadable, a variant
-/// may be added at the end of an enum. `#[serde(flatten)]`, `tag`, `untagged` and `skip_serializing_if` do not work, nor does
-/// `serde_json::Value`: an entry that has them is refused where it is appended.
+/// Types must be the same when they are read: a field that is added, removed or moved makes old bytes
+/// unreadable, a variant may be added at the end of an enum. `#[serde(flatten)]`, `tag`, `untagged`
+/// and `skip_serializing_if` do not work, nor does `serde_json::Value`: an entry that has them is
+/// refused where it is appended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Postcard;
 

@@ -27,7 +27,7 @@ pub(super) fn elsewhere_waiting<T: Send + 'static>(
     later
 }
 
-/// An outcome that one side will tell and the other waits for.
+/// An outcome that one side will deliver and the other waits for.
 pub(super) fn promise<T>() -> (Promise<T>, Later<T>) {
     let slot = Arc::new(Slot(Mutex::new(State { outcome: None, kept: false, waker: None })));
     (Promise(slot.clone()), Later(slot))
@@ -62,7 +62,8 @@ impl<T> Slot<T> {
     }
 }
 
-/// The end that tells. Dropped without being kept (the work panicked), it says so: a task must not wait for ever.
+/// The end that delivers. Dropped without being kept (the work panicked), it says so: a task must
+/// not wait forever.
 pub(super) struct Promise<T>(Arc<Slot<T>>);
 
 impl<T> Promise<T> {

@@ -45,8 +45,9 @@ pub(crate) struct RegionLog<F> {
     engine: Engine,
     region: Region,
     read_bytes: u64,
-    /// A batch that waits for its acceptance on a thread of the engine. It stays here, not with the task that waits for it: should that
-    /// task be dropped, whatever is submitted next goes behind the batch all the same.
+    /// A batch that waits for its acceptance on a thread of the engine. It stays here, not with
+    /// the task that waits for it: should that task be dropped, whatever is submitted next goes
+    /// after the batch all the same.
     waiting: Arc<Mutex<Option<Later<()>>>>,
     format: PhantomData<fn() -> F>,
 }
@@ -86,17 +87,19 @@ impl<F: 'static> RegionLog<F> {
         self.region.id()
     }
 
-    // ---- writing -----------------------------------------------------------------------------------------------
+    // ---- writing ------------------------------------------------------------------------------------------
 
-    /// Accepts the batch: what it says can be read when this is done. Where that takes waiting (for room among the bytes in
-    /// flight, for the next segment), a thread of the engine waits. `accepted` gets the ticket, also when nobody awaits this any more.
+    /// Accepts the batch: what it says can be read when this is done. Where that takes waiting (for room
+    /// among the bytes in flight, for the next segment), a thread of the engine waits. `accepted` gets the
+    /// ticket, also when nobody awaits this any more.
     pub(crate) async fn submit(
         &self,
         batch: WriteBatch,
         durability: Durability,
         accepted: impl FnOnce(Ticket) + Send + 'static,
     ) -> Result<()> {
-        // What a task that was dropped had submitted is accepted first. If it was refused, the task would have been told.
+        // What a task that was dropped had submitted is accepted first. If it was refused, the
+        // task would have been notified.
         self.in_turn().await;
         let batch = if batch.is_empty() {
             batch
@@ -136,14 +139,14 @@ impl<F: 'static> RegionLog<F> {
         .await
     }
 
-    /// Accepts a batch that nobody waits for: it is written behind all that came before, and before all that comes after. To wait
-    /// until that is done would mean to wait for a sync that is running, now and then.
+    /// Accepts a batch that nobody waits for: it is written after all that came before, and before all that
+    /// comes after. To wait until that is done would mean to wait for a sync that is running, now and then.
     async fn note(&self, batch: WriteBatch) -> Result<()> {
         self.submit(batch, Durability::Written, |ticket| ticket.on_complete(drop)).await
     }
 
-    /// The batch that appends the entries, without those that are compacted already. Each is read back from its bytes: what is
-    /// accepted here is acknowledged later, and must not turn out unreadable then.
+    /// The batch that appends the entries, without those that are compacted already. Each is read back from
+    /// its bytes: what is accepted here is acknowledged later, and must not turn out unreadable then.
     pub(crate) fn append<I: Ids>(&self, entries: impl Iterator<Item = I::Entry>) -> Result<WriteBatch>
     where
         F: Format<I::Entry> + Format<I::LogId>,
@@ -206,7 +209,7 @@ impl<F: 'static> RegionLog<F> {
         Error::invalid(why).in_region(self.id()).caused_by(e)
     }
 
-    /// Discards the entries from `first` on. Not synced: whatever is synced later is so behind it in the log.
+    /// Discards the entries from `first` on. Not synced: whatever is synced later comes after it in the log.
     pub(crate) async fn truncate<I: Ids>(&self, first: u64) -> Result<()>
     where
         F: Format<I::LogId>,
@@ -215,7 +218,8 @@ impl<F: 'static> RegionLog<F> {
         let mut batch = self.engine.batch();
         let mut region = batch.region(self.id());
         region.truncate_from(first);
-        // A log that began behind what was purged has no compaction point: emptied, it would not know where it goes on.
+        // A log that began after what was purged has no compaction point: cleared, it would not know
+        // where it goes on.
         if state.base.is_none()
             && first <= state.first
             && let Some(purged) = self.purged_through::<I>(&state)?
@@ -225,7 +229,8 @@ impl<F: 'static> RegionLog<F> {
         self.note(batch).await
     }
 
-    /// Up to where the log was purged. Where the log began behind what was purged, only the log id that was noted knows it.
+    /// Up to where the log was purged. Where the log began after what was purged, only the log id
+    /// that was noted knows it.
     fn purged_through<I: Ids>(&self, state: &LogState) -> Result<Option<EntryId>>
     where
         F: Format<I::LogId>,
@@ -247,8 +252,8 @@ impl<F: 'static> RegionLog<F> {
         Ok(Some((purged, id)))
     }
 
-    /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the same batch. Entries that
-    /// contradict `id` go too.
+    /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the
+    /// same batch. Entries that contradict `id` go too.
     pub(crate) async fn purge<I: Ids>(&self, log_id: &I::LogId) -> Result<()>
     where
         F: Format<I::LogId>,
@@ -267,15 +272,15 @@ impl<F: 'static> RegionLog<F> {
         };
         match here {
             Some(here) if here == id => drop(region.compact_through(id.index)?),
-            // The log begins behind it, as one does that was never purged: nothing is to go.
+            // The log begins after it, as one does that was never purged: nothing is to go.
             Some(here) if here.index > id.index && here.term >= id.term => {}
             Some(here) if here.term >= id.term => {
                 let why =
                     format!("purge through entry {id} refused: entry {here} is here, and was not truncated");
                 return Err(Error::invalid(why).in_region(self.id()));
             }
-            // A snapshot that goes beyond the log, or that contradicts it: what is purged was committed, so an entry of an older
-            // term that stands in its place, or behind it, was not.
+            // A snapshot that goes beyond the log, or that contradicts it: what is purged was committed, so
+            // an entry of an older term that stands in its place, or after it, was not.
             _ => drop(region.reset(id)?),
         }
         region.put(PURGED, &self.encode(log_id, "log id")?)?;
@@ -335,7 +340,7 @@ impl<F: 'static> RegionLog<F> {
         }
     }
 
-    // ---- reading -----------------------------------------------------------------------------------------------
+    // ---- reading ------------------------------------------------------------------------------------------
 
     /// The vote as last saved.
     ///
@@ -414,8 +419,9 @@ impl<F: 'static> RegionLog<F> {
         self.read_within(from, to, ReadLimit::NONE, Self::decode_entry::<I>).await
     }
 
-    /// The first entries of `from..to`, as many as are allowed in one read, at least one. None if the first is not there: it was
-    /// purged or truncated while the caller made up its mind, and what comes behind must not be taken for it.
+    /// The first entries of `from..to`, as many as are allowed in one read, at least one. None if the first
+    /// is not there: it was purged or truncated while the caller made up its mind, and what comes after
+    /// must not be mistaken for it.
     pub(crate) async fn read_limited<I: Ids>(&self, from: u64, to: u64) -> Result<Vec<I::Entry>>
     where
         F: Format<I::Entry> + Format<I::LogId>,
@@ -485,7 +491,8 @@ impl<F: 'static> RegionLog<F> {
         Ok(entry)
     }
 
-    /// The bytes are those that were stored, so what cannot be decoded was written in another format, or by another program.
+    /// The bytes are those that were stored, so what cannot be decoded was written in another
+    /// format, or by another program.
     fn decode<T>(&self, bytes: &[u8], what: &str) -> Result<T>
     where
         F: Format<T>,

@@ -1,4 +1,5 @@
-//! What the adapters for both releases of openraft do with a region: they differ in openraft's types, not in this.
+//! What the adapters for both releases of openraft do with a region: they differ in openraft's
+//! types, not in this.
 
 mod format;
 mod later;
@@ -11,8 +12,8 @@ pub(crate) use log::{Ids, RegionLog};
 use crate::error::{Error, ErrorKind};
 use std::io;
 
-/// The error as `std::io` knows it. The message names region, index, file and offset, as far as they are known; the error itself is the
-/// source.
+/// The error as `std::io` knows it. The message names region, index, file and offset, as far as they are
+/// known; the error itself is the source.
 pub(crate) fn io_error(error: Error) -> io::Error {
     let kind = match error.kind() {
         ErrorKind::Damaged => io::ErrorKind::InvalidData,

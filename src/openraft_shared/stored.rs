@@ -5,15 +5,18 @@
 //! vote    ff x 10    1   run (8)      vote
 //! ```
 //!
-//! Numbers are little-endian; log id, entry and vote are in the application's [`Format`]. The one after the mark is the version.
+//! Numbers are little-endian; log id, entry and vote are in the application's [`Format`]. The one
+//! after the mark is the version.
 //!
-//! - The log id stands alone in front: what is asked of it must not depend on a payload that may have changed its type.
-//! - The run is the engine's at the time of saving: a vote that is older than an unclean end is not what it was
-//!   ([`SavedVote::before_unclean_end`]).
+//! - The log id stands alone in front: what is asked of it must not depend on a payload that may have
+//!   changed its type.
+//! - The run is the engine's at the time of saving: a vote that is older than an unclean end is not what it
+//!   was ([`SavedVote::before_unclean_end`]).
 //!
-//! At first, entry and vote were stored bare. Those are told apart: no vote begins with ten bytes of `ff`, neither in postcard (where a
-//! number ends before) nor in JSON, CBOR or protobuf, and as a fixed-width term they would be the last term that there is. An
-//! entry of the present form begins with its own log id, which the engine knows; one that does not is taken as bare.
+//! At first, entry and vote were stored bare. Those are told apart: no vote begins with ten bytes of `ff`,
+//! neither in postcard (where a number ends before) nor in JSON, CBOR or protobuf, and as a fixed-width term
+//! they would be the last term that there is. An entry of the present form begins with its own log id, which
+//! the engine knows; one that does not is taken as bare.
 
 use super::format::Format;
 use super::log::Ids;
@@ -91,7 +94,7 @@ pub(super) fn is_newer(stored: &[u8]) -> bool {
 /// A vote as last saved.
 pub(crate) struct SavedVote<V> {
     pub(crate) vote: V,
-    /// It was saved before the last unclean end of the store: entries that its holder had accepted since, and that were not yet
-    /// durable, may be gone.
+    /// It was saved before the last unclean end of the store: entries that its holder had accepted since, and
+    /// that were not yet durable, may be gone.
     pub(crate) before_unclean_end: bool,
 }

@@ -1,9 +1,9 @@
 //! Writes the region table as of one point of the log, while writes go on.
 //!
-//! Each region is captured under its own lock at some moment after the start position was taken, with the segment of
-//! its latest batch. Replay applies, to each region, the segments from there on; applying a segment to a state that was
-//! taken inside it is harmless. Before the file gets its name the log is synced beyond everything captured, so a
-//! checkpoint never knows of anything that a crash could undo.
+//! Each region is captured under its own lock at some moment after the start position was taken, with the
+//! segment of its latest batch. Replay applies, to each region, the segments from there on; applying a
+//! segment to a state that was taken inside it is harmless. Before the file gets its name the log is synced
+//! beyond everything captured, so a checkpoint never knows of anything that a crash could undo.
 
 use crate::engine::listener::Event;
 use crate::engine::options::Options;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// A checkpoint is due when the log has grown by this many times its size, or by a segment if that is more.
 const GROWTH_MIN: u64 = 4;
 
-/// What a stall is told by.
+/// What a stall is reported by.
 const WRITING: &str = "writing a checkpoint";
 
 /// Writes a checkpoint if enough was logged since the last.
@@ -44,7 +44,8 @@ pub(crate) fn checkpoint_if_due(store: &Store) -> Result<()> {
 pub(crate) fn checkpoint(store: &Store) -> Result<()> {
     let log_bytes = store.log_bytes();
     let active = store.committer.active().map(|(active, _)| active);
-    // Full segments without a footer are replayed too: recovery builds it. So the start is simply where writing is, or would be.
+    // Full segments without a footer are replayed too: recovery builds it. So the start is simply
+    // where writing is, or would be.
     let start_segment = active.as_ref().map_or_else(|| store.committer.active_id(), |active| active.id);
     let accepted = store.committer.accepted();
     let sequence = lock(&store.checkpoints).next_sequence;
@@ -89,8 +90,8 @@ pub(crate) fn checkpoint(store: &Store) -> Result<()> {
     let mut forgotten = Vec::new();
     for cell in store.table.cells() {
         let state = cell.read();
-        // A tombstone keeps older operations from being replayed onto nothing. This checkpoint's replay starts behind
-        // its last operation: it has done its duty.
+        // A tombstone keeps older operations from being replayed onto nothing. This checkpoint's replay
+        // starts past its last operation: it has done its duty.
         if !state.exists && state.touched.segment() < start_segment {
             forgotten.push(cell.id);
             continue;

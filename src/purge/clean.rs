@@ -46,8 +46,8 @@ fn weigh(store: &Store) -> (u64, u64) {
 
 /// Segments worth cleaning, best first, for about one segment's worth of live bytes.
 ///
-/// The order is by benefit for cost, as in a log-structured file system: what is old and mostly garbage first; what is
-/// young will lose more by itself.
+/// The order is by benefit for cost, as in a log-structured file system: what is old and mostly garbage
+/// first; what is young will lose more by itself.
 fn victims(store: &Store) -> Vec<Arc<Segment>> {
     let newest = store.committer.active_id();
     let mut worth: Vec<(f64, Arc<Segment>)> = store
@@ -83,8 +83,9 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// Bytes that it takes in a cold segment at most: a description takes 9 bytes an entry and some for the section. The bytes of
-    /// trimmed extents are estimates: a file that turns out larger than was reserved grows.
+    /// Bytes that it takes in a cold segment at most: a description takes 9 bytes an entry and
+    /// some for the section. The bytes of trimmed extents are estimates: a file that turns out
+    /// larger than was reserved grows.
     pub(super) fn bound(&self) -> u64 {
         self.extent.bytes() + self.extent.count() * 9 + 128
     }
@@ -92,7 +93,8 @@ impl Piece {
 
 /// Moves what lives in the best victims into one cold segment. False when there was nothing to move.
 pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>) -> Result<bool> {
-    // What is being copied must not be copied elsewhere meanwhile. That it dies, is backed up or loses its file is fine.
+    // What is being copied must not be copied elsewhere meanwhile. That it dies, is backed up or
+    // loses its file is fine.
     let _copying = store.copying.lock()?;
     let one = store.upkeep.lock()?;
     let victims = victims(store);
@@ -161,8 +163,9 @@ pub(super) struct Writer<'a> {
     moved: u64,
 }
 
-/// Writes a cold segment of about `bytes` of entries, durably, and leaves no trace of one that fails. `None` when there was
-/// nothing to write. The caller holds the turn of copying, and not that of upkeep: this takes its time.
+/// Writes a cold segment of about `bytes` of entries, durably, and leaves no trace of one that fails.
+/// `None` when there was nothing to write. The caller holds the turn of copying, and not that of
+/// upkeep: this takes its time.
 pub(super) fn write_cold(
     store: &Store,
     bytes: u64,
@@ -205,7 +208,7 @@ impl Writer<'_> {
             Some(view) => view,
             None => Arc::new(
                 Footer::open(Bytes::from(footer), &segment.identity)
-                    .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")))?,
+                    .map_err(|e| Error::damaged(format!("a footer just built is malformed: {e}")))?,
             ),
         };
         segment.set_footer(view);
@@ -213,8 +216,8 @@ impl Writer<'_> {
         Ok(segment)
     }
 
-    /// Adds the entries of a piece. Damaged ones stay where they are, so that a repair or an older copy of the file can
-    /// still bring them back.
+    /// Adds the entries of a piece. Damaged ones stay where they are, so that a repair or an older copy of
+    /// the file can still bring them back.
     pub(super) fn piece(&mut self, piece: &Piece, pace: &mut Pace<'_>) -> Result<()> {
         let (region, e) = (piece.region, &piece.extent);
         for index in e.first()..=e.last() {
@@ -307,7 +310,7 @@ impl Writer<'_> {
                 offset + RECORD_HEADER_LEN + desc_len,
                 shape.end().map_or(0, Lsn::offset),
             )
-            .map_err(|e| Error::invalid(format!("a batch of moved entries makes no sense: {e}")))?;
+            .map_err(|e| Error::invalid(format!("a batch of moved entries is malformed: {e}")))?;
         self.chain = shape;
         self.offset += record_len(desc_len, payload_len);
         self.batch = Batch::default();
@@ -316,7 +319,8 @@ impl Writer<'_> {
     }
 }
 
-/// Makes the copy the place to read from: durably in the log first, then in the table. The caller holds the turn of upkeep.
+/// Makes the copy the place to read from: durably in the log first, then in the table. The
+/// caller holds the turn of upkeep.
 pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment>]) -> Result<()> {
     let sources: Vec<u32> = victims.iter().map(|v| v.id).collect();
     store.shared.add_segment(cold.clone());

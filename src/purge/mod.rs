@@ -6,20 +6,21 @@
 //! - and all kept checkpoints were begun after its last entry died, so that none refers to it,
 //! - and all start their replay after it, so that its operations are in each.
 //!
-//! Therefore any kept checkpoint recovers everything, also where the others have rotted; there are no tombstones, and
-//! segments may go in any order.
+//! Therefore any kept checkpoint recovers everything, also where the others have rotted; there are no
+//! tombstones, and segments may go in any order.
 //!
-//! A run that is closed leaves nothing to replay: its last segment is sealed where it ends, and its checkpoint begins beyond it.
-//! Restarts therefore leave a segment each, however little it holds; those that hold nothing that lives are given back before
-//! there are many.
+//! A run that is closed leaves nothing to replay: its last segment is sealed where it ends, and its
+//! checkpoint begins beyond it. Restarts therefore leave a segment each, however little it holds; those that
+//! hold nothing that lives are given back before there are many.
 //!
-//! The turn of [`upkeep`](Store::upkeep) is held while where things are changes, and while a checkpoint is written: never for a sleep, or
-//! for the copying of entries, for which there is a turn of its own, [`copying`](Store::copying). A close ends both. The background builds
-//! footers before it takes the turn, and in slices: a full segment does not change.
+//! The turn of [`upkeep`](Store::upkeep) is held while where things are changes, and while a checkpoint is
+//! written: never for a sleep, or for the copying of entries, for which there is a turn of its own,
+//! [`copying`](Store::copying). A close ends both. The background builds footers before it takes the turn,
+//! and in slices: a full segment does not change.
 //!
-//! What keeps a mostly dead segment alive is moved by the [`clean`]er into a cold segment, sorted by region, and
-//! installed by one control record in the log. Until that record is durable nothing refers to the copy; from then on
-//! recovery moves the same ranges again, which is harmless.
+//! What keeps a mostly dead segment alive is moved by the [`clean`]er into a cold segment, sorted by region,
+//! and installed by one control record in the log. Until that record is durable nothing refers to the copy;
+//! from then on recovery moves the same ranges again, which is harmless.
 
 mod checkpoint;
 mod clean;
@@ -50,8 +51,9 @@ use crate::types::Lsn;
 use pace::Hurried;
 use std::sync::Arc;
 
-/// Segments that hold nothing that lives and wait for checkpoints to be written: beyond so many, these are, if the segments take
-/// [`WAITING_GROWTH`] times as much space as a checkpoint does. Short runs would leave one each and log too little for a checkpoint.
+/// Segments that hold nothing that lives and wait for checkpoints to be written: beyond so many, these are,
+/// if the segments take [`WAITING_GROWTH`] times as much space as a checkpoint does. Short runs would leave
+/// one each and log too little for a checkpoint.
 const WAITING_MAX: usize = 4;
 
 /// See [`WAITING_MAX`].
@@ -92,9 +94,10 @@ pub(crate) fn upkeep_at_open(store: &Store) -> Result<()> {
     keep_files(store)
 }
 
-/// Ends a run. The caller has refused further batches and seen to its end what was accepted. Seals the segment that was written
-/// to, where it stands, gives back what was prepared, and writes a checkpoint whose replay begins beyond all records, unless the
-/// last one's does. From here on nothing changes a file, however this ends; a store that is not `whole` is left as it is.
+/// Ends a run. The caller has refused further batches and seen to its end what was accepted. Seals the
+/// segment that was written to, where it stands, gives back what was prepared, and writes a checkpoint whose
+/// replay begins beyond all records, unless the last one's does. From here on nothing changes a file, however
+/// this ends; a store that is not `whole` is left as it is.
 pub(crate) fn close(store: &Store, whole: bool) -> Result<()> {
     let turn = store.upkeep.lock_last();
     store.committer.end_segments();
@@ -137,8 +140,8 @@ fn is_replayed(store: &Store) -> bool {
     store.shared.segments().iter().any(|s| s.kind == FileKind::Log && s.id >= start)
 }
 
-/// Whether the segments that only wait for checkpoints are out of proportion to what one costs. On a full disk that has taken from the
-/// reserve any of them is: it is what the reserve is filled up with.
+/// Whether the segments that only wait for checkpoints are out of proportion to what one costs. On a full
+/// disk that has taken from the reserve any of them is: it is what the reserve is filled up with.
 fn is_out_of_proportion(store: &Store) -> bool {
     let segments = store.shared.segments();
     let waiting = segments.iter().filter(|s| s.is_settled() && s.live_entries() == 0);
@@ -148,8 +151,8 @@ fn is_out_of_proportion(store: &Store) -> bool {
     (many || count > 0 && store.factory.is_scarce()) && !planted(Bug::KilledRunsPileUp)
 }
 
-/// Writes the checkpoints that segments wait for, and gives those back, if they are out of proportion. It frees more than it
-/// takes: so on a full disk the reserve is spent for it.
+/// Writes the checkpoints that segments wait for, and gives those back, if they are out of proportion. It
+/// frees more than it takes: so on a full disk the reserve is spent for it.
 fn give_back_in_proportion(store: &Store, report: &mut PurgeReport) -> Result<()> {
     if is_out_of_proportion(store) && !store.committer.gate().is_shut() {
         mark_dead(store);
@@ -161,12 +164,13 @@ fn give_back_in_proportion(store: &Store, report: &mut PurgeReport) -> Result<()
     Ok(())
 }
 
-/// Files that nobody needs any more go to the pool or to the file system, and the reserve gets what it lacks, once the store has
-/// anything that a purge could be about.
+/// Files that nobody needs any more go to the pool or to the file system, and the reserve gets what it lacks,
+/// once the store has anything that a purge could be about.
 fn keep_files(store: &Store) -> Result<()> {
     let given_back = give_back(store)?;
     if given_back > 0 {
-        // A power cut would bring the names back, and a store that lives from one to the next would never get rid of them.
+        // A power cut would bring the names back, and a store that lives from one to the next
+        // would never get rid of them.
         store.factory.sync_dir()?;
     }
     match store.committer.has_written() {
@@ -175,7 +179,8 @@ fn keep_files(store: &Store) -> Result<()> {
     }
 }
 
-/// Does `work`, and does it again for each file of the reserve that it takes until the disk is not full any more.
+/// Does `work`, and does it again for each file of the reserve that it takes until the disk is not
+/// full any more.
 fn on_reserve(store: &Store, mut work: impl FnMut() -> Result<()>) -> Result<()> {
     loop {
         match work() {
@@ -258,7 +263,8 @@ fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
         seal_due(store)?;
     }
     mark_dead(store);
-    // A dead segment outlives the beginnings of all kept checkpoints; a region that was destroyed only that of the newest.
+    // A dead segment outlives the beginnings of all kept checkpoints; a region that was
+    // destroyed only that of the newest.
     for n in 0..CHECKPOINTS_KEPT {
         let dead = store.shared.segments().iter().any(|s| s.dead_since.get().is_some());
         if dead || n == 0 && destroyed.is_some() {

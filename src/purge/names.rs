@@ -1,9 +1,10 @@
 //! Looks whether the files that the engine writes to still are those that the next open will find.
 //!
-//! A file that is removed, renamed, or renamed over goes on taking writes and syncs through its descriptor, without an error
-//! and without a name: all that is acknowledged from then on is gone with the process. Only the name and the descriptor
-//! side by side show it. (A link count does not: a backup is a second name, and a file that was replaced may have one
-//! elsewhere.) They are compared once a second, when a segment is sealed, and at close; never on the path of a write.
+//! A file that is removed, renamed, or renamed over goes on taking writes and syncs through its descriptor,
+//! without an error and without a name: all that is acknowledged from then on is gone with the process. Only
+//! the name and the descriptor side by side show it. (A link count does not: a backup is a second name, and a
+//! file that was replaced may have one elsewhere.) They are compared twice a second, when a segment is
+//! sealed, and at close; never on the path of a write.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;

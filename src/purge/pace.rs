@@ -1,8 +1,8 @@
 //! Keeps long work to a rate, and ends it when the engine closes.
 //!
-//! A token bucket, kept as the moment at which everything so far is paid for: work that was slow may catch up with
-//! [`BURST`] or one piece at most, and work that was fast sleeps until that moment, however far off it is. Nobody sleeps with a lock held that others
-//! need: a pace is spent where none is.
+//! A token bucket, kept as the moment at which everything so far is paid for: work that was slow may catch up
+//! with [`BURST`] or one piece at most, and work that was fast sleeps until that moment, however far off it
+//! is. Nobody sleeps with a lock held that others need: a pace is spent where none is.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};

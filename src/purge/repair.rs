@@ -1,7 +1,7 @@
 //! Puts a damaged entry back, from a replica's copy.
 //!
-//! The old bytes are never overwritten. The entry goes into a cold segment of its own and is installed over its place
-//! as the cleaner installs what it moves.
+//! The old bytes are never overwritten. The entry goes into a cold segment of its own and is installed over
+//! its place as the cleaner installs what it moves.
 
 use super::clean::{install, write_cold};
 use crate::codec::checksum::entry_checksum;

@@ -3,7 +3,7 @@
 //! | what is wrong                                     | what is done                                                   |
 //! |---------------------------------------------------|----------------------------------------------------------------|
 //! | an entry                                          | it is fenced, and named                                        |
-//! | a footer                                          | it is built anew from the records                              |
+//! | a footer                                          | it is rebuilt from the records                                 |
 //! | the header or description of a record, a copy of a segment's header | what lives in the segment is moved, and checkpoints are written, so that nothing needs it |
 //! | a checkpoint                                      | new ones are written                                         |
 
@@ -25,7 +25,8 @@ use crate::types::{EntryId, RegionId};
 use crate::vfs::io::read_file;
 use std::sync::Arc;
 
-/// Reads and verifies every live entry, every footer, every record's header and description, and the checkpoints.
+/// Reads and verifies every live entry, every footer, every record's header and description, and the
+/// checkpoints.
 pub(crate) fn scrub(store: &Store, options: &ScrubOptions) -> Result<ScrubReport> {
     store.committer.check_open()?;
     let mut report = ScrubReport::default();
@@ -134,7 +135,8 @@ fn checkpoints(store: &Store, report: &mut ScrubReport) -> Result<bool> {
     Ok(report.rot.len() > before)
 }
 
-/// Moves what lives in rotten segments, and sees to it that neither of the kept checkpoints is rotten or needs them.
+/// Moves what lives in rotten segments, and sees to it that neither of the kept checkpoints is
+/// rotten or needs them.
 fn make_good(
     store: &Store,
     rotten: &[Arc<Segment>],

@@ -13,16 +13,17 @@ use crate::types::Lsn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A footer that nobody waits for is built for so long, and then pauses for so long: in one piece it would take a processor
-/// from the writers for tens of milliseconds.
+/// A footer that nobody waits for is built for so long, and then pauses for so long: in one piece it would
+/// take a processor from the writers for tens of milliseconds.
 const SLICE: Duration = Duration::from_micros(100);
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// So many full segments that wait for a footer leave no time for pauses: what the heap knows of them has to be let go.
+/// So many full segments that wait for a footer leave no time for pauses: what the heap knows of
+/// them has to be let go.
 const WAITING_MAX: usize = 2;
 
-/// Seals every full segment whose records are durable. One whose records are damaged goes without a footer: its entries
-/// are read by what the heap knows, and the segments behind it are sealed all the same.
+/// Seals every full segment whose records are durable. One whose records are damaged goes without a footer:
+/// its entries are read by what the heap knows, and the segments after it are sealed all the same.
 ///
 /// The caller has the turn of upkeep, and others wait for it: nothing here pauses.
 pub(crate) fn seal_due(store: &Store) -> Result<()> {
@@ -33,8 +34,9 @@ pub(crate) fn seal_due(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// The same for the background, where nobody waits for it, before it has the turn: footers are built in slices and without the
-/// turn, which a full segment does not need to be read. A segment that others seal meanwhile is theirs.
+/// The same for the background, where nobody waits for it, before it has the turn: footers are built
+/// in slices and without the turn, which a full segment does not need to be read. A segment that
+/// others seal meanwhile is theirs.
 pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
     while let Some((segment, end)) = next_due(store)? {
         let mut began = Instant::now();
@@ -61,7 +63,8 @@ pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// The full segment that is sealed next, and the end of its records, which are durable. `None` if there is none, or never will be.
+/// The full segment that is sealed next, and the end of its records, which are durable. `None` if
+/// there is none, or never will be.
 fn next_due(store: &Store) -> Result<Option<(Arc<Segment>, u32)>> {
     let Some((segment, end)) = lock(&store.shared.sealing).front().cloned() else { return Ok(None) };
     let durable = store.committer.durable();
@@ -105,7 +108,7 @@ fn give_footer(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Re
         // Written and not readable: keep the copy that is at hand; the next open builds it again.
         None => Arc::new(
             Footer::open(built.into(), &segment.identity)
-                .map_err(|e| Error::damaged(format!("a footer just built makes no sense: {e}")))?,
+                .map_err(|e| Error::damaged(format!("a footer just built is malformed: {e}")))?,
         ),
     };
     let entries = footer.entry_count();
@@ -114,7 +117,7 @@ fn give_footer(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Re
     Ok(())
 }
 
-/// Builds the footer anew if any part of it is wrong, on disk too. Whether it was.
+/// Rebuilds the footer if any part of it is wrong, on disk too. Returns whether one was.
 pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<bool> {
     let Some(footer) = segment.footer() else { return Ok(false) };
     if footer.is_right() {
@@ -122,10 +125,10 @@ pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<bool> {
     }
     let built = build_footer(segment, segment.sealed_end())?;
     let view = Footer::open(built.clone().into(), &segment.identity).map_err(|e| {
-        Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None)
+        Error::damaged(format!("a footer just built is malformed: {e}")).at(&segment.path, None)
     })?;
     segment.set_footer(Arc::new(view));
-    // It is a cache: one that cannot be written is built again by whoever needs it.
+    // It is a cache: one that cannot be written is rebuilt when it is needed.
     if !segment.is_lost {
         store.factory.check_open()?;
         let write = || write_footer(&store.dir, segment.id, &built);

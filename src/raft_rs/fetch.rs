@@ -1,15 +1,15 @@
 //! Reads that may wait for the device, done elsewhere while raft goes on.
 //!
-//! raft asks, hears `LogTemporarilyUnavailable`, is told when the entries are there, and asks again. Between the two it may ask any
-//! number of times more, and it need not come back at all: the peer was removed, the leader stepped down, or an answer to
-//! another peer's question moved this one on. So
+//! raft asks, is answered `LogTemporarilyUnavailable`, is notified when the entries are there, and asks
+//! again. Between the two it may ask any number of times more, and it need not come back at all: the peer was
+//! removed, the leader stepped down, or an answer to another peer's question moved this one on. So
 //!
-//! - each peer is told once for a read, however often it asked meanwhile;
-//! - a result is let go when all that were told have asked again, and after [`LIFE`] reads of any kind in any case: it holds memory and
-//!   keeps segments from being recycled;
+//! - each peer is notified once for a read, however often it asked meanwhile;
+//! - a result is released when all that were notified have asked again, and after [`LIFE`] reads of any kind
+//!   in any case: it holds memory and keeps segments from being recycled;
 //! - there are no more than [`READS_MAX`] reads, on their way or done;
-//! - what an earlier `RawNode` asked for is not handed to a later one: the region may have been destroyed in between and belong to
-//!   another replica now, whose entries have the same names and need not be the same;
+//! - what an earlier `RawNode` asked for is not handed to a later one: the region may have been destroyed in
+//!   between and belong to another replica now, whose entries have the same names and need not be the same;
 //! - what is handed out is the log as it is then, not as it was when it was read.
 
 use super::storage::RegionStorage;
@@ -21,7 +21,7 @@ use raft::prelude::Entry as RaftEntry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Told when entries are there that raft was waiting for.
+/// Called when entries are there that raft was waiting for.
 pub(super) type Notify = Box<dyn Fn(RegionId, GetEntriesContext) + Send + Sync>;
 
 /// Reads of one region that are on their way, or done and not yet asked for again.
@@ -61,7 +61,8 @@ pub(super) enum Fetched {
 /// Reads of one region at a time. A region has a handful of followers, and each waits for one read.
 const READS_MAX: usize = 16;
 
-/// Whoever is told asks again at once, in the first few reads after; the rest of this is patience with notices that wait in a queue.
+/// A peer that is notified asks again at once, in the first few reads after; the rest of this is patience
+/// with notices that wait in a queue.
 const LIFE: u64 = 256;
 
 impl FarReads {
@@ -81,7 +82,8 @@ impl FarReads {
         s.reads.retain(|_, read| !matches!(read, Read::Done { at, .. } if *at + LIFE < now));
     }
 
-    /// A `RawNode` is made: it gets nothing of what another one asked for. That one is still notified, should it be running.
+    /// A `RawNode` is made: it gets nothing of what another one asked for. That one is still
+    /// notified, should it be running.
     pub(super) fn begin(&self) {
         if planted(Bug::FetchedForAnother) {
             return;
@@ -121,7 +123,8 @@ impl FarReads {
                         let end = stored.partition_point(|e| e.id.index < high);
                         storage.decode(&stored[..end], max_size)
                     }
-                    // The log has changed since, or reading failed for a reason that may be gone: find out here and now.
+                    // The log has changed since, or reading failed for a reason that may be
+                    // gone: find out here and now.
                     _ => storage.read(low, high, max_size),
                 });
             }
@@ -167,14 +170,16 @@ impl State {
     }
 }
 
-/// Whether two contexts stand for the same peer's wish. raft shows what is in them to people only; two that look alike are alike,
-/// and should they ever look alike without being so, the one that is not told asks again with its next heartbeat.
+/// Whether two contexts stand for the same peer's wish. raft shows what is in them to people only; two that
+/// look alike are alike, and should they ever look alike without being so, the one that is not notified asks
+/// again with its next heartbeat.
 fn is_same(a: &GetEntriesContext, b: &GetEntriesContext) -> bool {
     format!("{a:?}") == format!("{b:?}")
 }
 
-/// Whether these entries are still the log's. Index and term name an entry, and equal last entries have equal predecessors. Some of
-/// them may be compacted: what raft asks for then is not far, and gets another answer before it comes here.
+/// Whether these entries are still the log's. Index and term name an entry, and equal last entries have
+/// equal predecessors. Some of them may be compacted: what raft asks for then is not far, and gets another
+/// answer before it comes here.
 fn is_current(storage: &RegionStorage, stored: &[Entry]) -> bool {
     let term = |index| storage.region().term(index).ok();
     stored.last().is_some_and(|last| term(last.id.index) == Some(last.id.term))

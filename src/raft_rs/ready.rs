@@ -1,4 +1,4 @@
-//! The write side: what raft wants persisted, of many groups at once.
+//! The write side: what raft needs persisted, of many groups at once.
 
 use super::codec::{decode_conf_state, encode_conf_state, encode_entry, encode_hard_state, id_of};
 use super::storage::{BOOTSTRAP, CONF_STATE, begin_log, exists_already, has_voters};
@@ -15,23 +15,27 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A `Ready` that was written: `on_persist_ready(ready)` may be called for the replica with this tag, and for no other.
+/// A `Ready` that was written: `on_persist_ready(ready)` may be called for the replica with this tag,
+/// and for no other.
 ///
-/// A region can be destroyed and made again while a `Persisted` of it waits in a queue, and the numbers of the new replica's `Ready`s
-/// begin at 1 like the old one's. Given to the new one, it releases a vote that is not durable. Compare the tag with
-/// that of the replica that the region holds now, and drop what is of another.
+/// A region can be destroyed and made again while a `Persisted` of it waits in a queue, and the
+/// numbers of the new replica's `Ready`s begin at 1 like the old one's. Given to the new one, it
+/// releases a vote that is not durable. Compare the tag with that of the replica that the region holds
+/// now, and drop what is of another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Persisted {
     /// The group.
     pub region: RegionId,
     /// What [`ReadyBatch::add_as`] was given: the peer id.
     pub tag: u64,
-    /// The number of its `Ready`; 0 for its [destruction](Self::is_destruction), which raft takes for no `Ready` at all.
+    /// The number of its `Ready`; 0 for its [destruction](Self::is_destruction), which raft
+    /// takes for no `Ready` at all.
     pub ready: u64,
 }
 
 impl Persisted {
-    /// Whether this is the end of the replica: [`ReadyBatch::destroy`] was written. Nothing of it comes after this.
+    /// Whether this is the end of the replica: [`ReadyBatch::destroy`] was written. Nothing of it
+    /// comes after this.
     pub fn is_destruction(&self) -> bool {
         self.ready == DESTRUCTION
     }
@@ -40,12 +44,14 @@ impl Persisted {
 /// In place of a number: those of raft begin at 1.
 const DESTRUCTION: u64 = 0;
 
-/// Whether the group's [`Ready::messages`] may be sent before they are persisted: unless this replica alone is a quorum.
+/// Whether the group's [`Ready::messages`] may be sent before they are persisted: unless this
+/// replica alone is a quorum.
 ///
-/// A leader may be ahead of its own disk with its entries, but not with its term and its vote. Where other voters elected it, both were
-/// durable before it asked for their votes. A replica that is the only voter elects itself within one step, and the messages
-/// of that very `Ready`, for the learners, speak of a term that its disk has not heard of: after a crash it would elect itself
-/// into the same term again, and give other entries the same names. Its messages wait until their `Ready` is persisted, as if they were
+/// A leader may be ahead of its own disk with its entries, but not with its term and its vote. Where other
+/// voters elected it, both were durable before it asked for their votes. A replica that is the only voter
+/// elects itself within one step, and the messages of that very `Ready`, for the learners, speak of a term
+/// that its disk has no trace of: after a crash it would elect itself into the same term again, and give
+/// other entries the same names. Its messages wait until their `Ready` is persisted, as if they were
 /// [`persisted_messages`](Ready::persisted_messages); it commits nothing sooner anyway.
 pub fn may_send_first<T: Storage>(node: &RawNode<T>) -> bool {
     !node.raft.prs().has_quorum(&std::iter::once(node.raft.id).collect())
@@ -73,19 +79,22 @@ impl ReadyBatch {
         }
     }
 
-    /// For an application that keeps the configurations of its groups in its state machine and never gives them to this store, neither by
-    /// `bootstrap` nor by [`set_conf_state`](Self::set_conf_state): logs may begin at index 1 without one. Without this call they are
-    /// [refused](Self::add_as), for they are usually those of a replica that should have been sent a snapshot.
+    /// For an application that keeps the configurations of its groups in its state machine and never gives
+    /// them to this store, neither by `bootstrap` nor by [`set_conf_state`](Self::set_conf_state): logs may
+    /// begin at index 1 without one. Without this call they are [refused](Self::add_as), for they are usually
+    /// those of a replica that should have been sent a snapshot.
     ///
-    /// Such an application has to see to it itself that a replica that joins later gets the configuration and not the log alone: its own
-    /// `Storage::initial_state`, around [`RegionStorage`](super::RegionStorage)'s, gives raft the configuration as of the first entry,
-    /// or its logs begin after a base, as `bootstrap`'s do.
+    /// Such an application has to see to it itself that a replica that joins later gets the configuration
+    /// and not the log alone: its own `Storage::initial_state`, around
+    /// [`RegionStorage`](super::RegionStorage)'s, gives raft the configuration as of the first entry, or its
+    /// logs begin after a base, as `bootstrap`'s do.
     pub fn configured_elsewhere(mut self) -> ReadyBatch {
         self.configured_elsewhere = true;
         self
     }
 
-    /// [`add_as`](Self::add_as) with the tag 0: for regions that are never destroyed and made again while the store is open.
+    /// [`add_as`](Self::add_as) with the tag 0: for regions that are never destroyed and made
+    /// again while the store is open.
     ///
     /// # Errors
     /// As there.
@@ -93,16 +102,18 @@ impl ReadyBatch {
         self.add_as(region, 0, ready)
     }
 
-    /// Adds what a `Ready` wants persisted: snapshot, then entries, then the hard state. `tag` comes back in [`Persisted`] and tells
-    /// the replicas apart that a region has held one after the other: pass the peer id, `raft.id`, and never use one twice.
+    /// Adds what a `Ready` needs persisted: snapshot, then entries, then the hard state. `tag` comes back in
+    /// [`Persisted`] and tells the replicas apart that a region has held one after the other: pass the peer
+    /// id, `raft.id`, and never use one twice.
     ///
-    /// Of a snapshot, the log takes the place (it is emptied and starts behind it) and the conf state; its data is the state
-    /// machine's, which must have made it durable before this batch is written.
+    /// Of a snapshot, the log takes the place (it is cleared and starts after it) and the conf state; its
+    /// data is the state machine's, which must have made it durable before this batch is written.
     ///
     /// # Errors
-    /// As [`RegionBatch::append`]; the batch is then as it was before the call. `TooLarge`, when this batch is full: write it, and add
-    /// to the next one. `InvalidArgument` for entries that would begin a log at index 1 in a region without a configuration: stop
-    /// that replica, it needs a snapshot, or see [`configured_elsewhere`](Self::configured_elsewhere).
+    /// As [`RegionBatch::append`]; the batch is then as it was before the call. `TooLarge`, when this batch
+    /// is full: write it, and add to the next one. `InvalidArgument` for entries that would begin a log at
+    /// index 1 in a region without a configuration: stop that replica, it needs a snapshot, or see
+    /// [`configured_elsewhere`](Self::configured_elsewhere).
     pub fn add_as(&mut self, region: RegionId, tag: u64, ready: &Ready) -> Result<()> {
         let undo = self.batch.mark();
         let added = self.add_parts(region, ready);
@@ -138,13 +149,15 @@ impl ReadyBatch {
         Ok(())
     }
 
-    /// Refuses entries from `first` on where the log begins at index 1 and nothing says what its configuration was before that.
+    /// Refuses entries from `first` on where the log begins at index 1 and nothing says what its
+    /// configuration was before that.
     fn check_beginning(&self, id: RegionId, first: u64) -> Result<()> {
         if self.configured_elsewhere || planted(Bug::LogWithoutConfiguration) {
             return Ok(());
         }
         let now = self.batch.standing(id, CONF_STATE);
-        // Nearly always: the entries go on where the region's own log is. Only what may be a new log's is worth a walk through the batch.
+        // Nearly always: the entries go on where the region's own log is. Only what may be a new log's is
+        // worth a walk through the batch.
         if now.base.is_some_and(|b| b.index < first) || first > 1 && is_configured(id, &now)? {
             return Ok(());
         }
@@ -161,12 +174,12 @@ impl ReadyBatch {
     }
 
     /// Gives a region that does not exist yet its first configuration and the beginning of its log, as
-    /// [`RegionStorage::bootstrap`](super::RegionStorage::bootstrap) does, as a part of this batch, which is synced. Its state machine
-    /// starts at [`BOOTSTRAP`], which is returned.
+    /// [`RegionStorage::bootstrap`](super::RegionStorage::bootstrap) does, as a part of this batch, which is
+    /// synced. Its state machine starts at [`BOOTSTRAP`], which is returned.
     ///
     /// # Errors
-    /// `InvalidArgument` if the region exists, or exists by what was added before, or the configuration has no voters. `TooLarge` when
-    /// the batch is full.
+    /// `InvalidArgument` if the region exists, or exists by what was added before, or the configuration has
+    /// no voters. `TooLarge` when the batch is full.
     pub fn bootstrap(&mut self, region: RegionId, state: &ConfState) -> Result<EntryId> {
         if self.batch.outlook(region, CONF_STATE).exists {
             return Err(exists_already(region));
@@ -184,21 +197,24 @@ impl ReadyBatch {
         }
     }
 
-    /// Ends the replica that `tag` names: log, hard state and configuration of the region are forgotten, in this batch, which is synced.
-    /// When that is durable, a [`Persisted`] of this region and tag [says so](Persisted::is_destruction). Until then nothing may be
-    /// told of it, and no other replica be made in its place.
+    /// Ends the replica that `tag` names: log, hard state and configuration of the region are forgotten,
+    /// in this batch, which is synced. When that is durable, a [`Persisted`] of this region and tag
+    /// [says so](Persisted::is_destruction). Until then nothing may be said of it, and no other
+    /// replica be made in its place.
     ///
-    /// Drop the replica's `RawNode` before, and what it wanted written. In the same batch, note in a region of your own that this peer id
-    /// is gone, lest a late message bring it back without its vote: see `docs/consensus.md`, "Regions that come back".
+    /// Drop the replica's `RawNode` before, and what it wanted written. In the same batch, note in a region
+    /// of your own that this peer id is gone, lest a late message bring it back without its vote: see
+    /// `docs/consensus.md`, "Regions that come back".
     pub fn destroy(&mut self, region: RegionId, tag: u64) {
         self.batch.region(region).destroy();
         self.must_sync = true;
         self.readies.push(Persisted { region, tag, ready: DESTRUCTION });
     }
 
-    /// Adds a hard state by itself: after `advance` or `advance_append`, when `LightReady::commit_index` says that more is
-    /// committed. Needs no sync, but its place is ahead of the group's next `Ready`: raft does not repeat it there, and
-    /// without it a node that restarts may take a configuration for the present one that is two changes old.
+    /// Adds a hard state by itself: after `advance` or `advance_append`, when `LightReady::commit_index`
+    /// says that more is committed. Needs no sync, but its place is ahead of the group's next `Ready`: raft
+    /// does not repeat it there, and without it a node that restarts may take a configuration for the
+    /// present one that is two changes old.
     ///
     /// # Errors
     /// `TooLarge` when the batch is full.
@@ -206,16 +222,19 @@ impl ReadyBatch {
         self.batch.region(region).set_hard_state(&encode_hard_state(state)).map(drop)
     }
 
-    /// Adds the configuration that holds as of the entry at `index`, as `apply_conf_change` returned it: for state machines that do
-    /// not keep it. Written with the batch; sync it ([`require_sync`](Self::require_sync)) before the state machine's applied index
-    /// moves past the entry durably. A snapshot brings its own; but the state machine takes it before this log does, and must
-    /// then have its conf state for [`recover`](super::RegionStorage::recover).
+    /// Adds the configuration that holds as of the entry at `index`, as `apply_conf_change` returned it: for
+    /// state machines that do not keep it. Written with the batch; sync it
+    /// ([`require_sync`](Self::require_sync)) before the state machine's applied index moves past the entry
+    /// durably. A snapshot brings its own; but the state machine takes it before this log does, and must then
+    /// have its conf state for [`recover`](super::RegionStorage::recover).
     ///
-    /// A region that does not exist yet is [bootstrapped](Self::bootstrap) with it, if `index` is 0 or that of [`BOOTSTRAP`].
+    /// A region that does not exist yet is [bootstrapped](Self::bootstrap) with it, if `index`
+    /// is 0 or that of [`BOOTSTRAP`].
     ///
     /// # Errors
-    /// `TooLarge` when the batch is full. `InvalidArgument` where the log would begin at index 1, or does, and there was no
-    /// configuration before: only [`configured_elsewhere`](Self::configured_elsewhere) allows that.
+    /// `TooLarge` when the batch is full. `InvalidArgument` where the log would begin at index 1, or
+    /// does, and there was no configuration before: only
+    /// [`configured_elsewhere`](Self::configured_elsewhere) allows that.
     pub fn set_conf_state(&mut self, region: RegionId, index: u64, state: &ConfState) -> Result<()> {
         if !self.configured_elsewhere {
             let now = self.batch.standing(region, CONF_STATE);
@@ -261,9 +280,9 @@ impl ReadyBatch {
         if self.must_sync { Durability::Synced } else { Durability::Written }
     }
 
-    /// Writes it and returns when it is as durable as its `Ready`s ask for: `advance` may be called for each of them, if no earlier
-    /// `Ready` of the same group that was [submitted](Self::submit) is still on its way. `advance` speaks for those too, and a
-    /// batch that need not be synced does not wait for them.
+    /// Writes it and returns when it is as durable as its `Ready`s ask for: `advance` may be called for each
+    /// of them, if no earlier `Ready` of the same group that was [submitted](Self::submit) is still on its
+    /// way. `advance` speaks for those too, and a batch that need not be synced does not wait for them.
     ///
     /// # Errors
     /// As [`Engine::write`]; the batch comes back where nothing of it was written.
@@ -279,8 +298,9 @@ impl ReadyBatch {
         }
     }
 
-    /// Submits it: what it holds can be read on return, and the ticket tells when it is durable. Tickets of unlike durability may
-    /// overtake each other, so hand out the `Persisted` in the order of submission; [`ReadyWriter`] does.
+    /// Submits it: what it holds can be read on return, and the ticket says when it is durable. Tickets
+    /// of unlike durability may overtake each other, so hand out the `Persisted` in the order of
+    /// submission; [`ReadyWriter`] does.
     ///
     /// # Errors
     /// As [`Engine::submit`]; the batch comes back.
@@ -303,9 +323,10 @@ fn is_configured(id: RegionId, region: &Outlook) -> Result<bool> {
 
 /// A refused batch of `Ready`s.
 ///
-/// raft cannot take a `Ready` back: write the batch again when the cause is gone ([`Error::is_retryable`]), or stop the groups in it.
-/// Write nothing else of its regions before, their [destruction](ReadyBatch::destroy) included: what comes back would be put into the
-/// log of the next replica.
+/// raft cannot take a `Ready` back: write the batch again when the cause is gone
+/// ([`Error::is_retryable`]), or stop the groups in it. Write nothing else of its regions
+/// before, their [destruction](ReadyBatch::destroy) included: what comes back would be put into
+/// the log of the next replica.
 pub struct ReadyError {
     error: Error,
     batch: Option<Box<ReadyBatch>>,
@@ -365,9 +386,9 @@ impl From<ReadyError> for Error {
 
 /// Writes `Ready`s without blocking, for groups driven with `advance_append_async`.
 ///
-/// Each batch is readable when [`submit`](ReadyWriter::submit) returns. When it is durable, and all that were submitted before it are,
-/// the sink is told: once for each batch, in the order of submission. That is what `on_persist_ready` needs, for it means "and all
-/// before it".
+/// Each batch is readable when [`submit`](ReadyWriter::submit) returns. When it is durable, and all that were
+/// submitted before it are, the outcome is delivered to the sink: once for each batch, in the order of
+/// submission. That is what `on_persist_ready` needs, for it means "and all before it".
 pub struct ReadyWriter {
     engine: Engine,
     line: Arc<Line>,
@@ -380,13 +401,13 @@ impl fmt::Debug for ReadyWriter {
 }
 
 impl ReadyWriter {
-    /// A writer for `engine`. `sink` is called on whichever thread completes a batch, so it should be quick: typically it sends to the
-    /// thread that drives the groups. It must not wait for the engine, which may be waiting for it, nor panic, which stops all
-    /// writing.
+    /// A writer for `engine`. `sink` is called on whichever thread completes a batch, so it should be quick:
+    /// typically it sends to the thread that drives the groups. It must not wait for the engine, which may be
+    /// waiting for it, nor panic, which stops all writing.
     ///
-    /// An error means that the engine has stopped writing (`Poisoned`, `Closed`): nothing of that batch may be passed to raft. All
-    /// later batches are told with the same error, also those that needed no sync and were written all the same:
-    /// `on_persist_ready` would speak for the lost one too.
+    /// An error means that the engine has stopped writing (`Poisoned`, `Closed`): nothing of that batch may
+    /// be passed to raft. All later batches are delivered with the same error, also those that needed no sync
+    /// and were written all the same: `on_persist_ready` would speak for the lost one too.
     pub fn new(
         engine: &Engine,
         sink: impl Fn(Result<Vec<Persisted>>) + Send + Sync + 'static,
@@ -401,9 +422,11 @@ impl ReadyWriter {
     /// Only one thread should submit for a group, as only one drives it.
     ///
     /// # Errors
-    /// As [`Engine::submit`]: the batch comes back, nothing of it was written, and the sink will not hear of it.
+    /// As [`Engine::submit`]: the batch comes back, nothing of it was written, and the sink will not be
+    /// called for it.
     pub fn submit(&self, batch: ReadyBatch) -> Result<(), ReadyError> {
-        // The place in line is taken first: a later batch must not be delivered before this one is known to be refused.
+        // The place in line is taken first: a later batch must not be delivered before this one is
+        // known to be refused.
         let at = self.line.enter();
         // A listener of the engine is asked on the way, and may panic.
         match catch_unwind(AssertUnwindSafe(|| batch.submit(&self.engine))) {
@@ -436,14 +459,15 @@ struct State {
     first: u64,
     /// A thread is handing out completions; others leave theirs to it, so that the order holds.
     is_delivering: bool,
-    /// The first error. A batch behind it that needed no sync may have been written, and yet must not be told as persisted.
+    /// The first error. A batch after it that needed no sync may have been written, and yet must
+    /// not be delivered as persisted.
     failed: Option<Error>,
 }
 
 enum Slot {
     Waiting,
     Done(Result<Vec<Persisted>>),
-    /// Refused: there is nothing to tell.
+    /// Refused: there is nothing to deliver.
     Gone,
 }
 
@@ -471,7 +495,8 @@ impl Line {
         drop(s);
         let mut panicked = None;
         while let Some(outcome) = self.next_due() {
-            // A sink that panics over one batch is still owed the others, and the line must not stand still behind it.
+            // A sink that panics over one batch is still owed the others, and the line must not
+            // stand still after it.
             let told = catch_unwind(AssertUnwindSafe(|| (self.sink)(outcome)));
             panicked = panicked.or(told.err());
         }
@@ -480,7 +505,8 @@ impl Line {
         }
     }
 
-    /// Takes what may be told now. With the last of it, the delivery is over: whoever completes a batch from then on delivers it.
+    /// Takes what may be delivered now. With the last of it, the delivery is over: a thread that completes a
+    /// batch from then on delivers it.
     fn next_due(&self) -> Option<Result<Vec<Persisted>>> {
         let mut s = self.lock();
         while matches!(s.slots.front(), Some(Slot::Done(_) | Slot::Gone)) {

@@ -1,16 +1,19 @@
 //! Follower replication: one follower of a zone hands the leader's entries on to its neighbours.
 //!
-//! Entries that go to several replicas in another zone need cross the zones' boundary once. The leader sends them to one of the
-//! replicas there, the agent, as usual. To the others' address at the agent it sends what remains of their message without
-//! the entries: a [`Delegated`]. The agent reads the entries from its own log and sends the message on, in the leader's name; the answer
-//! goes to the leader directly. Raft sees messages that took a detour, no more: a detour that fails is a message that was lost.
+//! Entries that go to several replicas in another zone need cross the zones' boundary once. The leader sends
+//! them to one of the replicas there, the agent, as usual. To the others' address at the agent it sends what
+//! remains of their message without the entries: a [`Delegated`]. The agent reads the entries from its own
+//! log and sends the message on, in the leader's name; the answer goes to the leader directly. Raft sees
+//! messages that took a detour, no more: a detour that fails is a message that was lost.
 //!
-//! A good agent is the follower of the zone that has matched most, as the leader's progress says; that may be another at any time. Where
-//! the agent cannot be reached, or answers that it could not fill a message in, call `report_unreachable` for the follower and send to it
-//! directly for a while. With three followers in the other zone and messages of 64 KiB, the leader's bytes fall from 3.01 copies of
-//! the payloads to 1.01, and to 1.39 when the agent dies amidst them and comes back (`tests/follower_replication.rs`).
+//! A good agent is the follower of the zone that has matched most, as the leader's progress says; that may be
+//! another at any time. Where the agent cannot be reached, or answers that it could not fill a message in,
+//! call `report_unreachable` for the follower and send to it directly for a while. With three followers in
+//! the other zone and messages of 64 KiB, the leader's bytes fall from 3.01 copies of the payloads to 1.01,
+//! and to 1.39 when the agent dies amidst them and comes back (`tests/follower_replication.rs`).
 //!
-//! The idea is TiKV's follower replication (an RFC of tikv/rfcs); there it is part of the consensus, here of the transport.
+//! The idea is TiKV's follower replication (an RFC of tikv/rfcs); there it is part of the
+//! consensus, here of the transport.
 
 use super::codec::id_of;
 use super::storage::RegionStorage;
@@ -18,8 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::types::{EntryId, ReadLimit};
 use raft::prelude::{Message, MessageType};
 
-/// The most bytes of payload that are filled into one message (64 MiB), unless one entry alone is larger. A leader's
-/// `max_size_per_msg` is far below it.
+/// The most bytes of payload that are filled into one message (64 MiB), unless one entry alone is larger. A
+/// leader's `max_size_per_msg` is far below it.
 pub const FILL_BYTES_MAX: u64 = 64 << 20;
 
 /// An append message whose entries are to be filled in by a replica that has them.
@@ -27,13 +30,13 @@ pub const FILL_BYTES_MAX: u64 = 64 << 20;
 pub struct Delegated {
     /// The message for the follower `message.to`, without entries.
     pub message: Message,
-    /// The last of the entries that belong into it; the first is the one behind `message.index`.
+    /// The last of the entries that belong into it; the first is the one after `message.index`.
     pub last: EntryId,
 }
 
 impl Delegated {
-    /// Takes the entries out of an append message. Any other message, and an append without entries, comes back unchanged: send it
-    /// directly.
+    /// Takes the entries out of an append message. Any other message, and an append without entries, comes
+    /// back unchanged: send it directly.
     #[allow(clippy::result_large_err)] // the message comes back, it is no error
     pub fn new(mut message: Message) -> Result<Delegated, Message> {
         let last = match message.get_entries().last() {
@@ -44,15 +47,18 @@ impl Delegated {
         Ok(Delegated { message, last })
     }
 
-    /// At the agent: reads the entries on a thread of the engine, and hands the message, whole again, to `done`.
+    /// At the agent: reads the entries on a thread of the engine, and hands the message, whole
+    /// again, to `done`.
     ///
-    /// The entries are the leader's: before and after reading, the agent's log must have the same term at the entry before the
-    /// first and at the last, and logs that agree on an entry agree on all before it (Raft's log matching).
+    /// The entries are the leader's: before and after reading, the agent's log must have the same term
+    /// at the entry before the first and at the last, and logs that agree on an entry agree on all
+    /// before it (Raft's log matching).
     ///
     /// # Errors
-    /// `done` is given `Unavailable` or `Compacted` if this log does not have the leader's entries (yet): try again after the next
-    /// append, or tell the leader, who calls `report_unreachable` and sends directly. `TooLarge` if the entries are more than
-    /// [`FILL_BYTES_MAX`], whatever the wire says is their last. Other errors are those of reading.
+    /// `done` is given `Unavailable` or `Compacted` if this log does not have the leader's entries (yet): try
+    /// again after the next append, or notify the leader, which calls `report_unreachable` and sends
+    /// directly. `TooLarge` if the entries are more than [`FILL_BYTES_MAX`], whatever the wire says is their
+    /// last. Other errors are those of reading.
     pub fn fill(self, storage: &RegionStorage, done: impl FnOnce(Result<Message>) + Send + 'static) {
         if let Err(e) = self.check(storage) {
             return done(Err(e));

@@ -20,24 +20,26 @@ use std::sync::Arc;
 /// The metadata key under which the conf state is kept.
 pub(super) const CONF_STATE: &[u8] = b"raft/conf_state";
 
-/// The entry after which the log of every [bootstrapped](RegionStorage::bootstrap) region begins, and where the applied index of its
-/// state machine starts: index 5 of term 5, as in TiKV. Nobody ever holds that entry. It stands for the first configuration and the first state
-/// of the state machine, which a replica that joins later can get from a snapshot only.
+/// The entry after which the log of every [bootstrapped](RegionStorage::bootstrap) region begins, and where
+/// the applied index of its state machine starts: index 5 of term 5, as in TiKV. Nobody ever holds that
+/// entry. It stands for the first configuration and the first state of the state machine, which a replica
+/// that joins later can get from a snapshot only.
 ///
-/// Were the log to begin at index 1, an empty replica could take it from there. It would apply the changes of the configuration
-/// and never learn the configuration that they change: the first to add a voter would make it the only one, and it would
-/// lead and commit alone.
+/// Were the log to begin at index 1, an empty replica could take it from there. It would apply the changes of
+/// the configuration and never learn the configuration that they change: the first to add a voter would make
+/// it the only one, and it would lead and commit alone.
 pub const BOOTSTRAP: EntryId = EntryId::new(5, 5);
 
 /// Where snapshots come from: the log does not know the state machine.
 ///
 /// A closure `Fn(request_index, to) -> Option<Snapshot>` is one.
 pub trait SnapshotProvider: Send + Sync {
-    /// A snapshot for the peer `to`, at `request_index` or later, or `None` while it is being made: raft asks again. It must not
-    /// block: it is called from within raft.
+    /// A snapshot for the peer `to`, at `request_index` or later, or `None` while it is being made: raft asks
+    /// again. It must not block: it is called from within raft.
     ///
-    /// `request_index` is the least that would help the peer: what raft asks for, or more where the log begins later or cannot be
-    /// read up to there. An earlier snapshot is not sent, so let it be the reason to make a new one.
+    /// `request_index` is the least that would help the peer: what raft asks for, or more where the
+    /// log begins later or cannot be read up to there. An earlier snapshot is not sent, so let it be
+    /// the reason to make a new one.
     fn snapshot(&self, request_index: u64, to: u64) -> Option<Snapshot>;
 }
 
@@ -47,12 +49,13 @@ impl<F: Fn(u64, u64) -> Option<Snapshot> + Send + Sync> SnapshotProvider for F {
     }
 }
 
-/// The log of one region as a `RawNode` wants it. Cheap to clone; each call answers as of now.
+/// The log of one region as a `RawNode` needs it. Cheap to clone; each call answers as of now.
 ///
 /// It only reads; what is to be written goes through [`ReadyBatch`](super::ReadyBatch).
 ///
-/// Make a new one, or a clone, for each `RawNode`: `RawNode::new` asks for [`initial_state`](Storage::initial_state), and far reads that
-/// were asked for before are not handed out after it.
+/// Make a new one, or a clone, for each `RawNode`: `RawNode::new` asks for
+/// [`initial_state`](Storage::initial_state), and far reads that were asked for before are not
+/// handed out after it.
 #[derive(Clone)]
 pub struct RegionStorage {
     engine: Engine,
@@ -68,8 +71,8 @@ impl fmt::Debug for RegionStorage {
 }
 
 impl RegionStorage {
-    /// The log of `region`. Without a [provider](Self::snapshots), snapshots are temporarily unavailable for ever; without
-    /// [`fetch_far`](Self::fetch_far), all reads are done on the spot.
+    /// The log of `region`. Without a [provider](Self::snapshots), snapshots are temporarily unavailable
+    /// forever; without [`fetch_far`](Self::fetch_far), all reads are done on the spot.
     pub fn new(engine: &Engine, region: RegionId) -> RegionStorage {
         RegionStorage { engine: engine.clone(), region: engine.region(region), snapshots: None, far: None }
     }
@@ -80,13 +83,14 @@ impl RegionStorage {
         self
     }
 
-    /// Reads far back, which may have to wait for the device, are done on threads of the engine: raft hears
-    /// `LogTemporarilyUnavailable`, and `notify` is called when the entries are there, with the context that raft gave.
-    /// Pass it to `RawNode::on_entries_fetched` on the thread that drives the group. A peer that asks for the same entries again
-    /// while they are on their way is told once.
+    /// Reads far back, which may have to wait for the device, are done on threads of the engine: raft is
+    /// answered `LogTemporarilyUnavailable`, and `notify` is called when the entries are there, with the
+    /// context that raft gave. Pass it to `RawNode::on_entries_fetched` on the thread that drives the group.
+    /// A peer that asks for the same entries again while they are on their way is notified once.
     ///
-    /// Far is what lies more than `segments` segments behind the one that is being written; 1 is a good value. What is nearer was
-    /// written moments ago, so it is in memory, and reading it there is quicker than asking another thread.
+    /// Far is what lies more than `segments` segments behind the one that is being written; 1 is a good
+    /// value. What is nearer was written moments ago, so it is in memory, and reading it there is
+    /// quicker than asking another thread.
     pub fn fetch_far(
         mut self,
         segments: u32,
@@ -105,16 +109,17 @@ impl RegionStorage {
         &self.engine
     }
 
-    /// Gives a region that does not exist yet its first configuration, durably, and lets its log begin after [`BOOTSTRAP`], which it
-    /// returns: there the state machine's applied index starts, with its first state. All replicas of a new group are given the same
-    /// configuration, by the same release of this crate; replicas that join later are given none, and wait for a snapshot, which
-    /// the log can be had from only then.
+    /// Gives a region that does not exist yet its first configuration, durably, and lets its log
+    /// begin after [`BOOTSTRAP`], which it returns: there the state machine's applied index starts,
+    /// with its first state. All replicas of a new group are given the same configuration, by the
+    /// same release of this crate; replicas that join later are given none, and wait for a snapshot,
+    /// which the log can be had from only then.
     ///
-    /// [`ReadyBatch::bootstrap`](super::ReadyBatch::bootstrap) does the same for many regions at once, or together with other
-    /// writes. A crash leaves all of it or nothing.
+    /// [`ReadyBatch::bootstrap`](super::ReadyBatch::bootstrap) does the same for many regions at once, or
+    /// together with other writes. A crash leaves all of it or nothing.
     ///
-    /// Regions that an earlier release bootstrapped have logs that begin at index 1. They work as before; before a replica
-    /// joins one, compact its leader's log by an entry or more.
+    /// Regions that an earlier release bootstrapped have logs that begin at index 1. They work as before;
+    /// before a replica joins one, compact its leader's log by an entry or more.
     ///
     /// # Errors
     /// `InvalidArgument` if the region exists, or the configuration has no voters.
@@ -129,26 +134,30 @@ impl RegionStorage {
         Ok(BOOTSTRAP)
     }
 
-    /// Makes the log fit a state machine that stands at `applied`, durably: call it at every start, before making the `RawNode`.
+    /// Makes the log fit a state machine that stands at `applied`, durably: call it at every start,
+    /// before making the `RawNode`.
     ///
-    /// Returns where `applied` stands: pass its index to `Config::applied`. It is what was given, with one exception. A state machine that has
-    /// applied nothing, not even a snapshot, may say so with index and term 0. In a region that was bootstrapped it stands at
-    /// [`BOOTSTRAP`]; a region that has neither log nor configuration is bootstrapped with `conf_state`, if that has voters, and
-    /// left alone otherwise, to wait for a snapshot.
+    /// Returns where `applied` stands: pass its index to `Config::applied`. It is what was given, with
+    /// one exception. A state machine that has applied nothing, not even a snapshot, may say so with
+    /// index and term 0. In a region that was bootstrapped it stands at [`BOOTSTRAP`]; a region that has
+    /// neither log nor configuration is bootstrapped with `conf_state`, if that has voters, and left
+    /// alone otherwise, to wait for a snapshot.
     ///
-    /// Usually the log has that entry and more, and nothing is written. Where it does not (the state machine took a snapshot, or
-    /// applied entries, that the log never made durable), the log is emptied and starts anew behind `applied`. In either case
-    /// the commit index is raised to `applied` where it lags, for what was applied was committed. Term and vote stay, unless the
-    /// term is below that of `applied`: nobody was voted for in one that this log had not heard of.
+    /// Usually the log has that entry and more, and nothing is written. Where it does not (the state machine
+    /// took a snapshot, or applied entries, that the log never made durable), the log is cleared and starts
+    /// again after `applied`. In either case the commit index is raised to `applied` where it lags, for what
+    /// was applied was committed. Term and vote stay, unless the term is below that of `applied`: nobody was
+    /// voted for in one that this log had no trace of.
     ///
-    /// `conf_state` is the state machine's, as of `applied`, if it keeps one. It replaces the log's, older or newer, for raft applies
-    /// the changes behind `applied` once more. Without it, the log's must be up to date: see
-    /// [`ReadyBatch::set_conf_state`](super::ReadyBatch::set_conf_state).
+    /// `conf_state` is the state machine's, as of `applied`, if it keeps one. It replaces the log's, older or
+    /// newer, for raft applies the changes after `applied` once more. Without it, the log's must be up to
+    /// date: see [`ReadyBatch::set_conf_state`](super::ReadyBatch::set_conf_state).
     ///
     /// # Errors
-    /// `Damaged` where the region's state cannot be trusted: a term or vote that was lost must not be made up; nor are entries, where
-    /// more is committed than log and state machine have, or where they differ on a committed entry. `Compacted` if the state
-    /// machine lacks entries that the log has dropped: raft would panic, or skip them; give it a snapshot first.
+    /// `Damaged` where the region's state cannot be trusted: a term or vote that was lost must not be made
+    /// up; nor are entries, where more is committed than log and state machine have, or where they differ on
+    /// a committed entry. `Compacted` if the state machine lacks entries that the log has dropped: raft would
+    /// panic, or skip them; give it a snapshot first.
     pub fn recover(&self, applied: EntryId, conf_state: Option<&ConfState>) -> Result<EntryId> {
         let id = self.region.id();
         let hard_state = self.hard_state()?;
@@ -235,7 +244,8 @@ impl RegionStorage {
         self.decode(&self.region.entries(low..high, Self::limit(max_size))?, max_size)
     }
 
-    /// How much to read for a limit that counts as raft does: never less than it allows. `decode` does the exact counting.
+    /// How much to read for a limit that counts as raft does: never less than it allows.
+    /// `decode` does the exact counting.
     pub(super) fn limit(max_size: Option<u64>) -> ReadLimit {
         max_size.map_or(ReadLimit::NONE, |bytes| ReadLimit::bytes(bytes).overhead(RAFT_OVERHEAD))
     }
@@ -250,8 +260,8 @@ impl RegionStorage {
         Ok(entries)
     }
 
-    /// The least index of a snapshot that would help a peer. Below the compaction point, or before a committed entry that is
-    /// damaged, the peer would only be back for the next one.
+    /// The least index of a snapshot that would help a peer. Below the compaction point, or before a
+    /// committed entry that is damaged, the peer would only be back for the next one.
     fn least_snapshot(&self, request_index: u64) -> u64 {
         let least = request_index.max(self.region.first_index().saturating_sub(1)).max(1);
         let Health::Damaged { ranges, .. } = self.region.health() else { return least };
@@ -268,13 +278,13 @@ impl RegionStorage {
 }
 
 impl Storage for RegionStorage {
-    /// Hard state and conf state as last written: what a `RawNode` starts from. A commit index below the compaction point is raised to it: what was compacted was
-    /// committed, though the note of that may not have been written. A term below the last entry's is raised to it, without a
-    /// vote.
+    /// Hard state and conf state as last written: what a `RawNode` starts from. A commit index below the
+    /// compaction point is raised to it: what was compacted was committed, though the note of that may not
+    /// have been written. A term below the last entry's is raised to it, without a vote.
     ///
     /// # Errors
-    /// `Store(Other)` when the hard state was lost, when it says that more is committed than the log has, or when the term of the last
-    /// entry cannot be read.
+    /// `Store(Other)` when the hard state was lost, when it says that more is committed than the log has, or
+    /// when the term of the last entry cannot be read.
     fn initial_state(&self) -> raft::Result<RaftState> {
         if let Some(far) = &self.far {
             far.begin();
@@ -282,8 +292,8 @@ impl Storage for RegionStorage {
         let mut hard_state = self.hard_state().map_err(store_error)?;
         let conf_state = self.conf_state().map_err(store_error)?.map(|(_, c)| c).unwrap_or_default();
         let log = self.region.state();
-        // Of an index that cannot be read the term is not known, and must not be taken for a low one: a node in too low a term
-        // would vote twice.
+        // Of an index that cannot be read the term is not known, and must not be mistaken for a low one: a
+        // node in too low a term would vote twice.
         raise_term(&mut hard_state, self.region.term(log.last).map_err(store_error)?);
         hard_state.set_commit(hard_state.get_commit().max(log.base.map_or(0, |b| b.index)));
         if hard_state.get_commit() > log.last {
@@ -293,12 +303,13 @@ impl Storage for RegionStorage {
         Ok(RaftState { hard_state, conf_state })
     }
 
-    /// The entries of `low..high`, at least one if the range has any, and no more than `max_size` bytes as raft counts them.
+    /// The entries of `low..high`, at least one if the range has any, and no more than
+    /// `max_size` bytes as raft counts them.
     ///
     /// # Errors
-    /// `Compacted`, `Unavailable` (where `MemStorage` panics), `LogTemporarilyUnavailable` while a
-    /// [far read](RegionStorage::fetch_far) is on its way. `Other` for damage, and `Compacted` for it where the context can wait: raft
-    /// is reading for a follower then, which a snapshot helps as well.
+    /// `Compacted`, `Unavailable` (where `MemStorage` panics), `LogTemporarilyUnavailable` while a [far
+    /// read](RegionStorage::fetch_far) is on its way. `Other` for damage, and `Compacted` for it where the
+    /// context can wait: raft is reading for a follower then, which a snapshot helps as well.
     fn entries(
         &self,
         low: u64,
@@ -331,7 +342,7 @@ impl Storage for RegionStorage {
         })
     }
 
-    /// The term of an entry; for ever also of the one just below the first.
+    /// The term of an entry; forever also of the one just below the first.
     ///
     /// # Errors
     /// `Compacted`, `Unavailable`.
@@ -350,8 +361,8 @@ impl Storage for RegionStorage {
     /// What the [provider](RegionStorage::snapshots) has.
     ///
     /// # Errors
-    /// `SnapshotTemporarilyUnavailable` while it has none that is new enough: one below `request_index`, below the compaction
-    /// point, or before a committed entry that is damaged would not help the peer.
+    /// `SnapshotTemporarilyUnavailable` while it has none that is new enough: one below `request_index`,
+    /// below the compaction point, or before a committed entry that is damaged would not help the peer.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let least = self.least_snapshot(request_index);
         let snapshot = self.snapshots.as_ref().and_then(|p| p.snapshot(least, to));
@@ -392,8 +403,8 @@ pub(super) fn exists_already(id: RegionId) -> Error {
     Error::invalid("bootstrap refused: the region exists already; destroy it first").in_region(id)
 }
 
-/// A node is never in an earlier term than its log, and in one that it takes over from there it has voted for nobody: a vote is durable
-/// before it is told.
+/// A node is never in an earlier term than its log, and in one that it takes over from there it has voted for
+/// nobody: a vote is durable before it is sent.
 fn raise_term(state: &mut HardState, term: u64) {
     if state.get_term() < term {
         state.set_term(term);
@@ -407,5 +418,6 @@ fn cut_short(committed: u64, last: u64) -> Error {
     ))
 }
 
-/// What raft counts of an entry at least beside what is stored as its payload: term and index, each a tag and a number.
+/// What raft counts of an entry at least beside what is stored as its payload: term and index, each a
+/// tag and a number.
 pub(super) const RAFT_OVERHEAD: u64 = 4;

@@ -1,11 +1,12 @@
 //! Where the log ends.
 //!
-//! Each record names its predecessor. Following the segments from the checkpoint on, in the order of their numbers, a
-//! segment's first record says where the records before it end: usually at the end of the segment before, but earlier
-//! where a life of the engine ended in a torn or doubtful tail and the next one started behind its last good record.
-//! A segment whose first record follows a record that cannot be found lies behind a hole.
+//! Each record names its predecessor. Following the segments from the checkpoint on, in the order of
+//! their numbers, a segment's first record says where the records before it end: usually at the end of
+//! the segment before, but earlier where a run of the engine ended in a torn or doubtful tail and the
+//! next one started after its last good record. A segment whose first record follows a record that
+//! cannot be found lies past a hole.
 //!
-//! | behind the last whole record                                    | then it is |
+//! | past the last complete record                                   | then it is |
 //! |-----------------------------------------------------------------|------------|
 //! | no valid record                                                 | the end    |
 //! | valid records, none with a watermark beyond the hole            | torn: dropped, they were never acknowledged |
@@ -35,13 +36,14 @@ use std::sync::Arc;
 pub(super) struct Chain {
     /// The last durable record: what the next one follows.
     pub(super) last: Shape,
-    /// Whole records behind the watermark.
+    /// Whole records past the watermark.
     pub(super) tail: Vec<TailRecord>,
-    /// Whether records that show in the files were taken out of the log, into `tail` or for good. The next life must
-    /// make a record of its own durable before it answers, or the one after would take them for part of the log.
+    /// Whether records that show in the files were taken out of the log, into `tail` or for good. The
+    /// next run must make a record of its own durable before it answers, or the one after would
+    /// mistake them for part of the log.
     pub(super) cut: bool,
-    /// There is no checkpoint, and the log has a gap before this segment that the caller accepted: what stood before may have been
-    /// taken back since.
+    /// There is no checkpoint, and the log has a gap before this segment that the caller accepted: what stood
+    /// before may have been taken back since.
     pub(super) gap: Option<u32>,
     /// What stands before was durable; nothing but a record's own checksums speaks for what follows.
     pub(super) durable: Lsn,
@@ -80,12 +82,12 @@ struct Link {
     sealed: bool,
     /// It is sealed, and the header of its first record cannot be read: what it follows is not known.
     is_headless: bool,
-    /// Valid records behind a hole: the highest watermark among them, and their bytes.
+    /// Valid records past a hole: the highest watermark among them, and their bytes.
     behind: Option<(Lsn, u64)>,
 }
 
-/// Finds the end of the log, gives every segment its end, and collects what has to be made durable anew. Segments that
-/// turn out to be no part of the log are taken out of `opened`, or kept empty.
+/// Finds the end of the log, gives every segment its end, and collects what has to be re-persisted. Segments
+/// that turn out to be no part of the log are taken out of `opened`, or kept empty.
 pub(super) fn follow(
     dir: &Dir,
     opened: &mut Opened,
@@ -188,10 +190,10 @@ pub(super) struct Evidence {
     pub(super) unread: Option<Error>,
 }
 
-/// Without a checkpoint the log has to be whole: from the first record that the store ever had, each follows the one before, and no
-/// segment is left over. And the mark, or what is left of a checkpoint, has to be there: half of a copy of a store looks like a whole
-/// log. Dead segments are given back in any order, and a replay with gaps would bring back what was rolled back,
-/// destroyed or voted before.
+/// Without a checkpoint the log has to be whole: from the first record that the store ever had, each follows
+/// the one before, and no segment is left over. And the mark, or what is left of a checkpoint, has to be
+/// there: half of a copy of a store looks like a whole log. Dead segments are given back in any order, and a
+/// replay with gaps would bring back what was rolled back, destroyed or voted before.
 fn whole_history(opened: &Opened, links: &[Link], log: &[usize], evidence: &Evidence) -> Result<()> {
     let first = log.first().map(|&at| &links[at]);
     let begins =
@@ -213,8 +215,9 @@ fn whole_history(opened: &Opened, links: &[Link], log: &[usize], evidence: &Evid
     .at(&path, None))
 }
 
-/// Takes the segments before the last gap of the log out of `links`, and returns the first that is left: from there on each record
-/// follows the one before. Segments without a record are no gap, nor is what stands past a tear that nothing proves to have been durable.
+/// Takes the segments before the last gap of the log out of `links`, and returns the first that is left: from
+/// there on each record follows the one before. Segments without a record are no gap, nor is what stands past
+/// a tear that nothing proves to have been durable.
 fn pass_last_gap(links: &mut Vec<Link>, start_segment: u32, watermark: Lsn) -> u32 {
     let mut run: Vec<usize> = Vec::new();
     for (at, link) in links.iter().enumerate().filter(|(_, link)| link.end > FIRST_RECORD) {
@@ -337,8 +340,8 @@ fn read_link(
                 }
             }
         };
-        // The position is part of the checksum and so is the predecessor: a record that follows something else belongs
-        // to no log of this life.
+        // The position is part of the checksum and so is the predecessor: a record that follows something
+        // else belongs to no log of this generation.
         if previous.is_some_and(|p| p != record.header.previous) {
             break;
         }
@@ -357,7 +360,7 @@ fn read_link(
     // Nobody can say that the log ends where the device cannot be read.
     if let Some(sector) = scanner.bad_sector(u64::from(link.end)..u64::MAX) {
         let error = Error::damaged(
-            "the device cannot read a sector behind the last record that is whole: acknowledged records may stand there; \
+            "the device cannot read a sector past the last complete record: acknowledged records may stand there; \
              copy the store to another device, or restore it",
         );
         refuse(error.at(&segment.path, Some(sector * 512)), options, report)?;
@@ -377,19 +380,21 @@ fn behind(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(L
     Ok((watermark, bytes))
 }
 
-/// Follows the segments in the order of their numbers, and returns those that are the log, by their places in `links`.
+/// Follows the segments in the order of their numbers, and returns those that are the log, by their
+/// places in `links`.
 ///
-/// A segment whose first record follows one that cannot be found lies behind a hole, and is no part of the log, whatever
-/// comes later: a life before this one may have cut it off already. A segment may also follow a record that is not the
-/// last one: then the life that wrote it had found the records behind doubtful, or was making them durable anew. The
-/// second kind may not have come to its end, and then the older records still count. So a cut is believed only if a
-/// watermark says that something in the segment, and so all that recovery wrote there, was durable.
+/// A segment whose first record follows one that cannot be found lies past a hole, and is no part of the log,
+/// whatever comes later: a run before this one may have cut it off already. A segment may also follow a
+/// record that is not the last one: then the run that wrote it had found the records after that one doubtful,
+/// or was re-persisting them. The second kind may not have come to its end, and then the older records still
+/// count. So a cut is believed only if a watermark says that something in the segment, and so all that
+/// recovery wrote there, was durable.
 fn thread(links: &mut [Link], start_segment: u32, watermark: Lsn) -> Vec<usize> {
     let mut log: Vec<usize> = Vec::new();
     for at in 0..links.len() {
         if links[at].is_headless {
-            // What is sealed was durable. It follows the sealed segment of the number before, whose footer says where that one
-            // ends. With numbers between, there may have been a segment that is gone.
+            // What is sealed was durable. It follows the sealed segment of the number before, whose footer
+            // says where that one ends. With numbers between, there may have been a segment that is gone.
             let expected = log.last().map_or(Some(start_segment), |&before| {
                 links[before].sealed.then(|| links[before].segment.id.saturating_add(1))
             });
@@ -415,7 +420,7 @@ fn thread(links: &mut [Link], start_segment: u32, watermark: Lsn) -> Vec<usize> 
     log
 }
 
-/// A place in the log: behind so many records of the link that stands at `nth`.
+/// A place in the log: after so many records of the link that stands at `nth`.
 struct Place {
     nth: usize,
     records: Records,
@@ -460,7 +465,7 @@ impl Place {
         }
     }
 
-    /// Takes everything behind the place out of the log.
+    /// Takes everything after the place out of the log.
     fn cut(&self, links: &mut [Link], log: &mut Vec<usize>) {
         let keep = self.nth + usize::from(self.records != Records::None);
         for at in log.drain(keep..) {
@@ -484,7 +489,7 @@ fn forget(link: &mut Link) {
     link.is_headless = false;
 }
 
-/// The watermark of a record behind the hole that proves that it was acknowledged.
+/// The watermark of a record past the hole that proves that it was acknowledged.
 fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Option<Lsn> {
     let mut proof = None;
     for link in links.iter().filter(|l| l.segment.id >= hole.segment()) {
@@ -499,7 +504,7 @@ fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Option<Lsn>
 }
 
 fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {
-    // The first place that is wrong: behind the last record that is right, or at the start of the next segment.
+    // The first place that is wrong: past the last record that is right, or at the start of the next segment.
     let wrong = |l: &&Link| l.segment.id >= hole.segment() && l.behind.is_some();
     let at = links.iter().find(wrong).or(links.iter().find(|l| l.segment.id == hole.segment()));
     let (path, offset) = at.map_or((PathBuf::new(), hole.offset()), |l| (l.segment.path.clone(), l.end));
@@ -515,11 +520,12 @@ fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {
     .at(&path, Some(u64::from(offset)))
 }
 
-/// Takes what lies past the watermark out of the log, verified, to be re-persisted. Also returns whether anything was taken out.
+/// Takes what lies past the watermark out of the log, verified, to be re-persisted. Also returns
+/// whether anything was taken out.
 ///
-/// With `judged`, the end of each unsealed segment has to be clear too, unless a recovery before this one is known to have
-/// judged it: then something in the segment that follows is durable. Short of that, what follows may be an unfinished copy of
-/// what stood at the end once, and proves nothing of it.
+/// With `judged`, the end of each unsealed segment has to be clear too, unless a recovery before this one is
+/// known to have judged it: then something in the segment that follows is durable. Short of that, what
+/// follows may be an unfinished copy of what stood at the end once, and proves nothing of it.
 fn cut_at_watermark(
     links: &mut [Link],
     log: &[usize],

@@ -114,8 +114,8 @@ pub(super) fn open_segments(
         };
         let name = name.to_string();
         let path = dir.join(&name);
-        // A name from before the checkpoint that it does not list: its removal was lost in a crash, unless the file was
-        // never ours.
+        // A name from before the checkpoint that it does not list: its removal was lost in a crash,
+        // unless the file was never ours.
         if named.is_none() && id < checkpoint.start_segment {
             match leftover_is_ours(dir, &name, checkpoint) {
                 Some(true) => listing.leftovers.push(name),
@@ -259,8 +259,8 @@ fn open_segment(
     Ok(Some(segment))
 }
 
-/// The identity of a segment whose header is gone, both copies of it, by what else knows it: the checkpoint, or its footer. Its first
-/// record has to verify with that, or the file might be anything.
+/// The identity of a segment whose header is gone, both copies of it, by what else knows it: the checkpoint,
+/// or its footer. Its first record has to verify with that, or the file might be anything.
 fn recognise(
     dir: &Dir,
     file: &dyn VfsFile,
@@ -285,8 +285,8 @@ fn recognise(
     (!matches!(first, Found::Nothing) && !planted(Bug::SecondHeaderIgnored)).then_some(header)
 }
 
-/// The store that every segment in the directory belongs to, if they all say so and their release notes in the log what a table that is
-/// rebuilt from it has to know.
+/// The store that every segment in the directory belongs to, if they all say so and their release notes in
+/// the log what a table that is rebuilt from it has to know.
 pub(super) fn store_of_all_segments(dir: &Dir, listing: &Listing) -> Option<StoreId> {
     let logs = listing.logs.iter().map(|id| (FileName::Log(*id), *id, FileKind::Log));
     let colds = listing.colds.iter().map(|id| (FileName::Cold(*id), *id, FileKind::Cold));
@@ -307,16 +307,17 @@ fn is_ours(header: &FileHeader, checkpoint: &CheckpointHeader) -> bool {
     header.identity.store == checkpoint.identity.store || planted(Bug::StoreNotChecked)
 }
 
-/// Whether a file that nothing needs is one of this store, and may be removed; `None` when it cannot be read now. One
-/// without a header that makes sense bears a name that only this store gives.
+/// Whether a file that nothing needs is one of this store, and may be removed; `None` when it cannot be read
+/// now. One without a header that makes sense bears a name that only this store gives.
 fn leftover_is_ours(dir: &Dir, name: &str, checkpoint: &CheckpointHeader) -> Option<bool> {
     let file = dir.open(name, OpenMode::Read).ok()?;
     let header = read_header(&*file, &dir.join(name), |header| is_ours(header, checkpoint)).ok()?;
     Some(header.map_or(true, |header| is_ours(&header, checkpoint)))
 }
 
-/// The header of a segment file, from the copy that `fits` what else is known of the file, or else from any: a copy may be whole and
-/// stale, where the device lost a write. A block that the device cannot read is a bad copy like any other.
+/// The header of a segment file, from the copy that `fits` what else is known of the file, or else from
+/// any: a copy may be whole and stale, where the device lost a write. A block that the device cannot read
+/// is a bad copy like any other.
 pub(crate) fn read_header(
     file: &dyn VfsFile,
     path: &Path,

@@ -1,8 +1,9 @@
 //! Torn, damaged, or neither: the one place that decides.
 //!
-//! Only records behind the watermark come to the table. Whatever lies before it was acknowledged, and wrong bytes there are
-//! damage without any question (see [`refuse`]); whatever lies behind may have been acknowledged just before the crash, or may never have
-//! reached the disk whole. What tells them apart is evidence: a torn write leaves sectors as they were before it.
+//! Only records past the watermark come to the table. Whatever lies before it was acknowledged, and wrong
+//! bytes there are damage without any question (see [`refuse`]); whatever lies past it may have been
+//! acknowledged just before the crash, or may never have reached the disk whole. What sets them apart is
+//! evidence: a torn write leaves sectors as they were before it.
 //!
 //! | the record                  | torn, visibly | old bytes possible | one flip explains it | policy     | verdict |
 //! |-----------------------------|---------------|--------------------|----------------------|------------|---------|
@@ -21,18 +22,21 @@
 //! | header or description wrong | no            | no                 | -                    | AssumeTorn | Lose    |
 //! | header or description wrong | no            | no                 | -                    | AcceptLoss | Lose    |
 //!
-//! A record that an unfinished copy announces was whole once: it is not torn, and no old bytes are possible in it.
+//! A record that an unfinished copy announces was whole once: it is not torn, and no old bytes are
+//! possible in it.
 //!
-//! Visibly torn: more of its sectors are zero than the record says it has of itself, or it ends in more zeros, with nothing
-//! behind, or it would go beyond the end of the file; and no single flip in a sector that was written explains it. Old bytes are possible in a recycled file: there a sector that was not written shows its
-//! older life. One flip: flipping one bit back makes the payload match, which no sector of other bytes does.
+//! Visibly torn: more of its sectors are zero than the record says it has of itself, or it ends in more
+//! zeros, with nothing after them, or it would go beyond the end of the file; and no single flip in a
+//! sector that was written explains it. Old bytes are possible in a recycled file: there a sector that was
+//! not written shows its older generation. One flip: flipping one bit back makes the payload match, which
+//! no sector of other bytes does.
 
 use crate::engine::options::{Options, TailPolicy};
 use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
 
-/// What is known of a record behind the watermark.
+/// What is known of a record past the watermark.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Facts {
     pub(super) record: RecordIs,
@@ -56,7 +60,7 @@ pub(super) enum RecordIs {
 /// What becomes of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// It is made durable anew.
+    /// It is re-persisted.
     Keep,
     /// It was never acknowledged; it and what follows are dropped.
     Torn,
@@ -64,7 +68,8 @@ pub(super) enum Verdict {
     Fence,
     /// Nothing says which regions it concerns or whether it was acknowledged: open refuses.
     Refuse,
-    /// The caller decided to drop it, with what follows. It may have been acknowledged, and with it any region's vote.
+    /// The caller decided to drop it, with what follows. It may have been acknowledged, and with it any
+    /// region's vote.
     Lose,
 }
 
@@ -85,8 +90,8 @@ pub(super) fn judge(facts: Facts) -> Verdict {
     }
 }
 
-/// Damage that was acknowledged and cannot be tied to regions: open ends here, unless the caller accepted the loss. Then the
-/// log ends before it.
+/// Damage that was acknowledged and cannot be tied to regions: open ends here, unless the caller accepted the
+/// loss. Then the log ends before it.
 pub(super) fn refuse(error: Error, options: &Options, report: &mut OpenReport) -> Result<()> {
     if options.tail_policy != TailPolicy::AcceptLoss && !planted(Bug::LossAlwaysAccepted) {
         return Err(error);

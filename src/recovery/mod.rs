@@ -5,19 +5,20 @@
 //!        │  + footers of the log segments from its start on, in order (net effects, idempotent)
 //!        │  + the unsealed tail up to the watermark, read record by record
 //!        ▼
-//!  state as it was durable ─▶ + whole batches behind the watermark, written anew into a new segment and synced
+//!  state as it was durable ─▶ + whole batches past the watermark, rewritten into a new segment and synced
 //! ```
 //!
-//! What open costs: the checkpoint, one header a segment, the footers' net effects since the checkpoint, and the bytes
-//! of the unsealed tail. Not the entries.
+//! What open costs: the checkpoint, one header a segment, the footers' net effects since the checkpoint, and
+//! the bytes of the unsealed tail. Not the entries.
 //!
-//! Nothing that is read here is changed here. The old tail is never written again: where its content ends is said by
-//! the first record of the segment that follows, which names the record it follows. So whatever lies behind a tear is
-//! cut off for good by the next write, without a truncate that could itself be lost. A crash during recovery starts
-//! over from the same files.
+//! Nothing that is read here is changed here. The old tail is never written again: where its content ends is
+//! said by the first record of the segment that follows, which names the record it follows. So whatever lies
+//! past a tear is cut off for good by the next write, without a truncate that could itself be lost. A crash
+//! during recovery starts over from the same files.
 //!
-//! The page cache is not believed for anything behind the watermark: after a failed sync a kernel may show bytes that
-//! the disk does not have. That part of the file is synced, dropped from the cache, and read again.
+//! The page cache is not believed for anything past the watermark: after a failed sync a kernel may
+//! show bytes that the disk does not have. That part of the file is synced, dropped from the cache,
+//! and read again.
 
 mod chain;
 mod files;
@@ -64,7 +65,7 @@ pub(crate) enum Purpose {
     Inspect,
 }
 
-/// The state of a store as its files tell it.
+/// The state of a store as its files show it.
 pub(crate) struct Recovered {
     pub(crate) id: StoreId,
     pub(crate) table: Arc<Table>,
@@ -86,7 +87,7 @@ pub(crate) struct Recovered {
     pub(crate) marks: Vec<Mark>,
     /// The table was rebuilt from the log alone: no checkpoint was there that could be believed.
     pub(crate) rebuilt: bool,
-    /// Nothing but `unused` tells that the run before did not end cleanly.
+    /// Nothing but `unused` shows that the run before did not end cleanly.
     pub(crate) last_witness: bool,
     /// Whole batches past the watermark, in order: to be re-persisted.
     pub(crate) tail: Vec<TailRecord>,
@@ -180,8 +181,8 @@ pub(crate) fn recover(dir: &Dir, options: &Options, purpose: Purpose) -> Result<
 
     let harmed = unsealable.into_iter().filter(|(segment, _)| segment.live_entries() > 0);
     report.damage.extend(harmed.map(|(_, e)| e));
-    // What is gone and held nothing that lives had been given back: a crash undid no more than the removal of its name
-    // from the list.
+    // What is gone and held nothing that lives had been given back: a crash undid no more than the
+    // removal of its name from the list.
     for (id, error) in std::mem::take(&mut opened.lost) {
         match opened.segments.get(&id).is_some_and(|s| s.live_entries() > 0) {
             true => report.damage.push(error),
@@ -254,16 +255,16 @@ pub(crate) fn recover(dir: &Dir, options: &Options, purpose: Purpose) -> Result<
     }))
 }
 
-/// Up to where the log is known to have been durable, before any of it is read: by the checkpoint, before whose naming it was synced,
-/// and by the mark. The records' own watermarks are added as they are read.
+/// Up to where the log is known to have been durable, before any of it is read: by the checkpoint, before
+/// whose naming it was synced, and by the mark. The records' own watermarks are added as they are read.
 fn known_durable(checkpoint: &CheckpointHeader, marks: &[Mark]) -> Lsn {
     let ours = marks.iter().filter(|mark| mark.store == checkpoint.identity.store);
     let marked = ours.map(|mark| mark.durable).max().filter(|_| !planted(Bug::MarkNotBelieved));
     checkpoint.synced.max(marked.unwrap_or(Lsn::ZERO))
 }
 
-/// Whether the store's mark has to be there, and to say how far the log reached: since format 3 it is made before the first checkpoint.
-/// Of a store that was closed the checkpoint says that.
+/// Whether the store's mark has to be there, and to say how far the log reached: since format 3 it is made
+/// before the first checkpoint. Of a store that was closed the checkpoint says that.
 fn has_mark(checkpoint: &CheckpointHeader, listing: &Listing) -> bool {
     let closed = !listing.logs.iter().any(|id| *id >= checkpoint.start_segment)
         && listing.checkpoints.last() == Some(&checkpoint.identity.file);
@@ -287,9 +288,9 @@ fn mark_is_missing(dir: &Dir) -> Error {
     .at(&dir.join(FileName::Mark.to_string()), None)
 }
 
-/// The number of the first run that no unclean end came after. A close leaves a checkpoint whose replay begins past all segments. A
-/// segment, even an empty one, or a newer checkpoint that is no good, says that the run after it was not closed: a batch is accepted
-/// only once the name of its segment is durable.
+/// The number of the first run that no unclean end came after. A close leaves a checkpoint whose replay
+/// begins past all segments. A segment, even an empty one, or a newer checkpoint that is no good, says that
+/// the run after it was not closed: a batch is accepted only once the name of its segment is durable.
 fn unclean_before(
     checkpoint: &CheckpointHeader,
     segments: &BTreeMap<u32, Arc<Segment>>,
@@ -303,8 +304,8 @@ fn unclean_before(
     }
 }
 
-/// Takes out the log segments that were prepared and hold nothing, or nothing but what was cut off. Those that the
-/// checkpoint names stay until the next one does not.
+/// Takes out the log segments that were prepared and hold nothing, or nothing but what was cut off. Those
+/// that the checkpoint names stay until the next one does not.
 fn take_unused(
     segments: &mut BTreeMap<u32, Arc<Segment>>,
     checkpoint: &CheckpointHeader,
@@ -315,7 +316,8 @@ fn take_unused(
     let taken = ids.iter().filter_map(|id| segments.remove(id));
     taken
         .map(|s| {
-            // Bytes that were accepted and never acknowledged may have been handed out by an engine of this process.
+            // Bytes that were accepted and never acknowledged may have been handed out by an engine
+            // of this process.
             let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
             let blank = scanner.read(u64::from(FIRST_RECORD), 512).is_ok_and(|b| b.iter().all(|b| *b == 0));
             RetiredFile {
@@ -330,7 +332,8 @@ fn take_unused(
         .collect()
 }
 
-/// What there is of checkpoints: the header and the file of the one that serves, those to keep, and why another could not be read.
+/// What there is of checkpoints: the header and the file of the one that serves, those to keep, and
+/// why another could not be read.
 type Serving = (CheckpointHeader, Bytes, Checkpoints, Option<Error>);
 
 /// The newest checkpoint that can be believed, read through once. `None` in a directory without a store.
@@ -345,7 +348,8 @@ fn newest_checkpoint(dir: &Dir, listing: &Listing, report: &mut OpenReport) -> R
         let read = || crate::vfs::io::read_file(&**dir, &name).map(Bytes::from);
         let failed = |e| Error::io("reading a checkpoint", &path, e);
         let outcome = match read().or_else(|_| read()) {
-            // A lack of descriptors or permissions says nothing of its bytes: an older one is no answer to that.
+            // A lack of descriptors or permissions says nothing of its bytes: an older one is no
+            // answer to that.
             Err(e) if !is_lost(&e) => return Err(failed(e)),
             read => read.map_err(failed),
         };
@@ -360,8 +364,8 @@ fn newest_checkpoint(dir: &Dir, listing: &Listing, report: &mut OpenReport) -> R
             Ok((Ok(mut header), bytes)) if header.identity.file == sequence => {
                 report.checkpoint = sequence;
                 report.bad_checkpoints = reasons.len() as u64;
-                // A newer one that is rotten knew of files that this one does not, and that may be gone: the end of the
-                // log must not be taken for where they began.
+                // A newer one that is rotten knew of files that this one does not, and that may be gone: the
+                // end of the log must not be mistaken for where they began.
                 let ours = proofs.iter().filter(|p| p.identity.store == header.identity.store);
                 header.synced = ours.fold(header.synced, |synced, p| synced.max(p.synced));
                 let info = kept(listing, &header, bytes.len() as u64);
@@ -433,7 +437,8 @@ fn newest_checkpoint(dir: &Dir, listing: &Listing, report: &mut OpenReport) -> R
     .at(dir.path(), None))
 }
 
-/// Stands in for the number of a checkpoint where there is none, and the table is rebuilt from the log alone: see [`chain`].
+/// Stands in for the number of a checkpoint where there is none, and the table is rebuilt from
+/// the log alone: see [`chain`].
 const NO_CHECKPOINT: u32 = 0;
 
 /// The first segment that a store ever has.
@@ -444,8 +449,8 @@ fn is_rebuilt(header: &CheckpointHeader) -> bool {
     header.identity.file == NO_CHECKPOINT
 }
 
-/// Whether a checkpoint that was passed over is one of this store's. One without a header that makes sense bears a name that
-/// only this store gives.
+/// Whether a checkpoint that was passed over is one of this store's. One without a header that makes sense
+/// bears a name that only this store gives.
 fn is_ours_and_bad(dir: &Dir, name: &str, id: StoreId) -> bool {
     let Ok(bytes) = read_file(dir, name) else { return false };
     FileHeader::decode(&bytes).map_or_else(
@@ -454,8 +459,8 @@ fn is_ours_and_bad(dir: &Dir, name: &str, id: StoreId) -> bool {
     )
 }
 
-/// The checkpoint with one bit of its headers flipped back, if that makes it right. A young store has but one, and
-/// nothing in it but headers. Magic, lengths and all checksums of the chunks have to agree.
+/// The checkpoint with one bit of its headers flipped back, if that makes it right. A young store has but
+/// one, and nothing in it but headers. Magic, lengths and all checksums of the chunks have to agree.
 fn mend_checkpoint(bytes: &Bytes) -> Option<(CheckpointHeader, Bytes)> {
     let mut tried = bytes.to_vec();
     for bit in 0..CHECKPOINT_HEADERS_LEN.min(tried.len()) * 8 {
@@ -468,8 +473,8 @@ fn mend_checkpoint(bytes: &Bytes) -> Option<(CheckpointHeader, Bytes)> {
     None
 }
 
-/// The checkpoints to keep from here on. Those before the chosen are known by name only, so nothing that their replay might need
-/// is purged before they have been replaced.
+/// The checkpoints to keep from here on. Those before the chosen are known by name only, so nothing that
+/// their replay might need is purged before they have been replaced.
 fn kept(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Checkpoints {
     let sequence = header.identity.file;
     let older = listing.checkpoints.iter().rev().filter(|s| **s < sequence).take(CHECKPOINTS_KEPT - 1);
@@ -506,8 +511,8 @@ fn read_file(dir: &Dir, name: &str) -> Result<Bytes> {
     bytes.map(Bytes::from).map_err(|e| Error::io("reading a file", &dir.join(name), e))
 }
 
-/// Finds a log whose segment is gone while its footer is there: what nothing else names was acknowledged all the same. A
-/// segment is given back only once no replay needs it.
+/// Finds a log whose segment is gone while its footer is there: what nothing else names was acknowledged all
+/// the same. A segment is given back only once no replay needs it.
 fn missing_behind_its_footer(
     dir: &Dir,
     listing: &Listing,
@@ -543,8 +548,8 @@ pub(super) fn footer_on_disk(dir: &Dir, segment: &Segment) -> Option<Arc<Footer>
     load_footer(dir, segment)
 }
 
-/// Fills the table with the regions of a checkpoint that was read through before, and returns how many of them exist. Without one there
-/// are none.
+/// Fills the table with the regions of a checkpoint that was read through before, and returns how many of
+/// them exist. Without one there are none.
 fn load(table: &Table, checkpoint: Bytes, segments: &BTreeMap<u32, Arc<Segment>>, dir: &Path) -> Result<u64> {
     if checkpoint.is_empty() {
         return Ok(0);
@@ -557,7 +562,7 @@ fn load(table: &Table, checkpoint: Bytes, segments: &BTreeMap<u32, Arc<Segment>>
         existing += u64::from(view.exists);
         load_region(table, &view, segments, dir).map_err(|e| {
             refused = Some(e);
-            Malformed("a region makes no sense")
+            Malformed("a region is inconsistent")
         })
     });
     match (refused, read) {
@@ -617,13 +622,13 @@ fn load_region(
 /// Refuses a region whose parts do not go together. Found by fuzzing, with checksums that were right.
 fn makes_sense(state: &RegionState, region: RegionId, path: &Path) -> Result<()> {
     state.check().map_err(|e| {
-        Error::damaged(format!("the log of the region makes no sense: {e}; run `raftwood check`"))
+        Error::damaged(format!("the log of the region is inconsistent: {e}; run `raftwood check`"))
             .in_region(region)
             .at(path, None)
     })
 }
 
-/// A checkpoint may know of entries in records behind the place where the log was ended.
+/// A checkpoint may know of entries in records past the place where the log was ended.
 fn truncate_what_was_lost(table: &Table, report: &mut OpenReport) {
     for cell in table.cells() {
         let mut state = cell.write();
@@ -641,9 +646,9 @@ fn truncate_what_was_lost(table: &Table, report: &mut OpenReport) {
     }
 }
 
-/// Gives up what stood before a gap of the log that the caller accepted: what is gone with it may have rolled entries back, or destroyed
-/// their region. Of entries that the cleaner moved, the regions alone are kept. That all hard states are lost is noted once the store is
-/// open.
+/// Gives up what stood before a gap of the log that the caller accepted: what is gone with it may have rolled
+/// entries back, or destroyed their region. Of entries that the cleaner moved, the regions alone are kept.
+/// That all hard states are lost is noted once the store is open.
 fn give_up_before_gap(
     table: &Table,
     segments: &BTreeMap<u32, Arc<Segment>>,
@@ -677,7 +682,8 @@ fn give_up_before_gap(
     }
 }
 
-/// Applies the log segments of `part`. With `gaps`, some before them may be gone. Returns the cold segments that install records named.
+/// Applies the log segments of `part`. With `gaps`, some before them may be gone. Returns the cold
+/// segments that install records named.
 fn replay<'a>(
     table: &Table,
     part: impl Iterator<Item = (&'a u32, &'a Arc<Segment>)>,

@@ -1,4 +1,4 @@
-//! The end of the log behind the watermark: whole batches are kept and made durable anew, a tear ends them.
+//! The end of the log past the watermark: whole batches are kept and re-persisted, a tear ends them.
 
 use super::judge::{Facts, RecordIs, Verdict, judge};
 use crate::codec::checksum::entry_checksum;
@@ -20,7 +20,7 @@ use std::ops::Range;
 
 const SECTOR: u64 = 512;
 
-/// A record behind the watermark that is kept.
+/// A record past the watermark that is kept.
 pub(crate) struct TailRecord {
     pub(crate) encoded: Encoded,
     /// The record that it is a copy of.
@@ -37,7 +37,8 @@ pub(super) fn installs(record: &TailRecord) -> Option<Install> {
 
 /// Adds the records of `from..until` that are kept to `tail`. False when a tear ended them.
 ///
-/// The range is synced, dropped from the page cache and read again first: what only the cache has was never durable.
+/// The range is synced, dropped from the page cache and read again first: what only the cache has
+/// was never durable.
 pub(super) fn collect(
     segment: &Segment,
     from: u32,
@@ -91,8 +92,8 @@ pub(super) fn collect(
     Ok(true)
 }
 
-/// Refuses a segment past whose last record stands something that is neither a record nor the remains of a torn one. False when
-/// the caller chose to lose it: then nothing that follows counts.
+/// Refuses a segment past whose last record stands something that is neither a record nor the remains of a
+/// torn one. False when the caller chose to lose it: then nothing that follows counts.
 pub(super) fn ends_clearly(
     segment: &Segment,
     at: u32,
@@ -119,7 +120,8 @@ pub(super) fn ends_clearly(
     }
 }
 
-/// Whether a recovery that did not come to its end found the record at this place whole: then what is wrong with it is rot.
+/// Whether a recovery that did not come to its end found the record at this place whole: then
+/// what is wrong with it is rot.
 fn was_whole(segment: &Segment, at: u32, announced: &BTreeMap<Lsn, Shape>) -> bool {
     announced.contains_key(&Lsn::new(segment.id, at)) && !planted(Bug::AnnouncementUnheeded)
 }
@@ -182,8 +184,9 @@ fn weigh(
     Ok((judge(facts.0), Some(TailRecord { encoded, original: record.shape, suspects })))
 }
 
-/// Whether flipping one bit back makes the entry match, and no unwritten sector can be the cause: then the bit would be
-/// one of many that differ, unless the record hardly reaches into that sector, and some of it would not be zero.
+/// Whether flipping one bit back makes the entry match, and no unwritten sector can be the cause: then
+/// the bit would be one of many that differ, unless the record hardly reaches into that sector, and
+/// some of it would not be zero.
 fn is_one_flip(scanner: &mut Scanner<'_>, wrong: &WrongEntry, base: u32, record: &Record) -> Result<bool> {
     let Some(bytes) = &wrong.bytes else { return Ok(false) };
     let found = entry_checksum(wrong.region, wrong.id, bytes);
@@ -226,8 +229,8 @@ fn unreadable(
     Ok(judge(Facts { record: RecordIs::Unreadable, tear, stale, rot: false, policy }))
 }
 
-/// Whether a record, whose description and payload area have these zeros now, was never written whole. One that is cut short has
-/// nothing behind it.
+/// Whether a record, whose description and payload area have these zeros now, was never written whole. One
+/// that is cut short has nothing after it.
 fn lacks_bytes(scanner: &mut Scanner<'_>, header: &RecordHeader, at: u32, found: Zeros) -> Result<bool> {
     let own = if planted(Bug::OwnZerosTakenForTear) { Zeros::default() } else { header.zeros };
     let end = u64::from(at) + bytes_of(header);
@@ -236,8 +239,8 @@ fn lacks_bytes(scanner: &mut Scanner<'_>, header: &RecordHeader, at: u32, found:
     Ok(own.lack_some(Zeros { trailing, ..found }, end))
 }
 
-/// Whether a part of a header looks as if it had never been written: what lies in it of one of the sectors it touches is
-/// all zero, or it ends in zeros and nothing stands behind it, as after a write that was cut short.
+/// Whether a part of a header looks as if it had never been written: what lies in it of one of the sectors it
+/// touches is all zero, or it ends in zeros and nothing stands after it, as after a write that was cut short.
 fn header_looks_unwritten(scanner: &mut Scanner<'_>, place: Range<u64>) -> Result<bool> {
     let mut from = place.start;
     while from < place.end {

@@ -1,7 +1,8 @@
-//! Looks for rot in what holds the entries: the copies of a segment's header, and headers and descriptions of its records.
+//! Looks for rot in what holds the entries: the copies of a segment's header, and headers and
+//! descriptions of its records.
 //!
-//! Nobody reads these while a footer is there, so nobody would notice. But the footer is a cache, and what it is built from
-//! must be right on the day it is needed.
+//! Nobody reads these while a footer is there, so nobody would notice. But the footer is a cache, and what it
+//! is built from must be right on the day it is needed.
 
 use super::Segment;
 use super::scan::{FIRST_RECORD, Found, Scanner};
@@ -19,7 +20,8 @@ pub(crate) struct Audit {
     pub(crate) rot: Vec<Error>,
 }
 
-/// Reads the segment's header and the records before `end`, all of which must have been written. `pace` is told of the bytes.
+/// Reads the segment's header and the records before `end`, all of which must have been written.
+/// `pace` is notified of the bytes.
 ///
 /// # Errors
 /// Of `pace`, and of the operating system. What the device cannot read is rot.

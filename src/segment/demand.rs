@@ -8,8 +8,9 @@ const KEPT: usize = 3;
 /// After so long without a new segment the store is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
 
-/// Segments become free many at a time, when a checkpoint lets go of them, and are used one after the other until the next time. A pool
-/// that holds fewer than that gives files back to the file system, and makes and fills new ones soon after.
+/// Segments become free many at a time, when a checkpoint lets go of them, and are used one after the other
+/// until the next time. A pool that holds fewer than that gives files back to the file system, and makes
+/// and fills new ones soon after.
 #[derive(Debug, Default)]
 pub(super) struct Demand {
     /// Files used since segments became free last, and between the two times before.

@@ -1,12 +1,13 @@
 //! Fills a new segment with zeros before it is written to, a piece at a time.
 //!
-//! A write into blocks that hold zeros already is cheaper to sync than one into blocks that are merely reserved: the file system has
-//! nothing to note of it. So the segment that comes next is filled while the one before it is used. Nobody waits for that: a segment
-//! that is needed earlier is written to as it is.
+//! A write into blocks that hold zeros already is cheaper to sync than one into blocks that are merely
+//! reserved: the file system has nothing to note of it. Therefore the segment that comes next is filled while
+//! the one before it is used. Nobody waits for that: a segment that is needed earlier is written to as it is.
 //!
-//! Invariant: **no zero is written once the segment is claimed**, and every write of a record claims it first. Zeros go through a handle
-//! that lies in a lock, with the lock held; a claim takes the handle away under the same lock. So a piece that is on its way has ended
-//! before the claim returns, and without the handle there is none after it.
+//! Invariant: **no zero is written once the segment is claimed**, and every write of a record claims it
+//! first. Zeros go through a handle that lies in a lock, with the lock held; a claim takes the handle away
+//! under the same lock. A piece that is on its way has ended before the claim returns, and without the
+//! handle there is none after it.
 
 use crate::error::Error;
 use crate::format::file_header::SEGMENT_HEADER_LEN;
@@ -17,16 +18,18 @@ use crate::vfs::VfsFile;
 use crate::vfs::io::write_parts_at;
 use std::path::Path;
 
-/// The most that is written and synced at once: a claim waits for the write of so much, and a sync of the log beside it for its sync.
-const PIECE_BYTES: u64 = 512 << 10;
+/// The most that is written and synced at once: a claim waits for the write of so much, and a sync of
+/// the log beside it for its sync.
+const PIECE_BYTES: u64 = 128 << 10;
 
 /// A segment is filled this many pieces ahead of what its predecessor's use asks for.
-const LEAD_PIECES: u64 = 4;
+const LEAD_PIECES: u64 = 16;
 
 /// How far a segment is filled, and the right to fill it.
 #[derive(Debug)]
 pub(crate) struct Filling {
-    /// What zeros are written through, with the lock held. `None` once the segment is claimed, or full of zeros.
+    /// What zeros are written through, with the lock held. `None` once the segment is claimed, or
+    /// full of zeros.
     handle: Mutex<Option<Arc<dyn VfsFile>>>,
     /// Bytes below are filled. Only for those who decide when to fill: it proves nothing.
     filled: AtomicU64,
@@ -49,9 +52,9 @@ impl Filling {
         Filling { handle: Mutex::default(), filled: AtomicU64::new(u64::MAX), end: 0 }
     }
 
-    /// Of a segment that holds a header in its first block, and none of whose blocks before `end` was written otherwise. The handle must
-    /// be of nobody else: the kernel reports a failed write-back once to each, and this one must not swallow what a sync of the log
-    /// has to see.
+    /// Of a segment that holds a header in its first block, and none of whose blocks before `end` was written
+    /// otherwise. The handle must not be shared: the kernel reports a failed write-back once to each, and
+    /// this one must not swallow what a sync of the log has to see.
     pub(crate) fn of(handle: Arc<dyn VfsFile>, end: u64) -> Filling {
         let start = u64::from(SEGMENT_HEADER_LEN);
         Filling { handle: Mutex::new(Some(handle)), filled: AtomicU64::new(start), end }

@@ -1,7 +1,7 @@
 //! Stands in for a segment whose file is gone or cannot be recognised.
 //!
-//! The region table still knows which entries lay in it. They answer for their terms where those are known, and any
-//! read of them is an error that names the file; every other region goes on.
+//! The region table still knows which entries lay in it. They answer for their terms where those are known,
+//! and any read of them is an error that names the file; every other region goes on.
 
 use super::Segment;
 use crate::format::file_header::{FORMAT_VERSION, FileHeader, FileKind, Identity};

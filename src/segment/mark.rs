@@ -1,8 +1,9 @@
 //! The file that says up to where the log is durable: see [`crate::format::mark`].
 //!
-//! Made with the store, before its first checkpoint. Written after the sync of what it proves, when nobody waits for it: once the store is
-//! idle, once recovery's copy is whole, and at close. A slot that is lost proves nothing; without either, a store that was not closed is
-//! refused, as the end of its log may be missing too.
+//! Made with the store, before its first checkpoint. Written after the sync of what it proves, when
+//! nobody waits for it: once the store is idle, once recovery's copy is whole, and at close. A slot
+//! that is lost proves nothing; without either, a store that was not closed is refused, as the end
+//! of its log may be missing too.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{HeaderError, StoreId};
@@ -32,7 +33,8 @@ struct State {
     durable: Lsn,
     /// There is a file with a mark of this store.
     exists: bool,
-    /// A write or sync of it failed: what the file holds is not known, and the same pages are not synced again.
+    /// A write or sync of it failed: what the file holds is not known, and the same pages are
+    /// not synced again.
     failed: bool,
 }
 
@@ -49,8 +51,8 @@ impl MarkFile {
         MarkFile { dir, store, run, state: Mutex::new(state) }
     }
 
-    /// Makes the file, durably, if no mark of the store is there: in both slots, and proving nothing yet. That it is missing later says
-    /// that something was lost.
+    /// Makes the file, durably, if no mark of the store is there: in both slots, and proving nothing yet.
+    /// That it is missing later says that something was lost.
     ///
     /// # Errors
     /// Of the operating system: then there is none, and the next call tries again.
@@ -140,7 +142,8 @@ impl MarkFile {
     }
 }
 
-/// The marks that stand in `dir`, of whatever store. One that is bad or cannot be read proves nothing, and is no error.
+/// The marks that stand in `dir`, of whatever store. One that is bad or cannot be read proves
+/// nothing, and is no error.
 ///
 /// # Errors
 /// `Unsupported` when a newer release wrote it: nothing may be written to such a store.

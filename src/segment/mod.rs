@@ -5,16 +5,16 @@
 //!  free file -> ready  ->  active (written in place)  ->  sealed (footer beside it)  ->  dead -> free file
 //! ```
 //!
-//! A log segment is written front to back by whoever leads a commit group, and by nobody after that. Readers go
-//! through a shared mapping of the whole file (or positional reads), except for bytes that were accepted and not yet
-//! written: those are served from the batch itself.
+//! A log segment is written front to back by the thread that leads a commit group, and by nobody after that.
+//! Readers go through a shared mapping of the whole file (or positional reads), except for bytes that were
+//! accepted and not yet written: those are served from the batch itself.
 //!
 //! Invariants
 //!
-//! - Bytes below [`Segment::written`] never change again while a `Segment` value for the file lives. A file is
-//!   recycled only when the last reader has let go of the `Segment` and of all bytes borrowed from it.
-//! - A `.log` name always stands for a file with a valid header: a new life is prepared and synced under a `.free`
-//!   name, then renamed.
+//! - Bytes below [`Segment::written`] never change again while a `Segment` value for the file lives. A file
+//!   is recycled only when the last reader has let go of the `Segment` and of all bytes borrowed from it.
+//! - A `.log` name always stands for a file with a valid header: a new generation is prepared and synced
+//!   under a `.free` name, then renamed.
 //! - The footer is a pure function of the records, so it can be thrown away and built again.
 
 mod audit;
@@ -57,10 +57,11 @@ use std::sync::atomic::fence;
 
 /// How many fdatasyncs of one segment may run side by side.
 ///
-/// One: with two, 16 writers on two cores complete a quarter fewer batches, because each group is smaller, and 2 writers
-/// gain what is lost in the noise (`docs/decisions/0002-one-sync-at-a-time.md`). The pipeline copes with more. Each then
-/// needs a handle of its own, because a kernel reports a failed write-back once per open file: with one shared handle,
-/// the sync of a later group could swallow the error of an earlier one, which would then be acknowledged.
+/// One: with two, 16 writers on two cores complete a quarter fewer batches, because each group is smaller,
+/// and 2 writers gain what is lost in the noise (`docs/decisions/0002-one-sync-at-a-time.md`). The pipeline
+/// copes with more. Each then needs a handle of its own, because a kernel reports a failed write-back once
+/// per open file: with one shared handle, the sync of a later group could swallow the error of an earlier
+/// one, which would then be acknowledged.
 pub(crate) const SYNC_SLOTS: usize = 1;
 
 /// What the device itself answers when it cannot.
@@ -89,7 +90,7 @@ pub(crate) struct Segment {
     pub(crate) identity: Identity,
     /// Initial value of every checksum of a place in this file.
     pub(crate) seed: u32,
-    /// The salt of the file's life before; 0 if there was none.
+    /// The salt of the file's generation before; 0 if there was none.
     pub(crate) previous_salt: u64,
     /// For messages.
     pub(crate) path: PathBuf,
@@ -99,10 +100,11 @@ pub(crate) struct Segment {
     pub(crate) header_copies_at: [u64; 2],
     /// Where the records have to end.
     pub(crate) records_end: u64,
-    /// Opened by name once the segment is sealed: then it holds no descriptor. The name stays as long as this value.
+    /// Opened by name once the segment is sealed: then it holds no descriptor. The name stays as long
+    /// as this value.
     pub(crate) file: Arc<dyn VfsFile>,
-    /// The handles that the file is written and synced through. They go when all records are durable through them: a kernel may
-    /// tell nobody else of a failed write-back.
+    /// The handles that the file is written and synced through. They go when all records are durable through
+    /// them: a kernel may report to nobody else a failed write-back.
     sync_handles: Mutex<Vec<Arc<dyn VfsFile>>>,
     map: Option<Arc<Map>>,
     /// Zeros that are written before the first record; claimed by every write of records.
@@ -113,7 +115,7 @@ pub(crate) struct Segment {
     pub(crate) told: Told,
     in_flight: Mutex<VecDeque<InFlight>>,
     footer: RwLock<Option<Arc<Footer>>>,
-    /// Offset behind the last record once the segment takes no more; 0 before.
+    /// Offset one past the last record once the segment takes no more; 0 before.
     sealed_end: AtomicU32,
     /// Entries of the region table that lie here: exact.
     live_entries: AtomicU64,
@@ -129,8 +131,8 @@ pub(crate) struct Segment {
     pub(crate) is_cut: bool,
     /// Its records are damaged, so that it never gets a footer.
     pub(crate) unsealable: AtomicBool,
-    /// Made in this life of the engine. A file of an earlier life is removed and not recycled: bytes that a reader
-    /// borrowed from the engine before may still be alive in this process, and nobody would know.
+    /// Made in this run of the engine. A file of an earlier run is removed and not recycled: bytes that a
+    /// reader borrowed from the engine before may still be alive in this process, and nobody would know.
     pub(crate) recyclable: AtomicBool,
     /// Where the file goes when the last holder lets go of a retired segment.
     retired: Mutex<Option<Weak<dyn Retire>>>,
@@ -149,8 +151,8 @@ pub(crate) struct RetiredFile {
     pub(crate) len: u64,
     pub(crate) salt: u64,
     pub(crate) recyclable: bool,
-    /// The mapping, which bytes that were handed out may still share: as long as they do, the file must not be written
-    /// again. Without its name it lives until they are gone.
+    /// The mapping, which bytes that were handed out may still share: as long as they do, the file must not
+    /// be written again. Without its name it lives until they are gone.
     pub(crate) map: Option<Arc<Map>>,
     /// It was a segment, and its footer goes with it: until now a reader may have needed that.
     pub(crate) has_footer: bool,
@@ -161,15 +163,16 @@ impl RetiredFile {
     pub(crate) fn is_unseen(&self) -> bool {
         // The segment is gone, so nobody can take a new share.
         let unseen = self.map.as_ref().is_none_or(|map| Arc::strong_count(map) == 1);
-        // The count is read relaxed: whatever the last holder of a share read, it read before the file is written again.
+        // The count is read relaxed: whatever the last holder of a share read, it read before the
+        // file is written again.
         fence(Ordering::Acquire);
         unseen || planted(Bug::MappedFileReused)
     }
 }
 
 impl Segment {
-    /// A segment over an open file whose header was read or has just been written. It holds a descriptor as long as it has
-    /// `sync_handles`, where `file` is known by its name.
+    /// A segment over an open file whose header was read or has just been written. It holds a descriptor as
+    /// long as it has `sync_handles`, where `file` is known by its name.
     pub(crate) fn new(
         header: &FileHeader,
         path: PathBuf,
@@ -213,12 +216,12 @@ impl Segment {
         })
     }
 
-    /// Whether a record of `len` bytes fits behind `offset`.
+    /// Whether a record of `len` bytes fits after `offset`.
     pub(crate) fn fits(&self, offset: u32, len: u64) -> bool {
         u64::from(offset) + len <= self.records_end
     }
 
-    // ---- the writer's side -------------------------------------------------------------------------------------
+    // ---- the writer's side --------------------------------------------------------------------------------
 
     /// The handle for the sync in this slot.
     pub(crate) fn sync_handle(&self, slot: usize) -> Arc<dyn VfsFile> {
@@ -260,8 +263,8 @@ impl Segment {
         self.written.load(Ordering::Acquire)
     }
 
-    /// The segment takes no more records; `end` is the offset behind the last one. It is sealed once it has a footer
-    /// too.
+    /// The segment takes no more records; `end` is the offset one past the last one. It is
+    /// sealed once it has a footer too.
     pub(crate) fn set_sealed_end(&self, end: u32) {
         self.sealed_end.store(end, Ordering::Release);
     }
@@ -281,7 +284,7 @@ impl Segment {
         *self.footer.write().unwrap_or_else(PoisonError::into_inner) = Some(footer);
     }
 
-    /// The footer tells of records that count no more.
+    /// The footer speaks of records that count no more.
     pub(crate) fn clear_footer(&self) {
         *self.footer.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -291,7 +294,7 @@ impl Segment {
         self.footer().is_some() || self.is_lost || self.unsealable.load(Ordering::Acquire)
     }
 
-    // ---- accounting --------------------------------------------------------------------------------------------
+    // ---- accounting ---------------------------------------------------------------------------------------
 
     pub(crate) fn add_live(&self, entries: u64, bytes: u64) {
         self.live_entries.fetch_add(entries, Ordering::Relaxed);
@@ -326,10 +329,11 @@ impl Segment {
         *self.retired.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
     }
 
-    // ---- the reader's side -------------------------------------------------------------------------------------
+    // ---- the reader's side --------------------------------------------------------------------------------
 
-    /// Asks for the bytes of as many of these entries as come to `bytes_max` or a little more, where they are read through the mapping,
-    /// so that the device reads them together and nothing else. Returns of how many; of the first at least.
+    /// Asks for the bytes of as many of these entries as come to `bytes_max` or a little more, where they are
+    /// read through the mapping, so that the device reads them together and nothing else. Returns of how
+    /// many; of the first at least.
     pub(crate) fn will_need(&self, locs: &[Loc], bytes_max: u64) -> usize {
         let Some(map) = &self.map else { return locs.len() };
         let written = self.written();
@@ -358,8 +362,8 @@ impl Segment {
         self.verify(region, id, loc, bytes)
     }
 
-    /// The bytes of one entry, verified, read from the file and not through the mapping: a bad sector is an error then, and does
-    /// not end the process. All upkeep reads through this.
+    /// The bytes of one entry, verified, read from the file and not through the mapping: a bad sector is an
+    /// error then, and does not end the process. All upkeep reads through this.
     pub(crate) fn entry_from_file(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes> {
         let bytes = match loc.is_raw() {
             true => self.bytes_from_file(loc.pos, loc.len),
@@ -460,7 +464,8 @@ impl Segment {
             );
         }
         if to > self.written() {
-            // The write may complete between the two looks, and the batch leave the queue: then the file has it.
+            // The write may complete between the two looks, and the batch leave the queue: then the
+            // file has it.
             if let Some(bytes) = self.bytes_in_flight(from, to) {
                 return Ok(Some(bytes));
             }
@@ -475,8 +480,9 @@ impl Segment {
         Ok(Bytes::from(buf))
     }
 
-    /// A device error, or bytes that are not there, is damage of what the read would have returned, never a shorter log.
-    /// Anything else (no file handles left, say) is the operating system's and says nothing of the bytes.
+    /// A device error, or bytes that are not there, is damage of what the read would have
+    /// returned, never a shorter log. Anything else (no file handles left, say) is the operating
+    /// system's and says nothing of the bytes.
     pub(crate) fn read_error(&self, offset: u64, e: std::io::Error) -> Error {
         failed_read("reading a segment failed", e).at(&self.path, Some(offset))
     }
@@ -514,7 +520,8 @@ fn failed_read(what: &str, e: std::io::Error) -> Error {
     Error::new(if gone { ErrorKind::Damaged } else { ErrorKind::Io }, what).caused_by(e)
 }
 
-/// Fills `buf` from `offset`. What the device cannot read it is asked for once more: it may have been the cable.
+/// Fills `buf` from `offset`. What the device cannot read it is asked for once more: it may have
+/// been the cable.
 fn read_patiently(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
     match read_exact_at(file, buf, offset) {
         Err(e) if e.raw_os_error() == Some(EIO) => read_exact_at(file, buf, offset),

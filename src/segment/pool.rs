@@ -6,9 +6,10 @@
 //!                          +---------- rename, if whole and there is room -------+  retired
 //! ```
 //!
-//! A file whose blocks are reserved is ready at once, and filled with zeros while the segment before it is used ([`Filling`]). Where
-//! the file system reserves nothing, it is filled before anything else: a batch that was accepted must not meet a full disk. And
-//! the first segment of a run is, which is small and has no time to be filled later.
+//! A file whose blocks are reserved is ready at once, and filled with zeros while the segment before it
+//! is used ([`Filling`]). Where the file system reserves nothing, it is filled before anything else: a
+//! batch that was accepted must not meet a full disk. And the first segment of a run is, which is small
+//! and has no time to be filled later.
 //!
 //! All of it happens off the path of a write. The number of files that lie about unused is capped.
 
@@ -30,12 +31,12 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
-/// Files of the reserve: for the copies of the tail when a store opens again and again on a full disk, for the record that compacts, and for what a
-/// purge has to write before it can give anything back.
+/// Files of the reserve: for the copies of the tail when a store opens again and again on a full disk, for
+/// the record that compacts, and for what a purge has to write before it can give anything back.
 const RESERVE_FILES: usize = 4;
 
-/// The first segment of an open that finds no free file. Small, so that opening never waits for a large fill; the
-/// following ones grow fourfold up to the configured size, so that small stores stay small.
+/// The first segment of an open that finds no free file. Small, so that opening never waits for a large fill;
+/// the following ones grow fourfold up to the configured size, so that small stores stay small.
 pub(crate) const STARTER_BYTES: u64 = 4 << 20;
 
 /// How much is zero-filled at once.
@@ -49,7 +50,7 @@ const UNKNOWN_SALT: u64 = u64::MAX;
 struct FreeFile {
     name: String,
     len: u64,
-    /// The salt of its life before, 0 if it was only ever zeros.
+    /// The salt of its generation before, 0 if it was only ever zeros.
     salt: u64,
     /// Its blocks are reserved and were never written: it is to be filled.
     unwritten: bool,
@@ -87,12 +88,14 @@ pub(crate) struct SegmentFactory {
     free: Mutex<VecDeque<FreeFile>>,
     demand: Mutex<Demand>,
     retired: Mutex<Vec<RetiredFile>>,
-    /// Small files that only a full disk makes us touch: one becomes the first segment of an open that finds no space, and all are
-    /// removed so that a purge can write footers and its checkpoint.
+    /// Small files that only a full disk makes us touch: one becomes the first segment of an open that finds
+    /// no space, and all are removed so that a purge can write footers and its checkpoint.
     reserve: Mutex<Vec<FreeFile>>,
-    /// The engine is closed, and another one may have the directory: no file is made, named or removed any more.
+    /// The engine is closed, and another one may have the directory: no file is made, named or
+    /// removed any more.
     shut: AtomicBool,
-    /// The names that this run found are not known to be durable: none is made, given or removed before they are.
+    /// The names that this run found are not known to be durable: none is made, given or removed
+    /// before they are.
     owes_sync: AtomicBool,
     /// Bytes written to fill files with zeros.
     pub(crate) filled_bytes: AtomicU64,
@@ -127,7 +130,7 @@ impl SaltSource {
     }
 
     pub(crate) fn next(&self) -> u64 {
-        // 0 says "no life before".
+        // 0 says "no generation before".
         (self.0)().max(1)
     }
 }
@@ -160,13 +163,14 @@ impl SegmentFactory {
         self.shut.store(true, Ordering::Release);
     }
 
-    /// The directory cannot be synced, for lack of space: whatever makes, names or removes a file has to do it first.
+    /// The directory cannot be synced, for lack of space: whatever makes, names or removes a file
+    /// has to do it first.
     pub(crate) fn owe_sync(&self) {
         self.owes_sync.store(true, Ordering::Release);
     }
 
-    /// Asked wherever a file is made, named or removed: it fails once the engine is closed, and while the names that are there cannot
-    /// be made durable.
+    /// Asked wherever a file is made, named or removed: it fails once the engine is closed, and while the
+    /// names that are there cannot be made durable.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.check_not_shut()?;
         if self.owes_sync.load(Ordering::Acquire) { self.sync_dir() } else { Ok(()) }
@@ -192,7 +196,8 @@ impl SegmentFactory {
     pub(crate) fn adopt_free(&self, number: u32, len: u64) -> bool {
         self.next_free.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         let name = FileName::Free(number).to_string();
-        // What it holds is unknown, so its life before is too; any salt but 0 says that stale bytes are possible.
+        // What it holds is unknown, so its generation before is too; any salt but 0 says that stale
+        // bytes are possible.
         let file = FreeFile { name, len, salt: UNKNOWN_SALT, unwritten: false };
         let mut reserve = lock(&self.reserve);
         match len == self.reserve_len() && reserve.len() < RESERVE_FILES {
@@ -233,7 +238,8 @@ impl SegmentFactory {
         self.dir.free_space().is_ok_and(|free| free > 4 * self.reserve_len())
     }
 
-    /// Makes what is missing of the reserve, as long as the disk has room to spare, or was given back as much just now.
+    /// Makes what is missing of the reserve, as long as the disk has room to spare, or was given back
+    /// as much just now.
     pub(crate) fn keep_reserve(&self, mut given_back: u64) -> Result<()> {
         self.check_open()?;
         let len = self.reserve_len();
@@ -259,10 +265,11 @@ impl SegmentFactory {
         Ok(())
     }
 
-    /// Gives a free file back to the file system, one of the reserve if there is no other: the last resort of a full disk. False
-    /// if there was none.
+    /// Gives a free file back to the file system, one of the reserve if there is no other: the last resort of
+    /// a full disk. False if there was none.
     pub(crate) fn spend_reserve(&self) -> Result<bool> {
-        // Also where no name can be made durable: should an older one of this file come back, what it held is still in it.
+        // Also where no name can be made durable: should an older one of this file come back,
+        // what it held is still in it.
         self.check_not_shut()?;
         let spare = lock(&self.free).pop_front();
         let Some(file) = spare.or_else(|| lock(&self.reserve).pop()) else { return Ok(false) };
@@ -276,8 +283,9 @@ impl SegmentFactory {
         self.reserve_len()
     }
 
-    /// The first segment of a run. Somebody waits for it: a file of the pool that is much longer, and would have to be looked at first,
-    /// is left for later ones. A full disk does not keep a store from recovering, nor from taking what makes room.
+    /// The first segment of a run. Somebody waits for it: a file of the pool that is much longer, and would
+    /// have to be looked at first, is left for later ones. A full disk does not keep a store from recovering,
+    /// nor from taking what makes room.
     pub(crate) fn prepare_first(&self, len: u64) -> Result<Arc<Segment>> {
         match self.prepare_from(len, Fill::First) {
             Err(e) if e.kind() == ErrorKind::NoSpace && len <= self.reserve_len() => {
@@ -293,8 +301,8 @@ impl SegmentFactory {
         (previous.max(STARTER_BYTES / 4) * 4).min(self.segment_bytes)
     }
 
-    /// A log segment, ready to be written: its name and header are durable. Its file comes from the pool if there is
-    /// one of at least `len` bytes, else it is made, and may be filled from here on.
+    /// A log segment, ready to be written: its name and header are durable. Its file comes from the pool if
+    /// there is one of at least `len` bytes, else it is made, and may be filled from here on.
     pub(crate) fn prepare(&self, len: u64) -> Result<Arc<Segment>> {
         self.prepare_from(len, Fill::Later)
     }
@@ -339,7 +347,7 @@ impl SegmentFactory {
                     has_footer: false,
                 });
             }
-            // It may be half dressed: its content does not matter, under the free name at least.
+            // It may be half formatted: its content does not matter, under the free name at least.
             true => lock(&self.free).push_back(free),
             false => {}
         }
@@ -422,8 +430,8 @@ impl SegmentFactory {
         let _ = self.dir.remove(&cold.temp);
     }
 
-    /// Makes free files of the retired ones, or removes them when pool and reserve are full or they are of no use. Returns how many
-    /// bytes the file system got back.
+    /// Makes free files of the retired ones, or removes them when pool and reserve are full or they are of no
+    /// use. Returns how many bytes the file system got back.
     pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64> {
         if lock(&self.retired).is_empty() {
             let is_idle = lock(&self.demand).is_idle(Instant::now());
@@ -465,8 +473,8 @@ impl SegmentFactory {
                 }
             }
         }
-        // Before its new name is durable a file must not be dressed anew: a crash could bring the old name back, and
-        // under it the header of another segment.
+        // Before its new name is durable a file must not be formatted again: a crash could bring the old name
+        // back, and under it the header of another segment.
         if !renamed.is_empty() {
             let synced = if planted(Bug::FreeNameNotSynced) { Ok(()) } else { self.sync_dir() };
             match synced {
@@ -488,8 +496,8 @@ impl SegmentFactory {
         failed.map_or(Ok(given_back), Err)
     }
 
-    /// The store is not used any more, or not for now: free files go that were kept for a burst. Returns how many bytes the file system
-    /// got back.
+    /// The store is not used any more, or not for now: free files go that were kept for a burst. Returns how
+    /// many bytes the file system got back.
     pub(crate) fn give_surplus_back(&self) -> Result<u64> {
         lock(&self.demand).end();
         let kept = lock(&self.demand).files(self.files_max);
@@ -533,7 +541,8 @@ impl SegmentFactory {
         free.remove(at)
     }
 
-    /// The next file of those that `take` gives that the device can read. The others go: a free file is nothing but space.
+    /// The next file of those that `take` gives that the device can read. The others go: a free
+    /// file is nothing but space.
     fn sound(&self, mut take: impl FnMut() -> Option<FreeFile>) -> Option<FreeFile> {
         loop {
             let free = take()?;
@@ -545,8 +554,9 @@ impl SegmentFactory {
         }
     }
 
-    /// Whether the device can read a file that an earlier run left. As a log it would have to be read to its end after a crash, to
-    /// know that nothing stands past the last record; and nothing would be written, and thereby mended, there before.
+    /// Whether the device can read a file that an earlier run left. As a log it would have to be read to its
+    /// end after a crash, to know that nothing stands past the last record; and nothing would be written, and
+    /// thereby mended, there before.
     fn is_readable(&self, free: &FreeFile) -> bool {
         let Ok(file) = self.dir.open(&free.name, OpenMode::Read) else { return true };
         let mut piece = vec![0; FILL_BYTES];
@@ -625,7 +635,8 @@ impl SegmentFactory {
     }
 }
 
-/// How long a segment file has to be for records of `bytes` in sum: a block with its header before them, and one after.
+/// How long a segment file has to be for records of `bytes` in sum: a block with its header before
+/// them, and one after.
 pub(crate) fn segment_len_for(bytes: u64) -> u64 {
     let block = u64::from(SEGMENT_HEADER_LEN);
     2 * block + bytes.next_multiple_of(block)

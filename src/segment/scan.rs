@@ -1,8 +1,8 @@
 //! Reads the records of a segment front to back, believing nothing.
 //!
-//! Used where a footer is missing: at open for the unsealed tail, when a full segment is sealed, and when a footer
-//! has to be rebuilt. Reads go through a bounded window of positional reads, not the mapping, so that a bad sector is
-//! an error and not a signal, and memory does not grow with the segment.
+//! Used where a footer is missing: at open for the unsealed tail, when a full segment is sealed, and when a
+//! footer has to be rebuilt. Reads go through a bounded window of positional reads, not the mapping, so that
+//! a bad sector is an error and not a signal, and memory does not grow with the segment.
 
 use super::EIO;
 use super::verify::wrong_entries;
@@ -46,7 +46,7 @@ impl Record {
         self.offset + RECORD_HEADER_LEN + self.header.desc_len
     }
 
-    /// Offset behind the record.
+    /// Offset one past the record.
     pub(crate) fn end(&self) -> u32 {
         (u64::from(self.offset) + record_len(self.header.desc_len, self.header.payload_len)) as u32
     }
@@ -59,7 +59,7 @@ pub(crate) enum Found {
     Record(Record),
     /// The header is right and the description is not.
     BadDescription(RecordHeader),
-    /// No header of this file's present life: zeros, an older life, or rot.
+    /// No header of this file's present generation: zeros, an older generation, or rot.
     Nothing,
 }
 
@@ -158,8 +158,8 @@ impl<'a> Scanner<'a> {
         }))
     }
 
-    /// As [`look`](Scanner::look), but where nothing stands that can be read, the next record behind is asked.
-    /// `previous` is the shape of the record before, if there is one.
+    /// As [`look`](Scanner::look), but where nothing stands that can be read, the next record after it is
+    /// asked. `previous` is the shape of the record before, if there is one.
     pub(crate) fn look_behind(&mut self, offset: u32, previous: Shape) -> Result<Found> {
         let found = self.look(offset)?;
         if let Found::Nothing = found
@@ -172,7 +172,7 @@ impl<'a> Scanner<'a> {
         Ok(found)
     }
 
-    /// The first valid header at or behind `offset`, however far away.
+    /// The first valid header at or after `offset`, however far away.
     pub(crate) fn seek(&mut self, offset: u32) -> Result<Option<(u32, RecordHeader, Shape)>> {
         let mut at = u64::from(offset).next_multiple_of(8);
         while at + u64::from(RECORD_HEADER_LEN) <= self.limit {
@@ -210,7 +210,8 @@ impl<'a> Scanner<'a> {
         let end = (offset + len as u64).min(self.limit);
         let have = self.window_at..self.window_at + self.window.len() as u64;
         if offset < have.start || end > have.end {
-            // Lengths were checked against the limit, and the limit is the file's length: no hostile allocation.
+            // Lengths were checked against the limit, and the limit is the file's length: no
+            // hostile allocation.
             let want = WINDOW_BYTES.max(len).min(self.limit.saturating_sub(offset) as usize);
             self.window.resize(want, 0);
             let got = match read_up_to(self.file, &mut self.window, offset) {
@@ -226,8 +227,8 @@ impl<'a> Scanner<'a> {
         Ok(self.window.get(from..to).unwrap_or(&[]))
     }
 
-    /// Fills the window sector by sector. What the device cannot read is rot like any other: it shows as bytes that are
-    /// right nowhere and look like no tear.
+    /// Fills the window sector by sector. What the device cannot read is rot like any other: it shows as
+    /// bytes that are right nowhere and look like no tear.
     fn read_around(&mut self, offset: u64) -> Result<usize> {
         let mut done = 0;
         while done < self.window.len() {
@@ -265,7 +266,8 @@ const SECTOR: u64 = 512;
 /// What stands for a byte that cannot be read.
 const UNREADABLE: u8 = 0xa5;
 
-/// The header with one bit flipped back, if that makes it right. Position, magic and checksum all have to agree.
+/// The header with one bit flipped back, if that makes it right. Position, magic and checksum all
+/// have to agree.
 fn mend_header(head: &[u8], seed: u32, at: Lsn) -> Option<(RecordHeader, Shape)> {
     let mut bytes = [0; RECORD_HEADER_LEN as usize];
     bytes.copy_from_slice(head.get(..RECORD_HEADER_LEN as usize)?);

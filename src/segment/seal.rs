@@ -22,8 +22,9 @@ pub(crate) fn build_footer(segment: &Segment, end: u32) -> Result<Vec<u8>> {
     from_file(segment, end, &mut || true)?.map_or_else(never, Ok)
 }
 
-/// The same of a segment that is full, from what is known of it if it was written just now. After each record it asks whether to `go_on`: that may take
-/// its time, so that whoever writes gets the processor. `None` if it should not.
+/// The same of a segment that is full, from what is known of it if it was written just now. After each
+/// record it asks whether to `go_on`: that may take its time, so that threads that write get the
+/// processor. `None` if it should not.
 pub(crate) fn build_footer_of_full(
     segment: &Segment,
     end: u32,
@@ -72,14 +73,14 @@ fn build(
         match record.header.kind {
             RecordKind::Batch => {
                 let (batch, blocks) = Batch::decode_desc(&record.desc, record.header.payload_len)
-                    .map_err(|e| damaged(format!("the description of a batch makes no sense: {e}")))?;
+                    .map_err(|e| damaged(format!("the description of a batch is malformed: {e}")))?;
                 builder
                     .batch(&batch, &blocks, record.payload_at(), record.end())
-                    .map_err(|e| damaged(format!("a batch makes no sense: {e}")))?;
+                    .map_err(|e| damaged(format!("a batch is malformed: {e}")))?;
             }
             RecordKind::Install => {
                 let install = Install::decode(&record.desc)
-                    .map_err(|e| damaged(format!("a control record makes no sense: {e}")))?;
+                    .map_err(|e| damaged(format!("a control record is malformed: {e}")))?;
                 builder.install(&install);
             }
             RecordKind::Watermark | RecordKind::Announcement => {}
@@ -119,9 +120,11 @@ pub(crate) fn write_footer(dir: &Dir, id: u32, bytes: &[u8]) -> Result<()> {
     dir.sync().map_err(|e| Error::io("syncing the directory", dir.path(), e))
 }
 
-/// The footer that is on disk for `segment`, or `None` when there is none that can be read and believed: it is a cache.
+/// The footer that is on disk for `segment`, or `None` when there is none that can be read and
+/// believed: it is a cache.
 ///
-/// Where the segment is mapped, readers get the locations from a mapping too. Everything else is read from the file.
+/// Where the segment is mapped, readers get the locations from a mapping too. Everything else is
+/// read from the file.
 pub(crate) fn load_footer(dir: &Dir, segment: &Segment) -> Option<Arc<Footer>> {
     let name = footer_name(segment.id);
     let file = dir.open(&name, OpenMode::Read).ok()?;
@@ -148,11 +151,11 @@ impl FooterFile for OnDisk {
     }
 }
 
-/// Builds the footer anew and reads through the new one from here on.
+/// Rebuilds the footer and reads through the new one from here on.
 pub(crate) fn rebuild_footer(segment: &Segment) -> Result<()> {
     let bytes = build_footer(segment, segment.sealed_end())?;
     let footer = Footer::open(Bytes::from(bytes), &segment.identity).map_err(|e| {
-        Error::damaged(format!("a footer just built makes no sense: {e}")).at(&segment.path, None)
+        Error::damaged(format!("a footer just built is malformed: {e}")).at(&segment.path, None)
     })?;
     segment.set_footer(Arc::new(footer));
     Ok(())

@@ -1,8 +1,9 @@
-//! What the records of a segment say, kept while it is written: its footer is built from that and not from the file, which would be
-//! read, payloads and all, to find a few bytes of each record.
+//! What the records of a segment say, kept while it is written: its footer is built from that and not from
+//! the file, which would be read, payloads and all, to find a few bytes of each record.
 //!
-//! It is a copy of headers and descriptions as they were written, and goes through the same decoders as what is read. So it is right
-//! or it is not there: a segment of another run, or one with more to tell than is worth the memory, is read.
+//! It is a copy of headers and descriptions as they were written, and goes through the same decoders as what
+//! is read. It is therefore right or not there: a segment of another run, or one that has more to keep than
+//! is worth the memory, is read.
 
 use super::scan::{FIRST_RECORD, Record};
 use crate::codec::checksum::crc32;
@@ -11,7 +12,8 @@ use crate::sync::{Mutex, PoisonError};
 use crate::types::Lsn;
 use bytes::Bytes;
 
-/// The most that is kept, as a share of the segment: batches of four entries of 1 KiB need two fifths of that.
+/// The most that is kept, as a share of the segment: batches of four entries of 1 KiB need two
+/// fifths of that.
 const SHARE: u64 = 16;
 
 /// Headers and descriptions of the records of one segment, from its first on.
@@ -82,7 +84,8 @@ pub(super) struct Retold {
 }
 
 impl Retold {
-    /// The next record, which stands at `offset` of the file. `None` where memory does not hold what was written: the file may.
+    /// The next record, which stands at `offset` of the file. `None` where memory does not hold
+    /// what was written: the file may.
     pub(super) fn next(&mut self, offset: u32) -> Option<Record> {
         let at = Lsn::new(self.segment, offset);
         let (header, shape) = RecordHeader::decode(&self.bytes, self.seed, at).ok()?;

@@ -19,7 +19,8 @@ pub(crate) struct WrongEntry {
     pub(crate) crc: u32,
 }
 
-/// The entries of a batch that do not match their checksums. `None` when the description does not fit the payload.
+/// The entries of a batch that do not match their checksums. `None` when the description does not
+/// fit the payload.
 pub(crate) fn wrong_entries(batch: &Batch, blocks: &[Block], payload: &Bytes) -> Option<Vec<WrongEntry>> {
     let mut locs = Vec::with_capacity(batch.entries.len());
     locate(&batch.entries, blocks, 0, |loc| locs.push(loc)).ok()?;

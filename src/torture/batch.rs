@@ -16,7 +16,7 @@ pub enum Op {
     TruncateFrom(u64),
     /// Compacts through this index.
     CompactThrough(u64),
-    /// Starts anew behind this entry.
+    /// Starts again after this entry.
     Reset(EntryId),
     /// Replaces the hard state.
     HardState(Bytes),

@@ -31,7 +31,7 @@ pub struct Driver {
     pub vfs: SimVfs,
     /// How the engine is opened.
     pub setup: Setup,
-    /// Lives of the store so far.
+    /// Runs of the store so far.
     pub life: u64,
     /// Every state there ever was, in order; only its tail is current.
     pub states: Vec<Model>,
@@ -45,7 +45,7 @@ pub struct Driver {
     pub poisoned: bool,
     /// Errors are part of the run.
     pub faulty: bool,
-    /// Pictures of the disks of all lives, if they were asked for.
+    /// Pictures of the disks of all runs, if they were asked for.
     pub snapshots: Vec<Snapshot>,
     photograph: Option<Moment>,
     engine: Option<Engine>,
@@ -207,7 +207,8 @@ impl Driver {
         }
     }
 
-    /// The process dies: what was accepted and not written is gone, the rest is in the operating system's hands.
+    /// The process dies: what was accepted and not written is gone, the rest is in the operating
+    /// system's hands.
     pub fn kill(&mut self) {
         let tickets = std::mem::take(&mut self.tickets);
         self.vfs.halt_after(0);
@@ -282,7 +283,8 @@ impl Driver {
         if engine.durable_lsn() != durable {
             return Err("the durable position moved after poison".to_string());
         }
-        // Reads go on, of all that was accepted: the last batch may have been, or not. (Unless they fail themselves.)
+        // Reads go on, of all that was accepted: the last batch may have been, or not. (Unless
+        // they fail themselves.)
         self.vfs.clear_faults();
         let last = self.states.len() - 1;
         let from = last.saturating_sub(1);
@@ -291,7 +293,7 @@ impl Driver {
             .map_err(|e| format!("reading after poison: {e}"))
     }
 
-    // ---- inside ------------------------------------------------------------------------------------------------
+    // ---- inside -------------------------------------------------------------------------------------------
 
     fn write(
         &mut self,
@@ -466,7 +468,7 @@ impl Driver {
         self.open()
     }
 
-    /// Opens what the last life left.
+    /// Opens what the last run left.
     fn open(&mut self) -> Result<(), String> {
         self.note();
         self.poisoned = false;
@@ -493,13 +495,13 @@ impl Driver {
             oracle::open_and_match(&self.vfs, &self.setup, self.life, candidates)
         };
         let (engine, at) = match opened {
-            // Bytes that could not be read were taken for damage, as they must: the healthy disk decides.
+            // Bytes that could not be read were judged damage, as they must: the healthy disk decides.
             Err(e) if self.faulty && e.error().is_some_and(|e| e.kind() == ErrorKind::Damaged) => {
-                self.trace.push(format!("  in life {}: {e}", self.life));
+                self.trace.push(format!("  in run {}: {e}", self.life));
                 self.life += 1;
                 return Ok(());
             }
-            opened => opened.map_err(|e| format!("in life {}: {e}", self.life))?,
+            opened => opened.map_err(|e| format!("in run {}: {e}", self.life))?,
         };
         self.recoveries += 1;
         self.life += 1;

@@ -1,4 +1,5 @@
-//! The explorers: crashes at every operation, every loss at some of them, crashes inside recovery, errors at every operation, and swarms.
+//! The explorers: crashes at every operation, every loss at some of them, crashes inside recovery, errors at
+//! every operation, and swarms.
 
 use super::batch::{Batch, Op};
 use super::driver::Driver;
@@ -40,7 +41,7 @@ impl Default for Explorer {
 /// Recoveries of a crash inside recovery are crashed again down to here.
 const DEPTH_MAX: u32 = 3;
 
-/// Lives of recoveries are numbered from here, far from those of the runs before them.
+/// Runs of recoveries are numbered from here, far from those of the runs before them.
 pub(super) const RECOVERY_LIFE: u64 = 1000;
 
 impl Explorer {
@@ -53,9 +54,9 @@ impl Explorer {
         })
     }
 
-    /// A power cut at some operations, with every loss there is: all subsets of up to ten pending changes, and of more than
-    /// that each one alone, prefixes and a sample. About `budget` recoveries in each run; moments with so few changes
-    /// that [`crashes`](Explorer::crashes) takes them whole are left to it.
+    /// A power cut at some operations, with every loss there is: all subsets of up to ten pending changes,
+    /// and of more than that each one alone, prefixes and a sample. About `budget` recoveries in each run;
+    /// moments with so few changes that [`crashes`](Explorer::crashes) takes them whole are left to it.
     pub fn subsets(&self, workloads: &[Workload], setups: &[Setup], budget: usize) -> Counts {
         let cases = workloads.len() * setups.len();
         self.spread(0..cases as u64, |n| {
@@ -73,7 +74,8 @@ impl Explorer {
         })
     }
 
-    /// A power cut at every operation of a recovery from a power cut, and again inside the recovery from that.
+    /// A power cut at every operation of a recovery from a power cut, and again inside the
+    /// recovery from that.
     pub fn nested(&self, workloads: &[Workload], setups: &[Setup], roots_per_run: u64) -> Counts {
         let cases = workloads.len() * setups.len();
         self.spread(0..cases as u64, |n| {
@@ -82,7 +84,7 @@ impl Explorer {
         })
     }
 
-    /// An error at every operation, once and for ever; about `per_run` of them in each run.
+    /// An error at every operation, once and forever; about `per_run` of them in each run.
     pub fn errors(&self, workloads: &[Workload], setups: &[Setup], per_run: u64) -> Counts {
         let cases = workloads.len() * setups.len();
         self.spread(0..cases as u64, |n| {
@@ -96,7 +98,7 @@ impl Explorer {
         self.spread(seeds, |seed| self.swarm_run(seed))
     }
 
-    // ---- one case each -----------------------------------------------------------------------------------------
+    // ---- one case each ------------------------------------------------------------------------------------
 
     fn crash_run(&self, workload: &Workload, setup: &Setup) -> Counts {
         let mut counts = Counts { runs: 1, ..Counts::default() };
@@ -489,7 +491,8 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Checks what a crash at this moment leaves. False once enough is wrong. `process_only`: nothing written is lost.
+    /// Checks what a crash at this moment leaves. False once enough is wrong. `process_only`:
+    /// nothing written is lost.
     fn recover(
         &self,
         snapshot: &sim::Snapshot,
@@ -567,7 +570,8 @@ fn record(explorer: &'static str, workload: &Workload, setup: &Setup, counts: &m
     }
 }
 
-/// `compare` reads everything after every act, which is part of the run: two runs are only the same if both do.
+/// `compare` reads everything after every act, which is part of the run: two runs are only the same
+/// if both do.
 pub(super) fn run_acts(driver: &mut Driver, workload: &Workload, compare: bool) -> Result<(), String> {
     for act in &workload.acts {
         driver.act(*act)?;
@@ -592,8 +596,8 @@ fn after_error(driver: &mut Driver) -> Result<(), String> {
     }
 }
 
-/// One life behind a crash: recover, tidy, write one batch. Returns the states before and after that batch, and marks
-/// the disk with 0 while it recovers, 1 from then on, 2 once the batch is acknowledged.
+/// One run after a crash: recover, tidy, write one batch. Returns the states before and after that batch, and
+/// marks the disk with 0 while it recovers, 1 from then on, 2 once the batch is acknowledged.
 fn recover_and_write(
     disk: &SimVfs,
     setup: &Setup,

@@ -1,7 +1,8 @@
 //! A device that lies: a write that is lost, or that lands elsewhere, though the sync said that all was well.
 //!
-//! Nobody can keep what the device threw away. But nothing else may be handed out in its place, and what still proves that
-//! something is missing must be heard: the log refuses, or names the damage, unless what was lost is its very end.
+//! Nobody can keep what the device threw away. But nothing else may be handed out in its place, and what
+//! still proves that something is missing must be noticed: the log refuses, or names the damage, unless
+//! what was lost is its very end.
 
 use super::driver::Driver;
 use super::explore::{Explorer, RECOVERY_LIFE, caught, run_acts};
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use std::collections::HashSet;
 
 impl Explorer {
-    /// Four lies at every write, or at the first `writes` of them; behind it the power fails.
+    /// Four lies at every write, or at the first `writes` of them; after it the power fails.
     pub fn lies(&self, workloads: &[Workload], setups: &[Setup], writes: u64) -> Counts {
         let cases = workloads.len() * setups.len();
         self.spread(0..cases as u64, |n| {
@@ -95,8 +96,8 @@ fn lie(
     Ok(Told { struck, noticed })
 }
 
-/// Everything that is handed out was written in its place; and if nothing is said to be wrong, the state as a whole is one that
-/// there was.
+/// Everything that is handed out was written in its place; and if nothing is said to be wrong, the state as a
+/// whole is one that there was.
 fn examine(vfs: &SimVfs, setup: &Setup, driver: &Driver) -> Result<bool, String> {
     let engine = match setup.open(vfs, driver.life + RECOVERY_LIFE) {
         Ok(engine) => engine,

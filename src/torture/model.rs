@@ -1,7 +1,7 @@
 //! The reference: what the engine should hold, as plain vectors.
 //!
-//! It is slow, obvious, and shares no code with the engine. A clone costs a count per region, so a copy is kept for
-//! every batch that was ever accepted.
+//! It is slow, obvious, and shares no code with the engine. A clone costs a count per region, so a copy is
+//! kept for every batch that was ever accepted.
 
 use super::batch::{Batch, Op};
 use super::broken::Broken;
@@ -216,7 +216,7 @@ fn observe_region(engine: &Engine, id: RegionId) -> Result<Log, Broken> {
     if let (Some(base), Some(first)) = (state.base, log.first())
         && base.index + 1 != first
     {
-        return Err(format!("the log starts at {first} behind base {}", base.index).into());
+        return Err(format!("the log starts at {first} after base {}", base.index).into());
     }
     // What it says of itself agrees with what it hands out.
     let mut previous = state.base.map_or(0, |b| b.term);

@@ -1,9 +1,9 @@
 //! What must hold after every crash and every fault.
 //!
 //! - A pure crash is survived: open succeeds and reports no damage.
-//! - What is recovered is the model after some prefix of the accepted batches that holds all acknowledged ones. With
-//!   the model comes the rest: batches are atomic over regions, logs contiguous, terms never fall, the hard state
-//!   never goes back, and what was discarded, compacted or destroyed does not return.
+//! - What is recovered is the model after some prefix of the accepted batches that holds all acknowledged
+//!   ones. With the model comes the rest: batches are atomic over regions, logs contiguous, terms never fall,
+//!   the hard state never goes back, and what was discarded, compacted or destroyed does not return.
 //! - Recovering twice gives the same state, also if the power fails right after open returned.
 //! - The store is writable, and what is written survives the next crash.
 //! - No file is there that the engine does not know of, once it had the chance to tidy up.
@@ -60,8 +60,8 @@ pub fn check(
 ) -> Result<Recovered, String> {
     let spare = vfs.crash(LossPolicy::KeepAll);
     match check_as_is(vfs, setup, life, candidates, depth) {
-        // A lost sector may look like one flipped bit to a checksum of 32 bits: about once in 2^32 divided by the bits
-        // of the entry. The default is to keep such an entry and to fence it.
+        // A lost sector may look like one flipped bit to a checksum of 32 bits: about once in 2^32 divided by
+        // the bits of the entry. The default is to keep such an entry and to fence it.
         Err(e) if setup.tail_policy == TailPolicy::Prove && e.error().is_some_and(Error::is_suspect) => {
             let setup = Setup { tail_policy: TailPolicy::AssumeTorn, ..setup.clone() };
             let recovered = check_as_is(&spare, &setup, life, candidates, depth)?;
@@ -71,8 +71,9 @@ pub fn check(
     }
 }
 
-/// A crash on a device that garbles the sectors it was writing: with the default policy the end of the log may be in doubt, and
-/// then it is said to be; nothing that was acknowledged is lost, and nothing is called damaged.
+/// A crash on a device that garbles the sectors it was writing: with the default policy the end
+/// of the log may be in doubt, and then it is said to be; nothing that was acknowledged is lost,
+/// and nothing is called damaged.
 ///
 /// # Errors
 /// What does not hold, in words.
@@ -144,7 +145,7 @@ fn check_as_is(
         return Ok(recovered);
     }
     let state = candidates[candidate].clone();
-    // Recovering twice: at once, and behind a power cut that takes all that is not durable.
+    // Recovering twice: at once, and after a power cut that takes all that is not durable.
     let twice = vfs.crash(LossPolicy::LoseAll);
     kill(vfs, engine);
     let same = std::slice::from_ref(&state);

@@ -3,8 +3,8 @@
 use super::rng::Rng;
 use crate::vfs::sim::LossPolicy;
 
-/// At most `max` policies for a moment with `pending` changes: all there are if they are few, else the telling ones
-/// (nothing, everything, each one alone, all but one, prefixes) and a sample of the rest.
+/// At most `max` policies for a moment with `pending` changes: all there are if they are few, else the
+/// telling ones (nothing, everything, each one alone, all but one, prefixes) and a sample of the rest.
 pub(super) fn policies(pending: usize, max: usize, rng: &mut Rng) -> Vec<LossPolicy> {
     if pending == 0 {
         return vec![LossPolicy::LoseAll];
@@ -38,8 +38,8 @@ pub(super) fn policies(pending: usize, max: usize, rng: &mut Rng) -> Vec<LossPol
     out
 }
 
-/// All there are up to [`EXHAUSTIVE_MAX`] changes; above, nothing, everything, each one kept alone and each lost alone, each
-/// prefix, and a sample of the rest.
+/// All there are up to [`EXHAUSTIVE_MAX`] changes; above, nothing, everything, each one kept alone and each
+/// lost alone, each prefix, and a sample of the rest.
 pub(super) fn thorough(pending: usize, rng: &mut Rng) -> Vec<LossPolicy> {
     if pending <= EXHAUSTIVE_MAX {
         return policies(pending, 1 << pending, rng);

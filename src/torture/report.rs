@@ -45,21 +45,22 @@ pub struct Counts {
     pub moments: u64,
     /// Of these, those at which every possible loss was tried, by the number of changes that were pending.
     pub exhaustive: [u64; EXHAUSTIVE_MAX + 1],
-    /// Of these, those with more than ten changes pending, at which each one was lost alone and each one kept alone.
+    /// Of these, those with more than ten changes pending, at which each one was lost alone and each
+    /// one kept alone.
     pub singled: u64,
-    /// Stores recovered behind a crash, crashes inside recovery among them.
+    /// Stores recovered after a crash, crashes inside recovery among them.
     pub crash_recoveries: u64,
     /// Errors that struck.
     pub errors_injected: u64,
     /// Writes that the device lost or put elsewhere while it said that all was well.
     pub lies: u64,
-    /// Of these, those of which the next open told something. What is lost at the end of the log leaves no trace, and what is
-    /// rewritten later costs nothing.
+    /// Of these, those of which the next open said something. What is lost at the end of the log leaves no
+    /// trace, and what is rewritten later affects nothing.
     pub lies_noticed: u64,
     /// Seeds of the swarm.
     pub seeds: u64,
-    /// Recoveries in which the default policy could not tell a tear from rot, and fenced an entry that was never
-    /// acknowledged.
+    /// Recoveries in which the default policy could not tell a tear from rot, and fenced an entry
+    /// that was never acknowledged.
     pub doubtful: u64,
     /// What must not be; at most [`VIOLATIONS_MAX`] are kept.
     pub violations: Vec<Violation>,

@@ -70,7 +70,7 @@ impl Setup {
         disk
     }
 
-    /// The options for life number `life` of the store. Salts repeat for the same life and for no other.
+    /// The options for a run of the store, by its number. Salts repeat for the same run and for no other.
     pub fn options(&self, vfs: &dyn AsVfs, life: u64) -> Options {
         let salts = Mutex::new(Rng::new(self.seed.rotate_left(17) ^ life.wrapping_mul(0x9e37_79b9)));
         let next = move || salts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();

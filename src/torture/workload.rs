@@ -1,4 +1,5 @@
-//! What is done to an engine: acts, in a fixed order or by chance, made concrete against the model as it stands.
+//! What is done to an engine: acts, in a fixed order or by chance, made concrete against the
+//! model as it stands.
 
 use super::batch::{Batch, Op};
 use super::model::{Log, Model};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 /// One act of a workload. What it means in figures depends on the state and the seed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Act {
-    /// Entries behind the last of one region.
+    /// Entries after the last of one region.
     Append,
     /// One batch over several regions.
     MultiAppend,
@@ -28,7 +29,7 @@ pub enum Act {
     Reset,
     /// A region destroyed.
     Destroy,
-    /// A region destroyed and started anew, in one batch or two.
+    /// A region destroyed and recreated, in one batch or two.
     Recreate,
     /// Several operations on several regions in one batch, whatever comes up.
     Mixed,
@@ -161,7 +162,8 @@ impl Workload {
                 3,
                 &[MultiAppend, Rotate, Destroy, Checkpoint, Tick, Append, Purge, Recreate, Checkpoint],
             ),
-            // A purge forgets what was destroyed; what it then writes must not be replayed over what came after.
+            // A purge forgets what was destroyed; what it then writes must not be replayed over
+            // what came after.
             Workload::of(
                 "destroy, purge, re-create",
                 3,
@@ -221,13 +223,15 @@ impl Workload {
         ]
     }
 
-    /// Each ordered pair of what can get in each other's way, one behind the other on a store that has something of everything.
+    /// Each ordered pair of what can get in each other's way, back to back on a store that has
+    /// something of everything.
     pub fn pairs() -> Vec<Workload> {
         let all = 0..VERBS.len();
         all.clone().flat_map(|a| all.clone().map(move |b| Workload::row(&[a, b]))).collect()
     }
 
-    /// So many of the ordered triples, starting with the one of this number; behind the last comes the first again.
+    /// So many of the ordered triples, starting with the one of this number; after the last comes
+    /// the first again.
     pub fn triples(from: u64, count: usize) -> Vec<Workload> {
         let n = VERBS.len();
         let triple = |i: usize| Workload::row(&[i / n / n % n, i / n % n, i % n]);

@@ -1,8 +1,8 @@
 //! Which pages of a mapping are in memory, as far as can be told without asking the kernel.
 //!
-//! A read through a mapping asks for its pages first, all at once: a fault waits for one page, or reads the device's whole read-ahead
-//! around it. To ask costs a system call, which is as much as a read that finds everything there. So it is remembered what was
-//! written or asked for of late.
+//! A read through a mapping asks for its pages first, all at once: a fault waits for one page, or reads the
+//! device's whole read-ahead around it. To ask costs a system call, which is as much as a read that finds
+//! everything there. What was written or asked for of late is therefore remembered.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -46,8 +46,8 @@ impl Asked {
         }
     }
 
-    /// The part of `range` that has to be asked for, in whole pages, and is taken to be asked for from here on. `None` if all of it
-    /// was, or was written, of late.
+    /// The part of `range` that has to be asked for, in whole pages, and is taken to be asked for from here
+    /// on. `None` if all of it was, or was written, of late.
     pub(super) fn missing(&self, range: Range<usize>) -> Option<Range<usize>> {
         self.forget(self.born.elapsed());
         let mut missing: Option<Range<usize>> = None;
@@ -71,7 +71,7 @@ impl Asked {
         let now = now.as_millis() as u64;
         let last = self.forgotten.load(Ordering::Relaxed);
         let is_due = now.saturating_sub(last) > FORGOTTEN_AFTER.as_millis() as u64;
-        // Who asks meanwhile may find a page forgotten that was asked for: it is asked for again.
+        // A thread that asks meanwhile may find a page forgotten that was asked for: it is asked for again.
         if is_due && self.forgotten.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
             self.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));

@@ -1,9 +1,10 @@
 //! Files that are opened when they are needed, so that a store of many segments holds few descriptors.
 //!
-//! A sealed segment is read through its mapping. The few that need its file (scrub, check, backup, the cleaner, a read that must see a
-//! bad sector as an error) open it by its name, relative to the store's directory, and the last [`OPEN_MAX`] stay open for the next
-//! call. The name is right for as long as the owner of the handle sees to it that the file keeps it; that it still means the
-//! same file is checked at each opening.
+//! A sealed segment is read through its mapping. The few that need its file (scrub, check, backup, the
+//! cleaner, a read that must see a bad sector as an error) open it by its name, relative to the
+//! store's directory, and the last [`OPEN_MAX`] stay open for the next call. The name is right for as
+//! long as the owner of the handle sees to it that the file keeps it; that it still means the same
+//! file is checked at each opening.
 
 use super::{FileId, Map, OpenMode, Reserved, VfsDir, VfsFile};
 use std::collections::VecDeque;
@@ -62,7 +63,8 @@ impl OpenFiles {
     }
 }
 
-/// Opens a file. If the process has no descriptor left, those that are only kept for the next call are given up for it.
+/// Opens a file. If the process has no descriptor left, those that are only kept for the next call
+/// are given up for it.
 pub(super) fn open(
     dir: &dyn VfsDir,
     files: &OpenFiles,

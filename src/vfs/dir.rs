@@ -10,7 +10,8 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The directory of a store, as the engine hands it around. The path is for messages: nothing is looked up by it again.
+/// The directory of a store, as the engine hands it around. The path is for messages: nothing is
+/// looked up by it again.
 #[derive(Clone)]
 pub(crate) struct Dir {
     handle: Arc<dyn VfsDir>,
@@ -24,13 +25,14 @@ impl Dir {
         Dir { handle, path: path.into(), origin: Arc::new(Origin::here()), files: Arc::default() }
     }
 
-    /// As [`VfsDir::open`]; without a descriptor left, those that are only kept for the next call are given up for it.
+    /// As [`VfsDir::open`]; without a descriptor left, those that are only kept for the next call
+    /// are given up for it.
     pub(crate) fn open(&self, name: &str, mode: OpenMode) -> Result<Arc<dyn VfsFile>> {
         by_name::open(&*self.handle, &self.files, name, mode)
     }
 
-    /// `file`, which has this name: for as long as it has it, it can be read without a descriptor of its own. `file` itself is used
-    /// while somebody else holds it.
+    /// `file`, which has this name: for as long as it has it, it can be read without a descriptor of its own.
+    /// `file` itself is used while somebody else holds it.
     pub(crate) fn by_name(&self, name: &str, file: &Arc<dyn VfsFile>) -> Result<Arc<dyn VfsFile>> {
         Ok(Arc::new(ByName::new(self.handle.clone(), self.files.clone(), name, file)?))
     }

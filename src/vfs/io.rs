@@ -4,8 +4,8 @@
 //!
 //! - `Interrupted` is tried again, at the same place: nothing was transferred.
 //! - A short write is resumed at exactly the first byte that was not taken: nothing is written twice.
-//! - The log is written in steps that end where sectors do ([`write_log_at`]): a crash leaves each of its sectors whole or as it was,
-//!   whatever the system took at once.
+//! - The log is written in steps that end where sectors do ([`write_log_at`]): a crash leaves each of its
+//!   sectors whole or as it was, whatever the system took at once.
 //! - A write that takes nothing is an error, not a loop. A read that gives nothing is the end of the file.
 
 use super::{OpenMode, VfsDir, VfsFile};
@@ -51,11 +51,12 @@ pub fn read_up_to(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> Result<usi
     Ok(done)
 }
 
-/// Writes all slices, one behind the other, from `offset` on. The slices are used up: what is left in them is of no
+/// Writes all slices, back to back, from `offset` on. The slices are used up: what is left in them is of no
 /// use to the caller.
 pub fn write_all_at(file: &dyn VfsFile, mut bufs: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
     let mut at = offset;
-    // Empty slices are skipped, so that a call never consists of nothing else and "took nothing" means a fault.
+    // Empty slices are skipped, so that a call never consists of nothing else and "took nothing"
+    // means a fault.
     IoSlice::advance_slices(&mut bufs, 0);
     while !bufs.is_empty() {
         let n = write_some(file, &bufs[..bufs.len().min(SLICES_MAX)], at)?;
@@ -86,9 +87,10 @@ fn write_some(file: &dyn VfsFile, bufs: &[IoSlice<'_>], at: u64) -> Result<usize
     }
 }
 
-/// Writes records, one slice after the other, from `offset` on, so that no crash leaves half a sector of them with something after it:
-/// that would look like rot in what may have been acknowledged. More slices than a call takes are split where a sector ends. Where
-/// the system stops within one, the rest of that sector is written and synced before anything that follows it.
+/// Writes records, one slice after the other, from `offset` on, so that no crash leaves half a sector of them
+/// with something after it: that would look like rot in what may have been acknowledged. More slices than a
+/// call takes are split where a sector ends. Where the system stops within one, the rest of that sector is
+/// written and synced before anything that follows it.
 pub fn write_log_at(file: &dyn VfsFile, mut bufs: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
     let mut at = offset;
     IoSlice::advance_slices(&mut bufs, 0);
@@ -275,9 +277,10 @@ mod tests {
         assert_eq!(read_up_to(&file, &mut [0; 4], u64::MAX).unwrap(), 0);
     }
 
-    /// A torn record was called suspect after a crash alone. A write had stopped within a sector; its rest and the sectors after it
-    /// went out by a second one, of which the crash left all but the first sector: half a sector amidst whole ones, as rot looks.
-    /// The same without a short write: a group of more parts than one call takes.
+    /// A torn record was called suspect after a crash alone. A write had stopped within a sector; its rest
+    /// and the sectors after it went out by a second one, of which the crash left all but the first
+    /// sector: half a sector amidst whole ones, as rot looks. The same without a short write: a group of
+    /// more parts than one call takes.
     #[cfg(feature = "sim")]
     #[test]
     fn a_crash_leaves_no_sector_in_halves_with_something_after_it() {

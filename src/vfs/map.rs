@@ -1,24 +1,26 @@
 //! Read-only memory mappings, a page that a fork wipes, and with them the only unsafe code of the crate.
 //!
-//! What makes a mapping sound here are four facts, each kept by someone who can keep it:
+//! Four facts make a mapping sound here, each kept by the part that can keep it:
 //!
-//! - *The pages exist.* A mapping is made of `0..len` of a file that is at least that long, and the engine never cuts
-//!   a file that is mapped. If someone else cuts it, the process dies of SIGBUS: loud, and not undefined. Who cannot
-//!   live with that turns mappings off ([`OsVfs::without_map`](super::OsVfs::without_map)).
-//! - *The bytes stand still.* A slice is made of exactly the range asked for, never of the whole mapping, and the
-//!   caller asks only for bytes that were written before and are not written again while the slice lives. A log is
-//!   append-only, so this is the natural state of all bytes behind its end; a file is recycled, punched or overwritten
-//!   only once its mapping is gone, which the engine knows by the count on the `Arc`.
-//! - *The address stays.* The mapping is not moved, remapped or unmapped before the [`Map`] is dropped, and every slice
-//!   that leaves this module either borrows the `Map` or holds a count on it.
+//! - *The pages exist.* A mapping is made of `0..len` of a file that is at least that long, and the engine
+//!   never cuts a file that is mapped. If someone else cuts it, the process dies of SIGBUS: loud, and not
+//!   undefined. A program that cannot live with that turns mappings off
+//!   ([`OsVfs::without_map`](super::OsVfs::without_map)).
+//! - *The bytes stand still.* A slice is made of exactly the range asked for, never of the whole mapping, and
+//!   the caller asks only for bytes that were written before and are not written again while the slice lives.
+//!   A log is append-only, so this is the natural state of all bytes below its end; a file is recycled,
+//!   punched or overwritten only once its mapping is gone, which the engine knows by the count on the `Arc`.
+//! - *The address stays.* The mapping is not moved, remapped or unmapped before the [`Map`] is dropped, and
+//!   every slice that leaves this module either borrows the `Map` or holds a count on it.
 //! - *Nobody writes through it.* It is mapped for reading only.
 //!
-//! The second fact is kept by the crate, and only the crate can turn a [`Map`] into bytes: to others it is opaque. Nor can
-//! others make one; a foreign [`Vfs`](super::Vfs) passes on what [`OsVfs`](super::OsVfs) made of a file that it opened. What
-//! remains is what no library can keep out: a program that writes to the files of a store behind the engine, through
-//! `std::fs`, another process, or a `Vfs` that does so, changes bytes that are lent out as `&[u8]`. The files of an open
-//! store are the engine's alone; a program that cannot promise that reads through
-//! [`without_map`](super::OsVfs::without_map) or [`ReadMode::Pread`](crate::ReadMode::Pread), where every read is a copy.
+//! The second fact is kept by the crate, and only the crate can turn a [`Map`] into bytes: to others it is
+//! opaque. Nor can others make one; a foreign [`Vfs`](super::Vfs) passes on what [`OsVfs`](super::OsVfs) made
+//! of a file that it opened. What remains is what no library can keep out: a program that writes to the files
+//! of a store behind the engine, through `std::fs`, another process, or a `Vfs` that does so, changes bytes
+//! that are lent out as `&[u8]`. The files of an open store are the engine's alone; a program that cannot
+//! promise that reads through [`without_map`](super::OsVfs::without_map) or
+//! [`ReadMode::Pread`](crate::ReadMode::Pread), where every read is a copy.
 
 #![allow(unsafe_code)]
 
@@ -36,8 +38,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The first bytes of a file, mapped for reading. Opaque: only the engine can look at them.
 ///
-/// While the `Map` lives the file is not cut, and bytes that were read or sliced are not written again, recycled or
-/// punched; the engine sees to that. Bytes never yet looked at may still be written: the tail of a log.
+/// While the `Map` lives the file is not cut, and bytes that were read or sliced are not written
+/// again, recycled or punched; the engine sees to that. Bytes never yet looked at may still be
+/// written: the tail of a log.
 pub struct Map {
     raw: MmapRaw,
     len: usize,
@@ -45,7 +48,8 @@ pub struct Map {
 }
 
 impl Map {
-    /// Maps `0..len`; `UnexpectedEof` if the file is shorter, since touching what lies behind its end would kill us.
+    /// Maps `0..len`; `UnexpectedEof` if the file is shorter, since touching what lies past its
+    /// end would kill us.
     pub(super) fn new(file: &File, len: u64) -> Result<Map> {
         let actual = file.metadata()?.len();
         if actual < len {
@@ -56,7 +60,8 @@ impl Map {
             .ok()
             .filter(|len| isize::try_from(*len).is_ok())
             .ok_or_else(|| Error::new(ErrorKind::InvalidInput, format!("{len} bytes are too many to map")))?;
-        // A raw mapping, so that no reference to the whole of it ever exists: its tail is still being written.
+        // A raw mapping, so that no reference to the whole of it ever exists: its tail is still being
+        // written.
         let raw = MmapOptions::new().len(len).map_raw_read_only(file)?;
         // Entries of one region lie far apart: what a fault would read around one is of others. Only advice.
         #[cfg(unix)]
@@ -69,7 +74,8 @@ impl Map {
         self.asked.note(range);
     }
 
-    /// The bytes of `range` will be looked at soon: what may have to be read from the device is asked for, without waiting for it.
+    /// The bytes of `range` will be looked at soon: what may have to be read from the device is asked
+    /// for, without waiting for it.
     pub(crate) fn will_need(&self, range: Range<usize>) {
         if range.start > range.end || range.end > self.len {
             return;
@@ -102,15 +108,17 @@ impl Map {
         if range.start > range.end || range.end > self.len {
             return None;
         }
-        // SAFETY: start <= end <= len <= isize::MAX, and `0..len` is one mapping, readable and alive for as long as
-        // `self` is, to which the result is bound. u8 has neither alignment nor invalid values. The file was at least
-        // `len` long and is not cut, and the bytes of the range are not written meanwhile (module docs).
+        // SAFETY: start <= end <= len <= isize::MAX, and `0..len` is one mapping, readable and alive for
+        // as long as `self` is, to which the result is bound. u8 has neither alignment nor invalid
+        // values. The file was at least `len` long and is not cut, and the bytes of the range are not
+        // written meanwhile (module docs).
         Some(unsafe {
             std::slice::from_raw_parts(self.raw.as_ptr().add(range.start), range.end - range.start)
         })
     }
 
-    /// The bytes of `range` without a copy; they keep the mapping alive. `None` if it is not inside the mapping.
+    /// The bytes of `range` without a copy; they keep the mapping alive. `None` if it is not
+    /// inside the mapping.
     ///
     /// They must have been written before, and not be written again while any clone of the result lives.
     pub(crate) fn slice(self: &Arc<Map>, range: Range<usize>) -> Option<Bytes> {
@@ -148,8 +156,9 @@ impl WipedOnFork {
     #[cfg(all(target_os = "linux", not(miri)))]
     pub(super) fn new() -> Option<WipedOnFork> {
         let page = WipedOnFork(MmapOptions::new().len(size_of::<AtomicU32>()).map_anon().ok()?.into());
-        // SAFETY: the range is one private anonymous mapping of ours, which begins on a page; the system rounds its
-        // length up to whole pages, which hold nothing else. The advice changes no byte in this process.
+        // SAFETY: the range is one private anonymous mapping of ours, which begins on a page;
+        // the system rounds its length up to whole pages, which hold nothing else. The advice
+        // changes no byte in this process.
         let advised =
             unsafe { libc::madvise(page.0.as_mut_ptr().cast(), page.0.len(), libc::MADV_WIPEONFORK) };
         page.word().store(1, Ordering::Relaxed);
@@ -167,9 +176,10 @@ impl WipedOnFork {
     }
 
     fn word(&self) -> &AtomicU32 {
-        // SAFETY: the mapping begins on a page, so it is aligned; it is at least as long as the word, readable and
-        // writable, and alive for as long as `self` is, to which the result is bound. Nothing else refers to it, so all
-        // accesses are atomic; what the kernel does to it, it does in a copy before any code of the child runs.
+        // SAFETY: the mapping begins on a page, so it is aligned; it is at least as long as the word,
+        // readable and writable, and alive for as long as `self` is, to which the result is bound. Nothing
+        // else refers to it, so all accesses are atomic; what the kernel does to it, it does in a copy
+        // before any code of the child runs.
         unsafe { AtomicU32::from_ptr(self.0.as_mut_ptr().cast()) }
     }
 }

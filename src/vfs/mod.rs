@@ -1,27 +1,28 @@
 //! The only door to the disk.
 //!
-//! Everything the engine asks of an operating system goes through three small object-safe traits, so that a simulated
-//! disk can stand in for the real one and lose, tear, refuse or delay any operation. The traits are as dumb as the
-//! system calls beneath them: a read or write may be short or interrupted. What is done about that sits above
-//! them, in [`io`], and is therefore tested too. Every other call that a signal interrupts the implementation repeats itself.
+//! Everything the engine asks of an operating system goes through three small object-safe traits, so that a
+//! simulated disk can stand in for the real one and lose, tear, refuse or delay any operation. The traits are
+//! as dumb as the system calls beneath them: a read or write may be short or interrupted. What is done about
+//! that sits above them, in [`io`], and is therefore tested too. Every other call that a signal interrupts
+//! the implementation repeats itself.
 //!
 //! ```text
 //!  Vfs ──open_dir(path)──▶ VfsDir ──open(name)──▶ VfsFile
 //!        looked up once             relative to the open directory
 //! ```
 //!
-//! A path is looked up once, when the directory is opened. From then on the engine names files relative to the open
-//! directory: a `chdir`, a directory that was moved, or a link that points elsewhere now, changes nothing about which
-//! directory the engine works in.
+//! A path is looked up once, when the directory is opened. From then on the engine names files relative to
+//! the open directory: a `chdir`, a directory that was moved, or a link that points elsewhere now, changes
+//! nothing about which directory the engine works in.
 //!
 //! What an implementation must promise, and all that the engine relies on:
 //!
 //! - Bytes written are visible to every later read of the file, through any handle.
-//! - After [`sync_data`](VfsFile::sync_data) returned Ok, all bytes written to the file before the call, through any
-//!   handle, and the length needed to read them, survive a power cut. An error that concerns such bytes is reported
-//!   on *every* handle that was open when it happened, once each.
-//! - After [`sync`](VfsDir::sync) of a directory returned Ok, all creations, renames and removals in it before the
-//!   call survive a power cut. Before, any subset of them may.
+//! - After [`sync_data`](VfsFile::sync_data) returned Ok, all bytes written to the file before the call,
+//!   through any handle, and the length needed to read them, survive a power cut. An error that concerns such
+//!   bytes is reported on *every* handle that was open when it happened, once each.
+//! - After [`sync`](VfsDir::sync) of a directory returned Ok, all creations, renames and removals in it
+//!   before the call survive a power cut. Before, any subset of them may.
 //! - A handle keeps meaning the file, or the directory, that it was opened on, whatever happens to the names.
 //! - Nothing else: no order between unsynced writes, no atomicity beyond a sector of 512 bytes.
 
@@ -102,20 +103,23 @@ pub struct FileId {
 pub enum Reserved {
     /// The blocks are there: writing to them needs no space.
     Blocks,
-    /// The file system cannot reserve: only the length is there, and any write may still fail for lack of space.
+    /// The file system cannot reserve: only the length is there, and any write may still fail for
+    /// lack of space.
     Nothing,
 }
 
 /// A file system: the way to its directories.
 pub trait Vfs: Send + Sync + Debug {
-    /// Opens a directory. The path may lead through links, the directory itself may be one; it is not looked up again.
+    /// Opens a directory. The path may lead through links, the directory itself may be one; it is
+    /// not looked up again.
     fn open_dir(&self, path: &Path) -> Result<Arc<dyn VfsDir>>;
-    /// Makes the directory with mode 0700, and those above it, makes their entries durable, and opens it. Fine if it
-    /// exists.
+    /// Makes the directory with mode 0700, and those above it, makes their entries durable, and
+    /// opens it. Fine if it exists.
     fn create_dir_all(&self, path: &Path) -> Result<Arc<dyn VfsDir>>;
 }
 
-/// An open directory. Names are those of files in it: one component each, never a path. Links are never followed.
+/// An open directory. Names are those of files in it: one component each, never a path. Links
+/// are never followed.
 ///
 /// An implementation that wraps another one gets its own type back in [`hard_link`](VfsDir::hard_link).
 pub trait VfsDir: Any + Send + Sync + Debug {
@@ -125,25 +129,26 @@ pub trait VfsDir: Any + Send + Sync + Debug {
     fn open(&self, name: &str, mode: OpenMode) -> Result<Arc<dyn VfsFile>>;
     /// Removes a regular file; anything else is an error, and stays.
     fn remove(&self, name: &str) -> Result<()>;
-    /// Renames a file, replacing the regular file at `to` if there is one; anything else there is an error, and stays.
+    /// Renames a file, replacing the regular file at `to` if there is one; anything else there is
+    /// an error, and stays.
     fn rename(&self, from: &str, to: &str) -> Result<()>;
     /// Renames a file; `ErrorKind::AlreadyExists` if something stands at `to`.
     fn rename_new(&self, from: &str, to: &str) -> Result<()>;
-    /// Gives the file `name` the name `new` in another directory, `ErrorKind::CrossesDevices` where that is none of
-    /// the same file system.
+    /// Gives the file `name` the name `new` in another directory, `ErrorKind::CrossesDevices` where that is
+    /// none of the same file system.
     fn hard_link(&self, name: &str, to: &dyn VfsDir, new: &str) -> Result<()>;
     /// Makes creations, renames and removals in the directory durable.
     fn sync(&self) -> Result<()>;
-    /// Locks the directory itself; `ErrorKind::WouldBlock` if somebody else has, `ErrorKind::Unsupported` where that
-    /// cannot be done. Dropping the value releases it.
+    /// Locks the directory itself; `ErrorKind::WouldBlock` if somebody else has, `ErrorKind::Unsupported`
+    /// where that cannot be done. Dropping the value releases it.
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>>;
-    /// Locks the file `name`, which is made if need be if the mode is [`Exclusive`](LockMode::Exclusive); otherwise as
-    /// [`lock`](VfsDir::lock). The two locks know nothing of each other.
+    /// Locks the file `name`, which is made if need be if the mode is [`Exclusive`](LockMode::Exclusive);
+    /// otherwise as [`lock`](VfsDir::lock). The two locks know nothing of each other.
     fn lock_file(&self, name: &str, mode: LockMode) -> Result<Box<dyn Send + Sync>>;
     /// Bytes that the file system could still give to us.
     fn free_space(&self) -> Result<u64>;
-    /// What `name` refers to now, without following links; `ErrorKind::NotFound` if nothing has this name. `None` from
-    /// a file system that cannot tell.
+    /// What `name` refers to now, without following links; `ErrorKind::NotFound` if nothing has this name.
+    /// `None` from a file system that cannot tell.
     fn id_of(&self, _name: &str) -> Result<Option<FileId>> {
         Ok(None)
     }
@@ -171,14 +176,16 @@ pub trait VfsFile: Send + Sync + Debug {
     }
     /// Bytes that the file occupies on the device.
     fn allocated(&self) -> Result<u64>;
-    /// Gives back the blocks of a range; it reads as zeros, the length stays. `ErrorKind::Unsupported` where it cannot.
+    /// Gives back the blocks of a range; it reads as zeros, the length stays.
+    /// `ErrorKind::Unsupported` where it cannot.
     fn punch_hole(&self, range: Range<u64>) -> Result<()>;
     /// Forgets clean cached pages of the range, so that the next read comes from the device. Advisory.
     fn drop_cache(&self, range: Range<u64>) -> Result<()>;
-    /// A read-only mapping of `0..len`, or `None` where reads should go through [`read_at`](VfsFile::read_at).
+    /// A read-only mapping of `0..len`, or `None` where reads should go through
+    /// [`read_at`](VfsFile::read_at).
     ///
-    /// A [`Map`] is made by [`OsVfs`] only. An implementation that wraps it passes on what that returned, for the file
-    /// that it was called on, and does not write to that file by itself.
+    /// A [`Map`] is made by [`OsVfs`] only. An implementation that wraps it passes on what that returned, for
+    /// the file that it was called on, and does not write to that file by itself.
     fn map(&self, len: u64) -> Result<Option<Arc<Map>>>;
     /// Which file this is. `None` from a file system that cannot tell.
     fn id(&self) -> Result<Option<FileId>> {

@@ -1,8 +1,8 @@
 //! Which process something was made in.
 //!
-//! After a `fork` without `exec` there are two of everything: two engines with one log, two owners of one lock. The child's
-//! must do nothing. So what must not work there remembers its process, and asks before each call; asking costs one load
-//! from memory, since a system call for every batch would be felt.
+//! After a `fork` without `exec` there are two of everything: two engines with one log, two owners of one
+//! lock. The child's must do nothing. What must not work there therefore remembers its process, and asks
+//! before each call; asking costs one load from memory, since a system call for every batch would be felt.
 
 use super::map::WipedOnFork;
 

@@ -1,9 +1,10 @@
 //! The file system of the operating system.
 //!
-//! The path of a directory is looked up once; everything in it is reached through its descriptor (`openat`, `renameat2`,
-//! `unlinkat`, `linkat`, `fstatat`). Nothing in it is followed and nothing foreign is touched: files are opened with
-//! `O_NOFOLLOW | O_CLOEXEC`, and what turns out not to be a regular file is refused. `O_NONBLOCK` makes the opening of a fifo fail or return instead of waiting
-//! for a writer; on a regular file it means nothing. Files are made with mode 0600 and directories with 0700.
+//! The path of a directory is looked up once; everything in it is reached through its descriptor (`openat`,
+//! `renameat2`, `unlinkat`, `linkat`, `fstatat`). Nothing in it is followed and nothing foreign is touched:
+//! files are opened with `O_NOFOLLOW | O_CLOEXEC`, and what turns out not to be a regular file is refused.
+//! `O_NONBLOCK` makes the opening of a fifo fail or return instead of waiting for a writer; on a regular file
+//! it means nothing. Files are made with mode 0600 and directories with 0700.
 //!
 //! Linux is the system this is made for. On others, what is missing is replaced by the nearest plain call.
 
@@ -38,8 +39,9 @@ impl OsVfs {
         OsVfs { map: true }
     }
 
-    /// The same without memory mappings: reads go through `pread` and copy. For network file systems, for 32-bit
-    /// address spaces, and for those who would rather see an error than a SIGBUS when someone cuts our files.
+    /// The same without memory mappings: reads go through `pread` and copy. For network file
+    /// systems, for 32-bit address spaces, and for those who would rather see an error than a SIGBUS
+    /// when someone cuts our files.
     pub fn without_map() -> OsVfs {
         OsVfs { map: false }
     }
@@ -52,9 +54,9 @@ impl Vfs for OsVfs {
 
     fn create_dir_all(&self, dir: &Path) -> Result<Arc<dyn VfsDir>> {
         let missing: Vec<&Path> = dir.ancestors().take_while(|d| !exists(d)).collect();
-        // The lowest directory that stands may have been made by a process that died before it could sync the entry
-        // above; then everything we sync below it would hang in the air. A parent that we may not open was not made
-        // by us, and is not ours to sync.
+        // The lowest directory that stands may have been made by a process that died before it could sync the
+        // entry above; then everything we sync below it would hang in the air. A parent that we may not open
+        // was not made by us, and is not ours to sync.
         let standing = missing.last().map_or(Some(dir), |d| d.parent());
         if let Some(standing) = standing.filter(|d| !d.as_os_str().is_empty()) {
             if !again(|| std::fs::metadata(standing))?.is_dir() {
@@ -127,7 +129,7 @@ impl VfsDir for OsDir {
         if rename_noreplace(&self.dir, one(from)?, one(to)?)? {
             return Ok(());
         }
-        // Not in one step, then. Against whom it would have to be one is kept out by the lock.
+        // Not in one step, then. Those against whom it would have to be one are kept out by the lock.
         match stat_at(&self.dir, to) {
             Err(Errno::NOENT) => self.rename(from, to),
             Err(e) => Err(e.into()),
@@ -147,7 +149,8 @@ impl VfsDir for OsDir {
     }
 
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
-        // A description of its own: a lock belongs to that, and ours is shared with all that use the directory.
+        // A description of its own: a lock belongs to that, and ours is shared with all that use the
+        // directory.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let own = File::from(retry_on_intr(|| rustix::fs::openat(&self.dir, ".", flags, Mode::empty()))?);
         take_lock(own, mode).map_err(|e| match e.kind() {
@@ -175,9 +178,9 @@ impl VfsDir for OsDir {
     }
 }
 
-/// A lock that lives as long as its file is open. It is released by hand nonetheless: a child between fork and exec
-/// may hold a copy of the descriptor a moment longer than we do. A child that drops its copy must not: the lock is
-/// its parent's.
+/// A lock that is held as long as its file is open. It is released by hand nonetheless: a child between fork
+/// and exec may hold a copy of the descriptor a moment longer than we do. A child that drops its copy must
+/// not: the lock is its parent's.
 struct OsLock {
     file: File,
     origin: Origin,
@@ -198,7 +201,7 @@ fn take_lock(file: File, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
 impl Drop for OsLock {
     fn drop(&mut self) {
         if self.origin.is_here() || planted(Bug::ForkUnlocks) {
-            // Closing releases it as well, so there is nobody to tell of an error.
+            // Closing releases it as well, so an error has nowhere to go.
             let _ = fs2::FileExt::unlock(&self.file);
         }
     }
@@ -227,8 +230,8 @@ impl VfsFile for OsFile {
         if len == 0 || fallocate(&self.file, len)? {
             return Ok(Reserved::Blocks);
         }
-        // The file system cannot reserve. Writing zeros here would be slow where it is least expected, so only the
-        // length is promised, and the pool's own pre-writing makes blocks of it.
+        // The file system cannot reserve. Writing zeros here would be slow where it is least expected, so
+        // only the length is promised, and the pool's own pre-writing makes blocks of it.
         if self.len()? < len {
             self.file.set_len(len)?;
         }
@@ -283,7 +286,8 @@ fn open_regular(dir: &File, name: &str, flags: OFlags) -> Result<File> {
     Ok(file)
 }
 
-/// What is no regular file is not ours, whatever it is called: a link that somebody put there is not removed for a file.
+/// What is not a regular file is not ours, whatever it is called: a link that somebody put there is not
+/// removed for a file.
 fn refuse_irregular(dir: &File, name: &str) -> Result<()> {
     match stat_at(dir, name) {
         Ok(stat)
@@ -330,8 +334,8 @@ fn stat_at<N: rustix::path::Arg + Copy>(dir: &File, name: N) -> rustix::io::Resu
     retry_on_intr(|| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))
 }
 
-/// A call that the standard library does not repeat by itself, repeated while signals interrupt it: network file systems and those in
-/// user space answer so. (It does repeat opens and syncs.)
+/// A call that the standard library does not repeat by itself, repeated while signals interrupt it: network
+/// file systems and those in user space answer so. (It does repeat opens and syncs.)
 fn again<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
         match call() {

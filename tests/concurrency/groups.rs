@@ -6,8 +6,8 @@ use raftwood::{Background, Durability, RegionId};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What waits for the next sync is kept back while one is under way, to be written with one call. What is only to be written is not:
-/// its writer writes it, and what came before it.
+/// What waits for the next sync is kept back while one is under way, to be written with one call. What is
+/// only to be written is not: its writer writes it, and what came before it.
 #[test]
 fn what_is_only_to_be_written_is_not_kept_back_by_a_sync() {
     let vfs = SimVfs::new(14);
@@ -29,7 +29,8 @@ fn what_is_only_to_be_written_is_not_kept_back_by_a_sync() {
     assert!(stuck.wait().unwrap() < kept_back.wait().unwrap());
 }
 
-/// A kill while a sync hangs costs what was accepted in the last millisecond, and not all that came since the sync began.
+/// A kill while a sync hangs costs what was accepted in the last millisecond, and not all that came
+/// since the sync began.
 #[test]
 fn what_waits_for_the_next_sync_is_written_while_the_one_under_way_hangs() {
     let vfs = SimVfs::new(15);

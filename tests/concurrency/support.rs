@@ -34,7 +34,8 @@ pub(crate) fn submit(engine: &Engine, region: u64, index: u64) -> Ticket {
     engine.submit(batch(engine, region, index, 100), Durability::Synced).unwrap()
 }
 
-/// The first record of a run, for which a segment has to be made: what comes after it needs nothing of the disk but its own.
+/// The first record of a run, for which a segment has to be made: what comes after it needs
+/// nothing of the disk but its own.
 pub(crate) fn begin(engine: &Engine) {
     let mut b = engine.batch();
     b.region(RegionId(u64::MAX)).set_hard_state(b"begun").unwrap();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 pub(crate) const R: RegionId = RegionId(7);
 pub(crate) const OTHER: RegionId = RegionId(8);
 
-/// Remembers what it is told of damage.
+/// Remembers what damage is delivered to it.
 #[derive(Default)]
 pub(crate) struct Heard(pub(crate) Mutex<Vec<String>>);
 

@@ -27,8 +27,8 @@ impl Outcome {
     }
 }
 
-/// Opens the store and compares it with what was acknowledged. `torn_is_fine`: the last groups may be gone where
-/// nothing is left that proves that they were acknowledged.
+/// Opens the store and compares it with what was acknowledged. `torn_is_fine`: the last groups may be gone
+/// where nothing is left that proves that they were acknowledged.
 pub(crate) fn examine(vfs: &SimVfs, store: &Store, torn_is_fine: bool) -> Result<Outcome, String> {
     let engine = match options(vfs, 99).open(DIR) {
         Ok(engine) => engine,

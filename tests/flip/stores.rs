@@ -27,8 +27,8 @@ pub(crate) struct Store {
     pub(crate) name: &'static str,
     pub(crate) disk: Snapshot,
     pub(crate) acked: State,
-    /// The states without the last groups. Where what proves that a group was durable is erased along with it, a tear
-    /// may look like that.
+    /// The states without the last groups. Where what proves that a group was durable is erased along with
+    /// it, a tear may look like that.
     pub(crate) prefixes: Vec<State>,
     /// Where in the log these groups begin; what lies before is proved.
     unproven_from: u64,
@@ -94,7 +94,8 @@ impl Writer {
         self.finish_unproven(name, Vec::new(), u64::MAX)
     }
 
-    /// Killed in the midst of writing: nothing but the last groups themselves, from this offset on, says that they were acknowledged.
+    /// Killed in the midst of writing: nothing but the last groups themselves, from this offset on, says
+    /// that they were acknowledged.
     fn finish_unproven(self, name: &'static str, prefixes: Vec<State>, unproven_from: u64) -> Store {
         let disk = self.vfs.crash(LossPolicy::KeepAll);
         disk.settle();
@@ -117,7 +118,8 @@ pub(crate) fn closed() -> Store {
     w.finish("closed, one segment sealed")
 }
 
-/// Killed with an unsealed tail, whose last record says that all before it is durable and has nothing of its own.
+/// Killed with an unsealed tail, whose last record says that all before it is durable and has
+/// nothing of its own.
 pub(crate) fn proven_tail() -> Store {
     let mut w = Writer::new(2);
     let engine = w.open();
@@ -133,7 +135,7 @@ pub(crate) fn proven_tail() -> Store {
     w.finish_unproven("killed, unsealed tail", vec![between, before], end)
 }
 
-/// Killed behind its last group, which is half of the store and above the watermark.
+/// Killed after its last group, which is half of the store and above the watermark.
 pub(crate) fn unproven_group() -> Store {
     let mut w = Writer::new(3);
     let engine = w.open();

@@ -133,7 +133,7 @@ impl Node {
         self.engine().region(GROUP)
     }
 
-    /// Persists and applies what raft wants, and returns what it sends.
+    /// Persists and applies what raft needs, and returns what it sends.
     fn work(&mut self) -> Vec<Message> {
         let Some(up) = &mut self.up else { return Vec::new() };
         let mut out = Vec::new();
@@ -194,7 +194,8 @@ impl Net {
         data.iter().for_each(|d| up.raft.propose(vec![], d.clone()).unwrap());
     }
 
-    /// Who hands on what is for `follower`: of those in its zone that are up, the one that has most, and the first of these.
+    /// Who hands on what is for `follower`: of those in its zone that are up, the one that has
+    /// most, and the first of these.
     pub(crate) fn agent(&self, follower: u64) -> Option<u64> {
         let progress = self.nodes[&1].up().raft.raft.prs();
         let matched = |id: u64| progress.get(id).map_or(0, |p| p.matched);
@@ -278,7 +279,8 @@ impl Net {
     fn arrive(&mut self, from: u64, to: u64, bytes: &[u8]) {
         let frame = Frame::decode(bytes);
         let Some(up) = self.nodes.get_mut(&to).and_then(|n| n.up.as_mut()) else {
-            // The sender's connection broke. What was for a neighbour of the lost node has not come through either.
+            // The sender's connection broke. What was for a neighbour of the lost node has not come
+            // through either.
             let for_whom = match frame {
                 Frame::Delegated(d) => d.message.to,
                 _ => to,

@@ -1,9 +1,10 @@
-//! The engine's threads in one interleaving after another, chosen by shuttle's schedulers. A thread that is never woken is a
-//! deadlock, and found as one.
+//! The engine's threads in one interleaving after another, chosen by shuttle's schedulers. A thread that is
+//! never woken is a deadlock, and found as one.
 //!
-//! Runs with `.ci/interleavings` only, because the engine's locks must be the scheduler's: `RUSTFLAGS="--cfg shuttle"`.
-//! `RAFTWOOD_INTERLEAVINGS` is the number of schedules for each scenario and scheduler, `RAFTWOOD_INTERLEAVINGS_SEED` moves all of
-//! them. A failure prints its schedule, and `shuttle::replay` takes it.
+//! Runs with `.ci/interleavings` only, because the engine's locks must be the scheduler's:
+//! `RUSTFLAGS="--cfg shuttle"`. `RAFTWOOD_INTERLEAVINGS` is the number of schedules for each
+//! scenario and scheduler, `RAFTWOOD_INTERLEAVINGS_SEED` moves all of them. A failure prints its
+//! schedule, and `shuttle::replay` takes it.
 
 #![cfg(all(shuttle, test))]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop

@@ -23,7 +23,7 @@ use std::time::Duration;
 type Raft = openraft010::Raft<TypeConfig, Arc<MemStateMachine>>;
 type Vote = VoteOf<TypeConfig>;
 
-// ---- the network -----------------------------------------------------------------------------------------------
+// ---- the network ------------------------------------------------------------------------------------------
 
 /// The nodes that can be reached, and that can reach others: each with the number of its incarnation.
 #[derive(Clone, Default)]
@@ -94,7 +94,7 @@ impl RaftNetworkV2<TypeConfig> for Line {
     }
 }
 
-// ---- the nodes -------------------------------------------------------------------------------------------------
+// ---- the nodes --------------------------------------------------------------------------------------------
 
 /// A process: its state machine is in memory and comes back from the log.
 struct Node {
@@ -149,8 +149,8 @@ impl Cluster {
         self.raft(id).wait(Some(Duration::from_secs(60))).metrics(is_so, what).await.unwrap();
     }
 
-    /// Until an entry of a leader is applied that was elected after that term. The state would say so too early: to write the
-    /// first membership, a node calls itself the leader of term 0 for a moment.
+    /// Until an entry of a leader is applied that was elected after that term. The state would say so too
+    /// early: to write the first membership, a node calls itself the leader of term 0 for a moment.
     async fn until_it_leads(&self, id: u64, after: u64) {
         let leads = |m: &RaftMetrics<TypeConfig>| {
             m.state == ServerState::Leader && m.last_applied.is_some_and(|id| id.leader_id.term > after)
@@ -192,12 +192,13 @@ impl Cluster {
     }
 }
 
-// ---- what a leader may do that was killed ----------------------------------------------------------------------
+// ---- what a leader may do that was killed -----------------------------------------------------------------
 
-/// openraft 0.10 sends a leader's entries to the others as soon as they can be read here, and a majority commits without the leader.
-/// With its default `enable_leader_restore` a leader that was killed and came back before an election led on in the same
-/// term: without what it had sent and not synced. It gave the same log ids to other entries, the followers took those
-/// for the ones that they had, and 20 of 20 acknowledged writes were on some replicas and not on others.
+/// openraft 0.10 sends a leader's entries to the others as soon as they can be read here, and a majority
+/// commits without the leader. With its default `enable_leader_restore` a leader that was killed and came
+/// back before an election led on in the same term: without what it had sent and not synced. It gave the same
+/// log ids to other entries, the followers took those for the ones that they had, and 20 of 20 acknowledged
+/// writes were on some replicas and not on others.
 async fn a_leader_loses_its_tail_and_no_replica_differs(lost: LossPolicy) {
     let mut cluster = Cluster::start(&[1, 2, 3]).await;
     let mut acknowledged = BTreeSet::new();

@@ -117,8 +117,9 @@ impl Node {
     }
 }
 
-/// Under openraft 0.10 a leader that is killed must be elected again (the test for it says why). This release waits until an entry is
-/// durable on the leader before it sends it to anybody, so what a leader loses nobody has, and nobody was told.
+/// Under openraft 0.10 a leader that is killed must be elected again (the test for it says why). This
+/// release waits until an entry is durable on the leader before it sends it to anybody, so what a leader
+/// loses nobody has, and nobody was notified.
 #[tokio::test]
 async fn a_leader_sends_nothing_that_a_power_cut_could_take_from_it_and_may_lead_on() {
     let net = Net::default();

@@ -31,8 +31,8 @@ pub(crate) fn crashed(vfs: &SimVfs) -> Engine {
     open(&vfs.crash(LossPolicy::LoseAll))
 }
 
-/// Syncs get no further than its gate until it is opened or dropped: a test that fails opens it too, for no engine ends before its
-/// syncs do.
+/// Syncs get no further than its gate until it is opened or dropped: a test that fails opens it too, for no
+/// engine ends before its syncs do.
 pub(crate) struct Stalled(SimVfs);
 
 impl Stalled {

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Vote and entries bare, as the first release stored them. They stay readable, and new entries go after them.
+/// Vote and entries bare, as the first release stored them. They stay readable, and new entries
+/// go after them.
 #[tokio::test]
 async fn what_the_first_release_stored_is_read_and_its_votes_are_older_than_any_unclean_end() {
     let vfs = SimVfs::new(32);
@@ -97,7 +98,7 @@ async fn a_form_that_is_not_known_yet_is_called_that() {
     }
 }
 
-// ---- what is acknowledged can be read ----------------------------------------------------------------------------
+// ---- what is acknowledged can be read ---------------------------------------------------------------------
 
 openraft010::declare_raft_types!(
     /// Commands of any shape: postcard writes them, and cannot read them.
@@ -119,9 +120,9 @@ enum Place {
     },
 }
 
-/// A command that its format could write and not read (a `serde_json::Value`, an internally tagged enum) was acknowledged as
-/// durable. After that nobody could read the group's log, and it could never be started again: even the log's end was
-/// asked of the entry.
+/// A command that its format could write and not read (a `serde_json::Value`, an internally tagged enum) was
+/// acknowledged as durable. After that nobody could read the group's log, and it could never be started
+/// again: even the log's end was asked of the entry.
 #[tokio::test]
 async fn a_command_that_cannot_be_read_back_is_refused_and_the_group_lives_on() {
     type Entry = EntryOf<Shapeless>;
@@ -154,7 +155,8 @@ async fn a_command_that_cannot_be_read_back_is_refused_and_the_group_lives_on() 
     assert_eq!(read, [first(), Entry::new_blank(log_id(1, 2))]);
 }
 
-/// As postcard, but for what it writes of votes and log ids: the ones are too short, the others are of other entries.
+/// As postcard, but for what it writes of votes and log ids: the ones are too short, the others are
+/// of other entries.
 struct Forgetful;
 
 as_postcard!(Forgetful: Entry);

@@ -26,7 +26,8 @@ async fn a_vote_stays_committed_over_any_end() {
     assert_eq!(killed.read_vote().await.unwrap(), Some(Vote::new_committed(3, 2)));
 }
 
-/// Vote and entries bare, as the first release stored them. They stay readable, and new entries go after them.
+/// Vote and entries bare, as the first release stored them. They stay readable, and new entries
+/// go after them.
 #[tokio::test]
 async fn what_the_first_release_stored_is_read() {
     let vfs = SimVfs::new(32);
@@ -83,7 +84,7 @@ async fn the_stored_form_is_the_one_that_is_written_down() {
     assert_eq!(engine.region(R).hard_state().unwrap()[..], vote);
 }
 
-// ---- what is acknowledged can be read ----------------------------------------------------------------------------
+// ---- what is acknowledged can be read ---------------------------------------------------------------------
 
 openraft09::declare_raft_types!(
     /// Commands of any shape: postcard writes them, and cannot read them.
@@ -103,9 +104,9 @@ enum Place {
     },
 }
 
-/// A command that its format could write and not read (a `serde_json::Value`, an internally tagged enum) was acknowledged as
-/// durable. After that nobody could read the group's log, and it could never be started again: even the log's end was
-/// asked of the entry.
+/// A command that its format could write and not read (a `serde_json::Value`, an internally tagged enum) was
+/// acknowledged as durable. After that nobody could read the group's log, and it could never be started
+/// again: even the log's end was asked of the entry.
 #[tokio::test]
 async fn a_command_that_cannot_be_read_back_is_refused_and_the_group_lives_on() {
     let vfs = SimVfs::new(35);
@@ -134,7 +135,8 @@ async fn a_command_that_cannot_be_read_back_is_refused_and_the_group_lives_on() 
     assert_eq!(store.try_get_log_entries(..).await.unwrap(), [blank(1), blank(2)]);
 }
 
-/// As postcard, but for what it writes of votes and log ids: the ones are too short, the others are of other entries.
+/// As postcard, but for what it writes of votes and log ids: the ones are too short, the others are
+/// of other entries.
 struct Forgetful;
 
 as_postcard!(Forgetful: Entry<TypeConfig>);

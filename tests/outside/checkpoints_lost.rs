@@ -1,8 +1,8 @@
 //! All checkpoints are lost, while the log is there.
 //!
-//! The rule: the store is rebuilt where its records chain unbroken back to its first one. Where segments were given
-//! back, in any order, a replay with gaps would bring rolled-back entries, destroyed regions and old votes back:
-//! open refuses, and under `AcceptLoss` no such thing is answered.
+//! The rule: the store is rebuilt where its records chain unbroken back to its first one. Where segments were
+//! given back, in any order, a replay with gaps would bring rolled-back entries, destroyed regions and old
+//! votes back: open refuses, and under `AcceptLoss` no such thing is answered.
 
 use crate::model::{DIR, Kind, Model, Rng, Writer, kill};
 use crate::oracle::{Named, compare, write_to_all};
@@ -140,7 +140,8 @@ impl Past {
     }
 }
 
-/// A store that purged, rolled back, destroyed and voted: ten regions, in segments of which some were given back.
+/// A store that purged, rolled back, destroyed and voted: ten regions, in segments of which some
+/// were given back.
 fn old(seed: u64, end: End) -> (SimVfs, Past) {
     let kind = Kind::PLAIN;
     let vfs = SimVfs::new(seed);

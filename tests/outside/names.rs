@@ -1,7 +1,7 @@
 //! Directories, links and pipes in the place of the store's files, on the real file system.
 //!
-//! The rule: what is no regular file is never followed, never waited for, never changed and never deleted. The store
-//! then opens without it, naming what it lacks, or refuses; it is never silent.
+//! The rule: what is no regular file is never followed, never waited for, never changed and never deleted.
+//! The store then opens without it, naming what it lacks, or refuses; it is never silent.
 
 use raftwood::{Durability, Engine, EntryId, Health, Options, Pool, ReadLimit, RegionId};
 use std::fs;

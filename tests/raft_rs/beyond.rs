@@ -100,8 +100,8 @@ fn the_provider_is_told_the_least_index_that_would_help() {
     storage.snapshot(2, 7).unwrap();
     store.compact_through(2);
     storage.snapshot(0, 8).unwrap();
-    // The third entry is damaged. A peer that got a snapshot up to the second would come back for the next one for ever; but no
-    // snapshot can be beyond what is committed.
+    // The third entry is damaged. A peer that got a snapshot up to the second would come back for the next
+    // one forever; but no snapshot can be beyond what is committed.
     assert!(storage.entries(3, 4, None, here()).is_err());
     storage.snapshot(0, 9).unwrap();
     store.set_hard_state(&hard_state(1, 1, 5));
@@ -111,7 +111,7 @@ fn the_provider_is_told_the_least_index_that_would_help() {
     assert_eq!(*asked.lock().unwrap(), [(1, 7), (2, 7), (2, 8), (2, 9), (3, 9), (3, 9)]);
 }
 
-// ---- the write side ------------------------------------------------------------------------------------------------
+// ---- the write side ---------------------------------------------------------------------------------------
 
 #[test]
 fn many_readies_are_one_record_and_one_sync() {

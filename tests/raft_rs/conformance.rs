@@ -1,5 +1,5 @@
-//! The contract of `raft::Storage`, as its documentation, `MemStorage`'s tests and what raft itself relies on state it.
-//! Every case runs over both stores.
+//! The contract of `raft::Storage`, as its documentation, `MemStorage`'s tests and what raft itself relies on
+//! state it. Every case runs over both stores.
 
 use super::stores::{Mem, Ours, Store, entry, filled, hard_state, here, logger, snapshot};
 use protobuf::Message as _;
@@ -215,7 +215,7 @@ fn entries_keep_type_context_and_data<S: Store>() {
 fn a_read_that_has_to_wait_says_so_and_only_to_those_that_can<S: Store>() {
     let store = S::fresh();
     let (storage, told) = store.far();
-    // Whoever cannot wait is served, and terms are known at once.
+    // A reader that cannot wait is served, and terms are known at once.
     assert_eq!(storage.entries(1, 9, None, here()).unwrap().len(), 8);
     assert_eq!(storage.term(1).unwrap(), 1);
     let wait = GetEntriesContext::empty(true);
@@ -275,7 +275,8 @@ enum Lie {
     CommittedBeyondLast,
     /// Less is committed than was compacted.
     CommittedBelowFirst,
-    /// Committed entries cannot be read: `Unavailable`, that is, or `LogTemporarilyUnavailable` to one who cannot wait, or anything.
+    /// Committed entries cannot be read: `Unavailable`, that is, or `LogTemporarilyUnavailable` to one
+    /// who cannot wait, or anything.
     Unavailable,
     Temporarily,
     Other,
@@ -323,8 +324,8 @@ impl<T: Storage> Storage for Bent<T> {
     }
 }
 
-/// What the contract is for: a store that keeps it starts, hands out what is committed, and leads; each way beside it ends in a
-/// panic of raft, or in an error.
+/// What the contract is for: a store that keeps it starts, hands out what is committed, and leads; each way
+/// beside it ends in a panic of raft, or in an error.
 fn raft_comes_up_on_the_contract_and_panics_beside_it<S: Store>() {
     let lives = |applied: u64, last: u64, lie: Lie| {
         let store = S::fresh();
@@ -344,7 +345,7 @@ fn raft_comes_up_on_the_contract_and_panics_beside_it<S: Store>() {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok()
     };
     assert!(lives(4, 6, Lie::None));
-    assert!(lives(3, 3, Lie::None), "also behind a snapshot, with an empty log");
+    assert!(lives(3, 3, Lie::None), "also after a snapshot, with an empty log");
     // Applied less than was compacted, and more than is committed.
     assert!(!lives(2, 6, Lie::None));
     assert!(!lives(7, 6, Lie::None));
@@ -412,7 +413,7 @@ fn a_node_goes_on_from_what_the_store_holds<S: Store>() {
     drive(&store, &mut first);
     let (term, last) = (first.raft.term, first.raft.raft_log.last_index());
     drop(first);
-    // Started anew with nothing applied, it hands out again what was committed.
+    // Started again with nothing applied, it hands out again what was committed.
     let mut again = node(&store, 1, 0);
     assert_eq!(again.raft.term, term);
     let replayed = drive(&store, &mut again);

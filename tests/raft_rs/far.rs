@@ -57,7 +57,7 @@ fn a_far_read_is_fetched_and_a_near_one_is_not() {
     // Asked again, for a little less and with a limit, it is there.
     let got = storage.entries(10, 30, Some(5000), context).unwrap();
     assert_eq!(got, (10..14).map(|i| filled(i, 1, 1024)).collect::<Vec<_>>());
-    // Whoever cannot wait is served at once, and so is what was written last.
+    // A reader that cannot wait is served at once, and so is what was written last.
     assert_eq!(storage.entries(10, 40, None, here()).unwrap().len(), 30);
     assert_eq!(storage.entries(299, 301, None, may_wait()).unwrap().len(), 2);
     assert!(told.try_recv().is_err(), "nothing else was fetched");
@@ -123,8 +123,8 @@ fn two_followers_that_wait_for_the_same_entries_are_both_told() {
 
 #[test]
 fn a_follower_for_which_raft_asks_again_and_again_is_told_once_and_nothing_is_left_behind() {
-    // Each proposal made raft ask for it anew; every one of these was told and counted, and as the first had all it wanted, the
-    // entries were kept for the others for ever, and their segments with them.
+    // Each proposal made raft ask for it again; every one of these was notified and counted, and as the first
+    // had all it wanted, the entries were kept for the others forever, and their segments with them.
     let store = long_log(200);
     let (storage, told) = fetching(&store);
     let gates = busy(&store);
@@ -235,7 +235,7 @@ fn fetched_entries_that_were_overwritten_meanwhile_are_not_handed_out() {
 fn a_fetch_that_failed_says_nothing_of_what_is_there_later() {
     let store = long_log(200);
     let (storage, told) = fetching(&store);
-    // Fetched, compacted away before anybody came for it, and there again, because the log began anew.
+    // Fetched, compacted away before anybody came for it, and there again, because the log began again.
     let gates = busy(&store);
     assert_eq!(store_error(storage.entries(5, 9, None, may_wait())), StorageError::LogTemporarilyUnavailable);
     store.compact_through(100);

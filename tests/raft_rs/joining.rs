@@ -1,8 +1,10 @@
-//! How a group begins, and how a replica comes to it later: with a snapshot, never with the log from its first entry on.
+//! How a group begins, and how a replica comes to it later: with a snapshot, never with the log
+//! from its first entry on.
 //!
-//! The log of a bootstrapped region used to begin at index 1. An empty replica, given no configuration as the documentation asks, took
-//! it from there, applied its own addition and, knowing of nobody else, was the only voter of its own configuration: cut off
-//! from the others it led alone, and two values were committed at one index.
+//! The log of a bootstrapped region used to begin at index 1. An empty replica, given no configuration
+//! as the documentation asks, took it from there, applied its own addition and, knowing of nobody else,
+//! was the only voter of its own configuration: cut off from the others it led alone, and two values
+//! were committed at one index.
 
 use super::stores::{Ours, REGION, Store, entry, filled, hard_state, logger, snapshot};
 use raft::prelude::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, Message, Snapshot};
@@ -17,7 +19,7 @@ fn three() -> ConfState {
     ConfState::from((vec![1, 2, 3], vec![]))
 }
 
-// ---- three nodes and one that joins ----------------------------------------------------------------------------------
+// ---- three nodes and one that joins -----------------------------------------------------------------------
 
 /// What was applied, by index.
 type Applied = BTreeMap<u64, (u64, Vec<u8>)>;
@@ -118,7 +120,7 @@ impl Group {
         let _ = self.node(id).raft.propose(vec![], data);
     }
 
-    /// Until nothing is said any more. Nobody hears the node that is cut off, nor it them.
+    /// Until nothing is said any more. Nothing reaches the node that is cut off, nor comes from it.
     fn settle(&mut self, cut_off: Option<u64>) {
         loop {
             let mut sent = Vec::new();
@@ -221,13 +223,14 @@ fn a_replica_that_comes_before_anything_was_applied_gets_the_first_state() {
     assert_eq!(joiner.store.storage().recover(BOOTSTRAP, Some(&three())).unwrap(), BOOTSTRAP);
 }
 
-// ---- logs that begin at index 1 --------------------------------------------------------------------------------------
+// ---- logs that begin at index 1 ---------------------------------------------------------------------------
 
 /// As release 0.1.0 bootstrapped a region: a configuration as of index 0, and nothing else.
 fn of_old(id: u64) -> Node {
     let store = Ours::fresh();
     store.set_conf_state(&three());
-    // No state machine has applied anything, and none is moved to where new regions begin: their peers' logs begin at 1.
+    // No state machine has applied anything, and none is moved to where new regions begin: their
+    // peers' logs begin at 1.
     assert_eq!(store.storage().recover(EntryId::default(), Some(&three())).unwrap(), EntryId::default());
     Node::new(id, store, EntryId::default())
 }
@@ -246,7 +249,7 @@ fn a_region_that_an_older_release_bootstrapped_works_on_and_its_joiner_is_refuse
     {
         assert!(refused.to_string().contains(part), "{refused}");
     }
-    // As it says: compacted, and started anew.
+    // As it says: compacted, and started again.
     group.node(1).store.compact_through(3);
     let store = group.0.remove(&4).unwrap().store;
     assert_eq!(store.engine.region(REGION).last_index(), 0, "nothing of it was written");
@@ -337,7 +340,7 @@ fn an_application_that_keeps_configurations_itself_says_so_and_may_begin_at_one(
     assert_eq!(store.engine.region(REGION).state().last, 2);
 }
 
-// ---- where a group begins --------------------------------------------------------------------------------------------
+// ---- where a group begins ---------------------------------------------------------------------------------
 
 /// What a bootstrapped region holds.
 fn begins_after_the_base(store: &Ours) {
@@ -409,7 +412,7 @@ fn a_replica_without_a_configuration_is_left_alone_until_its_snapshot_comes() {
     // Nor is it bootstrapped with nobody in it,
     let empty = store.storage().bootstrap(&ConfState::default()).unwrap_err();
     assert_eq!((empty.kind(), empty.region()), (ErrorKind::InvalidArgument, Some(REGION)));
-    // nor given a configuration as of an entry that it does not have, nor one at all once it has heard of its group.
+    // nor given a configuration as of an entry that it does not have, nor one at all once it knows its group.
     let mut batch = ReadyBatch::new(&store.engine);
     assert_eq!(batch.set_conf_state(REGION, 7, &three()).unwrap_err().kind(), ErrorKind::InvalidArgument);
     store.set_hard_state(&hard_state(3, 0, 0));

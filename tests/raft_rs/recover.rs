@@ -105,7 +105,8 @@ fn a_term_that_the_log_is_ahead_of_is_raised_without_a_vote() {
     assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(7, 2, 1));
 }
 
-/// A log of entries 6 to 10, of term 3, behind a snapshot of term 2 at 5, of which entries up to 8 are committed.
+/// A log of entries 6 to 10, of term 3, after a snapshot of term 2 at 5, of which entries up to 8 are
+/// committed.
 fn six_to_ten() -> Ours {
     let store = Ours::fresh();
     store.write(|region| _ = region.reset(EntryId::new(2, 5)).unwrap());
@@ -136,7 +137,7 @@ fn a_state_machine_is_recovered_only_to_a_log_that_it_belongs_to() {
         ((4, 9), Ok((10, 9, 9))),
         // Beyond.
         ((3, 11), Ok((12, 11, 11))),
-        // No index lies behind it.
+        // No index lies after it.
         ((3, u64::MAX), Err(ErrorKind::TooLarge)),
     ];
     for ((term, index), want) in cases {
@@ -168,8 +169,9 @@ fn a_state_machine_is_recovered_only_to_a_log_that_it_belongs_to() {
 
 #[test]
 fn nothing_applied_and_the_base_are_one_place_in_a_bootstrapped_region_and_no_other_is() {
-    // A state machine says index and term 0 for "nothing"; the log begins after an entry that nobody holds. What stands at that
-    // index with another term, or before it, belongs to another group, or to a log from index 1.
+    // A state machine says index and term 0 for "nothing"; the log begins after an entry that
+    // nobody holds. What stands at that index with another term, or before it, belongs to another
+    // group, or to a log from index 1.
     type TermAndIndex = (u64, u64);
     let cases: [(TermAndIndex, Result<EntryId, ErrorKind>); 8] = [
         ((0, 0), Ok(BOOTSTRAP)),
@@ -217,7 +219,8 @@ fn a_log_that_lost_what_was_committed_is_not_recovered_by_forgetting_it() {
 
 #[test]
 fn the_conf_state_is_as_of_what_was_applied() {
-    // Older than the log's: raft applies the change behind it once more. A joint configuration cannot be entered twice.
+    // Older than the log's: raft applies the change after it once more. A joint configuration
+    // cannot be entered twice.
     let (three, one) = (ConfState::from((vec![1, 2, 3], vec![])), ConfState::from((vec![1], vec![])));
     for (of_log, applied, want) in [(7, 9, &one), (10, 9, &one), (9, 9, &three)] {
         let store = six_to_ten();
@@ -278,8 +281,8 @@ fn a_node_whose_vote_may_be_lost_is_not_started() {
     assert_eq!(storage.initial_state().unwrap().hard_state, hard_state(2, 3, 1));
 }
 
-/// A hard state whose term is below that of the last entry is raised to it. Where that term could not be read it was taken for 0, and
-/// the node came up in a term in which it had voted already.
+/// A hard state whose term is below that of the last entry is raised to it. Where that term could not be read
+/// it was taken for 0, and the node came up in a term in which it had voted already.
 #[test]
 fn a_node_whose_last_term_cannot_be_read_is_not_started() {
     let store = Ours::fresh();
@@ -291,7 +294,7 @@ fn a_node_whose_last_term_cannot_be_read_is_not_started() {
         store.disk
     };
     let store = Ours::open(reopened(store), Background::Manual);
-    // In the middle of a term, which only the segment's footer tells.
+    // In the middle of a term, which only the segment's footer records.
     store.write(|region| _ = region.truncate_from(6));
     assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(2, 0, 3));
     let disk = reopened(store);

@@ -1,4 +1,5 @@
-//! Regions that come back: one replica is destroyed, and another is made in its place. Nothing of the first may speak for the second.
+//! Regions that come back: one replica is destroyed, and another is made in its place. Nothing of the
+//! first may speak for the second.
 
 use super::stores::{Ours, REGION, Store, entry, filled, here, logger, store_error};
 use raft::prelude::{ConfState, Message, MessageType};
@@ -75,9 +76,10 @@ fn soon(told: &Receiver<Persisted>) -> Persisted {
 
 #[test]
 fn what_was_persisted_for_a_destroyed_replica_releases_no_vote_of_the_next_one() {
-    // Numbers of `Ready`s begin at 1 for each replica, and a `Persisted` named the region alone. That of peer 3's first `Ready`
-    // waited in a queue while peer 3 was destroyed and peer 4 made in its place: it released peer 4's first vote, which was not durable
-    // yet. The power went off, and peer 4 voted for another candidate in the same term.
+    // Numbers of `Ready`s begin at 1 for each replica, and a `Persisted` named the region alone. That of peer
+    // 3's first `Ready` waited in a queue while peer 3 was destroyed and peer 4 made in its place: it
+    // released peer 4's first vote, which was not durable yet. The power went off, and peer 4 voted for
+    // another candidate in the same term.
     let disk = SimVfs::new(11);
     let store = Ours::open(disk.clone(), Background::Threads);
     let (writer, told) = telling(&store);
@@ -179,8 +181,9 @@ fn a_destruction_persists_no_ready_of_the_next_replica_even_where_nobody_looks_a
 
 #[test]
 fn what_was_fetched_for_a_destroyed_replica_is_not_sent_by_the_next_one() {
-    // Index and term were all that fetched entries were compared by. Where a region came back as another group, whose entries had
-    // the same terms, the next `RawNode` on a clone of the storage was handed those of the group before.
+    // Index and term were all that fetched entries were compared by. Where a region came back as
+    // another group, whose entries had the same terms, the next `RawNode` on a clone of the storage was
+    // handed those of the group before.
     let write = |store: &Ours, len: usize| {
         store.storage().bootstrap(&ConfState::from((vec![1, 2], vec![]))).unwrap();
         for i in 6..=200 {
@@ -223,7 +226,7 @@ fn what_was_fetched_for_a_destroyed_replica_is_not_sent_by_the_next_one() {
         drop(gates);
         fetched();
         if !is_read_before {
-            // The former replica is told of its read too: it may be running, for all that is known.
+            // The former replica is notified of its read too: it may be running, for all that is known.
             fetched();
         }
         let got = new.raft.store().entries(6, 9, None, GetEntriesContext::empty(true)).unwrap();

@@ -1,4 +1,4 @@
-//! The two stores behind one face.
+//! The two stores behind one interface.
 
 use raft::prelude::{ConfState, Entry, HardState, Snapshot};
 use raft::storage::MemStorage;
@@ -22,12 +22,14 @@ pub(crate) trait Store {
     /// Entries up to and including this one go.
     fn compact_through(&self, index: u64);
     fn apply_snapshot(&self, snapshot: &Snapshot);
-    /// Entries 1 to 200, and a storage that has to fetch those up to 100. What is fetched is told on the channel.
+    /// Entries 1 to 200, and a storage that has to fetch those up to 100. What is fetched is
+    /// reported on the channel.
     fn far(&self) -> (Self::Storage, Receiver<GetEntriesContext>);
     /// A storage that has snapshots, if it is `ready`, at this index and term.
     fn with_snapshot(&self, index: u64, term: u64, ready: bool) -> Self::Storage;
-    /// The contract asks for it, and `MemStorage` (which says of itself that it is incomplete) does not do it: it forgets the
-    /// term below the first index when it compacts, and panics for reads of an empty log and beyond the last entry.
+    /// The contract asks for it, and `MemStorage` (which says of itself that it is incomplete) does not do
+    /// it: it forgets the term below the first index when it compacts, and panics for reads of an empty
+    /// log and beyond the last entry.
     const IS_COMPLETE: bool;
 }
 
@@ -63,7 +65,7 @@ impl Store for Mem {
         let (tell, told) = channel();
         let store = self.0.clone();
         std::thread::spawn(move || {
-            // Whoever has asked is told, and finds it there.
+            // The one that has asked is notified, and finds it there.
             let context = loop {
                 match store.wl().take_get_entries_context() {
                     Some(context) => break context,

@@ -14,7 +14,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// The first record of a run, for which a segment has to be made: what comes after it needs nothing of the disk but its own.
+/// The first record of a run, for which a segment has to be made: what comes after it needs
+/// nothing of the disk but its own.
 fn begin(engine: &raftwood::Engine) {
     let mut batch = engine.batch();
     batch.region(raftwood::RegionId(u64::MAX)).put(b"k", b"begun").unwrap();
@@ -109,7 +110,7 @@ fn small(store: &Ours, term: u64, is_synced: bool) -> ReadyBatch {
 
 type Told = Receiver<Result<Vec<Persisted>>>;
 
-/// A writer whose sink passes on what it is told.
+/// A writer whose sink passes on what is delivered to it.
 fn telling(store: &Ours) -> (ReadyWriter, Told) {
     let (tell, told) = channel();
     let tell = Mutex::new(tell);
@@ -131,7 +132,7 @@ fn what_was_written_behind_a_failed_sync_is_not_told_as_persisted() {
     writer.submit(small(&store, 1, true)).unwrap();
     disk.wait_for_syncs(1);
     writer.submit(small(&store, 1, false)).unwrap();
-    // It is written, and its ticket complete, when one behind it is.
+    // It is written, and its ticket complete, when one after it is.
     small(&store, 1, false).submit(&store.engine).unwrap().0.wait().unwrap();
     disk.set_fault(Fault::new(Effect::Error(5)).on(OpKind::SyncData));
     disk.release_syncs();
@@ -237,7 +238,7 @@ fn closing_sees_through_what_was_submitted() {
     assert!(refused.into_batch().is_some());
 }
 
-// ---- what may be sent before it is persisted ---------------------------------------------------------------------------
+// ---- what may be sent before it is persisted --------------------------------------------------------------
 
 fn started(store: &Ours, conf_state: &ConfState) -> RawNode<RegionStorage> {
     let storage = store.storage();

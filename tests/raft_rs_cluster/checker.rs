@@ -14,7 +14,7 @@ pub(crate) fn fact(entry: &Entry) -> Fact {
 pub(crate) struct Checker {
     /// Who leads a term of a group.
     leaders: BTreeMap<(u64, u64), u64>,
-    /// Whom a node voted for in a term of a group, as it told others.
+    /// Whom a node voted for in a term of a group, as it said to others.
     votes: BTreeMap<(u64, u64, u64), u64>,
     /// The highest term that a node has spoken in.
     spoken: BTreeMap<(u64, u64), u64>,
@@ -22,14 +22,16 @@ pub(crate) struct Checker {
     committed: BTreeMap<u64, BTreeMap<u64, Fact>>,
     /// By which term it was committed at the latest.
     committed_by: BTreeMap<(u64, u64), u64>,
-    /// Up to which index a node has acknowledged entries that it has not overwritten since, by group and node.
+    /// Up to which index a node has acknowledged entries that it has not overwritten since, by
+    /// group and node.
     promised: BTreeMap<(u64, u64), u64>,
     /// The entries by which a node has changed its configuration, by group and node.
     changed: BTreeMap<(u64, u64), BTreeSet<u64>>,
 }
 
 impl Checker {
-    /// A node believes that it leads. `has` says of which term its entry at an index is, `None` where that is compacted.
+    /// A node believes that it leads. `has` says of which term its entry at an index is, `None` where
+    /// that is compacted.
     pub(crate) fn leads(&mut self, group: u64, term: u64, node: u64, has: impl Fn(u64) -> Option<u64>) {
         if let Some(&leader) = self.leaders.get(&(group, term)) {
             assert_eq!(leader, node, "group {group} has two leaders in term {term}");
@@ -74,7 +76,8 @@ impl Checker {
         *promised = (*promised).max(index);
     }
 
-    /// A node is about to overwrite entries, and may or may not have done so when it crashes. Its log ends here then.
+    /// A node is about to overwrite entries, and may or may not have done so when it crashes. Its
+    /// log ends here then.
     pub(crate) fn overwrites(&mut self, group: u64, node: u64, last: u64) {
         let promised = self.promised.entry((group, node)).or_default();
         *promised = (*promised).min(last);
@@ -85,7 +88,8 @@ impl Checker {
         self.changed.entry((group, node)).or_default().insert(index);
     }
 
-    /// A node has come back with this hard state, with entries up to `last`, and a state machine that has applied some.
+    /// A node has come back with this hard state, with entries up to `last`, and a state machine
+    /// that has applied some.
     pub(crate) fn restarts(&self, group: u64, node: u64, state: &HardState, last: u64, applied: u64) {
         let (term, vote) = (state.term, state.vote);
         let known = state.commit.max(applied);
@@ -131,7 +135,7 @@ impl Checker {
             agreed |= entry.0 == other.0;
             assert!(
                 !agreed || entry == other,
-                "group {group}: the logs agree behind entry {index}, and not on it"
+                "group {group}: the logs agree after entry {index}, and not on it"
             );
         }
     }

@@ -43,7 +43,7 @@ pub(crate) struct Node {
     disk: SimVfs,
     setup: Setup,
     lives: u64,
-    /// The call of the disk behind which the power goes off.
+    /// The call of the disk after which the power goes off.
     doomed_at: Option<u64>,
     /// Whether it goes on while batches are on their way to the disk.
     is_async: bool,
@@ -60,7 +60,7 @@ struct Up {
 
 /// What was submitted and is not known to be durable.
 enum Way {
-    /// Oldest first. Whoever waits for one does the work.
+    /// Oldest first. A node that waits for one does the work.
     Tickets(VecDeque<(Ticket, Vec<Persisted>)>),
     /// So many batches. The engine's threads work meanwhile, and the power goes off under their hands.
     Writer(ReadyWriter, Receiver<raftwood::Result<Vec<Persisted>>>, usize),
@@ -75,8 +75,8 @@ impl Way {
     }
 }
 
-/// Whether the engine has threads, which write and sync, and read what is far back. When they are done is not the seed's to
-/// say, so not in all runs.
+/// Whether the engine has threads, which write and sync, and read what is far back. When they are done is not
+/// the seed's to say, so not in all runs.
 pub(crate) fn has_threads(seed: u64) -> bool {
     seed % 4 == 3
 }
@@ -177,8 +177,9 @@ impl Node {
         self.up = Some(Up { engine, groups, way });
     }
 
-    /// The power goes off, now or at some later call of the disk that has been set before; or the process is killed there, and
-    /// what it had written and not synced stays with the operating system, until the power goes off later.
+    /// The power goes off, now or at some later call of the disk that has been set before; or the
+    /// process is killed there, and what it had written and not synced stays with the operating system,
+    /// until the power goes off later.
     pub(crate) fn crash(&mut self, rng: &mut Rng, counts: &mut Counts) {
         let Some(up) = self.up.take() else { return };
         self.kept = up.groups.iter().map(|(&id, g)| (id, g.durable.clone())).collect();
@@ -280,7 +281,7 @@ impl Node {
         let index = g.durable.applied.index;
         if compact && index > 2 && g.installing.is_none() {
             let mut batch = ReadyBatch::new(&up.engine);
-            // A far gap, or none at all, behind it.
+            // A far gap, or none at all, after it.
             let _ = batch.region(RegionId(group)).compact_through(index - index % 3);
             if !batch.is_empty() {
                 batch.write(&up.engine).map_err(|_| PowerCut)?;
@@ -297,7 +298,7 @@ impl Node {
         }
     }
 
-    /// Gathers what all groups want done, and does it. Messages go to `out`.
+    /// Gathers what all groups need done, and does it. Messages go to `out`.
     pub(crate) fn work(
         &mut self,
         checker: &mut Checker,
@@ -316,8 +317,8 @@ impl Node {
                 continue;
             }
             let log = &g.raft.raft.raft_log;
-            // One that elected itself leads when its vote is durable: nobody hears of it before, and after a crash there it has
-            // not voted. Its first entry of the term is written with the vote.
+            // One that elected itself leads when its vote is durable: nobody learns of it before, and after a
+            // crash there it has not voted. Its first entry of the term is written with the vote.
             let is_heard = || may_send_first(&g.raft) || log.term(log.persisted) == Ok(g.raft.raft.term);
             if g.raft.raft.state == StateRole::Leader && is_heard() {
                 let has = |index| (index >= log.first_index()).then(|| log.term(index).unwrap());
@@ -504,7 +505,7 @@ impl Group {
         }
     }
 
-    /// The state machine takes a snapshot, durably, before the log hears of it.
+    /// The state machine takes a snapshot, durably, before the log is given it.
     fn install(&mut self, snapshot: &Snapshot, ready: u64) {
         let meta = snapshot.get_metadata();
         self.state = from_bytes(&snapshot.data);

@@ -84,7 +84,7 @@ struct Cluster {
     nodes: Vec<Node>,
     /// Messages on the network.
     flying: Vec<(u64, Message)>,
-    /// A node that hears nobody, or that nobody hears, or both.
+    /// A node that receives nothing, or that nobody receives from, or both.
     cut_off: Option<(u64, Cut)>,
     checker: Checker,
     counts: Counts,
@@ -145,7 +145,8 @@ impl Cluster {
         }
     }
 
-    /// Whatever a node does when its power has gone off counts for nothing, and raft may well panic over a disk that is dead.
+    /// Whatever a node does when its power has gone off counts for nothing, and raft may well
+    /// panic over a disk that is dead.
     fn doing(
         &mut self,
         n: usize,

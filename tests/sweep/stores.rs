@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 pub(crate) enum End {
     /// `close` returned: nothing may refuse it.
     Closed,
-    /// It was idle, then killed or cut off: what was acknowledged is proved, and a lost description may refuse it.
+    /// It was idle, then killed or cut off: what was acknowledged is proved, and a lost
+    /// description may refuse it.
     Idle,
     /// Killed at once: so many batches of the last group are proved by nothing.
     Unconfirmed(usize),

@@ -1,4 +1,5 @@
-//! What a process of its own does for one run: its processor time, its memory and its bytes are the engine's and no other's.
+//! What a process of its own does for one run: its processor time, its memory and its bytes are
+//! the engine's and no other's.
 
 use crate::engines::{self, Engine, FLOOR};
 use crate::load::{COLD_ENTRIES, Load, Page, Payloads, Script, hard_state, mix};
@@ -91,7 +92,7 @@ fn say(line: &str) -> Result<()> {
     Ok(out.flush()?)
 }
 
-// ---- writing -------------------------------------------------------------------------------------------------------
+// ---- writing ----------------------------------------------------------------------------------------------
 
 /// Whether what is written now counts.
 const WARMING_UP: usize = 0;
@@ -205,7 +206,8 @@ fn one_writer(
     Ok(Written { latencies, all: script.batches - 1 })
 }
 
-/// When a writer that has a rate begins its next batch, whether the one before has ended or not: what it then waited counts.
+/// When a writer that has a rate begins its next batch, whether the one before has ended or not: what
+/// it then waited counts.
 pub(crate) struct Pace {
     next: Instant,
     step: Duration,
@@ -264,7 +266,7 @@ fn fill(log: &dyn PeerLog, regions: &[u64], entries: u64, payloads: &Payloads) -
     log.sync()
 }
 
-// ---- killed, and looked at -------------------------------------------------------------------------------------------
+// ---- killed, and looked at --------------------------------------------------------------------------------
 
 /// How many batches were acknowledged to each writer.
 fn acknowledged(job: &Job, load: &Load) -> Result<Vec<u64>> {
@@ -392,7 +394,7 @@ fn look(log: &dyn PeerLog, page: &Page, load: &Load, payloads: &Payloads, seen: 
     Ok(())
 }
 
-// ---- reading ---------------------------------------------------------------------------------------------------------
+// ---- reading ----------------------------------------------------------------------------------------------
 
 fn mixed(job: &Job, engine: &Engine, seconds: Duration) -> Result<Figures> {
     const FILL: u64 = 128;
@@ -502,7 +504,7 @@ fn catch_up(job: &Job, engine: &Engine, seconds: Duration, bytes: u64) -> Result
     Ok(figures)
 }
 
-// ---- opening ---------------------------------------------------------------------------------------------------------
+// ---- opening ----------------------------------------------------------------------------------------------
 
 fn fill_and_write_on(job: &Job, engine: &Engine, regions: u64) -> Result<Figures> {
     let payloads = Payloads::new(FILLED.1);

@@ -1,5 +1,6 @@
-//! Runs all engines at all work, in rounds: all of the first round before any of the second, so that what the machine does
-//! meanwhile meets every engine. Each run is a process of its own in an empty directory, which is removed after it.
+//! Runs all engines at all work, in rounds: all of the first round before any of the second, so that
+//! what the machine does meanwhile meets every engine. Each run is a process of its own in an empty
+//! directory, which is removed after it.
 
 use crate::child::{Figures, Job, READY, Task, acks_beside};
 use crate::engines::Engine;
@@ -27,7 +28,8 @@ pub(crate) struct Bounds {
     pub(crate) verify: bool,
 }
 
-/// A directory of our own, removed at the end, also of a failed run. A process that is interrupted leaves it, and nothing else.
+/// A directory of our own, removed at the end, also of a failed run. A process that is interrupted
+/// leaves it, and nothing else.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {

@@ -40,7 +40,8 @@ impl Load {
         }
     }
 
-    /// The loop of a raftstore: two writers, each batch 2 entries of 512 bytes and a hard state in each of 32 regions.
+    /// The loop of a raftstore: two writers, each batch 2 entries of 512 bytes and a hard state in
+    /// each of 32 regions.
     pub(crate) fn raftstore() -> Load {
         Load {
             writers: 2,

@@ -71,7 +71,8 @@ impl<'p> Batch<'p> {
 
 /// An engine that is open. All entries are of one term.
 pub(crate) trait PeerLog: Send + Sync {
-    /// Writes a batch, and returns when it is on the device (`synced`), or else when a killed process would not lose it.
+    /// Writes a batch, and returns when it is on the device (`synced`), or else when a killed
+    /// process would not lose it.
     fn write(&self, batch: &Batch<'_>, synced: bool) -> Result<()>;
 
     /// Appends the payloads of those entries of the range that are there, in order.

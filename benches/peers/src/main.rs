@@ -54,7 +54,8 @@ enum Command {
         #[arg(long, default_value = OUT)]
         out: PathBuf,
     },
-    /// Raftwood's latency over time: each wait above a bound, with the events and operations of the disk that overlap it.
+    /// Raftwood's latency over time: each wait above a bound, with the events and operations of the
+    /// disk that overlap it.
     Tail(TailArgs),
     /// A process that measures one run.
     #[command(hide = true)]
@@ -78,8 +79,8 @@ struct ReportArgs {
     /// Medians are of so many [default: 3; quick: 1]
     #[arg(long)]
     rounds: Option<u32>,
-    /// Batches a second of the growing and steady rows; latencies count from when each should have begun [default: as many as
-    /// there can be]
+    /// Batches a second of the growing and steady rows; latencies count from when each should have begun
+    /// [default: as many as there can be]
     #[arg(long)]
     rate: Option<f64>,
     /// Only these engines [default: all that were built in]
@@ -112,8 +113,8 @@ struct TailArgs {
     /// The raftstore loop instead, with two writers.
     #[arg(long, conflicts_with = "writers")]
     raftstore: bool,
-    /// Batches a second of all writers together; latencies count from when each should have begun [default: as many as
-    /// there can be]
+    /// Batches a second of all writers together; latencies count from when each should have begun
+    /// [default: as many as there can be]
     #[arg(long)]
     rate: Option<f64>,
     #[arg(long, default_value_t = 20.0)]

@@ -17,8 +17,8 @@ pub(crate) fn cpu() -> Duration {
 /// Bytes that went to and came from devices.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Io {
-    /// Written by this process. A file system with large folios counts a folio as a whole for every small write to it:
-    /// then this is far more than what goes to the device.
+    /// Written by this process. A file system with large folios counts a folio as a whole for every small
+    /// write to it: then this is far more than what goes to the device.
     pub(crate) written: u64,
     /// Read by this process.
     pub(crate) read: u64,
@@ -96,7 +96,7 @@ fn for_each_file(dir: &Path, seen: &mut impl FnMut(&Path)) {
     }
 }
 
-/// Latencies, from a microsecond's thousandth to ten minutes, to three digits.
+/// Latencies, from a nanosecond to ten minutes, to three digits.
 pub(crate) fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_max(600_000_000_000, 3)?)
 }

@@ -179,8 +179,8 @@ fn logarithmic(path: &Path, title: &str, axes: (&str, &str), series: &[Series]) 
     Ok(true)
 }
 
-/// An engine that writes tens of bytes for one would leave the others without a height: its bar is cut, its figure stands in the
-/// table.
+/// An engine that writes tens of bytes for one would leave the others without a height: its bar is cut,
+/// its figure stands in the table.
 const CUT: f64 = 6.0;
 
 /// Groups of bars. Returns whether there was anything to draw.

@@ -1,4 +1,5 @@
-//! Raftwood's latency over time, with what the engine and the disk did meanwhile: every wait above a bound gets its names.
+//! Raftwood's latency over time, with what the engine and the disk did meanwhile: every wait
+//! above a bound gets its names.
 
 use crate::child::Pace;
 use crate::driver::Scratch;

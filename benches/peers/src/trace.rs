@@ -1,5 +1,5 @@
-//! A file system that notes how long each operation took, and on which file: what an engine does there while a write waits is
-//! what the wait is called.
+//! A file system that notes how long each operation took, and on which file: what an engine does there while
+//! a write waits is what the wait is called.
 
 use raftwood::vfs::{DirEntry, FileId, LockMode, Map, OpenMode, OsVfs, Reserved, Vfs, VfsDir, VfsFile};
 use std::any::Any;

@@ -31,8 +31,8 @@ pub(crate) struct RepairArgs {
     /// Drop a last batch of which nothing proves that it was torn; it may have been acknowledged.
     #[arg(long)]
     assume_torn: bool,
-    /// Drop acknowledged batches, of all regions, from the first record on that cannot be read: only for a store that does
-    /// not open otherwise, and whose replicas have everything.
+    /// Drop acknowledged batches, of all regions, from the first record on that cannot be read: only for a
+    /// store that does not open otherwise, and whose replicas have everything.
     #[arg(long, conflicts_with = "assume_torn")]
     accept_loss: bool,
     /// One JSON object.

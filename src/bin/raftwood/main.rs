@@ -1,7 +1,8 @@
 //! The command-line tool: benchmarks, a look into a store, its repair, and its torture.
 //!
-//! Exit codes: 0 all is well, 1 something was found wrong, 2 the command could not run, 141 (128 and the number of SIGPIPE) nobody
-//! read what it printed: it ended there, without a word, and what it would have found is not known.
+//! Exit codes: 0 all is well, 1 something was found wrong, 2 the command could not run, 141 (128 and
+//! the number of SIGPIPE) nobody read what it printed: it ended there, without a word, and what it
+//! would have found is not known.
 
 mod backup;
 mod bench;
@@ -27,8 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure this machine and verify what was written. Without arguments: the machine's floor, a lone writer, and the
-    /// raftstore workload, 15 seconds each.
+    /// Measure this machine and verify what was written. Without arguments: the machine's floor, a lone
+    /// writer, and the raftstore workload, 15 seconds each.
     Bench(bench::Args),
     /// Show segments, regions and space of a store, without changing it. Works beside a running engine.
     Inspect(inspect::Args),

@@ -101,7 +101,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     Ok(if survived.violations == 0 { Outcome::Fine } else { Outcome::FoundWrong })
 }
 
-/// One round of every explorer, on one kind of disk; returns how many of the recoveries were inside a recovery.
+/// One round of every explorer, on one kind of disk; returns how many of the recoveries were
+/// inside a recovery.
 fn round(seed: u64, total: &mut Counts, progress: &ProgressBar) -> u64 {
     let explorer = Explorer { seed, ..Explorer::default() };
     let workloads = Workload::named();

@@ -6,12 +6,13 @@ use crate::format::record::Shape;
 use crate::limits::DESC_BYTES_MAX;
 use crate::types::Lsn;
 
-/// The records at the end of the log that a recovery found whole, and is about to copy: if the copy is never finished, the next
-/// recovery knows by it which records of the original were right once. One of those that is wrong now has rotted.
+/// The records at the end of the log that a recovery found whole, and is about to copy: if the copy is
+/// never finished, the next recovery knows by it which records of the original were right once. One of
+/// those that is wrong now has rotted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Announcement {
-    /// Records were dropped that may have been acknowledged, because the caller accepted that: the newest hard state of any region
-    /// may have been among them.
+    /// Records were dropped that may have been acknowledged, because the caller accepted that: the newest
+    /// hard state of any region may have been among them.
     pub(crate) loss: bool,
     /// In the order of the log.
     pub(crate) records: Vec<Shape>,

@@ -9,10 +9,11 @@ use crate::types::{EntryId, Lsn, RegionId};
 use bytes::Bytes;
 
 impl Batch {
-    /// Appends the description of this batch, whose payload area consists of `blocks`; none when it is stored as it
-    /// is.
+    /// Appends the description of this batch, whose payload area consists of `blocks`; none when it
+    /// is stored as it is.
     pub(crate) fn encode_desc(&self, blocks: &[Block], out: &mut Vec<u8>) {
-        // Generous for small batches, so that they never grow the buffer twice; keys and values reserve as they come.
+        // Generous for small batches, so that they never grow the buffer twice; keys and values
+        // reserve as they come.
         out.reserve(
             16 + 11 * blocks.len()
                 + 12 * self.sections.len()
@@ -49,8 +50,9 @@ impl Batch {
         debug_assert!(ops.next().is_none() && runs.next().is_none() && entries.next().is_none());
     }
 
-    /// Reads a description. Keys, values and hard states borrow it. The counts of what is returned are consistent,
-    /// its limits are kept, and the blocks fill a payload area of `payload_len` bytes with exactly the entries.
+    /// Reads a description. Keys, values and hard states borrow it. The counts of what is returned
+    /// are consistent, its limits are kept, and the blocks fill a payload area of `payload_len`
+    /// bytes with exactly the entries.
     pub(crate) fn decode_desc(desc: &Bytes, payload_len: u32) -> Result<(Batch, Vec<Block>), Malformed> {
         if desc.len() > DESC_BYTES_MAX {
             return Err(Malformed("a description is longer than the limit"));
@@ -61,7 +63,8 @@ impl Batch {
         d.batch.sections.reserve(sections);
         for _ in 0..sections {
             let region = RegionId(d.r.varint()?);
-            // An operation takes at least a byte, and many times that in memory: so nothing is reserved for it.
+            // An operation takes at least a byte, and many times that in memory: so nothing is
+            // reserved for it.
             let ops = d.r.count(1)?;
             d.batch.sections.push(Section { region, ops: to_u32(ops)? });
             for _ in 0..ops {
@@ -248,8 +251,8 @@ impl Decoder<'_> {
     }
 }
 
-/// The payload area must be as long as its blocks, and those must hold the entries: to the byte, or offsets that
-/// are computed from the lengths would be wrong for all that follow.
+/// The payload area must be as long as its blocks, and those must hold the entries: to the byte, or offsets
+/// that are computed from the lengths would be wrong for all that follow.
 fn check_payload(entries: &[EntryMeta], blocks: &[Block], payload_len: u32) -> Result<(), Malformed> {
     let stored: u64 = match blocks {
         [] => entries.iter().map(|e| u64::from(e.len)).sum(),

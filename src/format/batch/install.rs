@@ -40,8 +40,8 @@ impl Install {
     }
 }
 
-/// What the description of an install starts with. A batch without payload starts with 0, its number of blocks: so
-/// a description says by itself what it is, also when the header that did is lost.
+/// What the description of an install starts with. A batch without payload starts with 0, its number of
+/// blocks: so a description says by itself what it is, also when the header that did is lost.
 pub(crate) const INSTALL_TAG: u8 = 1;
 
 #[cfg(test)]

@@ -37,13 +37,13 @@ impl Loc {
     }
 }
 
-/// An LZ4 block starts with its raw length and the length of its LZ4 bytes, 32 bits each: a read that knows only
-/// the block's position needs no other source.
+/// An LZ4 block starts with its raw length and the length of its LZ4 bytes, 32 bits each: a read that knows
+/// only the block's position needs no other source.
 pub(crate) const BLOCK_HEADER_LEN: u32 = 8;
 
 /// Gives `each` the location of every entry, in order, when the payload area starts at `payload_pos`.
 ///
-/// Entries lie one behind the other in the uncompressed stream, and none spans two blocks. Without blocks, the whole
+/// Entries lie back to back in the uncompressed stream, and none spans two blocks. Without blocks, the whole
 /// area is stored as it is. An empty payload is never in a block: there is nothing to decompress.
 pub(crate) fn locate(
     entries: &[EntryMeta],

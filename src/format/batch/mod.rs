@@ -1,8 +1,8 @@
 //! The description of a batch: everything it does except the payloads themselves.
 //!
-//! A batch is four flat vectors, not a tree: a section says how many operations are its own, an append how many runs
-//! and entries. Encoding, decoding and applying walk the vectors once, side by side, and a batch of a hundred
-//! regions costs four allocations.
+//! A batch is four flat vectors, not a tree: a section says how many operations are its own, an append how
+//! many runs and entries. Encoding, decoding and applying walk the vectors once, side by side, and a batch of
+//! a hundred regions costs four allocations.
 //!
 //! ```text
 //!   sections   region 7: 2 ops        region 9: 1 op
@@ -51,8 +51,8 @@ pub(crate) struct Section {
 /// One operation on one region.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Op {
-    /// The next `entries` entries, at `first` and on, with their terms in the next `runs` runs. Entries that the
-    /// region has at `first` or above are discarded.
+    /// The next `entries` entries, at `first` and on, with their terms in the next `runs` runs. Entries that
+    /// the region has at `first` or above are discarded.
     Append {
         /// The index of the first entry.
         first: u64,
@@ -65,7 +65,7 @@ pub(crate) enum Op {
     TruncateFrom(u64),
     /// Entries at this index and below are covered by a snapshot and dropped.
     CompactThrough(EntryId),
-    /// All entries are discarded; the log goes on behind this one, which a snapshot covers.
+    /// All entries are discarded; the log goes on after this one, which a snapshot covers.
     Reset(EntryId),
     /// Term, vote and the like: opaque, replaces the former.
     SetHardState(Bytes),
@@ -81,14 +81,15 @@ pub(crate) enum Op {
         /// The key.
         key: Bytes,
     },
-    /// Removes the region with all that it has. A later operation makes it anew.
+    /// Removes the region with all that it has. A later operation recreates it.
     Destroy,
     /// All entries are discarded, and the base too; what else the region has stays.
     ForgetLog,
-    /// As [`CompactThrough`](Op::CompactThrough), with an entry that was chosen when the batch was accepted: what it needs was not
-    /// known when it was encoded, so its fields have a fixed width.
+    /// As [`CompactThrough`](Op::CompactThrough), with an entry that was chosen when the batch was accepted:
+    /// what it needs was not known when it was encoded, so its fields have a fixed width.
     CompactTo {
-        /// Which incarnation of the region was meant; 0 when there was none, or nothing to drop: then it does nothing.
+        /// Which incarnation of the region was meant; 0 when there was none, or nothing to drop: then
+        /// it does nothing.
         incarnation: Lsn,
         /// The last entry to drop.
         id: EntryId,
@@ -155,8 +156,8 @@ pub(crate) struct Step<'a> {
 }
 
 impl Batch {
-    /// The operations in order. A batch that was decoded has consistent counts; for any other, what is missing is
-    /// left out.
+    /// The operations in order. A batch that was decoded has consistent counts; for any other,
+    /// what is missing is left out.
     pub(crate) fn steps(&self) -> Steps<'_> {
         Steps {
             sections: &self.sections,

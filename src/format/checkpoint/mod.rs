@@ -5,13 +5,13 @@
 //!       128             128
 //! ```
 //!
-//! The body is a row of chunks of about 1 MiB, so that a table of a million regions is streamed to its file and never
-//! held twice. The headers are written last, over the zeros that stand in their place until then: a file whose writing
-//! did not finish has no header and is no checkpoint.
+//! The body is a row of chunks of about 1 MiB, so that a table of a million regions is streamed to its file
+//! and never held twice. The headers are written last, over the zeros that stand in their place until then: a
+//! file whose writing did not finish has no header and is no checkpoint.
 //!
 //! - A record never spans two chunks. Segments come first, then regions, in any order.
-//! - The checkpoint header holds the number of chunks, their total length and a checksum over their checksums: no
-//!   chunk can be missing, doubled or of another file.
+//! - The checkpoint header holds the number of chunks, their total length and a checksum over their
+//!   checksums: no chunk can be missing, doubled or of another file.
 //! - Reading verifies the whole body before it hands out the first region.
 
 mod reader;
@@ -55,9 +55,9 @@ pub(crate) struct SegmentRecord {
     pub(crate) id: u32,
     /// Whether it is one of the log or a cold one.
     pub(crate) kind: FileKind,
-    /// Its salt: another life of the file is another segment.
+    /// Its salt: another generation of the file is another segment.
     pub(crate) salt: u64,
-    /// The offset behind its last record; 0 when it was not sealed yet.
+    /// The offset one past its last record; 0 when it was not sealed yet.
     pub(crate) sealed_end: u32,
 }
 
@@ -88,8 +88,8 @@ pub(crate) struct RegionRecord {
     pub(crate) hard_state_lost: bool,
 }
 
-/// One region as it is read: the fields of a [`RegionRecord`], borrowed from the checkpoint. With a million regions, a copy of each that
-/// is dropped again would be most of what an open does.
+/// One region as it is read: the fields of a [`RegionRecord`], borrowed from the checkpoint. With a million
+/// regions, a copy of each that is dropped again would be most of what an open does.
 #[derive(Clone, Debug)]
 pub(crate) struct RegionView<'a> {
     pub(crate) region: RegionId,
@@ -125,7 +125,7 @@ pub(crate) struct ExtentRecord {
 /// Why a checkpoint was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CheckpointError {
-    /// The bytes behind the file header are no checkpoint.
+    /// The bytes after the file header are no checkpoint.
     Malformed(Malformed),
     /// The file header is not right.
     Header(HeaderError),

@@ -12,8 +12,9 @@ use crate::types::Lsn;
 
 /// Reads a checkpoint and hands each region to `each`, in the order in which they were written.
 ///
-/// All checksums are verified before the first region is handed out. A body that is malformed although its checksums are right,
-/// which no writer of ours makes, is an error too, but regions before the fault were handed out already: drop them.
+/// All checksums are verified before the first region is handed out. A body that is malformed although its
+/// checksums are right, which no writer of ours makes, is an error too, but regions before the fault were
+/// handed out already: drop them.
 pub(crate) fn read_checkpoint(
     bytes: &[u8],
     mut each: impl FnMut(RegionView<'_>) -> Result<(), Malformed>,
@@ -46,7 +47,7 @@ pub(crate) fn read_checkpoint(
     }
     r.finish()?;
     if chunks.next().is_some() {
-        return Err(Malformed("chunks are left behind the last region").into());
+        return Err(Malformed("chunks are left after the last region").into());
     }
     Ok(CheckpointHeader {
         identity: file.identity,

@@ -69,8 +69,8 @@ impl RegionRecord {
         }
     }
 
-    /// The rules that hold between fields: indexes are numbers that can be, extents rise and do not overlap, and
-    /// neither they nor damaged ranges are empty.
+    /// The rules that hold between fields: indexes are numbers that can be, extents rise and do not overlap,
+    /// and neither they nor damaged ranges are empty.
     pub(super) fn check(&self) -> Result<(), Malformed> {
         if self.base.is_some_and(|base| base.index > INDEX_MAX) {
             return Err(Malformed("an index is beyond the highest"));

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 /// Makes a checkpoint, chunk by chunk.
 ///
 /// The file starts with [`CHECKPOINT_HEADERS_LEN`] bytes of zeros; then come the chunks that
-/// [`take_chunk`](CheckpointWriter::take_chunk) hands out and the last one, which [`finish`](CheckpointWriter::finish)
-/// returns together with the headers that go over the zeros.
+/// [`take_chunk`](CheckpointWriter::take_chunk) hands out and the last one, which
+/// [`finish`](CheckpointWriter::finish) returns together with the headers that go over the zeros.
 #[derive(Debug)]
 pub(crate) struct CheckpointWriter {
     header: CheckpointHeader,

@@ -15,8 +15,9 @@ use std::hash::BuildHasherDefault;
 
 /// Takes the records of one segment in order and makes its footer.
 ///
-/// In a log segment a region has at most one range: what its entries there were when the segment ended. In a cold
-/// one it may have several with gaps between, as the cleaner found them, and there is nothing but appends.
+/// In a log segment a region has at most one range: what its entries there were when the segment
+/// ended. In a cold one it may have several with gaps between, as the cleaner found them, and
+/// there is nothing but appends.
 #[derive(Debug)]
 pub(crate) struct FooterBuilder {
     identity: Identity,
@@ -49,8 +50,8 @@ impl FooterBuilder {
         FooterBuilder { cold: true, ..FooterBuilder::new(identity) }
     }
 
-    /// Takes a batch whose payload area starts at `payload_pos` of the file, and whose record ends at `end`. After an error the
-    /// builder is of no use.
+    /// Takes a batch whose payload area starts at `payload_pos` of the file, and whose record ends at `end`.
+    /// After an error the builder is of no use.
     pub(crate) fn batch(
         &mut self,
         batch: &Batch,
@@ -121,7 +122,8 @@ impl FooterBuilder {
             ..FooterHeader::default()
         };
 
-        // Rows come before locations in the file but need their checksums: so the locations are made first, apart.
+        // Rows come before locations in the file but need their checksums: so the locations are
+        // made first, apart.
         let ranges =
             || regions.iter().flat_map(|(id, region)| region.ranges.iter().map(|range| (*id, range)));
         let entries: usize = ranges().map(|(_, range)| range.locs.len()).sum();
@@ -272,8 +274,8 @@ impl RegionBuild {
                 range.cut(new.first);
                 range.extend(new);
             }
-            // Nothing of the former range is left, or, when there is a gap, the log went on elsewhere meanwhile.
-            // Either way whatever earlier segments have from here on is overwritten.
+            // Nothing of the former range is left, or, when there is a gap, the log went on elsewhere
+            // meanwhile. Either way whatever earlier segments have from here on is overwritten.
             _ => {
                 self.truncate_from = Some(self.truncate_from.map_or(new.first, |from| from.min(new.first)));
                 self.ranges = vec![new];
@@ -352,7 +354,7 @@ impl RangeBuild {
         Ok(range)
     }
 
-    /// The index behind the last entry.
+    /// The index one past the last entry.
     fn end(&self) -> u64 {
         self.first.saturating_add(self.locs.len() as u64)
     }

@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 /// The net effect of one segment's operations on a region.
 ///
-/// Applied in the order of the fields to the state before the segment, or to any state taken inside it, it gives the
-/// state behind it; so applying it twice is applying it once. A checkpoint may therefore be taken at any moment.
+/// Applied in the order of the fields to the state before the segment, or to any state taken inside
+/// it, it gives the state after it; so applying it twice is applying it once. A checkpoint may
+/// therefore be taken at any moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RegionDelta {
     /// The region.
@@ -18,12 +19,12 @@ pub(crate) struct RegionDelta {
     pub(crate) wiped: bool,
     /// Whether the region exists after the segment.
     pub(crate) exists: bool,
-    /// The end offset of the first batch, after the wipe if there was one, that the region exists by if it did not before. `None`
-    /// in footers before version 3.
+    /// The end offset of the first batch, after the wipe if there was one, that the region exists by if it
+    /// did not before. `None` in footers before version 3.
     pub(crate) born: Option<u32>,
     /// The log was forgotten, with its base, after the wipe and before the reset if there was one.
     pub(crate) forgotten: bool,
-    /// The log was emptied behind this base, after the wipe if there was one.
+    /// The log was cleared, to go on after this base, after the wipe if there was one.
     pub(crate) reset: Option<EntryId>,
     /// Entries at this index and above that lie in earlier segments, if any do, are gone.
     pub(crate) truncate_from: Option<u64>,
@@ -58,8 +59,9 @@ pub(super) fn put_deltas(out: &mut Vec<u8>, deltas: impl ExactSizeIterator<Item 
     deltas.for_each(|delta| delta.put(out));
 }
 
-/// Hands out what [`put_deltas`] wrote, one by one: in memory a delta is far larger than on disk. Its bytes are copied, so that the
-/// footer's map is not held by them. Where something is malformed, those before it were handed out already.
+/// Hands out what [`put_deltas`] wrote, one by one: in memory a delta is far larger than on disk. Its
+/// bytes are copied, so that the footer's map is not held by them. Where something is malformed, those
+/// before it were handed out already.
 pub(super) fn read_deltas<E: From<Malformed>>(
     bytes: &[u8],
     mut each: impl FnMut(RegionDelta) -> Result<(), E>,

@@ -8,7 +8,7 @@ use crate::format::record::Shape;
 use crate::types::{Lsn, RegionId};
 use std::ops::Range;
 
-/// What stands behind the file header. Every checksum that the sections need is here or in a range's row, so all of
+/// What follows the file header. Every checksum that the sections need is here or in a range's row, so all of
 /// the file hangs on this one header's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct FooterHeader {
@@ -60,7 +60,7 @@ impl FooterHeader {
     pub(super) fn decode(bytes: &[u8], seed: u32) -> Result<FooterHeader, Malformed> {
         let mut r = Reader::new(bytes);
         if r.array()? != FOOTER_MAGIC {
-            return Err(Malformed("the footer's header does not begin as it should"));
+            return Err(Malformed("the footer's header has a bad magic"));
         }
         let crc = r.u32()?;
         let body = r.bytes(FOOTER_HEADER_LEN - 8)?;
@@ -179,7 +179,7 @@ impl RangeRow {
         }
     }
 
-    /// The index of the last entry; of the first when the row makes no sense.
+    /// The index of the last entry; of the first when the row is inconsistent.
     pub(super) fn last(&self) -> u64 {
         self.first.saturating_add(u64::from(self.count.saturating_sub(1)))
     }

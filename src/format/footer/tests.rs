@@ -84,7 +84,8 @@ fn entries_are_found_with_location_and_term() {
     }
 }
 
-/// The tables are packed, each row as the difference from the one before it, and a search starts in the middle.
+/// The tables are packed, each row as the difference from the one before it, and a search starts in the
+/// middle.
 #[test]
 fn each_of_many_ranges_is_found_with_its_terms() {
     // Gaps between the regions, large and small, and ranges of one and of several terms.
@@ -410,7 +411,7 @@ fn apply(state: &mut Option<Model>, footer: &Footer) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// From the state before the segment, or from any state inside it, the delta leads to the state behind it.
+    /// From the state before the segment, or from any state inside it, the delta leads to the state after it.
     #[test]
     fn delta_leads_from_any_state_inside_the_segment_to_its_end(
         before in prop::collection::vec(any::<(u8, u64, u8)>(), 0..8),

@@ -1,7 +1,9 @@
-//! A footer as it is read: its tables packed on the heap, and the rest, which is much more, where its bytes are.
+//! A footer as it is read: its tables packed on the heap, and the rest, which is much more, where
+//! its bytes are.
 //!
-//! A mapped block that the device cannot read ends the process. Therefore only readers of entries look through a mapping, and only
-//! at locations: what decides whether the footer can be believed, and all that upkeep does, goes through reads that can fail.
+//! A mapped block that the device cannot read ends the process. Therefore only readers of entries look
+//! through a mapping, and only at locations: what decides whether the footer can be believed, and all that
+//! upkeep does, goes through reads that can fail.
 
 use super::Tail;
 use super::delta::{RegionDelta, read_deltas};
@@ -73,7 +75,8 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    /// Opens the footer of the segment with this identity, all of which is on the heap. Checks the headers only.
+    /// Opens the footer of the segment with this identity, all of which is on the heap. Checks the
+    /// headers only.
     pub(crate) fn open(bytes: Bytes, identity: &Identity) -> Result<Footer, Malformed> {
         let len = bytes.len();
         Footer::over(Source::Memory(bytes), len, identity)
@@ -115,7 +118,8 @@ impl Footer {
         self.len as u64
     }
 
-    /// Whether ranges and runs are what the writer wrote. The answer is kept: all calls but the first are free.
+    /// Whether ranges and runs are what the writer wrote. The answer is kept: all calls but the
+    /// first are free.
     pub(crate) fn verify_tables(&self) -> Result<(), Malformed> {
         self.tables().map(drop)
     }
@@ -130,7 +134,8 @@ impl Footer {
         Tables::read(&ranges, &runs, &self.header, self.seed())
     }
 
-    /// Whether every byte of it is what the writer wrote, as of now: what was found good once may have rotted since.
+    /// Whether every byte of it is what the writer wrote, as of now: what was found good once may
+    /// have rotted since.
     pub(crate) fn is_right(&self) -> bool {
         self.is_as_read()
             && self.ranges().all(|range| range.verify_locs())
@@ -177,8 +182,8 @@ impl Footer {
         Ok(any)
     }
 
-    /// Hands out what the segment did to each region, sorted by region; nothing for a cold segment. Checked at each call: nothing is
-    /// handed out of bytes whose checksum is wrong.
+    /// Hands out what the segment did to each region, sorted by region; nothing for a cold segment. Checked
+    /// at each call: nothing is handed out of bytes whose checksum is wrong.
     pub(crate) fn each_delta<E: From<Malformed>>(
         &self,
         each: impl FnMut(RegionDelta) -> Result<(), E>,
@@ -205,7 +210,7 @@ impl Footer {
         }
         match r.bytes(r.remaining())? {
             padding if padding.len() < 8 && padding.iter().all(|b| *b == 0) => Ok(installs),
-            _ => Err(Malformed("bytes are left behind the footer's installs")),
+            _ => Err(Malformed("bytes are left after the footer's installs")),
         }
     }
 
@@ -235,7 +240,7 @@ fn read_headers(
         }
     })?;
     if file.kind != FileKind::Footer || file.identity != *identity {
-        return Err(Malformed("the footer belongs to another segment, or to another life of it"));
+        return Err(Malformed("the footer belongs to another segment, or to another generation of it"));
     }
     if file.len != len as u64 {
         return Err(Malformed("the footer is not as long as it should be"));
@@ -301,8 +306,8 @@ impl<'a> RangeRef<'a> {
         self.locs(index, index).ok()?.get(index)
     }
 
-    /// The locations of the entries `first..=last`, for a reader: out of the mapping where there is one. Those that are not in the
-    /// range are missing.
+    /// The locations of the entries `first..=last`, for a reader: out of the mapping where there is one.
+    /// Those that are not in the range are missing.
     pub(crate) fn locs(&self, first: u64, last: u64) -> io::Result<Locs<'a>> {
         Ok(self.cells(first, self.footer.source.look(self.cells_at(first, last))?))
     }
@@ -328,7 +333,8 @@ impl<'a> RangeRef<'a> {
         self.row.runs().into_iter()
     }
 
-    /// Whether the locations are what the writer wrote, by the checksum that stands in the file: asked when an entry did not verify.
+    /// Whether the locations are what the writer wrote, by the checksum that stands in the file: asked
+    /// when an entry did not verify.
     pub(crate) fn verify_locs(&self) -> bool {
         let source = &self.footer.source;
         let row = self.row_at().and_then(|at| RangeRow::read(&source.read(at).ok()?).ok());
@@ -348,8 +354,8 @@ impl<'a> RangeRef<'a> {
         usize::try_from(ordinal).ok()
     }
 
-    /// Where in the file the locations of `first..=last` stand; empty if they do not all lie in the range, or the row makes no
-    /// sense.
+    /// Where in the file the locations of `first..=last` stand; empty if they do not all lie in the
+    /// range, or the row is inconsistent.
     fn cells_at(&self, first: u64, last: u64) -> Range<usize> {
         let section = &self.footer.sections.locs;
         let find = || {

@@ -1,4 +1,5 @@
-//! The three traits over the disk: every call is numbered, may be struck by a fault, photographed, and written down.
+//! The three traits over the disk: every call is numbered, may be struck by a fault,
+//! photographed, and written down.
 
 use super::content::SECTOR;
 use super::crash::{Moment, Snapshot};
@@ -98,8 +99,8 @@ impl Shared {
         ino: Option<u64>,
         body: impl FnOnce(&mut State, &Turn) -> Result<T>,
     ) -> Result<T> {
-        // What a call that is struck afterwards made is dropped only when the lock, declared later, is: a handle takes
-        // it to say goodbye.
+        // What a call that is struck afterwards made is dropped only when the lock, declared later,
+        // is: a handle takes it to close.
         let mut unwanted = None;
         let mut state = self.lock();
         state.ops += 1;
@@ -317,8 +318,8 @@ impl VfsDir for SimDir {
 
     fn sync(&self) -> Result<()> {
         self.call(OpKind::SyncDir, |s, turn| match turn.effect {
-            // Names are in the journal: they stay pending, also where the pages of files do not. (On a real disk a journal
-            // that cannot be written lets nothing succeed any more.)
+            // Names are in the journal: they stay pending, also where the pages of files do not. (On a real
+            // disk a journal that cannot be written lets nothing succeed any more.)
             Some(Effect::Error(e)) => Err(errno(e)),
             Some(Effect::LieSync) => s.disk.dir(&self.path).map(drop),
             _ => s.disk.sync_dir(&self.path),
@@ -415,7 +416,7 @@ struct SimFile {
     shared: Arc<Shared>,
     ino: u64,
     writable: bool,
-    /// How many of the file's failed syncs this handle was told of. A plain count: the lock orders it.
+    /// How many of the file's failed syncs were reported on this handle. A plain count: the lock orders it.
     errors_seen: AtomicU64,
 }
 
@@ -556,7 +557,7 @@ impl VfsFile for SimFile {
         let (start, end) = (range.start, range.end.max(range.start));
         self.change(OpKind::PunchHole, (start, end), |s, _| {
             let (file, seq) = s.disk.file_and_seq(self.ino)?;
-            // What lies behind the end is a hole already.
+            // What lies past the end is a hole already.
             file.punch(start..end.min(file.cached.len().next_multiple_of(SECTOR)), seq);
             Ok(())
         })

@@ -1,7 +1,8 @@
 //! The bytes of one file, copied only where they are changed.
 //!
-//! Pages of 4 KiB behind counted pointers, under one counted list: a copy of a file costs one count, the first change
-//! after it a copy of the list, and every changed page a copy of that page. This is what makes a crash cheap.
+//! Pages of 4 KiB behind counted pointers, under one counted list: a copy of a file costs one
+//! count, the first change after it a copy of the list, and every changed page a copy of that page.
+//! This is what makes a crash cheap.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ enum Page {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     len: u64,
-    /// Pages behind the end of the list are holes.
+    /// Pages past the end of the list are holes.
     pages: Arc<Vec<Page>>,
 }
 
@@ -53,7 +54,7 @@ impl Content {
         }
     }
 
-    /// Writes the bytes, and makes the file longer if they end behind it.
+    /// Writes the bytes, and makes the file longer if they end past it.
     pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
         self.write_raw(bytes, offset);
         self.len = self.len.max(offset + bytes.len() as u64);
@@ -66,7 +67,7 @@ impl Content {
         }
     }
 
-    /// The sector's bytes, also behind the end of the file.
+    /// The sector's bytes, also past the end of the file.
     pub(super) fn sector(&self, sector: u64) -> SectorBytes {
         let mut bytes = [0; SECTOR as usize];
         self.read_raw(&mut bytes, sector * SECTOR);
@@ -97,7 +98,7 @@ impl Content {
         self.trim();
     }
 
-    /// Zeroes and releases what lies behind the end.
+    /// Zeroes and releases what lies past the end.
     pub(super) fn trim(&mut self) {
         let kept = self.len.div_ceil(PAGE) as usize;
         if self.pages.len() > kept {
@@ -190,7 +191,8 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes == &ZEROS[..bytes.len()]
 }
 
-/// Cuts `len` bytes at `offset` at page boundaries: the page, the range within it, and the range within the bytes.
+/// Cuts `len` bytes at `offset` at page boundaries: the page, the range within it, and the range
+/// within the bytes.
 fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (usize, Range<usize>, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {

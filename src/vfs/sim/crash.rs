@@ -1,8 +1,9 @@
 //! What a crash leaves.
 //!
-//! All pending changes of the disk, of files and directories alike, stand in one order: that in which they were made.
-//! A crash decides the fate of each and replays the survivors, in this order, over what is durable. So a sector that
-//! was written three times since the last sync counts three changes, and ends as the last one that survives.
+//! All pending changes of the disk, of files and directories alike, stand in one order: that in which they
+//! were made. A crash decides the fate of each and replays the survivors, in this order, over what is
+//! durable. A sector that was written three times since the last sync therefore counts three changes, and
+//! ends as the last one that survives.
 
 use super::content::{Content, SECTOR, SectorBytes};
 use super::dir::{Dir, Ino, Names};
@@ -30,12 +31,13 @@ pub enum LossPolicy {
     KeepFirst(usize),
     /// The first so many are lost.
     LoseFirst(usize),
-    /// The i-th survives if bit i is set; from the 65th on all are lost. `0..1 << pending_count` is all there is.
+    /// The i-th survives if bit i is set; from the 65th on all are lost. `0..1 << pending_count` is
+    /// all there is.
     Subset(u64),
     /// Each survives, is lost or (where the profile has it) torn, by chance; also how many are lost is.
     Random(u64),
-    /// The changes before this one survive, those behind are lost, and of the sector itself only the first so many
-    /// bytes are new: a device that tears even sectors.
+    /// The changes before this one survive, those after it are lost, and of the sector itself only the first
+    /// so many bytes are new: a device that tears even sectors.
     Torn(usize, usize),
 }
 
@@ -71,7 +73,7 @@ pub enum Moment {
     Before,
     /// Half the bytes of a write are in the cache; of any other call: before.
     Middle,
-    /// Done, but the caller has not heard of it.
+    /// Done, but the caller has no answer yet.
     After,
 }
 
@@ -106,7 +108,8 @@ impl Snapshot {
         self.disk.pending_lines()
     }
 
-    /// A new disk as a crash at this moment would leave it: nothing pending, nobody holding a lock, no faults set.
+    /// A new disk as a crash at this moment would leave it: nothing pending, nobody holding a lock,
+    /// no faults set.
     pub fn crash(&self, policy: LossPolicy) -> SimVfs {
         SimVfs::from_disk(self.disk.crash(policy))
     }
@@ -137,8 +140,8 @@ impl Slot<'_> {
 }
 
 impl Disk {
-    /// All changes that a crash could take, in the order made, each with its number. Files without a name that could
-    /// come back do not count.
+    /// All changes that a crash could take, in the order made, each with its number. Files without a name
+    /// that could come back do not count.
     pub(super) fn pending_order(&self) -> Vec<(u64, Slot<'_>)> {
         let mut order = Vec::new();
         for (path, dir) in &self.dirs {
@@ -225,8 +228,8 @@ impl Disk {
         (0..order.len()).map(fate).collect()
     }
 
-    /// ext4 with `data=ordered`: metadata reaches the disk in the order made, and no length before the bytes that it
-    /// makes visible. Bytes overwritten in place are free to go when they like.
+    /// ext4 with `data=ordered`: metadata reaches the disk in the order made, and no length before the bytes
+    /// that it makes visible. Bytes overwritten in place are free to go when they like.
     fn obey_journal(&self, order: &[(u64, Slot<'_>)], fates: &mut [Fate]) {
         let mut committed = true;
         let mut lengthened = BTreeSet::new();

@@ -20,8 +20,9 @@ pub(super) enum DirChange {
 }
 
 impl DirChange {
-    /// Applies the change to names among which earlier ones may be missing: a removal takes only the file that it
-    /// was meant for, and a rename that survives gives the file its new name even if it never had the old one.
+    /// Applies the change to names among which earlier ones may be missing: a removal takes only
+    /// the file that it was meant for, and a rename that survives gives the file its new name even
+    /// if it never had the old one.
     pub(super) fn apply(&self, names: &mut Names) {
         let names = Arc::make_mut(names);
         let take = |names: &mut BTreeMap<Arc<str>, Ino>, name: &Arc<str>, ino: Ino| {

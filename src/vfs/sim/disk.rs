@@ -1,5 +1,5 @@
-//! The disk: files by number, directories by path, and the rules of a file system over them. No faults here, no locks
-//! and no threads: those are the business of the calls.
+//! The disk: files by number, directories by path, and the rules of a file system over them. No faults here,
+//! no locks and no threads: those are the business of the calls.
 
 use super::content::PAGE;
 use super::dir::{Dir, DirChange, Ino};
@@ -43,7 +43,8 @@ impl Disk {
         }
     }
 
-    /// Directories are durable at once: that is what the call promises, and the only thing ever asked of them.
+    /// Directories are durable at once: that is what the call promises, and the only thing ever
+    /// asked of them.
     pub(super) fn create_dir_all(&mut self, dir: &Path) -> Result<()> {
         for dir in dir.ancestors() {
             if self.lookup(dir).is_ok() {

@@ -24,7 +24,8 @@ pub const EINTR: i32 = Errno::INTR.raw_os_error();
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Effect {
-    /// Nothing is done, and this error number returned. A failed sync may clean the pages, as the profile has it.
+    /// Nothing is done, and this error number returned. A failed sync may clean the pages, as the
+    /// profile has it.
     Error(i32),
     /// The call is done whole, and this error number returned nonetheless.
     ErrorAfter(i32),
@@ -74,7 +75,8 @@ impl Fault {
         Fault::new(Effect::Error(errno))
     }
 
-    /// Only on the call of this number, or from it on if [`forever`](Fault::forever); calls are counted from 1.
+    /// Only on the call of this number, or from it on if [`forever`](Fault::forever); calls are
+    /// counted from 1.
     pub fn at(mut self, number: u64) -> Fault {
         self.number = Some(number);
         self

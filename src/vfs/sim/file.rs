@@ -28,7 +28,7 @@ impl Change {
             Change::Allocate(len) => {
                 let old = content.len();
                 content.allocate(*len);
-                // The length is a change of its own; without it nothing stays reserved behind the end.
+                // The length is a change of its own; without it nothing stays reserved past the end.
                 content.set_len(old);
             }
             Change::Punch(range) => content.punch(range.clone()),
@@ -74,7 +74,7 @@ pub(super) struct File {
     pub(super) handles: usize,
     /// Names, as the cache sees it.
     pub(super) links: usize,
-    /// Failed syncs, each of which every handle is told once.
+    /// Failed syncs, each of which is reported once on every handle.
     pub(super) sync_errors: u64,
 }
 
@@ -137,8 +137,8 @@ impl File {
         self.durable.trim();
     }
 
-    /// A sync fails. If it cleans the pages, their bytes will not reach the disk by any later sync; lengths and blocks
-    /// are in the journal and still will.
+    /// A sync fails. If it cleans the pages, their bytes will not reach the disk by any later sync; lengths
+    /// and blocks are in the journal and still will.
     pub(super) fn fail_sync(&mut self, cleans: bool) {
         self.sync_errors += 1;
         if cleans {
@@ -146,8 +146,8 @@ impl File {
         }
     }
 
-    /// Lets the device have its say again about all clean pages that lie wholly in the range, the last page counting
-    /// as whole at the end of the file.
+    /// Lets the device have its say again about all clean pages that lie wholly in the range, the last page
+    /// counting as whole at the end of the file.
     pub(super) fn drop_cache(&mut self, range: Range<u64>) {
         let mut dirty = BTreeSet::new();
         for (_, change) in &self.pending {

@@ -2,10 +2,10 @@
 //!
 //! # The problem
 //!
-//! A log is correct if it survives every crash, and a crash may leave any of exponentially many disks. No real disk
-//! can be asked for them. This one can: it is a value in memory that keeps apart what a program sees and what a power
-//! cut would leave, and that can be copied at any moment, for microseconds, into one of the disks that could be found
-//! afterwards.
+//! A log is correct if it survives every crash, and a crash may leave any of exponentially many disks. No
+//! real disk can be asked for them. This one can: it is a value in memory that keeps apart what a program
+//! sees and what a power cut would leave, and that can be copied at any moment, for microseconds, into one of
+//! the disks that could be found afterwards.
 //!
 //! # The model
 //!
@@ -18,23 +18,25 @@
 //!           durable bytes                                   durable names
 //! ```
 //!
-//! - What every reader sees is *cached*. What a crash cannot take is *durable*. In between stand the *pending* changes,
-//!   in one order over the whole disk: each sector of 512 bytes of each write, each new length, each reservation or
-//!   hole, each operation on a directory.
-//! - A sync makes durable what was pending in that file, or that directory, when it was called; nothing else does.
-//! - A crash lets any subset of the pending changes survive ([`LossPolicy`]), replayed in order over what is durable.
-//!   [`Profile`] says what a disk is like beyond that: kinder, like ext4, or worse, tearing sectors.
+//! - What every reader sees is *cached*. What a crash cannot take is *durable*. In between stand the
+//!   *pending* changes, in one order over the whole disk: each sector of 512 bytes of each write, each new
+//!   length, each reservation or hole, each operation on a directory.
+//! - A sync makes durable what was pending in that file, or that directory, when it was called;
+//!   nothing else does.
+//! - A crash lets any subset of the pending changes survive ([`LossPolicy`]), replayed in order over what is
+//!   durable. [`Profile`] says what a disk is like beyond that: kinder, like ext4, or worse, tearing sectors.
 //! - A file without a surviving name is gone; a name without surviving bytes is an empty file.
 //! - Directories themselves are durable as soon as they are made, as the trait promises.
 //!
 //! # The invariants
 //!
-//! - With nothing pending, what is cached is what is durable, unless a fault said otherwise: a lost write, a misdirected
-//!   one, a failed sync that cleaned its pages. Then a read shows the cache until
+//! - With nothing pending, what is cached is what is durable, unless a fault said otherwise: a lost write, a
+//!   misdirected one, a failed sync that cleaned its pages. Then a read shows the cache until
 //!   [`drop_cache`](crate::vfs::VfsFile::drop_cache) or a crash shows the truth.
-//! - The same seed and the same calls give the same disk, the same order of [`list`](crate::vfs::VfsDir::list), and
-//!   the same crashes.
-//! - Every call of the three traits has a number, from 1. A fault, a snapshot or a power cut can be set on any of them.
+//! - The same seed and the same calls give the same disk, the same order of
+//!   [`list`](crate::vfs::VfsDir::list), and the same crashes.
+//! - Every call of the three traits has a number, from 1. A fault, a snapshot or a power cut can
+//!   be set on any of them.
 //! - A crash never disturbs the disk it is taken from: the engine runs on.
 //!
 //! # Exploring
@@ -43,8 +45,8 @@
 //! [`pending_count`](Snapshot::pending_count) leaves room for, and recover from [`Snapshot::crash`]. What was
 //! acknowledged by then, the test knows from [`Snapshot::mark`] or [`Snapshot::op`].
 //!
-//! Deliberately absent: permissions, links that are symbolic, time, and files above 4 GiB. Those are tested on the real
-//! file system.
+//! Deliberately absent: permissions, links that are symbolic, time, and files above 4 GiB. Those are
+//! tested on the real file system.
 
 mod calls;
 mod content;
@@ -72,21 +74,22 @@ use std::sync::{Arc, PoisonError};
 /// What kind of disk it is.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Profile {
-    /// What POSIX leaves open: any subset of unsynced sectors, lengths and names survives. A failed sync leaves its
-    /// changes pending.
+    /// What POSIX leaves open: any subset of unsynced sectors, lengths and names survives. A failed
+    /// sync leaves its changes pending.
     #[default]
     Strict,
-    /// Like ext4 with `data=ordered`: lengths and names survive as a prefix, and no length without the bytes that it
-    /// makes visible.
+    /// Like ext4 with `data=ordered`: lengths and names survive as a prefix, and no length without the
+    /// bytes that it makes visible.
     Ext4Ordered,
-    /// A sector that was being written holds anything in the bytes that were being written. The rest of it is safe.
+    /// A sector that was being written holds anything in the bytes that were being written. The rest
+    /// of it is safe.
     GarbageOnTear,
-    /// A sector that was being written holds anything, also in the bytes beside those that were being written, even
-    /// if they were synced long ago.
+    /// A sector that was being written holds anything, also in the bytes beside those that were being
+    /// written, even if they were synced long ago.
     NoSafePartialSector,
-    /// After a failed sync the pages are clean: the cache shows the new bytes, the disk keeps the old ones, and the
-    /// next sync returns Ok without having written them. So do Linux's ext4, xfs and btrfs. Lengths and names are in the
-    /// journal and stay pending.
+    /// After a failed sync the pages are clean: the cache shows the new bytes, the disk keeps the old ones,
+    /// and the next sync returns Ok without having written them. So do Linux's ext4, xfs and btrfs. Lengths
+    /// and names are in the journal and stay pending.
     FailedSyncCleansPages,
 }
 
@@ -96,7 +99,8 @@ impl Profile {
     }
 }
 
-/// Called with each operation before it is carried out, outside of all locks: a place to sleep, or to take a crash.
+/// Called with each operation before it is carried out, outside of all locks: a place to sleep, or
+/// to take a crash.
 pub type Hook = Arc<dyn Fn(&Op) + Send + Sync>;
 
 /// A handle onto a simulated disk. Clones are handles onto the same one.
@@ -128,7 +132,8 @@ impl SimVfs {
         self.shared.lock().disk.profile = profile;
     }
 
-    /// Limits the bytes that can be allocated, in pages of 4 KiB; beyond, writes fall short and then fail with ENOSPC.
+    /// Limits the bytes that can be allocated, in pages of 4 KiB; beyond, writes fall short and
+    /// then fail with ENOSPC.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.shared.lock().disk.capacity = bytes;
     }
@@ -158,7 +163,7 @@ impl SimVfs {
         self.shared.lock().struck
     }
 
-    /// The power goes off behind the call of this number: all later ones do nothing and return EIO.
+    /// The power goes off after the call of this number: all later ones do nothing and return EIO.
     pub fn halt_after(&self, number: u64) {
         self.shared.lock().halt_after = number;
     }
@@ -177,7 +182,7 @@ impl SimVfs {
         SimVfs::from_disk(crashed)
     }
 
-    /// The disk as it is now, to be crashed later, in as many ways as one likes.
+    /// The disk as it is now, to be crashed later, in any number of ways.
     pub fn freeze(&self) -> Snapshot {
         let state = self.shared.lock();
         state.freeze(state.ops, Moment::After, String::new())
@@ -193,7 +198,8 @@ impl SimVfs {
         self.shared.lock().disk.pending_lines()
     }
 
-    /// Takes a snapshot around the call of this number, to be fetched with [`take_snapshots`](SimVfs::take_snapshots).
+    /// Takes a snapshot around the call of this number, to be fetched with
+    /// [`take_snapshots`](SimVfs::take_snapshots).
     pub fn snapshot_at(&self, number: u64, moment: Moment) {
         self.shared.lock().snapshot_at.push((number, moment));
     }
@@ -228,7 +234,8 @@ impl SimVfs {
         self.shared.lock().log.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Closes the gate: `sync_data` and `sync_all` begin, and wait. What is written meanwhile is not covered by them.
+    /// Closes the gate: `sync_data` and `sync_all` begin, and wait. What is written meanwhile is not
+    /// covered by them.
     pub fn block_syncs(&self) {
         self.shared.lock().gate_closed = true;
     }
@@ -252,9 +259,11 @@ impl SimVfs {
         }
     }
 
-    /// Sets or takes away the hook: latency, for one. A hook that holds a `SimVfs` of its own disk keeps it for ever.
+    /// Sets or takes away the hook: latency, for one. A hook that holds a `SimVfs` of its own disk
+    /// keeps it forever.
     pub fn set_hook(&self, hook: Option<Hook>) {
-        // The old one may hold the last handle of an engine, whose end goes to this disk: it is dropped without the lock.
+        // The old one may hold the last handle of an engine, whose end goes to this disk: it is
+        // dropped without the lock.
         let old = std::mem::replace(&mut self.shared.lock().hook, hook);
         drop(old);
     }

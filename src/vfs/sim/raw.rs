@@ -1,5 +1,5 @@
-//! Vandalism: looking at the disk, and changing it, behind the engine's back. None of this is numbered, struck by
-//! faults, or written down.
+//! Vandalism: looking at the disk, and changing it, behind the engine's back. None of this is numbered,
+//! struck by faults, or written down.
 
 use super::content::Content;
 use super::dir::DirChange;

@@ -1,4 +1,5 @@
-//! okaywal: a write-ahead log and no more. What is dropped at its checkpoints would be in the store that it is part of.
+//! okaywal: a write-ahead log and no more. What is dropped at its checkpoints would be in the store
+//! that it is part of.
 
 use crate::log::{Batch, PeerLog, Result};
 use ::okaywal::{Configuration, LogVoid, WriteAheadLog};

@@ -1,5 +1,5 @@
-//! Databend's raft-log, a log of one group: here one that all regions share. It has no index by region, and what is dropped
-//! goes when all that was written before has been dropped, too.
+//! Databend's raft-log, a log of one group: here one that all regions share. It has no index by region, and
+//! what is dropped goes when all that was written before has been dropped, too.
 
 use crate::log::{Batch, PeerLog, Result};
 use ::raft_log::api::raft_log_writer::RaftLogWriter;

@@ -1,4 +1,4 @@
-//! The process that is killed: it writes and tells on its standard output what was acknowledged.
+//! The process that is killed: it writes and reports on its standard output what was acknowledged.
 
 use super::read::fill_store;
 use super::{Args as BenchArgs, Plan, Workload};

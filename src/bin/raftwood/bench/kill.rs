@@ -56,8 +56,8 @@ enum Blow {
     At(Call, u64),
 }
 
-/// A process that has written so many batches and did not come to its call is killed then. Counted in work, not in time: a loaded
-/// machine is slower, and what a process does before its call is the same.
+/// A process that has written so many batches and did not come to its call is killed then. Counted in work,
+/// not in time: a loaded machine is slower, and what a process does before its call is the same.
 const PATIENCE_BATCHES: u32 = 400;
 
 /// One that does not get so far in this time hangs.
@@ -144,7 +144,8 @@ pub(crate) fn measure(
     Ok((vec![row], done))
 }
 
-/// Lets a child write until the blow falls, and returns the last acknowledgement and the call at which it was.
+/// Lets a child write until the blow falls, and returns the last acknowledgement and the call at
+/// which it was.
 fn run_and_kill(
     plan: &Plan,
     dir: &Path,
@@ -169,7 +170,8 @@ fn run_and_kill(
             if let Some(Ok(pid)) = line.strip_prefix(PID).map(str::parse) {
                 let _ = tell.send(Heard::Pid(pid));
             }
-            // A line cut by the kill is not an acknowledgement that anybody heard; it may be a shorter number.
+            // A line cut by the kill is not an acknowledgement that anybody received; it may be a
+            // shorter number.
             if let Ok(number) = line.parse::<u64>() {
                 acked = acked.max(number);
                 let _ = tell.send(Heard::Acknowledged);
@@ -177,8 +179,8 @@ fn run_and_kill(
         }
         acked
     });
-    // The process itself is killed, not the one that traces it: that would let it go on. Without its number it has already
-    // died, or has not begun: then it has some more time.
+    // The process itself is killed, not the one that traces it: that would let it go on. Without its number
+    // it has already died, or has not begun: then it has some more time.
     let began = Instant::now();
     let batches_max = if matches!(blow, Blow::At(..)) { PATIENCE_BATCHES } else { u32::MAX };
     let (mut pid, mut fell, mut batches) = (None, false, 0);

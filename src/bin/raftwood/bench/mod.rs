@@ -45,7 +45,8 @@ impl Default for Args {
 /// What to measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum Workload {
-    /// One region a batch, --batch-entries entries of --entry-bytes. With one thread it is measured in turns with `limit`.
+    /// One region a batch, --batch-entries entries of --entry-bytes. With one thread it is
+    /// measured in turns with `limit`.
     Append,
     /// Each write is 32 regions x 2 entries x 512 bytes and a hard state.
     Raftstore,
@@ -91,8 +92,8 @@ pub(crate) struct Args {
     /// How long each workload writes or reads.
     #[arg(long, default_value_t = 15.0)]
     seconds: f64,
-    /// How long append, raftstore and steady write before they are measured, so that a young store's new files are not what is
-    /// measured.
+    /// How long append, raftstore and steady write before they are measured, so that a young store's new
+    /// files are not what is measured.
     #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
     warm_up: f64,
     /// Payload bytes that read and reopen fill in first, with K, M or G.
@@ -234,8 +235,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     Ok(report.outcome())
 }
 
-/// Kills a writing process so many times on one store, and says how, and whether it lost anything. The segments are small,
-/// so that each run sees many of them come and go.
+/// Kills a writing process so many times on one store, and says how, and whether it lost anything. The
+/// segments are small, so that each run sees many of them come and go.
 pub(crate) fn kills(kills: u32, seed: u64, dir: Option<&Path>) -> Result<(Kills, Outcome), Failure> {
     let scratch = Scratch::new(dir)?;
     let mut report = Report::new(true);

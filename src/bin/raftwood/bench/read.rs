@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 const RANGE: u64 = 64;
 
-/// Fills a store with `plan.bytes` of payload; the entries of a region lie batch by batch across the segments.
+/// Fills a store with `plan.bytes` of payload; the entries of a region lie batch by batch across the
+/// segments.
 pub(crate) fn fill_store(engine: &Engine, plan: &Plan, acked: impl Fn(u64)) -> Result<Vec<Page>, Failure> {
     let mut pages: Vec<Page> = (1..=plan.regions).map(Page::new).collect();
     let mut written = 0;

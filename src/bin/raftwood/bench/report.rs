@@ -168,7 +168,8 @@ impl Report {
         self.notes.push(text);
     }
 
-    /// Says so when new files were filled while a workload was measured: that is how a store begins, and not how it goes on.
+    /// Says so when new files were filled while a workload was measured: that is how a store
+    /// begins, and not how it goes on.
     pub(crate) fn warn_if_young(&mut self, row: &Row) {
         if let Some(filled @ 1..) = row.filled_bytes {
             self.note(format!(
@@ -277,10 +278,11 @@ fn file_system(dir: &Path) -> String {
     best.1.to_string()
 }
 
-/// Bytes written to the device that holds `dir` since the system started, by anybody, where the system tells.
+/// Bytes written to the device that holds `dir` since the system started, by anybody, where the
+/// system shows it.
 ///
-/// What the system says of this process alone will not do: it counts a large folio of the page cache as a whole whenever
-/// a small write makes it dirty, many times what then goes to the device.
+/// What the system says of this process alone will not do: it counts a large folio of the page cache as a
+/// whole whenever a small write makes it dirty, many times what then goes to the device.
 pub(crate) fn device_bytes(dir: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
     let dev = std::fs::metadata(dir).ok()?.dev();
@@ -290,7 +292,7 @@ pub(crate) fn device_bytes(dir: &Path) -> Option<u64> {
     Some(sectors * 512)
 }
 
-/// Resident memory of this process, where the system tells.
+/// Resident memory of this process, where the system shows it.
 pub(crate) fn rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;

@@ -10,7 +10,7 @@ pub(crate) enum Call {
     Pwritev,
     /// Writes of headers, footers and zeros.
     Pwrite,
-    /// The sync behind every acknowledgement, and those of headers.
+    /// The sync before every acknowledgement, and those of headers.
     Fdatasync,
     /// Syncs of directories and of whole files.
     Fsync,
@@ -40,7 +40,8 @@ impl Call {
         }
     }
 
-    /// Its names in the kernel, on any machine: strace skips those with a question mark that it does not know.
+    /// Its names in the kernel, on any machine: strace skips those with a question mark that it
+    /// does not know.
     fn set(self) -> &'static str {
         match self {
             Call::Pwritev => "?pwritev,?pwritev2",
@@ -54,8 +55,8 @@ impl Call {
         }
     }
 
-    /// The n-th call of a thread is chosen below this: about as many as come in the first tenths of a second, those of the
-    /// recovery among them.
+    /// The n-th call of a thread is chosen below this: about as many as come in the first tenths of a second,
+    /// those of the recovery among them.
     pub(crate) fn often(self) -> u64 {
         match self {
             Call::Pwritev | Call::Fdatasync => 200,
