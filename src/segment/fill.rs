@@ -18,9 +18,13 @@ use crate::vfs::VfsFile;
 use crate::vfs::io::write_parts_at;
 use std::path::Path;
 
-/// The most that is written and synced at once: a claim waits for the write of so much, and a sync of
-/// the log beside it for its sync.
+/// The most that is written at once: a claim waits for so much, and a sync of the log beside it for what the
+/// device has to do for it.
 const PIECE_BYTES: u64 = 128 << 10;
+
+/// Zeros are synced so many at a time. In between they are only handed to the device: where the file system
+/// has a journal, each sync would be a commit of it, which the log's own syncs have to wait for.
+const SYNCED_BYTES: u64 = 1 << 20;
 
 /// A segment is filled this many pieces ahead of what its predecessor's use asks for.
 const LEAD_PIECES: u64 = 16;
@@ -76,7 +80,7 @@ impl Filling {
         filled < self.end && filled < self.end * share / of.max(1) + LEAD_PIECES * self.piece()
     }
 
-    /// Writes the next piece and syncs it. Returns its length, 0 if there is nothing to fill any more.
+    /// Writes the next piece, and sees to it that it gets to the device. Returns its length, 0 if there is nothing to fill any more.
     pub(crate) fn fill_piece(&self, path: &Path) -> std::result::Result<u64, FillError> {
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(file) = handle.clone() else { return Ok(0) };
@@ -90,7 +94,13 @@ impl Filling {
         drop(handle);
         written.map_err(|e| FillError::Write(Error::io("filling a segment", path, e)))?;
         // Not with the lock held: a record may come, and its own sync is no slower for this one.
-        file.sync_data().map_err(|e| FillError::Sync(Error::io("syncing a filled segment", path, e)))?;
+        let to = from + len;
+        if to >= self.end || from / SYNCED_BYTES < to / SYNCED_BYTES {
+            file.sync_data().map_err(|e| FillError::Sync(Error::io("syncing a filled segment", path, e)))?;
+        } else {
+            // Linux begins to write the pages that are dirty. Where it does not, the next sync does.
+            let _ = file.drop_cache(from..to);
+        }
         Ok(len)
     }
 
