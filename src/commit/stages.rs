@@ -49,6 +49,10 @@ impl Committer {
             }
         }
         p.writing = None;
+        if self.gate.is_shut() && p.in_room > 0 {
+            // What is left to do may be nothing, and whoever closes waits for that.
+            self.room.notify_all();
+        }
         p
     }
 

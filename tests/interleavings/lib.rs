@@ -9,6 +9,7 @@
 #![cfg(all(shuttle, test))]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
 
+use raftwood::vfs::Vfs;
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::{
     Background, Durability, Engine, EntryId, ErrorKind, EventListener, LogState, Lsn, Options, Pool, Purge,
@@ -20,6 +21,7 @@ use shuttle::sync::{Arc, Mutex};
 use shuttle::{Config, Runner, thread};
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 fn from_env(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
@@ -303,6 +305,35 @@ fn a_close_beside_writers_ends_and_keeps_what_was_acknowledged() {
         for (region, acked) in (1..).zip(acked) {
             assert!(read(&after, region, 40).len() as u64 >= acked);
         }
+    });
+}
+
+/// A thread that lets others run before it writes counts as writing. When writing stops meanwhile there may be
+/// nothing left to write, and a close that waits for the end of it would wait for ever.
+#[test]
+fn a_close_ends_when_writing_stops_while_a_group_gathers() {
+    explore(|| {
+        let vfs = SimVfs::new(14);
+        let engine = open(&vfs);
+        engine.write(batch(&engine, 9, 1..=1), Durability::Synced).unwrap();
+        let writers = [1, 2, 3].map(|w| {
+            spawn(&engine, move |engine| {
+                for index in 1..=3 {
+                    if let Err(e) = engine.write(batch(engine, w, index..=index), Durability::Synced) {
+                        assert!(matches!(e.kind(), ErrorKind::Poisoned | ErrorKind::Closed), "{e}");
+                        break;
+                    }
+                }
+            })
+        });
+        let elsewhere = vfs.clone();
+        let closer = spawn(&engine, move |engine| {
+            elsewhere.open_dir(Path::new("/db")).unwrap().remove("LOCK").unwrap();
+            assert_eq!(engine.tick().unwrap_err().kind(), ErrorKind::Poisoned);
+            engine.close().unwrap_err();
+        });
+        writers.into_iter().for_each(|t| t.join().unwrap());
+        closer.join().unwrap();
     });
 }
 
