@@ -19,6 +19,10 @@
 //! when something comes that is only to be written, or after a millisecond, whichever is first. The last is
 //! for a sync that hangs: a kill then costs no more than that.
 //!
+//! When a sync ends, those whose batches it settled are about to come back, each with another one. The thread
+//! that writes next therefore gives up the processor a few times first, as long as that may make its group
+//! larger. Until it writes it counts as writing: an end of that which no stage follows is announced.
+//!
 //! A commit group is what one write stage takes, or several of them beside one sync. Its threads sleep in one
 //! [place](sleepers) and are woken by one call. No thread is sent its outcome: it compares its position with
 //! how far the log is written and durable, two numbers that only the end of a stage moves. A batch that
