@@ -18,8 +18,8 @@ fn example(name: &str) -> PathBuf {
     path
 }
 
-/// How often a run is repeated that found nothing wrong, and has not shown all that it is to show (exit code 2):
-/// whether a replica that was away needs a snapshot, say, is chance.
+/// How often a run is repeated that found nothing wrong, and has not shown all that it is to show (exit code
+/// 2): whether a replica that was away needs a snapshot, say, is chance.
 const ATTEMPTS: usize = 4;
 
 fn run(name: &str, args: &[&str]) -> String {

@@ -50,7 +50,7 @@ impl Committer {
         }
         p.writing = None;
         if self.gate.is_shut() && p.in_room > 0 {
-            // What is left to do may be nothing, and whoever closes waits for that.
+            // What is left to do may be nothing, and a close waits for that.
             self.room.notify_all();
         }
         p

@@ -80,7 +80,8 @@ impl Filling {
         filled < self.end && filled < self.end * share / of.max(1) + LEAD_PIECES * self.piece()
     }
 
-    /// Writes the next piece, and sees to it that it gets to the device. Returns its length, 0 if there is nothing to fill any more.
+    /// Writes the next piece, and sees to it that it gets to the device. Returns its length, 0 if there is
+    /// nothing to fill any more.
     pub(crate) fn fill_piece(&self, path: &Path) -> std::result::Result<u64, FillError> {
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(file) = handle.clone() else { return Ok(0) };

@@ -308,8 +308,8 @@ fn a_close_beside_writers_ends_and_keeps_what_was_acknowledged() {
     });
 }
 
-/// A thread that lets others run before it writes counts as writing. When writing stops meanwhile there may be
-/// nothing left to write, and a close that waits for the end of it would wait for ever.
+/// A thread that lets others run before it writes counts as writing. When writing stops meanwhile there may
+/// be nothing left to write, and a close that waits for the end of it would wait forever.
 #[test]
 fn a_close_ends_when_writing_stops_while_a_group_gathers() {
     explore(|| {
