@@ -389,6 +389,9 @@ impl From<ReadyError> for Error {
 /// Each batch is readable when [`submit`](ReadyWriter::submit) returns. When it is durable, and all that were
 /// submitted before it are, the outcome is delivered to the sink: once for each batch, in the order of
 /// submission. That is what `on_persist_ready` needs, for it means "and all before it".
+///
+/// A replica that is the only voter ([`may_send_first`] says no) must not campaign, nor be ticked into it,
+/// while entries of it are on their way: raft 0.7 takes them for persisted there, and panics.
 pub struct ReadyWriter {
     engine: Engine,
     line: Arc<Line>,

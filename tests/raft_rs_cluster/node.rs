@@ -235,8 +235,13 @@ impl Node {
     }
 
     pub(crate) fn campaign(&mut self, group: u64) {
-        // raft's own clock asks only a voter, and raft relies on that.
-        if let Some(group) = self.group(group).filter(|g| g.raft.raft.promotable()) {
+        // raft's own clock asks only a voter, and raft relies on that. It panics where the only voter is asked
+        // while entries are on their way to its disk.
+        let can = |g: &&mut Group| {
+            let log = &g.raft.raft.raft_log;
+            g.raft.raft.promotable() && (may_send_first(&g.raft) || log.persisted == log.last_index())
+        };
+        if let Some(group) = self.group(group).filter(can) {
             let _ = group.raft.campaign();
         }
     }
@@ -329,6 +334,9 @@ impl Node {
                 out.extend(ready.take_messages().into_iter().map(|m| (group, m)));
             }
             if !ready.snapshot().is_empty() {
+                // It may be shorter than a log that it discards: what was acknowledged of that was of a
+                // leader whom no majority followed.
+                checker.overwrites(group, id, ready.snapshot().get_metadata().index);
                 g.install(ready.snapshot(), ready.number());
                 counts.snapshots += 1;
             }
