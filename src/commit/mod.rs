@@ -20,8 +20,9 @@
 //! for a sync that hangs: a kill then costs no more than that.
 //!
 //! When a sync ends, those whose batches it settled are about to come back, each with another one. The thread
-//! that writes next therefore gives up the processor a few times first, as long as that may make its group
-//! larger. Until it writes it counts as writing: an end of that which no stage follows is announced.
+//! that writes next therefore [gives up the processor](gather) a few times first, as long as that may make
+//! its group larger. Until it writes it counts as writing: an end of that which no stage follows is
+//! announced.
 //!
 //! A commit group is what one write stage takes, or several of them beside one sync. Its threads sleep in one
 //! [place](sleepers) and are woken by one call. No thread is sent its outcome: it compares its position with
@@ -49,6 +50,7 @@
 mod accept;
 mod completion;
 mod gate;
+mod gather;
 mod pipeline;
 mod rotate;
 mod sleepers;

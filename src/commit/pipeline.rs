@@ -2,6 +2,7 @@
 
 use super::completion::Completions;
 use super::gate::Gate;
+use super::gather::Gathering;
 use super::sleepers::{Sleepers, Woken};
 use super::ticket::{Pending, Record, Ticket, Waiting};
 use crate::error::{Error, Result};
@@ -169,10 +170,9 @@ pub(super) struct Pipeline {
     /// An empty vector with memory.
     pub(super) spare: Vec<Arc<Segment>>,
     pub(super) unsynced_bytes: u64,
-    /// Batches written since the last sync began, and those that this sync settled: their
-    /// writers may be about to come back.
+    /// Batches written since the last sync began.
     pub(super) unsynced_batches: usize,
-    pub(super) returning: usize,
+    pub(super) gathering: Gathering,
     /// What one sync covers, on a moving average.
     pub(super) synced_at_once: u64,
     /// Syncs under way, in the order in which they began.
@@ -280,7 +280,7 @@ impl Committer {
             spare: Vec::new(),
             unsynced_bytes: 0,
             unsynced_batches: 0,
-            returning: 0,
+            gathering: Gathering::default(),
             synced_at_once: 0,
             syncs: VecDeque::new(),
             sync_target: start,

@@ -33,21 +33,23 @@ impl Committer {
     /// batch shares the next write and sync, and would otherwise have to wait for the one after. No thread is
     /// waited for that is not ready to run: where a processor is idle, this returns at once.
     pub(super) fn gather<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
-        let returning = std::mem::take(&mut p.returning);
-        if returning < 2 || p.urgent || !p.syncs.is_empty() {
+        if p.urgent || !p.syncs.is_empty() {
             return p;
         }
+        let Some((returning, at_most)) = p.gathering.begin() else { return p };
         let all = p.queue.len() + returning;
+        let began = Instant::now();
         // Nobody else begins to write meanwhile.
-        p.writing = Some(Instant::now());
+        p.writing = Some(began);
         for _ in 0..YIELDS {
             drop(p);
             thread::yield_now();
             p = self.lock();
-            if p.queue.len() >= all || p.urgent || self.gate.is_shut() {
+            if p.queue.len() >= all || p.urgent || self.gate.is_shut() || began.elapsed() > at_most {
                 break;
             }
         }
+        p.gathering.ended(began.elapsed());
         p.writing = None;
         if self.gate.is_shut() && p.in_room > 0 {
             // What is left to do may be nothing, and a close waits for that.
@@ -195,7 +197,8 @@ impl Committer {
         let turn = p.turn - 1;
         p.sync_turn = turn;
         p.watched = false;
-        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: Instant::now(), turn });
+        let began = Instant::now();
+        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: began, turn });
         p.sync_target = target;
         let bytes = std::mem::take(&mut p.unsynced_bytes);
         let batches = std::mem::take(&mut p.unsynced_batches);
@@ -250,7 +253,7 @@ impl Committer {
                     self.settle(&mut p, batch.bytes, batch.ticket);
                 }
             }
-            p.returning = batches;
+            p.gathering.synced(batches, began.elapsed());
             settled.synced = Some(std::mem::replace(&mut p.settled_synced, turn) + 1..=turn);
         }
         Some((p, settled))

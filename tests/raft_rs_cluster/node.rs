@@ -235,8 +235,8 @@ impl Node {
     }
 
     pub(crate) fn campaign(&mut self, group: u64) {
-        // raft's own clock asks only a voter, and raft relies on that. It panics where the only voter is asked
-        // while entries are on their way to its disk.
+        // raft's own clock asks only a voter, and raft relies on that. It panics where the only voter is
+        // asked while entries are on their way to its disk.
         let can = |g: &&mut Group| {
             let log = &g.raft.raft.raft_log;
             g.raft.raft.promotable() && (may_send_first(&g.raft) || log.persisted == log.last_index())
