@@ -493,7 +493,8 @@ impl Committer {
     }
 
     /// Does a stage's worth of work, or a write and the sync after it, if there is any that no thread is
-    /// doing. `Err` gives the lock back with nothing done.
+    /// doing. `Err` gives the lock back with nothing done; it was held all the time, so what the caller knew
+    /// before is true still, and it may wait for the end of a stage.
     ///
     /// `is_done` says whether the caller has what it works for, and will not come back. Then what is left of
     /// the work is passed on, and else only if callbacks come before: `Ok` says whether it was.
@@ -502,12 +503,13 @@ impl Committer {
         mut p: MutexGuard<'a, Pipeline>,
         is_done: impl Fn() -> bool,
     ) -> Result<bool, MutexGuard<'a, Pipeline>> {
+        let mut let_go = false;
         if p.can_write() {
-            p = self.gather(p);
+            (p, let_go) = self.gather(p);
         }
         if self.gate.is_shut() {
             if p.queue.is_empty() && p.awaiting.is_empty() {
-                return Err(p);
+                return if let_go { Ok(false) } else { Err(p) };
             }
             self.fail_all(p);
             return Ok(true);
@@ -524,7 +526,7 @@ impl Committer {
             let Some((synced, settled)) = self.sync_stage(p) else { return Ok(true) };
             return Ok(self.end_stage(synced, settled, is_done()));
         }
-        Err(p)
+        if let_go { Ok(false) } else { Err(p) }
     }
 
     /// The thread that works for tickets nobody waits for. Returns when the engine closes.

@@ -32,11 +32,13 @@ impl Committer {
     /// Lets the threads run whose batches the last sync settled: one that comes back at once with another
     /// batch shares the next write and sync, and would otherwise have to wait for the one after. No thread is
     /// waited for that is not ready to run: where a processor is idle, this returns at once.
-    pub(super) fn gather<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
+    ///
+    /// Says whether the lock was let go of meanwhile: then writing may have stopped, or the work be gone.
+    pub(super) fn gather<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> (MutexGuard<'a, Pipeline>, bool) {
         if p.urgent || !p.syncs.is_empty() {
-            return p;
+            return (p, false);
         }
-        let Some((returning, at_most)) = p.gathering.begin() else { return p };
+        let Some((returning, at_most)) = p.gathering.begin() else { return (p, false) };
         let all = p.queue.len() + returning;
         let began = Instant::now();
         // Nobody else begins to write meanwhile.
@@ -55,7 +57,7 @@ impl Committer {
             // What is left to do may be nothing, and a close waits for that.
             self.room.notify_all();
         }
-        p
+        (p, true)
     }
 
     /// Writes what is queued. Returns the lock and what that settles, or nothing when it failed and

@@ -337,6 +337,34 @@ fn a_close_ends_when_writing_stops_while_a_group_gathers() {
     });
 }
 
+/// The close may be the one that lets others run. Once they have stopped writing nothing is left to do, no
+/// stage ends any more, and a close that waited for the next one would wait forever.
+#[test]
+fn a_close_that_gathers_itself_ends_when_writing_stops_meanwhile() {
+    explore(|| {
+        let vfs = SimVfs::new(15);
+        let engine = open(&vfs);
+        let submit = |region, index| {
+            let submitted = engine.submit(batch(&engine, region, index..=index), Durability::Synced);
+            submitted.unwrap()
+        };
+        // Two that one sync settles are expected back.
+        let settled = [submit(1, 1), submit(2, 1)];
+        engine.sync().unwrap();
+        settled.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+        let pending = [submit(1, 2), submit(2, 2)];
+        let stopper = spawn(&engine, move |engine| {
+            vfs.open_dir(Path::new("/db")).unwrap().remove("LOCK").unwrap();
+            let _ = engine.tick();
+        });
+        let _ = engine.close();
+        pending.into_iter().for_each(|ticket| {
+            let _ = ticket.wait();
+        });
+        stopper.join().unwrap();
+    });
+}
+
 #[test]
 fn a_reader_sees_the_log_before_or_after_each_batch_and_never_between() {
     explore(|| {
