@@ -24,7 +24,8 @@ pub(crate) mod planted;
 pub(crate) mod purge;
 #[cfg(feature = "raft-rs")]
 pub mod raft_rs;
-pub(crate) mod recovery;
+pub(crate) mod read;
+mod recovery;
 pub(crate) mod segment;
 pub(crate) mod store;
 pub(crate) mod sync;

@@ -343,6 +343,14 @@ bugs! {
     /// A reader beside an engine does not look again when names changed. Breaks: a store that is
     /// purged is not damaged.
     ReaderLooksOnce caught by "two_processes::a_reader_beside_a_purge_is_never_told_of_damage",
+    /// A reader calls all that it finds durable. Breaks: nothing is called durable that is not.
+    UnprovenIsDurable caught by "reader::what_is_not_known_to_be_on_the_device_is_told_apart",
+    /// A read beside an engine believes that its file is still the segment that it was. Breaks: a store that
+    /// is purged is not damaged.
+    ReaderTrustsItsFiles caught by "reader::a_file_that_was_given_back_is_no_damage_and_none_of_its_bytes_get_out",
+    /// A read beside an engine does not compare entries with their checksums: what stands in a recycled file
+    /// now gets out. Breaks: no wrong bytes.
+    ReaderDoesNotVerify caught by "reader::a_file_that_was_given_back_is_no_damage_and_none_of_its_bytes_get_out",
     /// A check beside an engine judges the batch that is being written. Breaks: what was not
     /// acknowledged is not damaged.
     BatchInFlightCalledDamage caught by "two_processes::a_check_beside_an_engine_judges_what_was_durable_and_nothing_else",

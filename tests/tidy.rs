@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "commit",
         &["codec", "error", "format", "index", "limits", "planted", "segment", "sync", "types", "vfs"],
     ),
+    ("read", &["error", "format", "index", "planted", "segment", "types"]),
     ("store", &["commit", "error", "format", "index", "planted", "segment", "sync", "types", "vfs", "watch"]),
     (
         "purge",
@@ -44,7 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
-            "codec", "commit", "error", "format", "index", "limits", "planted", "purge", "recovery",
+            "codec", "commit", "error", "format", "index", "limits", "planted", "purge", "read", "recovery",
             "segment", "store", "sync", "types", "vfs", "watch",
         ],
     ),

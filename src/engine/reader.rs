@@ -1,27 +1,57 @@
 //! Looking at a store without opening it for writing.
 
 use crate::engine::options::Options;
-use crate::engine::report::OpenReport;
+use crate::engine::report::{Health, OpenReport};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::Loc;
 use crate::index::RegionState;
 use crate::planted::{Bug, planted};
-use crate::recovery::{Purpose, Recovered, recover};
-use crate::types::{Lsn, RegionId};
+use crate::read::{Failed, Source, read, term, view};
+use crate::recovery::{Purpose, Recovered, doubtful, recover};
+use crate::types::{Entry, LogState, Lsn, ReadLimit, RegionId};
 use crate::vfs::Dir;
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::ops::RangeBounds;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A store as its files show it at the moment of opening. It holds no lock and has changed nothing.
+///
+/// It may stand beside a running engine, which knows nothing of it and gives files back while it looks: what
+/// they held is then gone for this reader, and a read says so ([`Locked`](ErrorKind::Locked)); opening
+/// another one shows what is there now. Payloads are copied out of the files and verified after the copy:
+/// neither bytes that were overwritten meanwhile nor a file that was shortened get through to the caller.
+///
+/// What it shows past [`LogState::durable`] was written and is not known to be on the device: a power cut may
+/// take it, and nobody may have been told that it is there.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use raftwood::{Durability, EntryId, Options, ReadLimit, RegionId};
+///
+/// let dir = tempfile::tempdir()?;
+/// let engine = Options::new().open(dir.path())?;
+/// let mut batch = engine.batch();
+/// batch.region(RegionId(7)).append([(EntryId::new(1, 1), &b"set x"[..])])?;
+/// engine.write(batch, Durability::Synced)?;
+///
+/// // Here or in another process, while the engine runs.
+/// let reader = Options::new().open_read_only(dir.path())?;
+/// let entries = reader.entries(RegionId(7), 1.., ReadLimit::NONE)?;
+/// assert_eq!(entries[0].payload, "set x");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Reader {
-    dir: PathBuf,
+    dir: Dir,
     state: Recovered,
 }
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Reader").field("dir", &self.dir.path()).finish_non_exhaustive()
     }
 }
 
@@ -101,7 +131,7 @@ pub struct RegionInfo {
     /// Its id.
     pub id: RegionId,
     /// Its log.
-    pub log: crate::types::LogState,
+    pub log: LogState,
     /// Live entries.
     pub entries: u64,
     /// Their payload bytes; an estimate for trimmed ranges.
@@ -113,8 +143,9 @@ pub struct RegionInfo {
 impl Reader {
     pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Reader> {
         let opened = options.vfs.open_dir(dir).map_err(|e| Error::io("opening the directory", dir, e))?;
-        match recover_beside(&Dir::new(opened, dir), &options)? {
-            Some(state) => Ok(Reader { dir: dir.to_path_buf(), state }),
+        let opened = Dir::new(opened, dir);
+        match recover_beside(&opened, &options)? {
+            Some(state) => Ok(Reader { dir: opened, state }),
             None => Err(Error::invalid("there is no store in this directory").at(dir, None)),
         }
     }
@@ -149,7 +180,7 @@ impl Reader {
     pub fn regions(&self) -> Vec<RegionInfo> {
         let info = |id: RegionId, s: &RegionState| RegionInfo {
             id,
-            log: s.log_state(id, Lsn::from_u64(u64::MAX)),
+            log: self.log_state(id, s),
             entries: s.extents.iter().map(|e| e.count()).sum(),
             bytes: s.extents.iter().map(|e| e.bytes()).sum(),
             segments: s.extents.len() as u64,
@@ -163,5 +194,123 @@ impl Reader {
             .collect();
         all.sort_by_key(|r| r.id);
         all
+    }
+
+    fn with<T>(&self, region: RegionId, look: impl FnOnce(&RegionState) -> T) -> T {
+        match self.state.table.get(region) {
+            Some(cell) => look(&cell.read()),
+            None => look(&RegionState::default()),
+        }
+    }
+
+    /// Base, first and last index of a region, and how far its log is known to be on the device; its base
+    /// counts as that. A region that does not exist has an empty log.
+    pub fn state(&self, region: RegionId) -> LogState {
+        self.with(region, |s| self.log_state(region, s))
+    }
+
+    fn log_state(&self, region: RegionId, s: &RegionState) -> LogState {
+        let state = s.log_state(region, Lsn::ZERO);
+        LogState {
+            durable: self.durable_index(region, s).unwrap_or(state.base.map_or(0, |b| b.index)),
+            ..state
+        }
+    }
+
+    /// The last entry that is known to be on the device: a segment that is sealed is, and of the others what
+    /// stands before the durable position.
+    fn durable_index(&self, region: RegionId, s: &RegionState) -> Option<u64> {
+        let durable = self.state.durable;
+        for extent in s.extents.iter().rev() {
+            let segment = extent.segment();
+            let is_open =
+                segment.id >= durable.segment() && self.state.unsealed.iter().any(|u| u.id == segment.id);
+            if !is_open || planted(Bug::UnprovenIsDurable) {
+                return Some(extent.last());
+            }
+            let mut before = 0;
+            let count = |loc: Loc| before += u64::from(Lsn::new(segment.id, loc.pos) < durable);
+            // Where the index cannot be read, nothing of it is known.
+            if extent.locs(region, extent.first(), extent.last(), count).is_ok() && before > 0 {
+                return Some(extent.first() + before - 1);
+            }
+        }
+        None
+    }
+
+    /// The term of an entry, or of the compaction point. Touches no payload.
+    ///
+    /// # Errors
+    /// As [`Region::term`](crate::Region::term).
+    pub fn term(&self, region: RegionId, index: u64) -> Result<u64> {
+        self.with(region, |s| term(region, s, index))
+    }
+
+    /// One entry, copied out of its file and verified.
+    ///
+    /// # Errors
+    /// As for [`entries`](Reader::entries).
+    pub fn entry(&self, region: RegionId, index: u64) -> Result<Entry> {
+        let found = self.entries(region, index..=index, ReadLimit::NONE)?;
+        let missing = || Error::new(ErrorKind::Unavailable, format!("entry {index} is not there"));
+        found.into_iter().next().ok_or_else(|| missing().in_region(region).naming(index..=index))
+    }
+
+    /// The entries of `range` in order, at least one if there is any, no more than `limit` allows. Each is
+    /// copied out of its file and verified after the copy. A range without an end goes to the last entry.
+    ///
+    /// # Errors
+    /// `Compacted`, `Unavailable` as for [`Region::entries`](crate::Region::entries); `Damaged` names the
+    /// entry that is wrong, and those before and after it can be read; `Locked` when the engine beside gave
+    /// the file back since this reader was opened: another one shows what is there now.
+    pub fn entries(
+        &self,
+        region: RegionId,
+        range: impl RangeBounds<u64>,
+        limit: ReadLimit,
+    ) -> Result<Vec<Entry>> {
+        let parts = self.with(region, |s| view(region, s, &range, limit))?;
+        read(region, &parts, limit, Source::File).map_err(|e| self.explained(region, e.of(region)))
+    }
+
+    /// Why a read failed: where an engine gives files back, nothing is wrong with any entry.
+    fn explained(&self, region: RegionId, failed: Failed) -> Error {
+        let (index, segment, error) = match failed {
+            Failed::Plainly(e) => return e,
+            Failed::At(index, segment, e) => (index, segment, e),
+        };
+        // A file has another name before it is overwritten: one that still has this name holds its records.
+        let gone = names(&self.dir).is_ok_and(|names| !names.contains(&segment.name()));
+        if gone && !planted(Bug::ReaderTrustsItsFiles) {
+            let says = "the engine that has this store open gave the file back since this look began: open the store once more";
+            let lost = Error::new(ErrorKind::Locked, says).in_region(region).naming(index..=index);
+            return lost.at(&segment.path, None);
+        }
+        match self.with(region, |s| s.damage.as_deref().is_some_and(|d| d.suspect.covers(index))) {
+            true => doubtful(region, index).at(&segment.path, error.offset()),
+            false => error,
+        }
+    }
+
+    /// The hard state as it was last set, as far as that is known: [`health`](Reader::health) says whether a
+    /// newer one may have been lost.
+    pub fn hard_state(&self, region: RegionId) -> Option<Bytes> {
+        self.with(region, RegionState::hard_state_bytes)
+    }
+
+    /// The value of a metadata key.
+    pub fn get(&self, region: RegionId, key: &[u8]) -> Option<Bytes> {
+        self.with(region, |s| s.kv().get(key).cloned())
+    }
+
+    /// The metadata whose keys start with `prefix`, sorted by key.
+    pub fn scan(&self, region: RegionId, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+        self.with(region, |s| s.scan(prefix))
+    }
+
+    /// Whether a region's log is known to be all there. It reads no entry: reads, and
+    /// [`check`](Options::check), find damage.
+    pub fn health(&self, region: RegionId) -> Health {
+        self.with(region, Health::of)
     }
 }

@@ -2,18 +2,17 @@
 
 use crate::engine::Engine;
 use crate::engine::digest::Digest;
-use crate::engine::report::{HardStateHealth, Health, Lookup, RegionStats};
+use crate::engine::report::{Health, Lookup, RegionStats};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::Loc;
-use crate::index::{Extent, RegionState, TermAt};
+use crate::index::{Extent, RegionState};
 use crate::planted::{Bug, planted};
 use crate::purge;
+use crate::read::{Failed, Source, bounds, compacted, first_or_next, parts, read, term, unavailable, view};
 use crate::recovery;
-use crate::segment::{Segment, rebuild_footer};
+use crate::segment::rebuild_footer;
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
 use bytes::Bytes;
-use std::ops::{Bound, Range, RangeBounds, RangeInclusive};
-use std::sync::Arc;
+use std::ops::{Range, RangeBounds};
 
 /// The name of one region of an engine, to read from. Cheap to make and to clone; it keeps no snapshot:
 /// each call answers as of now.
@@ -90,11 +89,7 @@ impl Region {
     /// `Compacted` below the compaction point, `Unavailable` beyond the last entry.
     pub fn term(&self, index: u64) -> Result<u64> {
         self.engine.store().check_process()?;
-        self.with(|s| match s.term(self.id, index)? {
-            TermAt::Term(term) => Ok(term),
-            TermAt::Compacted => Err(self.compacted(s, index)),
-            TermAt::Unavailable => Err(self.unavailable(s, index..=index)),
-        })
+        self.with(|s| term(self.id, s, index))
     }
 
     /// One entry. Its payload borrows the segment when it is stored uncompressed.
@@ -107,8 +102,8 @@ impl Region {
             || {
                 let extent = self.with(|s| match s.extent(index) {
                     Some(e) => Ok(e.part(index, index)),
-                    None if index < first_or_next(s) => Err(self.compacted(s, index)),
-                    None => Err(self.unavailable(s, index..=index)),
+                    None if index < first_or_next(s) => Err(compacted(self.id, s, index)),
+                    None => Err(unavailable(self.id, s, index..=index)),
                 });
                 let extent = extent.map_err(Failed::Plainly)?;
                 self.read_one(&extent, index).map_err(|e| Failed::At(index, extent.segment().clone(), e))
@@ -180,8 +175,8 @@ impl Region {
     pub fn entries(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
         self.rescued(
             || {
-                let parts = self.with(|s| self.view(s, &range, limit));
-                self.read(&parts.map_err(Failed::Plainly)?, limit)
+                let parts = self.with(|s| view(self.id, s, &range, limit));
+                read(self.id, &parts.map_err(Failed::Plainly)?, limit, Source::AtHand)
             },
             span,
         )
@@ -194,124 +189,21 @@ impl Region {
                 let parts = self.with(|s| match (s.first(), s.last()) {
                     (Some(first), Some(last)) => {
                         let (from, to) = bounds(&range, first, last + 1);
-                        self.parts(s, from.max(first), to.min(last + 1), limit)
+                        parts(s, from.max(first), to.min(last + 1), limit)
                     }
                     _ => Vec::new(),
                 });
-                self.read(&parts, limit)
+                read(self.id, &parts, limit, Source::AtHand)
             },
             span,
         )
-    }
-
-    /// What a read of `range` needs, all of which has to be there.
-    fn view(&self, s: &RegionState, range: &impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Extent>> {
-        let first = first_or_next(s);
-        let next = s.last().map_or_else(|| s.base.map_or(first, |b| b.index + 1), |l| l + 1);
-        let (from, to) = bounds(range, first, next);
-        if from < first {
-            return Err(self.compacted(s, from));
-        }
-        if from > next || to > next {
-            // Those that are missing, of an empty range that it starts too far out.
-            let missing = from.max(next);
-            return Err(self.unavailable(s, missing..=missing.max(to.saturating_sub(1))));
-        }
-        Ok(self.parts(s, from, to, limit))
-    }
-
-    /// What a read of `from..to` needs once the region's lock is released: copies of the extents that it
-    /// touches, as far as `limit` may reach.
-    fn parts(&self, s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Vec<Extent> {
-        let mut out = Vec::new();
-        if from >= to {
-            return out;
-        }
-        let mut entries = entries_max(limit);
-        let mut bytes = limit.bytes;
-        let start = s.extents.partition_point(|e| e.last() < from);
-        for e in &s.extents[start..] {
-            if e.first() >= to || entries == 0 {
-                break;
-            }
-            let a = e.first().max(from);
-            let b = e.last().min(to - 1).min(a.saturating_add(entries - 1));
-            // Locations on the heap are copied, so no more of them than the limit can use.
-            let b = e.reach(a, b, bytes, limit.overhead);
-            out.push(e.part(a, b));
-            entries -= b - a + 1;
-            bytes = bytes.saturating_sub(e.cost(a, b, limit.overhead));
-            if bytes == 0 {
-                break;
-            }
-        }
-        out
-    }
-
-    fn read(&self, parts: &[Extent], limit: ReadLimit) -> Result<Vec<Entry>, Failed> {
-        let mut out = Vec::new();
-        for mut chunk in self.locate(parts, limit)? {
-            let (extent, segment) = (chunk.extent, chunk.extent.segment());
-            let failed = |index| move |e| Failed::At(index, segment.clone(), e);
-            let mut spans = Spans { segment, at: 0, bytes: Bytes::new(), block: None };
-            out.reserve(chunk.locs.len());
-            for (i, loc) in chunk.locs.iter().enumerate() {
-                if i == chunk.asked {
-                    chunk.asked += segment.will_need(&chunk.locs[i..], ASKED_BYTES_MAX);
-                }
-                let index = extent.first() + i as u64;
-                let id = EntryId::new(extent.term(self.id, index).map_err(failed(index))?, index);
-                let bytes = spans.bytes(&chunk.locs[i..], *loc).map_err(failed(index))?;
-                let payload = segment.verify(self.id, id, *loc, bytes).map_err(failed(index))?;
-                out.push(Entry { id, payload });
-            }
-        }
-        Ok(out)
-    }
-
-    /// Where the entries are that a read gives, as far as its limit goes; the first of them are
-    /// asked for already.
-    fn locate<'a>(&self, parts: &'a [Extent], limit: ReadLimit) -> Result<Vec<Chunk<'a>>, Failed> {
-        let mut chunks = Vec::with_capacity(parts.len());
-        let (mut entries, mut bytes) = (entries_max(limit), limit.bytes);
-        let (mut is_first, mut to_ask) = (!planted(Bug::LimitOfZeroReadsNothing), ASKED_BYTES_MAX);
-        for extent in parts {
-            let want = entries.min(extent.count());
-            if want == 0 {
-                break;
-            }
-            let mut locs: Vec<Loc> = Vec::with_capacity(want.min(4096) as usize);
-            extent
-                .locs(self.id, extent.first(), extent.first() + (want - 1), |loc| locs.push(loc))
-                .map_err(|e| Failed::At(extent.first(), extent.segment().clone(), e))?;
-            let mut take = 0;
-            for loc in &locs {
-                let cost = u64::from(loc.len).saturating_add(limit.overhead);
-                if cost > bytes && !is_first && !planted(Bug::LimitExceeded) {
-                    break;
-                }
-                bytes = bytes.saturating_sub(cost);
-                is_first = false;
-                take += 1;
-            }
-            let full = take < locs.len();
-            locs.truncate(take);
-            entries -= take as u64;
-            let asked = if to_ask > 0 { extent.segment().will_need(&locs, to_ask) } else { 0 };
-            to_ask = to_ask.saturating_sub(locs[..asked].iter().map(|loc| u64::from(loc.len)).sum());
-            chunks.push(Chunk { extent, locs, asked });
-            if full {
-                break;
-            }
-        }
-        Ok(chunks)
     }
 
     /// The hard state as it was last set, as far as that is known. Before it is voted on,
     /// [`health`](Region::health) has to be looked at, or [`hard_state_or_lost`](Region::hard_state_or_lost)
     /// be asked instead: after damage it may be older than the one that was acknowledged.
     pub fn hard_state(&self) -> Option<Bytes> {
-        self.with(|s| s.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice())))
+        self.with(|s| s.hard_state_bytes())
     }
 
     /// The hard state as it was last set, and never an older one.
@@ -326,7 +218,7 @@ impl Region {
                  set the one that is known from elsewhere, or let the region join anew",
             )
             .in_region(self.id)),
-            _ => Ok(s.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice()))),
+            _ => Ok(s.hard_state_bytes()),
         })
     }
 
@@ -337,13 +229,7 @@ impl Region {
 
     /// The metadata whose keys start with `prefix`, sorted by key.
     pub fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
-        self.with(|s| {
-            s.kv()
-                .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
-                .take_while(|(k, _)| k.starts_with(prefix))
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect()
-        })
+        self.with(|s| s.scan(prefix))
     }
 
     /// The region in figures.
@@ -359,19 +245,7 @@ impl Region {
     /// Whether the region's log is known to be all there. It looks nothing up: reads and the
     /// scrubber find damage.
     pub fn health(&self) -> Health {
-        self.with(|s| match &s.damage {
-            None => Health::Healthy,
-            Some(d) if d.proven.is_empty() && d.unread.is_empty() && !d.hard_state_lost => {
-                Health::Suspect { ranges: d.suspect.clone().into_vec() }
-            }
-            Some(d) => Health::Damaged {
-                ranges: d.unreadable().into_vec(),
-                hard_state: match d.hard_state_lost {
-                    true => HardStateHealth::Lost,
-                    false => HardStateHealth::Known,
-                },
-            },
-        })
+        self.with(Health::of)
     }
 
     /// What may be said to a peer that asks whether the entry is here. `DontHave` only when that is certain.
@@ -416,15 +290,15 @@ impl Region {
         if from >= to {
             return Ok(Digest::default());
         }
-        let view = self.with(|s| self.view(s, &range, ReadLimit::NONE))?;
+        let parts = self.with(|s| view(self.id, s, &range, ReadLimit::NONE))?;
         let mut digest = Digest::default();
-        for extent in &view {
+        for extent in &parts {
             let mut from = extent.first();
             while from <= extent.last() {
                 let to = extent.last().min(from.saturating_add(DIGEST_ENTRIES - 1));
                 let read = || match planted(Bug::DigestOfManyMoments) {
                     true => self.entries(from..=to, DIGEST_LIMIT).map_err(Failed::Plainly),
-                    false => self.read(&[extent.part(from, to)], DIGEST_LIMIT),
+                    false => read(self.id, &[extent.part(from, to)], DIGEST_LIMIT, Source::AtHand),
                 };
                 let entries = self.rescued(read, span)?;
                 let Some(last) = entries.last() else { break };
@@ -434,49 +308,6 @@ impl Region {
         }
         Ok(digest)
     }
-
-    fn compacted(&self, s: &RegionState, index: u64) -> Error {
-        let first = first_or_next(s);
-        Error::new(
-            ErrorKind::Compacted,
-            format!("entry {index} is compacted: the first is {first}; ask for a snapshot"),
-        )
-        .in_region(self.id)
-        .naming(index..=index)
-    }
-
-    fn unavailable(&self, s: &RegionState, indexes: RangeInclusive<u64>) -> Error {
-        let last = s.last().or(s.base.map(|b| b.index));
-        let last = last.map_or("the log is empty".to_string(), |l| format!("the last is {l}"));
-        let (first, until) = (*indexes.start(), *indexes.end());
-        let named = match first == until {
-            true => format!("entry {first} is"),
-            false => format!("entries {first}..={until} are"),
-        };
-        Error::new(ErrorKind::Unavailable, format!("{named} not there: {last}"))
-            .in_region(self.id)
-            .naming(indexes)
-    }
-}
-
-/// From a range to a half-open one; an open end is the end of the log.
-fn bounds(range: &impl RangeBounds<u64>, first: u64, next: u64) -> (u64, u64) {
-    let from = match range.start_bound() {
-        Bound::Included(&i) => i,
-        Bound::Excluded(&i) => i.saturating_add(1),
-        Bound::Unbounded => first,
-    };
-    let to = match range.end_bound() {
-        Bound::Included(&i) => i.saturating_add(1),
-        Bound::Excluded(&i) => i,
-        Bound::Unbounded => next.max(from),
-    };
-    (from, to)
-}
-
-/// How many entries a read may give: at least one, also where the limit says none.
-fn entries_max(limit: ReadLimit) -> u64 {
-    limit.entries.max(u64::from(!planted(Bug::LimitOfZeroReadsNothing)))
 }
 
 /// The indexes of what was read.
@@ -488,91 +319,6 @@ fn span(entries: &Vec<Entry>) -> Range<u64> {
     }
 }
 
-/// Why a read failed, and where.
-enum Failed {
-    /// Nothing to be done about it.
-    Plainly(Error),
-    /// At this entry, in this segment.
-    At(u64, Arc<Segment>, Error),
-}
-
-impl Failed {
-    fn into_error(self) -> Error {
-        match self {
-            Failed::Plainly(e) | Failed::At(_, _, e) => e,
-        }
-    }
-
-    /// The same, naming the entry.
-    fn of(self, region: RegionId) -> Failed {
-        match self {
-            Failed::At(index, segment, e) => Failed::At(index, segment, e.of_entry(region, index)),
-            plainly => plainly,
-        }
-    }
-}
-
-/// The first live index; in an empty log, the one that the next append would take.
-fn first_or_next(s: &RegionState) -> u64 {
-    s.first().unwrap_or_else(|| s.base.map_or(1, |b| b.index + 1))
-}
-
-/// Entries of one extent that a read gives.
-struct Chunk<'a> {
-    extent: &'a Extent,
-    locs: Vec<Loc>,
-    /// So many of them were asked for.
-    asked: usize,
-}
-
-/// How much a read asks for ahead of what it looks at: enough to keep a device busy, and no more memory
-/// than that is taken from others.
-const ASKED_BYTES_MAX: u64 = 1 << 20;
-
-/// Takes neighbouring entries out of one borrowed span, and entries of one compressed block out of one
-/// decompression.
-struct Spans<'a> {
-    segment: &'a Arc<Segment>,
-    at: u64,
-    bytes: Bytes,
-    block: Option<(u32, Bytes)>,
-}
-
-impl Spans<'_> {
-    fn bytes(&mut self, ahead: &[Loc], loc: Loc) -> Result<Bytes> {
-        let (pos, len) = (u64::from(loc.pos), loc.len as usize);
-        if loc.is_raw() {
-            if pos < self.at || pos + len as u64 > self.at + self.bytes.len() as u64 {
-                let mut end = pos + u64::from(loc.len);
-                for next in ahead.iter().skip(1) {
-                    if !next.is_raw() || u64::from(next.pos) != end || end - pos > SPAN_BYTES_MAX {
-                        break;
-                    }
-                    end += u64::from(next.len);
-                }
-                let span = u32::try_from(end - pos).unwrap_or(loc.len);
-                self.bytes = match self.segment.bytes(loc.pos, span) {
-                    // The error must be that of the entry that cannot be read.
-                    Err(_) if span > loc.len => self.segment.bytes(loc.pos, loc.len)?,
-                    read => read?,
-                };
-                self.at = pos;
-            }
-            let from = (pos - self.at) as usize;
-            return Ok(self.bytes.slice(from..from + len));
-        }
-        if self.block.as_ref().is_none_or(|b| b.0 != loc.pos) {
-            self.block = Some((loc.pos, self.segment.block(loc)?));
-        }
-        let block = self.block.as_ref().map_or_else(Bytes::new, |b| b.1.clone());
-        self.segment.inside(&block, loc)
-    }
-}
-
 /// How much of a log is read at once for a digest.
 const DIGEST_LIMIT: ReadLimit = ReadLimit { bytes: 4 << 20, ..ReadLimit::NONE };
 const DIGEST_ENTRIES: u64 = 4096;
-
-/// Entries beyond this are not taken together: one that is kept for long would keep its neighbours'
-/// memory too where reads are copies.
-const SPAN_BYTES_MAX: u64 = 256 << 10;

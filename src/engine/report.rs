@@ -1,6 +1,7 @@
 //! What the engine reports of itself.
 
 use crate::error::Error;
+use crate::index::RegionState;
 use crate::types::{Lsn, RegionId};
 use std::time::Duration;
 
@@ -310,6 +311,25 @@ pub enum Health {
         /// Whether term and vote can be trusted.
         hard_state: HardStateHealth,
     },
+}
+
+impl Health {
+    /// What is known of a region. Looks nothing up.
+    pub(super) fn of(s: &RegionState) -> Health {
+        match &s.damage {
+            None => Health::Healthy,
+            Some(d) if d.proven.is_empty() && d.unread.is_empty() && !d.hard_state_lost => {
+                Health::Suspect { ranges: d.suspect.clone().into_vec() }
+            }
+            Some(d) => Health::Damaged {
+                ranges: d.unreadable().into_vec(),
+                hard_state: match d.hard_state_lost {
+                    true => HardStateHealth::Lost,
+                    false => HardStateHealth::Known,
+                },
+            },
+        }
+    }
 }
 
 /// Whether the hard state of a region is the one that was last acknowledged.

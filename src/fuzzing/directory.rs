@@ -14,7 +14,7 @@ use crate::codec::varint::put_varint;
 use crate::vfs::sim::{LossPolicy, SimVfs, Snapshot};
 use crate::{
     Background, Compression, Durability, Engine, Entry, EntryId, EntryRef, Options, Pool, Purge, ReadLimit,
-    RegionId, ScrubOptions, TailPolicy,
+    Reader, RegionId, ScrubOptions, TailPolicy,
 };
 use arbitrary::{Result, Unstructured};
 use std::collections::{BTreeMap, HashSet};
@@ -280,7 +280,8 @@ impl Seen<'_> {
     fn inspect(&self, disk: &SimVfs) {
         let before = disk.digest();
         if let Ok(reader) = options(disk, 1).open_read_only(DIR) {
-            let _ = (reader.report(), reader.end(), reader.segments(), reader.regions());
+            let _ = (reader.report(), reader.end(), reader.segments());
+            self.look(&reader);
         }
         let _ = options(disk, 1).check(DIR, &unhurried(), |done, total| assert!(done <= total));
         assert_eq!(disk.digest(), before, "an inspection changes nothing");
@@ -344,6 +345,25 @@ impl Seen<'_> {
                 }
             }
             let _ = r.entries(state.first.., ReadLimit::bytes(1000).overhead(8));
+        }
+    }
+
+    /// The same of a store that is not opened for writing.
+    fn look(&self, reader: &Reader) {
+        for info in reader.regions().into_iter().take(64) {
+            let (region, state) = (info.id, reader.state(info.id));
+            assert_eq!(info.log, state);
+            assert!(state.durable <= state.last);
+            let _ = (reader.hard_state(region), reader.scan(region, b""), reader.health(region));
+            let _ = reader.get(region, b"applied");
+            let all = reader.entries(region, .., ReadLimit::entries(64));
+            all.unwrap_or_default().iter().for_each(|e| self.check(region, e));
+            for index in [0, state.first, state.last, state.last.saturating_add(1)] {
+                let _ = reader.term(region, index);
+                if let Ok(entry) = reader.entry(region, index) {
+                    self.check(region, &entry);
+                }
+            }
         }
     }
 

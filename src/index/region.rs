@@ -18,7 +18,7 @@ use crate::segment::Segment;
 use crate::types::{EntryId, LogState, Lsn, RegionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 /// Everything known of one region.
@@ -78,6 +78,20 @@ impl RegionState {
     pub(crate) fn kv(&self) -> &BTreeMap<Bytes, Bytes> {
         static EMPTY: BTreeMap<Bytes, Bytes> = BTreeMap::new();
         self.kv.as_deref().unwrap_or(&EMPTY)
+    }
+
+    /// The key-values whose keys start with `prefix`, sorted by key.
+    pub(crate) fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+        self.kv()
+            .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(|(k, _)| k.starts_with(prefix))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    }
+
+    /// A copy of the hard state.
+    pub(crate) fn hard_state_bytes(&self) -> Option<Bytes> {
+        self.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice()))
     }
 
     /// The first live index, if there is an entry.

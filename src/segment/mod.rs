@@ -405,7 +405,7 @@ impl Segment {
         self.block_of(loc, |pos, len| self.bytes(pos, len))
     }
 
-    fn block_of(&self, loc: Loc, read: impl Fn(u32, u32) -> Result<Bytes>) -> Result<Bytes> {
+    pub(crate) fn block_of(&self, loc: Loc, read: impl Fn(u32, u32) -> Result<Bytes>) -> Result<Bytes> {
         let head = read(loc.pos, 8)?;
         let word = |at: usize| {
             let mut raw = [0; 4];
@@ -448,7 +448,7 @@ impl Segment {
     }
 
     /// As [`bytes`](Segment::bytes), and never through the mapping.
-    fn bytes_from_file(&self, pos: u32, len: u32) -> Result<Bytes> {
+    pub(crate) fn bytes_from_file(&self, pos: u32, len: u32) -> Result<Bytes> {
         if planted(Bug::UpkeepReadsMapping) {
             return self.bytes(pos, len);
         }
