@@ -169,6 +169,132 @@ fn inspect_shows_a_store_and_changes_nothing() {
     assert_eq!(tool(dir.path(), &["inspect", "store"]).status.code(), Some(0));
 }
 
+/// Three entries, a hard state and a key of region 5, and one entry of region 6 with bytes that are no text.
+fn store_to_dump(dir: &Path) -> raftwood::Engine {
+    use raftwood::{EntryId, RegionId};
+    let engine = raftwood::Engine::open(dir).unwrap();
+    let mut batch = engine.batch();
+    let entries = [
+        (EntryId::new(1, 1), &b"set a"[..]),
+        (EntryId::new(1, 2), &b"set b"[..]),
+        (EntryId::new(2, 3), &b"set c"[..]),
+    ];
+    batch.region(RegionId(5)).append(entries).unwrap().set_hard_state(&[2, 0xFF]).unwrap();
+    batch.region(RegionId(5)).put(b"applied", b"2").unwrap();
+    batch.region(RegionId(6)).append([(EntryId::new(7, 1), &[0u8, 10, b'x', 0xC3][..])]).unwrap();
+    engine.write(batch, raftwood::Durability::Synced).unwrap();
+    // That the last batch is on the device is written down once the engine is idle.
+    let began = std::time::Instant::now();
+    while raftwood::Options::new().open_read_only(dir).unwrap().state(RegionId(5)).durable < 3 {
+        assert!(began.elapsed().as_secs() < 60, "an idle engine does not say what is durable");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    engine
+}
+
+fn printed(out: &Output, code: i32) -> String {
+    assert_eq!(out.status.code(), Some(code), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout.clone()).unwrap()
+}
+
+#[test]
+fn dump_prints_entries_for_people_and_for_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = store_to_dump(&dir.path().join("store"));
+    // Once beside the running engine, once after it.
+    for _ in 0..2 {
+        let text = printed(&tool(dir.path(), &["dump", "store"]), 0);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert_eq!(lines[0], "region 5: entries 1..=3");
+        assert_eq!(lines[1], "hard state  \\x02\\xff");
+        assert_eq!(lines[2], "key  applied = 2");
+        assert!(lines[4].ends_with("set a") && lines[6].ends_with("set c"), "{text}");
+        assert_eq!(lines[7], "region 6: entries 1..=1");
+        assert!(lines[9].ends_with("\\x00\\nx\\xc3"), "{text}");
+        assert_eq!(lines.len(), 10);
+
+        let some =
+            printed(&tool(dir.path(), &["dump", "store", "--region", "5", "--from", "2", "--to", "2"]), 0);
+        assert!(some.contains("set b") && !some.contains("set a") && !some.contains("set c"), "{some}");
+        let hex = ["dump", "store", "--region", "6", "--format", "hex", "--payload-bytes", "3"];
+        assert!(printed(&tool(dir.path(), &hex), 0).contains("000a78..."));
+
+        let json = printed(&tool(dir.path(), &["dump", "store", "--json"]), 0);
+        let rows: Vec<serde_json::Value> = json.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let kinds: Vec<&str> = rows.iter().map(|r| r["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["region", "key", "entry", "entry", "entry", "region", "entry"]);
+        assert_eq!(
+            rows[4],
+            serde_json::json!({
+                "kind": "entry", "region": 5, "index": 3, "term": 2, "bytes": 5, "durable": true, "payload": "7365742063"
+            })
+        );
+        assert_eq!((&rows[0]["hard_state"], &rows[0]["last"]), (&"02ff".into(), &3.into()));
+        engine.close().unwrap();
+    }
+}
+
+#[test]
+fn dump_marks_what_may_vanish_and_stops_before_it_unless_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = store_to_dump(&dir.path().join("store"));
+    for index in 4..=6 {
+        let mut batch = engine.batch();
+        batch
+            .region(raftwood::RegionId(5))
+            .append([(raftwood::EntryId::new(2, index), &b"later"[..])])
+            .unwrap();
+        engine.write(batch, raftwood::Durability::Written).unwrap();
+    }
+    let region = ["dump", "store", "--region", "5"];
+    let proven = printed(&tool(dir.path(), &region), 0);
+    let all = printed(&tool(dir.path(), &[&region[..], &["--unproven"]].concat()), 0);
+    assert!(proven.contains("entries 1..=6") && proven.contains("not known to be on the device"), "{proven}");
+    assert!(!proven.contains("unproven  ") && all.matches("unproven  later").count() >= 1, "{proven}{all}");
+    assert_eq!(all.matches("later").count(), 3);
+}
+
+#[test]
+fn dump_names_what_is_damaged_and_prints_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let engine = store_to_dump(&store);
+    engine.close().unwrap();
+    drop(engine);
+    let log = store.join("0000000001.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.windows(5).position(|w| w == b"set b").unwrap();
+    bytes[at..at + 5].copy_from_slice(b"xxxxx");
+    std::fs::write(&log, bytes).unwrap();
+    let text = printed(&tool(dir.path(), &["dump", "store"]), 1);
+    assert!(text.contains("set a") && text.contains("set c") && !text.contains("xxxxx"), "{text}");
+    assert!(text.lines().any(|l| l.trim().starts_with("2  DAMAGE")), "{text}");
+    let json = printed(&tool(dir.path(), &["dump", "store", "--json", "--region", "5"]), 1);
+    let damage = json.lines().find(|l| l.contains("\"kind\":\"damage\"")).unwrap();
+    let damage: serde_json::Value = serde_json::from_str(damage).unwrap();
+    assert_eq!((&damage["region"], &damage["index"]), (&5.into(), &2.into()));
+}
+
+#[test]
+fn dump_of_nothing_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    for (args, says) in [
+        (&["dump", "missing"][..], "missing"),
+        (&["dump", "empty"], "there is no store"),
+        (&["dump", "empty", "--format", "yaml"], "yaml"),
+    ] {
+        let out = tool(dir.path(), args);
+        assert_eq!(out.status.code(), Some(2), "{args:?}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains(says), "{args:?}: {out:?}");
+    }
+    let engine = store_to_dump(&dir.path().join("store"));
+    let out = tool(dir.path(), &["dump", "store", "--region", "77"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("there is no region 77"));
+    drop(engine);
+}
+
 /// `raftwood inspect | head -1` was a panic of the tool, with exit code 101 and a message about
 /// `failed printing to stdout`.
 #[test]
@@ -177,9 +303,12 @@ fn a_pipe_that_nobody_reads_ends_every_command_quietly() {
     let engine = raftwood::Engine::open(dir.path().join("store")).unwrap();
     engine.close().unwrap();
     drop(engine);
+    drop(store_to_dump(&dir.path().join("full")));
     for args in [
         &["inspect", "store"][..],
         &["inspect", "store", "--json"],
+        &["dump", "full", "--json"],
+        &["dump", "full"],
         &["check", "store"],
         &["check", "store", "--json"],
         &["repair", "store"],
@@ -201,7 +330,7 @@ fn a_pipe_that_nobody_reads_ends_every_command_quietly() {
         assert_eq!((out.status.code(), said.as_ref()), (Some(141), ""), "{args:?}");
     }
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "a bench removes its store also then: {left:?}");
+    assert_eq!(left.len(), 3, "a bench removes its store also then: {left:?}");
     // As people do it: the first line is there, and nothing else happens.
     let piped = format!("{} inspect store | head -1", env!("CARGO_BIN_EXE_raftwood"));
     let out = Command::new("sh").args(["-c", &piped]).current_dir(dir.path()).output().unwrap();

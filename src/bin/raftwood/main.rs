@@ -7,6 +7,7 @@
 mod backup;
 mod bench;
 mod check;
+mod dump;
 mod inspect;
 mod out;
 mod torture;
@@ -33,6 +34,9 @@ enum Command {
     Bench(bench::Args),
     /// Show segments, regions and space of a store, without changing it. Works beside a running engine.
     Inspect(inspect::Args),
+    /// Print the entries, hard states and keys of a store's regions, without changing it. Works beside a
+    /// running engine.
+    Dump(dump::Args),
     /// Copy a store, with hard links where that can be.
     Backup(backup::Args),
     /// Verify everything in a store without changing it.
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Dump(args) => dump::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Repair(args) => check::repair(&args),
