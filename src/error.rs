@@ -250,3 +250,74 @@ impl std::error::Error for Error {
         self.0.source.as_deref().map(|e| e as _)
     }
 }
+
+/// The kind is the nearest that the standard library has; the error itself is what it wraps, so region,
+/// entries, file and offset are still there.
+///
+/// ```
+/// use raftwood::{Engine, Error, ErrorKind};
+///
+/// fn open() -> std::io::Result<Engine> {
+///     Ok(Engine::open("/proc/no/such/place")?)
+/// }
+/// let error = open().unwrap_err();
+/// let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>()).unwrap();
+/// assert_eq!(inner.kind(), ErrorKind::Io);
+/// ```
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> std::io::Error {
+        use std::io::ErrorKind as Io;
+        let kind = match error.kind() {
+            ErrorKind::Compacted | ErrorKind::Unavailable => Io::NotFound,
+            ErrorKind::Gap | ErrorKind::TermRegression | ErrorKind::TooLarge | ErrorKind::InvalidArgument => {
+                Io::InvalidInput
+            }
+            ErrorKind::WouldBlock => Io::WouldBlock,
+            ErrorKind::NoSpace => Io::StorageFull,
+            ErrorKind::Damaged => Io::InvalidData,
+            ErrorKind::Locked => Io::ResourceBusy,
+            ErrorKind::Unsupported => Io::Unsupported,
+            ErrorKind::Io | ErrorKind::Poisoned => os_kind(&error).unwrap_or(Io::Other),
+            ErrorKind::Refused | ErrorKind::Closed => Io::Other,
+        };
+        std::io::Error::new(kind, error)
+    }
+}
+
+/// What the operating system called it, if it was the one to say so.
+fn os_kind(error: &Error) -> Option<std::io::ErrorKind> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        source = cause.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_io_error_has_the_nearest_kind_and_loses_nothing() {
+        use std::io::ErrorKind as Io;
+        let first = std::io::Error::from(Io::PermissionDenied);
+        let ours = Error::io("syncing the log", Path::new("/db/1.log"), first);
+        let stopped = Error::new(ErrorKind::Poisoned, "writing stopped").caused_by(ours.clone());
+        for (error, kind) in [
+            (ours, Io::PermissionDenied),
+            (stopped, Io::PermissionDenied),
+            (Error::damaged("rotten").in_region(RegionId(7)), Io::InvalidData),
+            (Error::new(ErrorKind::Unavailable, "beyond the last"), Io::NotFound),
+            (Error::new(ErrorKind::Closed, "closed"), Io::Other),
+        ] {
+            let said = error.to_string();
+            let io = std::io::Error::from(error.clone());
+            assert_eq!((io.kind(), io.to_string()), (kind, said));
+            let inner = io.get_ref().and_then(|e| e.downcast_ref::<Error>());
+            assert_eq!(inner.map(|e| (e.kind(), e.region())), Some((error.kind(), error.region())));
+        }
+    }
+}

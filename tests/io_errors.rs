@@ -142,6 +142,7 @@ fn an_error_outside_of_the_log_fails_what_needed_it_and_nothing_else() {
         vfs.set_fault(Fault::error(EIO).on(call).path(".log"));
         let outcome = append(&engine, 2, 1000);
         let poisoned = outcome.and_then(|()| append(&engine, 3, 1000)).unwrap_err();
+        assert!(engine.is_poisoned(), "{call:?}");
         assert_eq!((poisoned.kind(), poisoned.is_retryable()), (ErrorKind::Poisoned, false), "{call:?}");
         assert_eq!(append(&engine, 3, 1000).unwrap_err().kind(), ErrorKind::Poisoned, "{call:?}");
         assert_eq!(engine.region(R).entry(1).unwrap().payload.len(), 1000);

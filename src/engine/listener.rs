@@ -92,6 +92,59 @@ pub enum Event<'a> {
     },
 }
 
+/// One line for a log, with all causes of an error.
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::SegmentSealed { segment, entries } => {
+                write!(f, "segment {segment} sealed, entries in it: {entries}")
+            }
+            Event::Checkpoint { start_segment, bytes, regions } => write!(
+                f,
+                "checkpoint written, regions in it: {regions}, bytes: {bytes}; a replay starts at segment {start_segment}"
+            ),
+            Event::Purged { segments, moved_bytes } => {
+                write!(f, "purged, segments given back: {segments}, bytes moved: {moved_bytes}")
+            }
+            Event::Scrubbed { entries, damaged, mended } => {
+                write!(f, "scrubbed, entries verified: {entries}, damaged: {damaged}, mended: {mended}")
+            }
+            Event::SyncStalled { operation, elapsed } => {
+                write!(f, "the disk has been at one operation for {elapsed:.1?}: {operation}")
+            }
+            Event::StallEnded { operation, elapsed } => {
+                write!(f, "a stall ended, the disk took {elapsed:.1?}: {operation}")
+            }
+            Event::Damage { error } => write!(f, "damage: {}", Chain(error)),
+            Event::BackgroundError { error } => {
+                write!(f, "work in the background failed and will be tried again: {}", Chain(error))
+            }
+            Event::CallbackPanicked { lsn, message } => {
+                write!(f, "the callback of the batch at {lsn} panicked: {message}")
+            }
+            Event::Poisoned { error } => write!(f, "all writing has stopped: {}", Chain(error)),
+            Event::ForeignFile { path } => {
+                write!(f, "not of this store, and left alone: {}", path.display())
+            }
+        }
+    }
+}
+
+/// An error and what caused it.
+struct Chain<'a>(&'a Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = std::error::Error::source(self.0);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
 /// Is notified of events, and may refuse a rollback.
 ///
 /// All methods are called on whichever thread the event happened, and without any lock held that a read or a
@@ -154,5 +207,40 @@ impl Rollback<'_> {
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
         let region = self.engine.region(self.region);
         (self.first..=self.last).map(move |index| region.entry(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_that_names_what_it_knows() {
+        let cause = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = Error::io("writing a footer", Path::new("/db/3.foot"), cause).in_region(RegionId(7));
+        let all = [
+            (Event::SegmentSealed { segment: 3, entries: 12 }, vec!["segment 3", "12"]),
+            (Event::Checkpoint { start_segment: 4, bytes: 256, regions: 9 }, vec!["segment 4", "256", "9"]),
+            (Event::Purged { segments: 2, moved_bytes: 77 }, vec!["2", "77"]),
+            (Event::Scrubbed { entries: 50, damaged: 1, mended: 0 }, vec!["50", "damaged: 1"]),
+            (
+                Event::SyncStalled { operation: "syncing the log", elapsed: Duration::from_millis(1234) },
+                vec!["1.2s", "syncing the log"],
+            ),
+            (
+                Event::StallEnded { operation: "syncing the log", elapsed: Duration::from_millis(90) },
+                vec!["90.0ms"],
+            ),
+            (Event::Damage { error: &error }, vec!["region 7", "/db/3.foot", "no storage space"]),
+            (Event::BackgroundError { error: &error }, vec!["tried again", "writing a footer"]),
+            (Event::CallbackPanicked { lsn: Lsn::new(1, 4096), message: "oh" }, vec!["1:4096", "oh"]),
+            (Event::Poisoned { error: &error }, vec!["stopped", "no storage space"]),
+            (Event::ForeignFile { path: Path::new("/db/notes") }, vec!["/db/notes"]),
+        ];
+        for (event, names) in &all {
+            let line = event.to_string();
+            assert!(!line.contains('\n'), "{line}");
+            names.iter().for_each(|name| assert!(line.contains(name), "{name}: {line}"));
+        }
     }
 }

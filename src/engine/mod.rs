@@ -314,6 +314,12 @@ impl Engine {
         self.store().committer.durable()
     }
 
+    /// Whether the first I/O error has stopped all writing. Listeners were notified of it
+    /// ([`Event::Poisoned`](crate::Event::Poisoned)), every write says the cause, and reads go on.
+    pub fn is_poisoned(&self) -> bool {
+        self.store().committer.gate().is_shut()
+    }
+
     /// The region of this id, whether it exists or not.
     pub fn region(&self, id: RegionId) -> Region {
         Region::new(self.clone(), id)
