@@ -13,6 +13,7 @@ pub(crate) mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 pub(crate) mod index;
+pub(crate) mod latency;
 pub mod limits;
 #[cfg(feature = "openraft-010")]
 pub mod openraft_010;
@@ -44,9 +45,10 @@ pub use engine::options::{Background, Compression, Options, Pool, Purge, ReadMod
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
 pub use engine::region::Region;
 pub use engine::report::{
-    BackupReport, CheckReport, HardStateHealth, Health, Lookup, Loss, OpenReport, OpenTimes, Pin,
+    BackupReport, CheckReport, HardStateHealth, Health, Latencies, Lookup, Loss, OpenReport, OpenTimes, Pin,
     PurgeReport, RegionStats, ScrubOptions, ScrubReport, Stats,
 };
 pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};
+pub use latency::Latency;
 pub use types::{Durability, Entry, EntryId, EntryRef, LogState, Lsn, ReadLimit, RegionId};

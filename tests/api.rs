@@ -580,3 +580,32 @@ fn entries_of_the_largest_size_and_of_none_are_read_back() {
         check(&small().open(dir.path()).unwrap());
     }
 }
+
+/// Each operation is counted once, and a difference is what lies between.
+#[test]
+fn latencies_count_what_the_counters_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Options::new().background(raftwood::Background::Manual).open(dir.path()).unwrap();
+    let write = |index, durability| {
+        let mut batch = engine.batch();
+        let entry = EntryRef { id: EntryId::new(1, index), payload: b"x" };
+        batch.region(RegionId(1)).append([entry]).unwrap();
+        engine.write(batch, durability).unwrap();
+    };
+    (1..=10).for_each(|index| write(index, Durability::Synced));
+    let before = engine.latencies();
+    (11..=15).for_each(|index| write(index, Durability::Written));
+    engine.sync().unwrap();
+    let (now, stats) = (engine.latencies(), engine.stats());
+    assert_eq!((now.write.count(), now.sync.count()), (stats.writes, stats.syncs));
+    assert_eq!((before.commit.count(), now.commit.count()), (10, 16));
+    assert_eq!(now.commit.since(&before.commit).count(), 6);
+    assert!(now.sync.quantile(1.0).unwrap() >= now.sync.quantile(0.5).unwrap());
+    assert!(now.commit.quantile(0.0).unwrap() > std::time::Duration::ZERO);
+    // Those that failed took no place among the writes that were answered.
+    engine.close().unwrap();
+    let mut batch = engine.batch();
+    batch.region(RegionId(1)).set_hard_state(b"late").unwrap();
+    engine.write(batch, Durability::Synced).unwrap_err();
+    assert_eq!(engine.latencies().commit.count(), 16);
+}

@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("limits", &[]),
     ("sync", &[]),
+    ("latency", &[]),
     ("watch", &["sync"]),
     ("types", &[]),
     ("error", &["types"]),
@@ -24,7 +25,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("index", &["codec", "error", "format", "limits", "planted", "segment", "sync", "types"]),
     (
         "commit",
-        &["codec", "error", "format", "index", "limits", "planted", "segment", "sync", "types", "vfs"],
+        &[
+            "codec", "error", "format", "index", "latency", "limits", "planted", "segment", "sync", "types",
+            "vfs",
+        ],
     ),
     ("read", &["error", "format", "index", "planted", "segment", "types"]),
     ("store", &["commit", "error", "format", "index", "planted", "segment", "sync", "types", "vfs", "watch"]),
@@ -45,8 +49,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
-            "codec", "commit", "error", "format", "index", "limits", "planted", "purge", "read", "recovery",
-            "segment", "store", "sync", "types", "vfs", "watch",
+            "codec", "commit", "error", "format", "index", "latency", "limits", "planted", "purge", "read",
+            "recovery", "segment", "store", "sync", "types", "vfs", "watch",
         ],
     ),
 ];

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::batch::{Announcement, Batch, Block, Loc};
 use crate::format::record::{RecordKind, Shape, record_len};
 use crate::index::{Doomed, Planned, Table};
+use crate::latency::Times;
 use crate::planted::{Bug, planted};
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
@@ -205,6 +206,9 @@ pub(crate) struct Counters {
     pub(crate) written_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) wakes: AtomicU64,
+    pub(crate) commit_times: Times,
+    pub(crate) write_times: Times,
+    pub(crate) sync_times: Times,
 }
 
 /// Accepts batches and sees them through.
@@ -407,8 +411,11 @@ impl Committer {
 
     /// Accepts a batch and waits until it is as durable as asked.
     pub(crate) fn write(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Lsn> {
+        let began = Instant::now();
         let accepted = self.accept(encoded, how, false)?;
-        self.drive(accepted.p, accepted.waiting)
+        let lsn = self.drive(accepted.p, accepted.waiting)?;
+        self.counters.commit_times.since(began);
+        Ok(lsn)
     }
 
     /// Accepts a batch; the ticket delivers the rest.

@@ -163,8 +163,10 @@ impl Committer {
             let padded = end.next_multiple_of(PAGE).min(segment.records_end);
             slices.push(IoSlice::new(&ZEROS[..(padded - end) as usize]));
             segment.filling.claim();
-            write_log_at(&*segment.file, &mut slices, start)
-                .map_err(|e| Error::io("writing to the log", &segment.path, e))?;
+            let began = Instant::now();
+            let written = write_log_at(&*segment.file, &mut slices, start);
+            self.counters.write_times.since(began);
+            written.map_err(|e| Error::io("writing to the log", &segment.path, e))?;
             for r in part {
                 segment.told.note(r.offset, r.end.offset(), &r.header, &r.desc);
             }
@@ -217,8 +219,10 @@ impl Committer {
             segments.iter().skip(skipped).try_for_each(|s| {
                 self.counters.syncs.fetch_add(1, Ordering::Relaxed);
                 let sync = || s.sync_handle(slot).sync_data();
+                let began = Instant::now();
                 let synced =
                     sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
+                self.counters.sync_times.since(began);
                 synced.map_err(|e| Error::io("syncing the log", &s.path, e))
             })
         }))

@@ -21,7 +21,7 @@ use crate::engine::fetch::Fetcher;
 use crate::engine::listener::Rollback;
 use crate::engine::lock::StoreLock;
 use crate::engine::region::Region;
-use crate::engine::report::{OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
+use crate::engine::report::{Latencies, OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Doomed, Extent};
@@ -417,6 +417,12 @@ impl Engine {
     pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
         self.store().check_process()?;
         purge::scrub(self.store(), options)
+    }
+
+    /// How long writes and syncs took since open.
+    pub fn latencies(&self) -> Latencies {
+        let c = &self.store().committer.counters;
+        Latencies { commit: c.commit_times.get(), write: c.write_times.get(), sync: c.sync_times.get() }
     }
 
     /// The engine in figures. Walks all regions: not for a hot path.

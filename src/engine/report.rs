@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::index::RegionState;
+use crate::latency::Latency;
 use crate::types::{Lsn, RegionId};
 use std::time::Duration;
 
@@ -289,6 +290,21 @@ pub struct Stats {
     pub cleaned_bytes: u64,
     /// Bytes of footers and checkpoints written.
     pub upkeep_bytes: u64,
+}
+
+/// How long the writers' path took since open, failed operations included. Cheap to ask for, whatever the
+/// number of regions: all histograms are kept all the time.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Latencies {
+    /// From a call of [`write`](crate::Engine::write) or [`sync`](crate::Engine::sync) to its answer: the
+    /// wait for room and for others included. Only those that were answered well; batches that were
+    /// [submitted](crate::Engine::submit) are not among them.
+    pub commit: Latency,
+    /// Calls that write a group of batches to the log.
+    pub write: Latency,
+    /// Syncs of the log.
+    pub sync: Latency,
 }
 
 /// Whether a region's log is all there.
