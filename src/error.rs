@@ -205,6 +205,15 @@ impl Error {
         })
     }
 
+    fn causes(&self) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+        std::iter::successors(std::error::Error::source(self), |cause| cause.source())
+    }
+
+    /// In one line, for a log.
+    pub(crate) fn with_causes(&self) -> WithCauses<'_> {
+        WithCauses(self)
+    }
+
     pub(crate) fn caused_by(self, source: impl Into<BoxError>) -> Error {
         self.edit(|e| e.source = Some(source.into()))
     }
@@ -235,13 +244,17 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {self}", self.0.kind)?;
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
+        write!(f, "{:?}: {}", self.0.kind, self.with_causes())
+    }
+}
+
+/// An error and all that caused it, nearest first.
+pub(crate) struct WithCauses<'a>(&'a Error);
+
+impl fmt::Display for WithCauses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        self.0.causes().try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 
@@ -286,14 +299,7 @@ impl From<Error> for std::io::Error {
 
 /// What the operating system called it, if it was the one to say so.
 fn os_kind(error: &Error) -> Option<std::io::ErrorKind> {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
-        }
-        source = cause.source();
-    }
-    None
+    error.causes().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) mod purge;
 #[cfg(feature = "raft-rs")]
 pub mod raft_rs;
 pub(crate) mod read;
-mod recovery;
+pub(crate) mod recovery;
 pub(crate) mod segment;
 pub(crate) mod store;
 pub(crate) mod sync;

@@ -9,7 +9,6 @@ use raftwood::{
 };
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -221,10 +220,6 @@ fn beside_a_writer_that_recycles_every_file_no_wrong_bytes_are_read() {
     }
 }
 
-fn log(dir: &Path, name: &str) -> std::path::PathBuf {
-    dir.join(name)
-}
-
 /// A mapping of a file that was cut would end the process with a signal.
 #[test]
 fn a_file_that_is_cut_under_a_reader_is_an_error() {
@@ -238,13 +233,36 @@ fn a_file_that_is_cut_under_a_reader_is_an_error() {
     let reader = options().open_read_only(dir.path()).unwrap();
     std::fs::OpenOptions::new()
         .write(true)
-        .open(log(dir.path(), "0000000001.log"))
+        .open(dir.path().join("0000000001.log"))
         .unwrap()
         .set_len(8192)
         .unwrap();
     let e = reader.entries(RegionId(1), 1..=10, ReadLimit::NONE).unwrap_err();
     assert!(matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Io), "{e:?}");
     assert!(e.entries().is_some() && e.path().is_some(), "{e:?}");
+    assert_eq!(reader.entry(RegionId(1), 40).unwrap().payload, payload(RegionId(1), 40, 3000));
+}
+
+/// Where the entries are stands in the footer, which the engine maps.
+#[test]
+fn a_footer_that_is_cut_under_a_reader_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options().open(dir.path()).unwrap();
+    for index in 1..=40 {
+        append(&engine, RegionId(1), index..=index, 3000);
+    }
+    engine.close().unwrap();
+    drop(engine);
+    let reader = options().open_read_only(dir.path()).unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("0000000001.foot"))
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    let e = reader.entries(RegionId(1), 1..=10, ReadLimit::NONE).unwrap_err();
+    assert!(matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Io), "{e:?}");
+    assert_eq!(e.region(), Some(RegionId(1)));
     assert_eq!(reader.entry(RegionId(1), 40).unwrap().payload, payload(RegionId(1), 40, 3000));
 }
 
@@ -255,7 +273,7 @@ fn an_entry_that_is_wrong_is_named_and_its_neighbours_are_read() {
     append(&engine, RegionId(1), 1..=9, 1000);
     engine.close().unwrap();
     drop(engine);
-    let path = log(dir.path(), "0000000001.log");
+    let path = dir.path().join("0000000001.log");
     let bytes = std::fs::read(&path).unwrap();
     let wanted = payload(RegionId(1), 5, 1000);
     let at = bytes.windows(1000).position(|w| w == wanted).unwrap();

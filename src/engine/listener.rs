@@ -115,33 +115,18 @@ impl fmt::Display for Event<'_> {
             Event::StallEnded { operation, elapsed } => {
                 write!(f, "a stall ended, the disk took {elapsed:.1?}: {operation}")
             }
-            Event::Damage { error } => write!(f, "damage: {}", Chain(error)),
+            Event::Damage { error } => write!(f, "damage: {}", error.with_causes()),
             Event::BackgroundError { error } => {
-                write!(f, "work in the background failed and will be tried again: {}", Chain(error))
+                write!(f, "work in the background failed and will be tried again: {}", error.with_causes())
             }
             Event::CallbackPanicked { lsn, message } => {
                 write!(f, "the callback of the batch at {lsn} panicked: {message}")
             }
-            Event::Poisoned { error } => write!(f, "all writing has stopped: {}", Chain(error)),
+            Event::Poisoned { error } => write!(f, "all writing has stopped: {}", error.with_causes()),
             Event::ForeignFile { path } => {
                 write!(f, "not of this store, and left alone: {}", path.display())
             }
         }
-    }
-}
-
-/// An error and what caused it.
-struct Chain<'a>(&'a Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = std::error::Error::source(self.0);
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Looking at a store without opening it for writing.
 
 use crate::engine::options::Options;
+use crate::engine::region::health;
 use crate::engine::report::{Health, OpenReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
@@ -8,6 +9,7 @@ use crate::index::RegionState;
 use crate::planted::{Bug, planted};
 use crate::read::{Failed, Source, read, term, view};
 use crate::recovery::{Purpose, Recovered, doubtful, recover};
+use crate::segment::footer_name;
 use crate::types::{Entry, LogState, Lsn, ReadLimit, RegionId};
 use crate::vfs::Dir;
 use bytes::Bytes;
@@ -231,7 +233,7 @@ impl Reader {
             let mut before = 0;
             let count = |loc: Loc| before += u64::from(Lsn::new(segment.id, loc.pos) < durable);
             // Where the index cannot be read, nothing of it is known.
-            if extent.locs(region, extent.first(), extent.last(), count).is_ok() && before > 0 {
+            if extent.locs_from_file(region, extent.first(), extent.last(), count).is_ok() && before > 0 {
                 return Some(extent.first() + before - 1);
             }
         }
@@ -280,7 +282,10 @@ impl Reader {
             Failed::At(index, segment, e) => (index, segment, e),
         };
         // A file has another name before it is overwritten: one that still has this name holds its records.
-        let gone = names(&self.dir).is_ok_and(|names| !names.contains(&segment.name()));
+        // Its footer goes with it; a segment that was found without one has its index on the heap.
+        let is_open = || self.state.unsealed.iter().any(|u| u.id == segment.id);
+        let has_footer = |names: &BTreeSet<String>| is_open() || names.contains(&footer_name(segment.id));
+        let gone = names(&self.dir).is_ok_and(|n| !n.contains(&segment.name()) || !has_footer(&n));
         if gone && !planted(Bug::ReaderTrustsItsFiles) {
             let says = "the engine that has this store open gave the file back since this look began: open the store once more";
             let lost = Error::new(ErrorKind::Locked, says).in_region(region).naming(index..=index);
@@ -311,6 +316,6 @@ impl Reader {
     /// Whether a region's log is known to be all there. It reads no entry: reads, and
     /// [`check`](Options::check), find damage.
     pub fn health(&self, region: RegionId) -> Health {
-        self.with(region, Health::of)
+        self.with(region, health)
     }
 }

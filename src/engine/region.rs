@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::engine::digest::Digest;
-use crate::engine::report::{Health, Lookup, RegionStats};
+use crate::engine::report::{HardStateHealth, Health, Lookup, RegionStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Extent, RegionState};
 use crate::planted::{Bug, planted};
@@ -245,7 +245,7 @@ impl Region {
     /// Whether the region's log is known to be all there. It looks nothing up: reads and the
     /// scrubber find damage.
     pub fn health(&self) -> Health {
-        self.with(Health::of)
+        self.with(health)
     }
 
     /// What may be said to a peer that asks whether the entry is here. `DontHave` only when that is certain.
@@ -307,6 +307,23 @@ impl Region {
             }
         }
         Ok(digest)
+    }
+}
+
+/// What is known of a region's health. Looks nothing up.
+pub(super) fn health(s: &RegionState) -> Health {
+    match &s.damage {
+        None => Health::Healthy,
+        Some(d) if d.proven.is_empty() && d.unread.is_empty() && !d.hard_state_lost => {
+            Health::Suspect { ranges: d.suspect.clone().into_vec() }
+        }
+        Some(d) => Health::Damaged {
+            ranges: d.unreadable().into_vec(),
+            hard_state: match d.hard_state_lost {
+                true => HardStateHealth::Lost,
+                false => HardStateHealth::Known,
+            },
+        },
     }
 }
 

@@ -1,7 +1,6 @@
 //! What the engine reports of itself.
 
 use crate::error::Error;
-use crate::index::RegionState;
 use crate::latency::Latency;
 use crate::types::{Lsn, RegionId};
 use std::time::Duration;
@@ -292,8 +291,8 @@ pub struct Stats {
     pub upkeep_bytes: u64,
 }
 
-/// How long the writers' path took since open, failed operations included. Cheap to ask for, whatever the
-/// number of regions: all histograms are kept all the time.
+/// How long the writers' path took since open. Cheap to ask for, whatever the number of regions: all
+/// histograms are kept all the time.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Latencies {
@@ -301,9 +300,9 @@ pub struct Latencies {
     /// wait for room and for others included. Only those that were answered well; batches that were
     /// [submitted](crate::Engine::submit) are not among them.
     pub commit: Latency,
-    /// Calls that write a group of batches to the log.
+    /// Calls that write a group of batches to the log, those that failed included.
     pub write: Latency,
-    /// Syncs of the log.
+    /// Syncs of the log, those that failed included.
     pub sync: Latency,
 }
 
@@ -327,25 +326,6 @@ pub enum Health {
         /// Whether term and vote can be trusted.
         hard_state: HardStateHealth,
     },
-}
-
-impl Health {
-    /// What is known of a region. Looks nothing up.
-    pub(super) fn of(s: &RegionState) -> Health {
-        match &s.damage {
-            None => Health::Healthy,
-            Some(d) if d.proven.is_empty() && d.unread.is_empty() && !d.hard_state_lost => {
-                Health::Suspect { ranges: d.suspect.clone().into_vec() }
-            }
-            Some(d) => Health::Damaged {
-                ranges: d.unreadable().into_vec(),
-                hard_state: match d.hard_state_lost {
-                    true => HardStateHealth::Lost,
-                    false => HardStateHealth::Known,
-                },
-            },
-        }
-    }
 }
 
 /// Whether the hard state of a region is the one that was last acknowledged.

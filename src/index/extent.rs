@@ -360,14 +360,19 @@ impl Extent {
     /// The location of one entry, for upkeep: a part of the footer that the device cannot read is an error.
     pub(crate) fn loc_from_file(&self, region: RegionId, index: u64) -> Result<Loc> {
         let mut found = None;
-        self.locs_by(
-            region,
-            index,
-            index,
-            |range, a, b| range.locs_from_file(a, b),
-            |loc| found = Some(loc),
-        )?;
+        self.locs_from_file(region, index, index, |loc| found = Some(loc))?;
         found.ok_or_else(|| self.no_footer(region, index))
+    }
+
+    /// As [`locs`](Extent::locs), and never out of a mapping.
+    pub(crate) fn locs_from_file(
+        &self,
+        region: RegionId,
+        from: u64,
+        to: u64,
+        each: impl FnMut(Loc),
+    ) -> Result<()> {
+        self.locs_by(region, from, to, |range, a, b| range.locs_from_file(a, b), each)
     }
 
     /// The locations of `from..=to`, in order, for a reader; the range lies inside the extent.

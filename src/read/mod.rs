@@ -16,12 +16,12 @@ use spans::Spans;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
-/// Where the bytes of entries come from.
+/// Where entries come from: their bytes, and the footers that say where these are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Source {
     /// From memory that they are in, the mapping if there is one: payloads may borrow it.
     AtHand,
-    /// Copied out of the file, for files that somebody else may write to or shorten.
+    /// Copied out of the files, which somebody else may write to or shorten: a mapping would end the process.
     File,
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn read(
     source: Source,
 ) -> Result<Vec<Entry>, Failed> {
     let mut out = Vec::new();
-    for mut chunk in locate(region, parts, limit)? {
+    for mut chunk in locate(region, parts, limit, source)? {
         let (extent, segment) = (chunk.extent, chunk.extent.segment());
         let failed = |index| move |e| Failed::At(index, segment.clone(), e);
         let mut spans = Spans::new(segment, source);
@@ -201,7 +201,12 @@ fn entries_max(limit: ReadLimit) -> u64 {
 
 /// Where the entries are that a read gives, as far as its limit goes; the first of them are
 /// asked for already.
-fn locate<'a>(region: RegionId, parts: &'a [Extent], limit: ReadLimit) -> Result<Vec<Chunk<'a>>, Failed> {
+fn locate<'a>(
+    region: RegionId,
+    parts: &'a [Extent],
+    limit: ReadLimit,
+    source: Source,
+) -> Result<Vec<Chunk<'a>>, Failed> {
     let mut chunks = Vec::with_capacity(parts.len());
     let (mut entries, mut bytes) = (entries_max(limit), limit.bytes);
     let (mut is_first, mut to_ask) = (!planted(Bug::LimitOfZeroReadsNothing), ASKED_BYTES_MAX);
@@ -211,9 +216,12 @@ fn locate<'a>(region: RegionId, parts: &'a [Extent], limit: ReadLimit) -> Result
             break;
         }
         let mut locs: Vec<Loc> = Vec::with_capacity(want.min(4096) as usize);
-        extent
-            .locs(region, extent.first(), extent.first() + (want - 1), |loc| locs.push(loc))
-            .map_err(|e| Failed::At(extent.first(), extent.segment().clone(), e))?;
+        let (first, last) = (extent.first(), extent.first() + (want - 1));
+        let found = match source {
+            Source::AtHand => extent.locs(region, first, last, |loc| locs.push(loc)),
+            Source::File => extent.locs_from_file(region, first, last, |loc| locs.push(loc)),
+        };
+        found.map_err(|e| Failed::At(first, extent.segment().clone(), e))?;
         let mut take = 0;
         for loc in &locs {
             let cost = u64::from(loc.len).saturating_add(limit.overhead);
