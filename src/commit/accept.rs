@@ -1,9 +1,9 @@
 //! The gate of the log: checks a batch, gives it its place, and makes it readable.
 
-use super::pipeline::{Accept, Accepted, Committer, Encoded, OnFull, Pipeline};
+use super::pipeline::{Accept, Accepted, Committer, OnFull, Pipeline};
 use super::ticket::{Pending, Record, Waiting};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::{Loc, Op, Step, locate};
+use crate::format::batch::{Encoded, Loc, Op, Step, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
 use crate::index::{Doomed, Planned};
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
@@ -31,7 +31,7 @@ impl Committer {
         has_ticket: bool,
     ) -> Result<Accepted<'_>> {
         let len = encoded.record_len();
-        encoded.check()?;
+        check(encoded)?;
         let mut approved: Vec<Doomed> = Vec::new();
         let (mut in_line, mut asked) = (false, 0);
         let mut p = self.lock();
@@ -243,32 +243,30 @@ impl Pipeline {
     }
 }
 
-impl Encoded {
-    /// What the reader would refuse is refused here. Most of it was when the batch was built, where the
-    /// error could say what was wrong.
-    fn check(&self) -> Result<()> {
-        let (desc, len) = (self.desc.len(), self.record_len());
-        if desc > DESC_BYTES_MAX {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("batch description of {desc} bytes refused: DESC_BYTES_MAX is {DESC_BYTES_MAX}"),
-            ));
-        }
-        if len > BATCH_BYTES_MAX as u64 {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("batch of {len} bytes refused: BATCH_BYTES_MAX is {BATCH_BYTES_MAX}"),
-            ));
-        }
-        let stored = match &self.blocks[..] {
-            [] => self.batch.payload_bytes(),
-            blocks => blocks.iter().map(|b| u64::from(b.stored_len)).sum(),
-        };
-        if stored != self.payload.len() as u64 {
-            return Err(Error::invalid(
-                "the payloads of the batch are not as long as its entries: a closure of append_with changed the bytes of others",
-            ));
-        }
-        Ok(())
+/// What the reader would refuse is refused here. Most of it was when the batch was built, where the
+/// error could say what was wrong.
+fn check(record: &Encoded) -> Result<()> {
+    let (desc, len) = (record.desc.len(), record.record_len());
+    if desc > DESC_BYTES_MAX {
+        return Err(Error::new(
+            ErrorKind::TooLarge,
+            format!("batch description of {desc} bytes refused: DESC_BYTES_MAX is {DESC_BYTES_MAX}"),
+        ));
     }
+    if len > BATCH_BYTES_MAX as u64 {
+        return Err(Error::new(
+            ErrorKind::TooLarge,
+            format!("batch of {len} bytes refused: BATCH_BYTES_MAX is {BATCH_BYTES_MAX}"),
+        ));
+    }
+    let stored = match &record.blocks[..] {
+        [] => record.batch.payload_bytes(),
+        blocks => blocks.iter().map(|b| u64::from(b.stored_len)).sum(),
+    };
+    if stored != record.payload.len() as u64 {
+        return Err(Error::invalid(
+            "the payloads of the batch are not as long as its entries: a closure of append_with changed the bytes of others",
+        ));
+    }
+    Ok(())
 }

@@ -57,5 +57,5 @@ mod sleepers;
 mod stages;
 mod ticket;
 
-pub(crate) use pipeline::{Accept, Committer, Encoded, Hooks, OnFull};
+pub(crate) use pipeline::{Accept, Committer, Hooks, OnFull};
 pub use ticket::Ticket;

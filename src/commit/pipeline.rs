@@ -6,8 +6,8 @@ use super::gather::Gathering;
 use super::sleepers::{Sleepers, Woken};
 use super::ticket::{Pending, Record, Ticket, Waiting};
 use crate::error::{Error, Result};
-use crate::format::batch::{Announcement, Batch, Block, Loc};
-use crate::format::record::{RecordKind, Shape, record_len};
+use crate::format::batch::{Announcement, Batch, Encoded, Loc};
+use crate::format::record::{RecordKind, Shape};
 use crate::index::{Doomed, Planned, Table};
 use crate::latency::Times;
 use crate::planted::{Bug, planted};
@@ -16,7 +16,7 @@ use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{SYNC_SLOTS, Segment};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::ThreadId;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::types::{Durability, Lsn, RegionId};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -35,25 +35,6 @@ const DEFERRED_MAX: Duration = Duration::from_millis(1);
 /// Written bytes that no sync was asked for are synced anyway beyond this many: they would have to be
 /// re-persisted by the next open.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
-
-/// A batch as it goes to the log, but for its header, which needs the position.
-#[derive(Clone, Debug)]
-pub(crate) struct Encoded {
-    pub(crate) kind: RecordKind,
-    /// Empty unless the record is a batch.
-    pub(crate) batch: Batch,
-    pub(crate) blocks: Vec<Block>,
-    pub(crate) desc: Bytes,
-    pub(crate) desc_crc: u32,
-    pub(crate) payload: Bytes,
-}
-
-impl Encoded {
-    /// Bytes of the record.
-    pub(crate) fn record_len(&self) -> u64 {
-        record_len(self.desc.len() as u32, self.payload.len() as u32)
-    }
-}
 
 /// What to do while the bound on bytes in flight is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -321,7 +302,7 @@ impl Committer {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Pipeline> {
-        self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pipeline.lock()
     }
 
     /// Everything before is on the device. Before the first sync of this run: where its first
@@ -547,12 +528,11 @@ impl Committer {
                     p.driver_sleeps = true;
                     let (at_most, mut timed_out) = (p.watch(), false);
                     p = match at_most {
-                        None => self.work.wait(p).unwrap_or_else(PoisonError::into_inner),
+                        None => self.work.wait(p),
                         Some(at_most) => {
                             let woken = self.work.wait_timeout(p, at_most);
-                            let (p, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
-                            timed_out = timeout.timed_out();
-                            p
+                            timed_out = woken.1;
+                            woken.0
                         }
                     };
                     p.driver_sleeps = false;
@@ -594,7 +574,7 @@ impl Committer {
     /// Waits until a stage has ended, a segment became ready, or writing stopped.
     pub(super) fn wait_in_room<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
         p.in_room += 1;
-        let mut p = self.room.wait(p).unwrap_or_else(PoisonError::into_inner);
+        let mut p = self.room.wait(p);
         p.in_room -= 1;
         p
     }

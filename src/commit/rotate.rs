@@ -14,7 +14,7 @@ use crate::planted::{Bug, planted};
 use crate::segment::pool::{SegmentFactory, segment_len_for};
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{FillError, Segment};
-use crate::sync::{Arc, MutexGuard, PoisonError};
+use crate::sync::{Arc, MutexGuard};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -143,7 +143,7 @@ impl Committer {
     /// has, its zeros do not matter, but for a failed sync, which may have taken records with it.
     fn fill_piece(&self) -> Result<bool> {
         // Held for the piece: a close waits for it, and no other follows.
-        let ended = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.preparing.lock();
         if *ended {
             return Ok(false);
         }
@@ -172,7 +172,7 @@ impl Committer {
     /// Prepares until nothing more is wanted. Others that come meanwhile wait: numbers are given here, and
     /// what is prepared by two at once would become ready in another order.
     fn prepare_wanted(&self) -> Result<()> {
-        let ended = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.preparing.lock();
         let heeded = !planted(Bug::ClosedEngineWorks);
         if *ended && heeded {
             return Err(Error::closed());
@@ -251,7 +251,7 @@ impl Committer {
     /// prepared any more: the one that is being is waited for. After that the next file has the
     /// number that the next run begins with.
     pub(crate) fn end_segments(&self) {
-        *self.preparing.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.preparing.lock() = true;
         let mut p = self.lock();
         self.end_active(&mut p);
         p.next_id = self.factory.next_file();

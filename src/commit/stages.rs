@@ -8,7 +8,7 @@ use crate::format::zeros::Zeros;
 use crate::planted::{Bug, planted};
 use crate::segment::SYNC_SLOTS;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, MutexGuard, PoisonError, thread};
+use crate::sync::{Arc, MutexGuard, thread};
 use crate::types::{Durability, Lsn};
 use crate::vfs::io::write_log_at;
 use bytes::Bytes;
@@ -66,7 +66,7 @@ impl Committer {
         &'a self,
         mut p: MutexGuard<'a, Pipeline>,
     ) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
-        let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut group = self.group.lock();
         p.writing = Some(Instant::now());
         let (mut count, mut bytes) = (0, 0);
         for record in &p.queue {

@@ -4,7 +4,7 @@ use super::pipeline::Committer;
 use crate::error::Result;
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
 use crate::segment::Segment;
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::types::{Durability, Lsn};
 use bytes::Bytes;
 use std::fmt;
@@ -77,7 +77,7 @@ impl Pending {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Calls what the ticket's holder left, in its turn: after the batches before it, with no lock held.

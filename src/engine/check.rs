@@ -2,8 +2,6 @@
 
 use super::lock::StoreLock;
 use super::reader::recover_beside;
-use crate::engine::options::{Options, TailPolicy};
-use crate::engine::report::{CheckReport, Loss, ScrubOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Block, Op};
 use crate::format::checkpoint::read_checkpoint;
@@ -11,13 +9,14 @@ use crate::format::file_header::{FileKind, Identity};
 use crate::format::names::FileName;
 use crate::format::record::{RecordKind, record_len};
 use crate::index::Extent;
+use crate::options::{Options, TailPolicy};
 use crate::planted::{Bug, planted};
-use crate::purge::{Pace, verify};
 use crate::recovery::{Purpose, Recovered, recover};
+use crate::report::{CheckReport, Loss, ScrubOptions};
 use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
 use crate::segment::{Segment, audit, footer_name, load_footer};
-use crate::store::Pauses;
 use crate::types::{Lsn, RegionId};
+use crate::upkeep::{Pace, Pauses, verify};
 use crate::vfs::io::read_file;
 use crate::vfs::{Dir, OpenMode};
 use std::collections::BTreeSet;

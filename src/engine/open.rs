@@ -1,12 +1,11 @@
 //! Opening: recover, re-persist the tail, start.
 
 use super::lock::StoreLock;
+use super::reader::Reader;
 use super::{Engine, Inner};
+use crate::checkpoint::{Checkpoints, Kept, Parts, write_first_checkpoint};
 use crate::commit::{Accept, Committer, Hooks};
 use crate::engine::fetch::Fetcher;
-use crate::engine::listener::Event;
-use crate::engine::options::{Background, Options};
-use crate::engine::report::OpenReport;
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Install;
@@ -14,24 +13,52 @@ use crate::format::file_header::{FileKind, StoreId};
 use crate::format::names::FileName;
 use crate::format::record::RecordKind;
 use crate::index::Table;
+use crate::listener::{Event, Listeners};
+use crate::options::{Background, Options};
 use crate::planted::{Bug, planted};
-use crate::purge::{self, NameWatch};
 use crate::recovery::{Purpose, Recovered, recover};
-use crate::segment::Retire;
+use crate::report::OpenReport;
 use crate::segment::mark::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
-use crate::store::{Checkpoints, Shared, Store};
+use crate::segment::{Retire, SegmentSet};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Lsn, RegionId};
+use crate::upkeep::{self, NameWatch, PipelineHooks, Signals, Store};
 use crate::vfs::Dir;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+impl Options {
+    /// Opens the engine in `dir`, which is made if it does not exist, and recovers what is there.
+    ///
+    /// # Errors
+    /// `Locked` if another engine has it open; `Damaged` if acknowledged bytes are wrong that cannot be tied
+    /// to regions; `Unsupported` for a newer format; `InvalidArgument` if a directory, link or pipe bears the
+    /// name of a file of the store; `NoSpace`, `Io` from the operating system. Nothing that was acknowledged
+    /// is changed or removed by a failed open.
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Engine> {
+        self.validate()?;
+        Engine::open_with(dir.as_ref(), self.clone())
+    }
+
+    /// Opens `dir` for inspection: takes no lock, writes nothing, and may stand beside a running engine, in
+    /// which case it shows what was on disk at about this moment. Files that the engine gives back meanwhile
+    /// make it look again, for half a minute at most.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) for what is on disk; `InvalidArgument` if there is no store; `Locked` if the
+    /// engine that has it open gave files back faster than they could be read.
+    pub fn open_read_only(&self, dir: impl AsRef<Path>) -> Result<Reader> {
+        self.validate()?;
+        Reader::open_with(dir.as_ref(), self.clone())
+    }
+}
+
 impl Engine {
-    pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Engine> {
+    fn open_with(dir: &Path, options: Options) -> Result<Engine> {
         let began = Instant::now();
         let opened = options.vfs.create_dir_all(dir);
         let opened = opened.map_err(|e| Error::io("creating the directory of the store", dir, e))?;
@@ -48,7 +75,7 @@ impl Engine {
             };
             match build(dir.clone(), options.clone(), recovered) {
                 Ok(engine) => {
-                    *crate::store::lock(&engine.0.lock) = Some(lock);
+                    *engine.0.lock.lock() = Some(lock);
                     return Ok(engine.timed(began));
                 }
                 Err(error) => match no_space(&error) {
@@ -122,7 +149,7 @@ fn fresh(options: &Options) -> Recovered {
         durable: Lsn::ZERO,
         next_file: 1,
         unclean_before: 0,
-        checkpoints: Checkpoints { next_sequence: 1, ..Checkpoints::default() },
+        checkpoints: Kept::of_a_new_store(),
         bad_checkpoints: Vec::new(),
         marks: Vec::new(),
         last_witness: false,
@@ -153,7 +180,7 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
         // Wherever a checkpoint is, the mark is too.
         mark.ensure()?;
         // Nothing else may stand in the directory without a checkpoint that names the store.
-        purge::first_checkpoint(&dir, &options, r.id)?;
+        write_first_checkpoint(&dir, &options.salts, r.id)?;
     } else {
         // The run before may have died without making the names durable that were just read. Files of the
         // pool are written under these names next, and leftovers are judged by them.
@@ -166,12 +193,18 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
         }
     }
     let logs = r.segments.values().filter(|s| s.kind == FileKind::Log);
-    let start = r.checkpoints.kept.back().map_or(0, |newest| newest.start_segment);
+    let start = r.checkpoints.newest().map_or(0, |newest| newest.start_segment);
     let replayed =
         logs.filter(|s| s.id >= start).map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD)));
     let replayed_bytes = replayed.sum();
-    let shared = Arc::new(Shared::new(r.segments, options.listeners.clone()));
-    let hooks: Arc<dyn Hooks> = shared.clone();
+    let segments = Arc::new(SegmentSet::new(r.segments));
+    let listeners = Arc::new(Listeners::new(options.listeners.clone()));
+    let signals = Arc::new(Signals::default());
+    let hooks: Arc<dyn Hooks> = Arc::new(PipelineHooks {
+        segments: segments.clone(),
+        listeners: listeners.clone(),
+        signals: signals.clone(),
+    });
     let committer = Arc::new(Committer::new(
         r.table.clone(),
         factory.clone(),
@@ -181,10 +214,20 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
         options.in_flight_bytes_max,
         options.background == Background::Manual,
     ));
-    let mut checkpoints = r.checkpoints;
-    if report.created {
-        checkpoints = purge::first_checkpoint_info();
-    }
+    let mark = Arc::new(mark);
+    let parts = Parts {
+        dir: dir.clone(),
+        store: r.id,
+        unclean_before: r.unclean_before,
+        segment_bytes: options.segment_bytes,
+        salts: options.salts.clone(),
+        table: r.table.clone(),
+        segments: segments.clone(),
+        factory: factory.clone(),
+        committer: committer.clone(),
+        mark: mark.clone(),
+        listeners: listeners.clone(),
+    };
     let store = Arc::new(Store {
         mark,
         dir,
@@ -193,19 +236,22 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
         unclean_before: r.unclean_before,
         table: r.table,
         factory,
+        segments,
         committer,
-        shared,
+        checkpoints: Checkpoints::new(parts, r.checkpoints, replayed_bytes),
         rested_at: AtomicU64::new(0),
-        checkpoints: Mutex::new(checkpoints),
-        replayed_bytes,
+        listeners,
+        signals,
+        stall: Mutex::default(),
         upkeep: Default::default(),
         copying: Default::default(),
+        pauses: Default::default(),
         cleaned_bytes: AtomicU64::new(0),
-        upkeep_bytes: AtomicU64::new(0),
+        footer_bytes: AtomicU64::new(0),
         options,
     });
     // Of a store from before format 3, or one that lost it.
-    store.report(store.mark.ensure());
+    store.listeners.report(store.mark.ensure());
     let threads = Threads::start(&store)?;
     // From here on an error drops `engine`, which ends the threads.
     let inner = Inner {
@@ -234,8 +280,8 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
         if encoded.kind == RecordKind::Install {
             let install = Install::decode(&encoded.desc)
                 .map_err(|e| Error::damaged(format!("a control record is malformed: {e}")))?;
-            if let Some(cold) = store.shared.segment(install.cold) {
-                purge::relocate(&store.table, &cold, &install.sources);
+            if let Some(cold) = store.segments.get(install.cold) {
+                upkeep::relocate(&store.table, &cold, &install.sources);
             }
         }
     }
@@ -247,28 +293,28 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
     if r.last_witness && !planted(Bug::UncleanEndForgotten) {
         // The files that go now are all that shows the unclean end.
         let _one = store.upkeep.lock()?;
-        purge::checkpoint(&store)?;
+        store.checkpoints.take()?;
     }
     // Nothing of these is needed any more, now that the tail is durable elsewhere.
     r.unused.into_iter().for_each(|file| store.factory.retire(file));
     remove(&store, &leftovers, &mut report);
     for segment in r.unsealed {
         let end = segment.sealed_end();
-        crate::store::lock(&store.shared.sealing).push_back((segment, end));
+        store.segments.await_seal(segment, end);
     }
     for name in &report.foreign {
-        store.shared.tell(&Event::ForeignFile {
+        store.listeners.deliver(&Event::ForeignFile {
             path: &store.dir.join(FileName::parse(name).map_or(name.clone(), |n| n.to_string())),
         });
     }
     if report.bad_checkpoints > 0 || votes_lost || r.rebuilt {
         // Two good ones again, before anything relies on the older alone.
         let _one = store.upkeep.lock()?;
-        purge::checkpoint(&store)?;
+        store.checkpoints.take()?;
         remove(&store, &r.bad_checkpoints, &mut report);
     }
     engine.0.is_whole.store(true, Ordering::Release);
-    store.report(purge::upkeep_at_open(&store));
+    store.listeners.report(upkeep::upkeep_at_open(&store));
     engine.0.threads.start_upkeep(&store, &engine.0.names)?;
     if !r.tail.is_empty() {
         report.regions = store.table.count();
@@ -285,12 +331,12 @@ fn remove(store: &Store, names: &[String], report: &mut OpenReport) {
     if !names.is_empty()
         && let Err(e) = store.factory.check_open()
     {
-        return store.report(Err(e));
+        return store.listeners.report(Err(e));
     }
     for name in names {
         match store.dir.remove(name) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                store.report(Err(Error::io("removing a leftover", &store.dir.join(name), e)));
+                store.listeners.report(Err(Error::io("removing a leftover", &store.dir.join(name), e)));
             }
             _ => report.removed.push(name.clone()),
         }
@@ -319,6 +365,6 @@ fn note_doubts(store: &Store, suspects: &[(RegionId, u64)], votes_lost: bool) ->
         }
     }
     let _one = store.upkeep.lock()?;
-    purge::checkpoint(store)?;
+    store.checkpoints.take()?;
     Ok(lost)
 }

@@ -9,12 +9,12 @@ use crate::engine::batch::WriteBatch;
 use crate::engine::region::Region;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
+use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 const COMMITTED: &[u8] = b"openraft/committed";
@@ -121,14 +121,14 @@ impl<F: 'static> RegionLog<F> {
             accepted(engine.submit(batch, durability)?);
             Ok(())
         });
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(later);
+        *self.waiting.lock() = Some(later);
         self.in_turn().await.unwrap_or(Ok(()))
     }
 
     /// Waits until nothing waits for acceptance, and returns the outcome of what did.
     async fn in_turn(&self) -> Option<Result<()>> {
         poll_fn(|cx| {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.waiting.lock();
             let Some(later) = waiting.as_mut() else { return Poll::Ready(None) };
             let outcome = Pin::new(later).poll(cx);
             outcome.map(|outcome| {

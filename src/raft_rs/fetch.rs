@@ -15,11 +15,11 @@
 use super::storage::RegionStorage;
 use crate::error::Result;
 use crate::planted::{Bug, planted};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::types::{Entry, RegionId};
 use raft::GetEntriesContext;
 use raft::prelude::Entry as RaftEntry;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Called when entries are there that raft was waiting for.
 pub(super) type Notify = Box<dyn Fn(RegionId, GetEntriesContext) + Send + Sync>;
@@ -71,7 +71,7 @@ impl FarReads {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// raft reads something, near or far: what it has not come back for grows older.

@@ -27,9 +27,8 @@ mod tail;
 
 pub(crate) use tail::{TailRecord, doubtful};
 
+use crate::checkpoint::{CHECKPOINTS_KEPT, CheckpointInfo, Kept};
 use crate::codec::Malformed;
-use crate::engine::options::Options;
-use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{
     CHECKPOINT_HEADERS_LEN, CheckpointError, CheckpointHeader, RegionView, read_checkpoint, read_proof,
@@ -40,14 +39,15 @@ use crate::format::mark::Mark;
 use crate::format::names::FileName;
 use crate::format::record::Shape;
 use crate::index::{Damage, Extent, RegionState, Table, Value};
+use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::purge::relocate;
+use crate::report::OpenReport;
 use crate::segment::mark::read_marks;
 use crate::segment::scan::{FIRST_RECORD, Scanner};
 use crate::segment::{EIO, RetiredFile, Segment, load_footer, rebuild_footer};
-use crate::store::{CHECKPOINTS_KEPT, CheckpointInfo, Checkpoints};
 use crate::sync::atomic::Ordering;
 use crate::types::{EntryId, Lsn, RegionId};
+use crate::upkeep::relocate;
 use crate::vfs::Dir;
 use bytes::Bytes;
 use files::Listing;
@@ -80,7 +80,7 @@ pub(crate) struct Recovered {
     pub(crate) next_file: u32,
     /// Runs with a lower number may have lost what was accepted and never acknowledged.
     pub(crate) unclean_before: u32,
-    pub(crate) checkpoints: Checkpoints,
+    pub(crate) checkpoints: Kept,
     /// Newer ones that cannot be believed: to be removed once there is one that can.
     pub(crate) bad_checkpoints: Vec<String>,
     /// What the mark file holds.
@@ -220,7 +220,7 @@ pub(crate) fn recover(dir: &Dir, options: &Options, purpose: Purpose) -> Result<
     let newer = listing.checkpoints.iter().filter(|s| **s > serving);
     let names = newer.map(|sequence| FileName::Checkpoint(*sequence).to_string());
     let bad_checkpoints = names.filter(|name| is_ours_and_bad(dir, name, id)).collect();
-    let oldest = info.kept.front().map_or(0, |c| c.sequence);
+    let oldest = info.list.front().map_or(0, |c| c.sequence);
     for &sequence in listing.checkpoints.iter().filter(|s| **s < oldest) {
         listing.leftovers.push(FileName::Checkpoint(sequence).to_string());
     }
@@ -334,7 +334,7 @@ fn take_unused(
 
 /// What there is of checkpoints: the header and the file of the one that serves, those to keep, and
 /// why another could not be read.
-type Serving = (CheckpointHeader, Bytes, Checkpoints, Option<Error>);
+type Serving = (CheckpointHeader, Bytes, Kept, Option<Error>);
 
 /// The newest checkpoint that can be believed, read through once. `None` in a directory without a store.
 fn newest_checkpoint(dir: &Dir, listing: &Listing, report: &mut OpenReport) -> Result<Option<Serving>> {
@@ -424,7 +424,7 @@ fn newest_checkpoint(dir: &Dir, listing: &Listing, report: &mut OpenReport) -> R
             segments: Vec::new(),
         };
         let next_sequence = listing.checkpoints.last().map_or(1, |newest| newest.saturating_add(1));
-        let checkpoints = Checkpoints { next_sequence, kept: VecDeque::new() };
+        let checkpoints = Kept { next_sequence, list: VecDeque::new() };
         return Ok(Some((header, Bytes::new(), checkpoints, unread)));
     }
     if let Some(e) = unread {
@@ -475,10 +475,10 @@ fn mend_checkpoint(bytes: &Bytes) -> Option<(CheckpointHeader, Bytes)> {
 
 /// The checkpoints to keep from here on. Those before the chosen are known by name only, so nothing that
 /// their replay might need is purged before they have been replaced.
-fn kept(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Checkpoints {
+fn kept(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Kept {
     let sequence = header.identity.file;
     let older = listing.checkpoints.iter().rev().filter(|s| **s < sequence).take(CHECKPOINTS_KEPT - 1);
-    let mut kept: VecDeque<CheckpointInfo> = older
+    let mut list: VecDeque<CheckpointInfo> = older
         .map(|&before| CheckpointInfo {
             sequence: before,
             start_segment: 0,
@@ -487,8 +487,8 @@ fn kept(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Checkpoints
             log_bytes: 0,
         })
         .collect();
-    kept.make_contiguous().reverse();
-    kept.push_back(CheckpointInfo {
+    list.make_contiguous().reverse();
+    list.push_back(CheckpointInfo {
         sequence,
         start_segment: header.start_segment,
         accepted: Lsn::new(header.start_segment, 0),
@@ -496,7 +496,7 @@ fn kept(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Checkpoints
         log_bytes: 0,
     });
     let newest = listing.checkpoints.last().copied().unwrap_or(sequence);
-    Checkpoints { next_sequence: newest.max(sequence).saturating_add(1), kept }
+    Kept { next_sequence: newest.max(sequence).saturating_add(1), list }
 }
 
 /// Whether a read failed because the device cannot give the bytes, or does not have them.

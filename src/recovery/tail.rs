@@ -3,14 +3,13 @@
 use super::judge::{Facts, RecordIs, Verdict, judge};
 use crate::codec::checksum::entry_checksum;
 use crate::codec::mend::{Flip, find_flip};
-use crate::commit::Encoded;
-use crate::engine::options::Options;
-use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
-use crate::format::batch::{Batch, Install};
+use crate::format::batch::{Batch, Encoded, Install};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape};
 use crate::format::zeros::Zeros;
+use crate::options::Options;
 use crate::planted::{Bug, planted};
+use crate::report::OpenReport;
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Record, Scanner};
 use crate::segment::verify::{WrongEntry, wrong_entries};

@@ -15,15 +15,16 @@
 
 use super::demand::Demand;
 use super::{EIO, FillError, Filling, Retire, RetiredFile, SYNC_SLOTS, Segment, Told};
-use crate::engine::options::{Options, ReadMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{
     FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, StoreId,
 };
 use crate::format::names::FileName;
+use crate::options::{Options, ReadMode};
 use crate::planted::{Bug, planted};
+use crate::salt::SaltSource;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, Mutex};
 use crate::vfs::io::{read_up_to, write_parts_at};
 use crate::vfs::{Dir, OpenMode, Reserved, VfsFile};
 use crate::watch::Watch;
@@ -103,38 +104,6 @@ pub(crate) struct SegmentFactory {
     pub(crate) watch: Watch,
 }
 
-/// Where salts come from: a seam, so that a simulated run can be repeated.
-#[derive(Clone)]
-pub(crate) struct SaltSource(pub(crate) Arc<dyn Fn() -> u64 + Send + Sync>);
-
-impl std::fmt::Debug for SaltSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SaltSource")
-    }
-}
-
-impl SaltSource {
-    /// Never the same twice: keyed hashing with the process's random keys, over time and a counter.
-    pub(crate) fn random() -> SaltSource {
-        use std::hash::{BuildHasher, Hasher, RandomState};
-        static CALLS: AtomicU64 = AtomicU64::new(0);
-        SaltSource(Arc::new(|| {
-            let mut h = RandomState::new().build_hasher();
-            h.write_u64(CALLS.fetch_add(1, Ordering::Relaxed));
-            h.write_u32(std::process::id());
-            if let Ok(t) = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
-                h.write_u128(t.as_nanos());
-            }
-            h.finish()
-        }))
-    }
-
-    pub(crate) fn next(&self) -> u64 {
-        // 0 says "no generation before".
-        (self.0)().max(1)
-    }
-}
-
 impl SegmentFactory {
     pub(crate) fn new(dir: &Dir, options: &Options, store: StoreId, next_file: u32) -> SegmentFactory {
         SegmentFactory {
@@ -199,11 +168,11 @@ impl SegmentFactory {
         // What it holds is unknown, so its generation before is too; any salt but 0 says that stale
         // bytes are possible.
         let file = FreeFile { name, len, salt: UNKNOWN_SALT, unwritten: false };
-        let mut reserve = lock(&self.reserve);
+        let mut reserve = self.reserve.lock();
         match len == self.reserve_len() && reserve.len() < RESERVE_FILES {
             true => reserve.push(file),
             false if len < self.reserve_len() || self.free_count() >= self.files_max => return false,
-            false => lock(&self.free).push_back(file),
+            false => self.free.lock().push_back(file),
         }
         true
     }
@@ -211,18 +180,18 @@ impl SegmentFactory {
     /// How many files the reserve has.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn reserve_count(&self) -> usize {
-        lock(&self.reserve).len()
+        self.reserve.lock().len()
     }
 
     /// How many files lie free.
     pub(crate) fn free_count(&self) -> usize {
-        lock(&self.free).len()
+        self.free.lock().len()
     }
 
     /// Bytes of the free files, the reserve included.
     pub(crate) fn free_bytes(&self) -> u64 {
-        let reserve = lock(&self.reserve).iter().map(|f| f.len).sum::<u64>();
-        reserve + lock(&self.free).iter().map(|f| f.len).sum::<u64>()
+        let reserve = self.reserve.lock().iter().map(|f| f.len).sum::<u64>();
+        reserve + self.free.lock().iter().map(|f| f.len).sum::<u64>()
     }
 
     fn reserve_len(&self) -> u64 {
@@ -231,7 +200,7 @@ impl SegmentFactory {
 
     /// Whether the reserve lacks a file, and the disk has no room for one.
     pub(crate) fn is_scarce(&self) -> bool {
-        lock(&self.reserve).len() < RESERVE_FILES && !self.is_roomy()
+        self.reserve.lock().len() < RESERVE_FILES && !self.is_roomy()
     }
 
     fn is_roomy(&self) -> bool {
@@ -243,7 +212,7 @@ impl SegmentFactory {
     pub(crate) fn keep_reserve(&self, mut given_back: u64) -> Result<()> {
         self.check_open()?;
         let len = self.reserve_len();
-        while lock(&self.reserve).len() < RESERVE_FILES {
+        while self.reserve.lock().len() < RESERVE_FILES {
             if !(self.is_roomy() || given_back >= len) || planted(Bug::NoReserve) {
                 break;
             }
@@ -260,7 +229,7 @@ impl SegmentFactory {
                 let _ = self.dir.remove(&name);
                 return Err(Error::io("syncing the reserve", &self.dir.join(&name), e));
             }
-            lock(&self.reserve).push(FreeFile { name, len, salt: 0, unwritten: false });
+            self.reserve.lock().push(FreeFile { name, len, salt: 0, unwritten: false });
         }
         Ok(())
     }
@@ -271,8 +240,8 @@ impl SegmentFactory {
         // Also where no name can be made durable: should an older one of this file come back,
         // what it held is still in it.
         self.check_not_shut()?;
-        let spare = lock(&self.free).pop_front();
-        let Some(file) = spare.or_else(|| lock(&self.reserve).pop()) else { return Ok(false) };
+        let spare = self.free.lock().pop_front();
+        let Some(file) = spare.or_else(|| self.reserve.lock().pop()) else { return Ok(false) };
         let removed = self.dir.remove(&file.name);
         removed.map_err(|e| Error::io("removing a free file", &self.dir.join(&file.name), e))?;
         Ok(true)
@@ -289,7 +258,7 @@ impl SegmentFactory {
     pub(crate) fn prepare_first(&self, len: u64) -> Result<Arc<Segment>> {
         match self.prepare_from(len, Fill::First) {
             Err(e) if e.kind() == ErrorKind::NoSpace && len <= self.reserve_len() => {
-                let spare = || lock(&self.reserve).pop().or_else(|| self.take_free(len..=u64::MAX));
+                let spare = || self.reserve.lock().pop().or_else(|| self.take_free(len..=u64::MAX));
                 self.sound(spare).map_or(Err(e), |spare| self.dress_free(spare))
             }
             other => other,
@@ -324,7 +293,7 @@ impl SegmentFactory {
             return Err(e);
         }
         let id = self.take_id()?;
-        lock(&self.demand).used();
+        self.demand.lock().used();
         let header = FileHeader {
             version: FORMAT_VERSION,
             kind: FileKind::Log,
@@ -338,7 +307,7 @@ impl SegmentFactory {
         match made.is_err() {
             // It has the new name already and may lose it in a crash: it goes the way of a dead segment.
             true if renamed => {
-                lock(&self.retired).push(RetiredFile {
+                self.retired.lock().push(RetiredFile {
                     name,
                     len: free.len,
                     salt: header.identity.salt,
@@ -348,7 +317,7 @@ impl SegmentFactory {
                 });
             }
             // It may be half formatted: its content does not matter, under the free name at least.
-            true => lock(&self.free).push_back(free),
+            true => self.free.lock().push_back(free),
             false => {}
         }
         made
@@ -433,17 +402,17 @@ impl SegmentFactory {
     /// Makes free files of the retired ones, or removes them when pool and reserve are full or they are of no
     /// use. Returns how many bytes the file system got back.
     pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64> {
-        if lock(&self.retired).is_empty() {
-            let is_idle = lock(&self.demand).is_idle(Instant::now());
+        if self.retired.lock().is_empty() {
+            let is_idle = self.demand.lock().is_idle(Instant::now());
             return if is_idle { self.give_surplus_back() } else { Ok(0) };
         }
         self.check_open()?;
-        lock(&self.demand).freed();
+        self.demand.lock().freed();
         let files_max = match planted(Bug::PoolOfThree) {
             true => 3.min(self.files_max),
-            false => lock(&self.demand).files(self.files_max),
+            false => self.demand.lock().files(self.files_max),
         };
-        let mut files = std::mem::take(&mut *lock(&self.retired));
+        let mut files = std::mem::take(&mut *self.retired.lock());
         let mut given_back = 0;
         let mut renamed: Vec<FreeFile> = Vec::new();
         let mut failed = None;
@@ -492,19 +461,19 @@ impl SegmentFactory {
                 }
             }
         }
-        lock(&self.retired).extend(files);
+        self.retired.lock().extend(files);
         failed.map_or(Ok(given_back), Err)
     }
 
     /// The store is not used any more, or not for now: free files go that were kept for a burst. Returns how
     /// many bytes the file system got back.
     pub(crate) fn give_surplus_back(&self) -> Result<u64> {
-        lock(&self.demand).end();
-        let kept = lock(&self.demand).files(self.files_max);
+        self.demand.lock().end();
+        let kept = self.demand.lock().files(self.files_max);
         let mut given_back = 0;
         while self.free_count() > kept {
             self.check_open()?;
-            let Some(file) = lock(&self.free).pop_back() else { break };
+            let Some(file) = self.free.lock().pop_back() else { break };
             let removed = self.dir.remove(&file.name);
             removed.map_err(|e| Error::io("removing a free file", &self.dir.join(&file.name), e))?;
             given_back += file.len;
@@ -524,19 +493,19 @@ impl SegmentFactory {
     /// Whether a file of this length is missing in the reserve, once these have found their place.
     fn lacks_reserve(&self, len: u64, renamed: &[FreeFile]) -> bool {
         let of_it = renamed.iter().filter(|f| f.len == self.reserve_len()).count();
-        len == self.reserve_len() && lock(&self.reserve).len() + of_it < RESERVE_FILES
+        len == self.reserve_len() && self.reserve.lock().len() + of_it < RESERVE_FILES
     }
 
     /// A file of the pool, or of the reserve where that lacks one.
     fn keep(&self, file: FreeFile) {
         match self.lacks_reserve(file.len, &[]) && !planted(Bug::NoReserve) {
-            true => lock(&self.reserve).push(file),
-            false => lock(&self.free).push_back(file),
+            true => self.reserve.lock().push(file),
+            false => self.free.lock().push_back(file),
         }
     }
 
     fn take_free(&self, lens: RangeInclusive<u64>) -> Option<FreeFile> {
-        let mut free = lock(&self.free);
+        let mut free = self.free.lock();
         let at = free.iter().position(|f| lens.contains(&f.len))?;
         free.remove(at)
     }
@@ -656,11 +625,7 @@ impl Retire for SegmentFactory {
     fn retire(&self, file: RetiredFile) {
         // In a fork the file is not ours, and the lock may be held by nobody.
         if self.dir.is_here() {
-            lock(&self.retired).push(file);
+            self.retired.lock().push(file);
         }
     }
-}
-
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
 }

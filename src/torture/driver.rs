@@ -8,10 +8,10 @@ use super::setup::Setup;
 use super::workload::{Act, Maker, Workload};
 use crate::commit::Ticket;
 use crate::engine::Engine;
-use crate::engine::report::PurgeReport;
 use crate::error::{Error, ErrorKind};
-use crate::purge;
+use crate::report::PurgeReport;
 use crate::types::{Durability, Lsn};
+use crate::upkeep;
 use crate::vfs::sim::{LossPolicy, Moment, SimVfs, Snapshot};
 
 /// What a crash may leave at a moment, as positions in the run's list of states.
@@ -149,13 +149,13 @@ impl Driver {
             Act::Checkpoint => {
                 let outcome = {
                     let _one = engine.store().upkeep.lock();
-                    purge::checkpoint(engine.store())
+                    engine.store().checkpoints.take()
                 };
                 self.outcome("checkpoint", outcome)
             }
             Act::Clean => {
-                let mut pace = purge::Pace::new(0, &engine.store().shared.pauses);
-                let outcome = purge::clean_once(engine.store(), &mut PurgeReport::default(), &mut pace);
+                let mut pace = upkeep::Pace::new(0, &engine.store().pauses);
+                let outcome = upkeep::clean_once(engine.store(), &mut PurgeReport::default(), &mut pace);
                 self.outcome("clean", outcome.map(drop))
             }
             Act::CloseOpen => {

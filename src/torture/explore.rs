@@ -10,7 +10,7 @@ use super::report::{Counts, Violation};
 use super::rng::Rng;
 use super::setup::Setup;
 use super::workload::{Act, Workload};
-use crate::engine::options::TailPolicy;
+use crate::options::TailPolicy;
 use crate::types::{Durability, EntryId};
 use crate::vfs::sim::{self, Fault, LossPolicy, Moment, Profile, SimVfs};
 use bytes::Bytes;

@@ -13,12 +13,11 @@ use super::broken::Broken;
 use super::model::Model;
 use super::setup::{DIR, Setup};
 use crate::engine::Engine;
-use crate::engine::options::TailPolicy;
-use crate::engine::report::Health;
 use crate::error::Error;
 use crate::format::file_header::FileKind;
 use crate::format::names::FileName;
-use crate::store::lock;
+use crate::options::TailPolicy;
+use crate::report::Health;
 use crate::types::{Durability, EntryId};
 use crate::vfs::sim::{LossPolicy, SimVfs};
 use bytes::Bytes;
@@ -256,7 +255,7 @@ pub fn compare(engine: &Engine, model: &Model) -> Result<(), String> {
 pub fn leaks(vfs: &SimVfs, engine: &Engine) -> Result<(), String> {
     let store = engine.store();
     let active = store.committer.active().map(|(active, _)| active.id);
-    let sealed = store.shared.segments();
+    let sealed = store.segments.all();
     let dead = sealed.iter().find(|s| Some(s.id) != active && s.live_entries() == 0);
     if let Some(dead) = dead {
         return Err(format!("{} holds nothing and is kept after a purge", dead.path.display()));
@@ -266,7 +265,7 @@ pub fn leaks(vfs: &SimVfs, engine: &Engine) -> Result<(), String> {
     let mut left = [
         ("log", logs + usize::from(active.is_some()) + store.committer.ready_count()),
         ("cold", colds),
-        ("ckpt", lock(&store.checkpoints).kept.len()),
+        ("ckpt", store.checkpoints.kept().list.len()),
         ("free", store.factory.free_count() + store.factory.reserve_count()),
         ("foot", sealed.len()),
         ("tmp", 0),

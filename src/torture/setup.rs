@@ -2,8 +2,8 @@
 
 use super::rng::Rng;
 use crate::engine::Engine;
-use crate::engine::options::{Background, Compression, Options, Pool, Purge, TailPolicy};
 use crate::error::Result;
+use crate::options::{Background, Compression, Options, Pool, Purge, TailPolicy};
 use crate::vfs::Vfs;
 use crate::vfs::sim::{Profile, SimVfs};
 use std::sync::{Arc, Mutex};

@@ -4,9 +4,9 @@
 //! with [`BURST`] or one piece at most, and work that was fast sleeps until that moment, however far off it
 //! is. Nobody sleeps with a lock held that others need: a pace is spent where none is.
 
+use super::Pauses;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
-use crate::store::Pauses;
 use std::time::Duration;
 
 /// How much of the time in which nothing was done may be made up for.

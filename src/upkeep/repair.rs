@@ -3,17 +3,17 @@
 //! The old bytes are never overwritten. The entry goes into a cold segment of its own and is installed over
 //! its place as the cleaner installs what it moves.
 
+use super::Store;
 use super::clean::{install, write_cold};
 use crate::codec::checksum::entry_checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::segment::rebuild_footer;
-use crate::store::Store;
 use crate::types::{EntryId, RegionId};
 
 /// Accepts `payload` for a damaged entry if it is what was recorded.
 pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8]) -> Result<()> {
-    let _hurry = store.shared.pauses.hurry();
+    let _hurry = store.pauses.hurry();
     let _copying = store.copying.lock()?;
     let one = store.upkeep.lock()?;
     // Only sealed segments can be installed over: what the active one says of the entry could still change.

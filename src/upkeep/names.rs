@@ -6,11 +6,11 @@
 //! file that was replaced may have one elsewhere.) They are compared twice a second, when a segment is
 //! sealed, and at close; never on the path of a write.
 
+use super::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
-use crate::store::{Store, lock};
 use crate::sync::Mutex;
 use crate::vfs::{FileId, OpenMode};
 use std::io;
@@ -31,8 +31,7 @@ impl NameWatch {
     pub(crate) fn new(store: &Store) -> NameWatch {
         let lock_file = store.dir.id_of(&FileName::Lock.to_string());
         // The one file that is there before the first record, seen by descriptor and by name.
-        let newest =
-            lock(&store.checkpoints).kept.back().map(|c| FileName::Checkpoint(c.sequence).to_string());
+        let newest = store.checkpoints.newest().map(|c| FileName::Checkpoint(c.sequence).to_string());
         let reliable = newest.is_some_and(|name| {
             let by_descriptor = store.dir.open(&name, OpenMode::Read).and_then(|file| file.id());
             let by_name = store.dir.id_of(&name);
@@ -53,7 +52,7 @@ impl NameWatch {
     }
 
     fn lost(&self, store: &Store) -> Result<Option<Error>> {
-        let mut segments: Vec<_> = lock(&store.shared.sealing).iter().map(|(s, _)| s.clone()).collect();
+        let mut segments: Vec<_> = store.segments.unsealed().into_iter().map(|u| u.segment).collect();
         segments.extend(store.committer.active().map(|(active, _)| active));
         // They are held here, so that none of them is given back, and loses its name for that, meanwhile.
         for segment in &segments {
@@ -70,15 +69,15 @@ impl NameWatch {
     }
 
     fn lost_checkpoint(&self, store: &Store) -> Result<Option<Error>> {
-        let newest = || lock(&store.checkpoints).kept.back().map(|c| c.sequence);
+        let newest = || store.checkpoints.newest().map(|c| c.sequence);
         let Some(sequence) = newest() else { return Ok(None) };
         let name = FileName::Checkpoint(sequence).to_string();
-        let seen = lock(&self.checkpoint).filter(|(of, _)| *of == sequence);
+        let seen = self.checkpoint.lock().filter(|(of, _)| *of == sequence);
         let lost = match seen {
             Some((_, id)) => lost_name(store, &name, id)?,
             None => match store.dir.id_of(&name) {
                 Ok(id) => {
-                    *lock(&self.checkpoint) = id.map(|id| (sequence, id));
+                    *self.checkpoint.lock() = id.map(|id| (sequence, id));
                     None
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Some(gone(store, &name)),

@@ -22,34 +22,37 @@
 //! and installed by one control record in the log. Until that record is durable nothing refers to the copy;
 //! from then on recovery moves the same ranges again, which is harmless.
 
-mod checkpoint;
 mod clean;
 mod names;
 mod pace;
+mod pauses;
 mod repair;
 mod scrub;
 mod seal;
+mod store;
+mod turn;
 
-pub(crate) use checkpoint::{checkpoint, checkpoint_if_due, first_checkpoint, first_checkpoint_info};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use clean::clean as clean_once;
 pub(crate) use clean::relocate;
 pub(crate) use names::NameWatch;
 pub(crate) use pace::Pace;
+pub(crate) use pauses::Pauses;
 pub(crate) use repair::repair;
 pub(crate) use scrub::{scrub, verify};
 pub(crate) use seal::{seal_at_leisure, seal_due};
+pub(crate) use store::{PipelineHooks, Signals, Store};
 
-use crate::engine::listener::Event;
-use crate::engine::report::PurgeReport;
+use crate::checkpoint::CHECKPOINTS_KEPT;
 use crate::error::{ErrorKind, Result};
 use crate::format::file_header::FileKind;
+use crate::listener::Event;
 use crate::planted::{Bug, planted};
+use crate::report::PurgeReport;
 use crate::segment::Segment;
-use crate::store::{CHECKPOINTS_KEPT, Store, lock};
+use crate::sync::Arc;
 use crate::types::Lsn;
 use pace::Hurried;
-use std::sync::Arc;
 
 /// Segments that hold nothing that lives and wait for checkpoints to be written: beyond so many, these are,
 /// if the segments take [`WAITING_GROWTH`] times as much space as a checkpoint does. Short runs would leave
@@ -72,7 +75,7 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
         reclaim(store, &mut report)?;
         store.factory.absorb_retired(store.committer.ready_count())?;
     }
-    checkpoint_if_due(store)?;
+    store.checkpoints.take_if_due()?;
     if store.options.purge.background {
         reclaim(store, &mut report)?;
         give_back_in_proportion(store, &mut report)?;
@@ -119,10 +122,10 @@ fn finish(store: &Store) -> Result<()> {
         if !planted(Bug::CloseLeavesUnsealed) {
             seal_due(store)?;
         }
-        if is_replayed(store) { checkpoint(store) } else { Ok(()) }
+        if is_replayed(store) { store.checkpoints.take() } else { Ok(()) }
     })?;
     // The checkpoint proves as much: without the mark nothing is lost but a second witness.
-    store.report(store.note_mark());
+    store.listeners.report(store.note_mark());
     if store.options.purge.background {
         reclaim(store, &mut report)?;
         give_back_in_proportion(store, &mut report)?;
@@ -136,17 +139,17 @@ fn finish(store: &Store) -> Result<()> {
 
 /// Whether the next open would find records that are not in the newest checkpoint.
 fn is_replayed(store: &Store) -> bool {
-    let start = lock(&store.checkpoints).kept.back().map_or(0, |newest| newest.start_segment);
-    store.shared.segments().iter().any(|s| s.kind == FileKind::Log && s.id >= start)
+    let start = store.checkpoints.newest().map_or(0, |newest| newest.start_segment);
+    store.segments.all().iter().any(|s| s.kind == FileKind::Log && s.id >= start)
 }
 
 /// Whether the segments that only wait for checkpoints are out of proportion to what one costs. On a full
 /// disk that has taken from the reserve any of them is: it is what the reserve is filled up with.
 fn is_out_of_proportion(store: &Store) -> bool {
-    let segments = store.shared.segments();
+    let segments = store.segments.all();
     let waiting = segments.iter().filter(|s| s.is_settled() && s.live_entries() == 0);
     let (count, bytes) = waiting.fold((0, 0), |(count, bytes), s| (count + 1, bytes + s.len));
-    let size = lock(&store.checkpoints).kept.back().map_or(0, |newest| newest.bytes);
+    let size = store.checkpoints.newest().map_or(0, |newest| newest.bytes);
     let many = count > WAITING_MAX && bytes > size * WAITING_GROWTH;
     (many || count > 0 && store.factory.is_scarce()) && !planted(Bug::KilledRunsPileUp)
 }
@@ -157,7 +160,7 @@ fn give_back_in_proportion(store: &Store, report: &mut PurgeReport) -> Result<()
     if is_out_of_proportion(store) && !store.committer.gate().is_shut() {
         mark_dead(store);
         for _ in 0..CHECKPOINTS_KEPT {
-            on_reserve(store, || checkpoint(store))?;
+            on_reserve(store, || store.checkpoints.take())?;
             reclaim(store, report)?;
         }
     }
@@ -206,12 +209,12 @@ pub(crate) fn is_cleaning_due(store: &Store) -> bool {
 
 /// Cleans once if that is due.
 pub(crate) fn clean_if_due(store: &Store) -> Result<()> {
-    clean_with(store, &mut Pace::new(0, &store.shared.pauses))
+    clean_with(store, &mut Pace::new(0, &store.pauses))
 }
 
 /// The same at the rate that was asked for, as long as nobody waits for it.
 pub(crate) fn clean_at_rate(store: &Store) -> Result<()> {
-    let clock = Hurried(&store.shared.pauses);
+    let clock = Hurried(&store.pauses);
     clean_with(store, &mut Pace::new(store.options.purge.rate_bytes, &clock))
 }
 
@@ -220,7 +223,7 @@ fn clean_with(store: &Store, pace: &mut Pace<'_>) -> Result<()> {
         let mut report = PurgeReport::default();
         clean::clean(store, &mut report, pace)?;
         tell(store, &report);
-        store.shared.upkeep.raise();
+        store.signals.upkeep.raise();
     }
     Ok(())
 }
@@ -230,14 +233,14 @@ pub(crate) fn purge(store: &Store) -> Result<PurgeReport> {
     let mut report = PurgeReport::default();
     let outcome = on_reserve(store, || reclaim_all(store, &mut report));
     if let Ok(_one) = store.upkeep.lock() {
-        store.report(keep_files(store));
+        store.listeners.report(keep_files(store));
         tell(store, &report);
     }
     outcome.map(|()| report)
 }
 
 fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
-    let _hurry = store.shared.pauses.hurry();
+    let _hurry = store.pauses.hurry();
     let one = store.upkeep.lock()?;
     if !store.committer.gate().is_shut() {
         store.committer.flush()?;
@@ -247,7 +250,7 @@ fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
     let mut given_back = give_back(store)?;
     seal_due(store)?;
     drop(one);
-    let mut pace = Pace::new(0, &store.shared.pauses);
+    let mut pace = Pace::new(0, &store.pauses);
     // Bounded: each round must have moved something.
     for _ in 0..64 {
         if !clean::needed(store) || !clean::clean(store, report, &mut pace)? {
@@ -266,9 +269,9 @@ fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
     // A dead segment outlives the beginnings of all kept checkpoints; a region that was
     // destroyed only that of the newest.
     for n in 0..CHECKPOINTS_KEPT {
-        let dead = store.shared.segments().iter().any(|s| s.dead_since.get().is_some());
+        let dead = store.segments.all().iter().any(|s| s.dead_since.get().is_some());
         if dead || n == 0 && destroyed.is_some() {
-            checkpoint(store)?;
+            store.checkpoints.take()?;
             reclaim(store, report)?;
         }
     }
@@ -278,16 +281,15 @@ fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
 
 fn tell(store: &Store, report: &PurgeReport) {
     if report.segments_freed > 0 || report.moved_bytes > 0 {
-        store
-            .shared
-            .tell(&Event::Purged { segments: report.segments_freed, moved_bytes: report.moved_bytes });
+        let purged = Event::Purged { segments: report.segments_freed, moved_bytes: report.moved_bytes };
+        store.listeners.deliver(&purged);
     }
 }
 
 /// Notes since when segments have had no live entry.
 fn mark_dead(store: &Store) {
     let now = store.committer.accepted();
-    for segment in store.shared.segments() {
+    for segment in store.segments.all() {
         // Unsealed ones wait: their footer may be needed by the next open.
         if segment.is_settled() && segment.live_entries() == 0 {
             let _ = segment.dead_since.set(now);
@@ -299,18 +301,18 @@ fn mark_dead(store: &Store) {
 fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<()> {
     mark_dead(store);
     let (start, accepted) = {
-        let checkpoints = lock(&store.checkpoints);
-        match checkpoints.kept.front() {
-            Some(_) if planted(Bug::UnlinkBeforeCheckpoint) => (u32::MAX, Lsn::from_u64(u64::MAX)),
-            Some(oldest) if checkpoints.kept.len() == CHECKPOINTS_KEPT => {
-                let newest = checkpoints.kept.back().filter(|_| planted(Bug::OlderCheckpointUnheeded));
+        let kept = store.checkpoints.kept();
+        match kept.oldest_of_all() {
+            _ if planted(Bug::UnlinkBeforeCheckpoint) => (u32::MAX, Lsn::from_u64(u64::MAX)),
+            Some(oldest) => {
+                let newest = kept.newest().filter(|_| planted(Bug::OlderCheckpointUnheeded));
                 let trusted = newest.unwrap_or(oldest);
                 (trusted.start_segment, trusted.accepted)
             }
-            _ => return Ok(()),
+            None => return Ok(()),
         }
     };
-    for segment in store.shared.segments() {
+    for segment in store.segments.all() {
         let dead = segment.dead_since.get().is_some_and(|since| *since <= accepted);
         // A cold segment has no operations that a replay could need.
         if dead && (segment.kind == FileKind::Cold || segment.id < start) {
@@ -324,9 +326,7 @@ fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<()> {
 /// The files go when the last reader has let go of the segment.
 fn remove(store: &Store, segment: Arc<Segment>) -> Result<()> {
     store.factory.check_open()?;
-    store.shared.remove_segment(segment.id);
-    // One that an earlier run left without a footer needs none any more.
-    lock(&store.shared.sealing).retain(|(waiting, _)| waiting.id != segment.id);
+    store.segments.remove(segment.id);
     store.committer.retire(&segment);
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! Full segments get their footer, and what the heap knew of them is let go.
 
+use super::Store;
 use super::names::check_name;
-use crate::engine::listener::Event;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::footer::Footer;
+use crate::listener::Event;
 use crate::planted::{Bug, planted};
-use crate::segment::{Segment, build_footer, build_footer_of_full, load_footer, write_footer};
-use crate::store::{Store, lock};
+use crate::segment::{Segment, Unsealed, build_footer, build_footer_of_full, load_footer, write_footer};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 use crate::types::Lsn;
@@ -42,16 +42,16 @@ pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
         let mut began = Instant::now();
         let mut go_on = || {
             if began.elapsed() >= SLICE {
-                if lock(&store.shared.sealing).len() < WAITING_MAX {
+                if store.segments.unsealed_count() < WAITING_MAX {
                     thread::sleep(PAUSE);
                 }
                 began = Instant::now();
             }
-            !store.shared.pauses.is_stopped() && is_next(store, &segment)
+            !store.pauses.is_stopped() && is_next(store, &segment)
         };
         let built = match build_footer_of_full(&segment, end, &mut go_on) {
             Ok(Some(built)) => built,
-            Ok(None) if !store.shared.pauses.is_stopped() => continue,
+            Ok(None) if !store.pauses.is_stopped() => continue,
             // What is wrong is found once more by the caller, with the turn, and reported there.
             Ok(None) | Err(_) => return Ok(()),
         };
@@ -66,7 +66,7 @@ pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
 /// The full segment that is sealed next, and the end of its records, which are durable. `None` if
 /// there is none, or never will be.
 fn next_due(store: &Store) -> Result<Option<(Arc<Segment>, u32)>> {
-    let Some((segment, end)) = lock(&store.shared.sealing).front().cloned() else { return Ok(None) };
+    let Some(Unsealed { segment, end }) = store.segments.next_unsealed() else { return Ok(None) };
     let durable = store.committer.durable();
     if durable < Lsn::new(segment.id, end) && !planted(Bug::SealedBeforeSync) {
         if store.committer.gate().is_shut() {
@@ -79,7 +79,7 @@ fn next_due(store: &Store) -> Result<Option<(Arc<Segment>, u32)>> {
 
 /// Whether `segment` is still the one that is sealed next.
 fn is_next(store: &Store, segment: &Segment) -> bool {
-    lock(&store.shared.sealing).front().is_some_and(|(next, _)| next.id == segment.id)
+    store.segments.next_unsealed().is_some_and(|next| next.segment.id == segment.id)
 }
 
 /// Seals the first of the full segments with the footer that `build` makes of its records.
@@ -87,12 +87,12 @@ fn seal(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Result<Ve
     match give_footer(store, segment, build) {
         Err(error) if error.kind() == ErrorKind::Damaged => {
             segment.unsealable.store(true, Ordering::Release);
-            store.shared.tell(&Event::Damage { error: &error });
+            store.listeners.deliver(&Event::Damage { error: &error });
         }
         sealed => sealed?,
     }
     segment.close_sync_handles();
-    lock(&store.shared.sealing).pop_front();
+    store.segments.sealed_next();
     Ok(())
 }
 
@@ -102,7 +102,7 @@ fn give_footer(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Re
     store.factory.check_open()?;
     let write = || write_footer(&store.dir, segment.id, &built);
     store.factory.watch.during("writing a footer", write)?;
-    store.upkeep_bytes.fetch_add(built.len() as u64, Ordering::Relaxed);
+    store.footer_bytes.fetch_add(built.len() as u64, Ordering::Relaxed);
     let footer = match load_footer(&store.dir, segment) {
         Some(footer) => footer,
         // Written and not readable: keep the copy that is at hand; the next open builds it again.
@@ -113,7 +113,7 @@ fn give_footer(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Re
     };
     let entries = footer.entry_count();
     install(store, segment, footer);
-    store.shared.tell(&Event::SegmentSealed { segment: segment.id, entries });
+    store.listeners.deliver(&Event::SegmentSealed { segment: segment.id, entries });
     Ok(())
 }
 

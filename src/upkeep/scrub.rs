@@ -10,17 +10,17 @@
 use super::clean::{install, live_pieces, write_cold};
 use super::pace::Pace;
 use super::seal::mend_footer;
-use super::{checkpoint, mark_dead, reclaim, seal_due};
-use crate::engine::listener::Event;
-use crate::engine::report::{PurgeReport, ScrubOptions, ScrubReport};
+use super::{Store, mark_dead, reclaim, seal_due};
+use crate::checkpoint::CHECKPOINTS_KEPT;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::read_checkpoint;
 use crate::format::file_header::FileKind;
 use crate::format::names::FileName;
 use crate::index::Extent;
+use crate::listener::Event;
 use crate::planted::{Bug, planted};
+use crate::report::{PurgeReport, ScrubOptions, ScrubReport};
 use crate::segment::{Segment, audit};
-use crate::store::{CHECKPOINTS_KEPT, Store, lock};
 use crate::types::{EntryId, RegionId};
 use crate::vfs::io::read_file;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub(crate) fn scrub(store: &Store, options: &ScrubOptions) -> Result<ScrubReport> {
     store.committer.check_open()?;
     let mut report = ScrubReport::default();
-    let mut pace = Pace::new(options.rate_bytes, &store.shared.pauses);
+    let mut pace = Pace::new(options.rate_bytes, &store.pauses);
     footers(store, options, &mut report)?;
     let rotten = records(store, &mut pace, &mut report)?;
     let checkpoints_rotten = checkpoints(store, &mut report)?;
@@ -57,13 +57,13 @@ pub(crate) fn scrub(store: &Store, options: &ScrubOptions) -> Result<ScrubReport
     if !store.committer.gate().is_shut() {
         let done = make_good(store, &rotten, checkpoints_rotten, &mut pace, &mut report);
         // What could not be done now is found again by the next scrub.
-        store.report(done);
+        store.listeners.report(done);
     }
     Ok(report)
 }
 
 fn footers(store: &Store, options: &ScrubOptions, report: &mut ScrubReport) -> Result<()> {
-    for segment in store.shared.segments() {
+    for segment in store.segments.all() {
         if segment.footer().is_none() {
             continue;
         }
@@ -73,14 +73,14 @@ fn footers(store: &Store, options: &ScrubOptions, report: &mut ScrubReport) -> R
         }
         // A segment may be removed while this looks at it: then nobody needs its footer.
         let _one = store.upkeep.lock()?;
-        if store.shared.segment(segment.id).is_none() {
+        if store.segments.get(segment.id).is_none() {
             continue;
         }
         match mend_footer(store, &segment) {
             Ok(mended) => report.footers_rebuilt += u64::from(mended),
             // Its entries are looked at one by one.
             Err(error) if error.kind() == ErrorKind::Damaged => {
-                store.shared.tell(&Event::Damage { error: &error });
+                store.listeners.deliver(&Event::Damage { error: &error });
                 report.damage.push(error);
             }
             Err(error) => return Err(error),
@@ -105,7 +105,7 @@ fn records(store: &Store, pace: &mut Pace<'_>, report: &mut ScrubReport) -> Resu
         let found = audit(&segment, end, |bytes| pace.spend(bytes))?;
         report.records += found.records;
         if !found.rot.is_empty() {
-            found.rot.iter().for_each(|error| store.shared.tell(&Event::Damage { error }));
+            found.rot.iter().for_each(|error| store.listeners.deliver(&Event::Damage { error }));
             report.rot.extend(found.rot);
             rotten.push(segment);
         }
@@ -115,7 +115,7 @@ fn records(store: &Store, pace: &mut Pace<'_>, report: &mut ScrubReport) -> Resu
 
 /// Whether one of the checkpoints that are kept is rotten.
 fn checkpoints(store: &Store, report: &mut ScrubReport) -> Result<bool> {
-    let kept = || lock(&store.checkpoints).kept.iter().map(|k| k.sequence).collect::<Vec<u32>>();
+    let kept = || store.checkpoints.kept().list.iter().map(|k| k.sequence).collect::<Vec<u32>>();
     let before = report.rot.len();
     for sequence in kept().into_iter().filter(|_| !planted(Bug::ScrubSkipsCheckpoints)) {
         let name = FileName::Checkpoint(sequence).to_string();
@@ -129,7 +129,7 @@ fn checkpoints(store: &Store, report: &mut ScrubReport) -> Result<bool> {
         };
         let error =
             Error::damaged(format!("{error}; no entry is lost by it")).at(&store.dir.join(&name), None);
-        store.shared.tell(&Event::Damage { error: &error });
+        store.listeners.deliver(&Event::Damage { error: &error });
         report.rot.push(error);
     }
     Ok(report.rot.len() > before)
@@ -165,11 +165,11 @@ fn make_good(
         report.segments_moved += rotten.len() as u64;
     }
     mark_dead(store);
-    let oldest = lock(&store.checkpoints).kept.front().map_or(0, |k| k.start_segment);
+    let oldest = store.checkpoints.kept().list.front().map_or(0, |k| k.start_segment);
     let needed = |s: &Arc<Segment>| s.kind == FileKind::Log && s.id >= oldest || s.dead_since.get().is_some();
     if checkpoints_rotten || rotten.iter().any(needed) {
         for _ in 0..CHECKPOINTS_KEPT {
-            checkpoint(store)?;
+            store.checkpoints.take()?;
             report.checkpoints_written += 1;
             reclaim(store, &mut PurgeReport::default())?;
         }

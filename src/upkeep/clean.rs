@@ -1,21 +1,21 @@
 //! Moves what lives in mostly dead segments elsewhere, so that their files can go.
 
+use super::Store;
 use super::pace::Pace;
 use super::seal::mend_footer;
 use crate::codec::checksum::{crc32, entry_checksum};
-use crate::commit::{Accept, Encoded};
-use crate::engine::report::PurgeReport;
+use crate::commit::Accept;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::{Batch, EntryMeta, Install, Op, Section, TermRun};
+use crate::format::batch::{Batch, Encoded, EntryMeta, Install, Op, Section, TermRun};
 use crate::format::footer::{Footer, FooterBuilder, Tail};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
 use crate::format::zeros::Zeros;
 use crate::index::{Damage, Extent};
 use crate::planted::{Bug, planted};
+use crate::report::PurgeReport;
 use crate::segment::pool::ColdFile;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, load_footer, write_footer};
-use crate::store::Store;
 use crate::sync::atomic::Ordering;
 use crate::types::{Durability, EntryId, Lsn, RegionId};
 use crate::vfs::io::write_parts_at;
@@ -37,7 +37,7 @@ pub(crate) fn needed(store: &Store) -> bool {
 
 /// Bytes of the sealed segments that are not dead, and what lives in them.
 fn weigh(store: &Store) -> (u64, u64) {
-    let sealed = store.shared.segments();
+    let sealed = store.segments.all();
     sealed
         .iter()
         .filter(|s| s.footer().is_some() && s.live_entries() > 0)
@@ -51,8 +51,8 @@ fn weigh(store: &Store) -> (u64, u64) {
 fn victims(store: &Store) -> Vec<Arc<Segment>> {
     let newest = store.committer.active_id();
     let mut worth: Vec<(f64, Arc<Segment>)> = store
-        .shared
-        .segments()
+        .segments
+        .all()
         .into_iter()
         .filter(|s| s.footer().is_some() && s.live_entries() > 0)
         .filter(|s| s.live_bytes() * 100 <= s.len * LIVE_PERCENT_MAX)
@@ -100,7 +100,7 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>
     let victims = victims(store);
     for victim in &victims {
         // A row of its index that rotted would look like a damaged entry.
-        store.report(mend_footer(store, victim).map(drop));
+        store.listeners.report(mend_footer(store, victim).map(drop));
     }
     let pieces = live_pieces(store, &victims);
     let mut one = Some(one).filter(|_| planted(Bug::CopiesInUpkeep));
@@ -203,7 +203,7 @@ impl Writer<'_> {
         let watch = &store.factory.watch;
         let segment = watch.during("finishing a cold segment", || store.factory.name_cold(self.cold, end))?;
         watch.during("writing a footer", || write_footer(&store.dir, segment.id, &footer))?;
-        store.upkeep_bytes.fetch_add(footer.len() as u64, Ordering::Relaxed);
+        store.footer_bytes.fetch_add(footer.len() as u64, Ordering::Relaxed);
         let view = match load_footer(&store.dir, &segment) {
             Some(view) => view,
             None => Arc::new(
@@ -323,7 +323,7 @@ impl Writer<'_> {
 /// caller holds the turn of upkeep.
 pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment>]) -> Result<()> {
     let sources: Vec<u32> = victims.iter().map(|v| v.id).collect();
-    store.shared.add_segment(cold.clone());
+    store.segments.add(cold.clone());
     let mut desc = Vec::new();
     Install { cold: cold.id, sources: sources.clone() }.encode(&mut desc);
     let record = Encoded {

@@ -1,14 +1,12 @@
 //! How an engine is opened.
 
-use crate::engine::Engine;
-use crate::engine::listener::EventListener;
-use crate::engine::reader::Reader;
-use crate::engine::report::ScrubOptions;
 use crate::error::{Error, Result};
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::listener::EventListener;
+use crate::report::ScrubOptions;
+use crate::salt::SaltSource;
 use crate::vfs::{OsVfs, Vfs};
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,7 +181,7 @@ pub struct Options {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) stall_after: Duration,
     pub(crate) scrub: Option<(Duration, ScrubOptions)>,
-    pub(crate) salts: crate::segment::pool::SaltSource,
+    pub(crate) salts: SaltSource,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) listeners: Vec<Arc<dyn EventListener>>,
 }
@@ -225,34 +223,10 @@ impl Options {
             in_flight_bytes_max: 64 << 20,
             stall_after: Duration::from_millis(500),
             scrub: None,
-            salts: crate::segment::pool::SaltSource::random(),
+            salts: SaltSource::random(),
             vfs: Arc::new(OsVfs::default()),
             listeners: Vec::new(),
         }
-    }
-
-    /// Opens the engine in `dir`, which is made if it does not exist, and recovers what is there.
-    ///
-    /// # Errors
-    /// `Locked` if another engine has it open; `Damaged` if acknowledged bytes are wrong that cannot be tied
-    /// to regions; `Unsupported` for a newer format; `InvalidArgument` if a directory, link or pipe bears the
-    /// name of a file of the store; `NoSpace`, `Io` from the operating system. Nothing that was acknowledged
-    /// is changed or removed by a failed open.
-    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Engine> {
-        self.validate()?;
-        Engine::open_with(dir.as_ref(), self.clone())
-    }
-
-    /// Opens `dir` for inspection: takes no lock, writes nothing, and may stand beside a running engine, in
-    /// which case it shows what was on disk at about this moment. Files that the engine gives back meanwhile
-    /// make it look again, for half a minute at most.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open) for what is on disk; `InvalidArgument` if there is no store; `Locked` if the
-    /// engine that has it open gave files back faster than they could be read.
-    pub fn open_read_only(&self, dir: impl AsRef<Path>) -> Result<Reader> {
-        self.validate()?;
-        Reader::open_with(dir.as_ref(), self.clone())
     }
 
     /// The size of a segment file in bytes, a multiple of 4096 between 64 KiB and 2 GiB. Larger segments mean
@@ -334,7 +308,7 @@ impl Options {
     /// source that repeats itself over restarts breaks the engine's defence against stale bytes.
     #[doc(hidden)]
     pub fn salt_source(mut self, next: Arc<dyn Fn() -> u64 + Send + Sync>) -> Options {
-        self.salts = crate::segment::pool::SaltSource(next);
+        self.salts = SaltSource(next);
         self
     }
 
@@ -344,7 +318,7 @@ impl Options {
         self
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let s = self.segment_bytes;
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&s) || !s.is_multiple_of(4096) {
             return Err(Error::invalid(format!(

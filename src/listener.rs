@@ -1,7 +1,7 @@
 //! What an engine reports to the program around it.
 
-use crate::engine::Engine;
-use crate::error::{BoxError, Error, Result};
+use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::sync::Arc;
 use crate::types::{Entry, Lsn, RegionId};
 use std::fmt;
 use std::path::Path;
@@ -46,7 +46,7 @@ pub enum Event<'a> {
     /// The disk has been at one operation for longer than [`stall_after`](crate::Options::stall_after): a
     /// write or sync of the log, or what prepares segments, seals, checkpoints, cleans or gives space back.
     /// Delivered again about every 100 ms while it lasts, by a thread that waits for no disk; with
-    /// [`Background::Manual`](crate::Background::Manual), by [`tick`](Engine::tick).
+    /// [`Background::Manual`](crate::Background::Manual), by [`tick`](crate::Engine::tick).
     SyncStalled {
         /// The operation that began first of those under way.
         operation: &'static str,
@@ -134,8 +134,8 @@ impl fmt::Display for Event<'_> {
 ///
 /// All methods are called on whichever thread the event happened, and without any lock held that a read or a
 /// write needs: both may be called from here. What upkeep does is delivered while upkeep is running, so
-/// [`purge`](Engine::purge), [`scrub`](Engine::scrub), [`repair`](crate::Region::repair),
-/// [`backup`](Engine::backup), [`tick`](Engine::tick) and [`close`](Engine::close) would wait for themselves:
+/// [`purge`](crate::Engine::purge), [`scrub`](crate::Engine::scrub), [`repair`](crate::Region::repair),
+/// [`backup`](crate::Engine::backup), [`tick`](crate::Engine::tick) and [`close`](crate::Engine::close) would wait for themselves:
 /// they are refused with `InvalidArgument`, and another thread has to call them. (`close` closes all the
 /// same, and writes no checkpoint.) A panic in a method ends what was being done and no thread of the engine.
 pub trait EventListener: Send + Sync {
@@ -158,12 +158,46 @@ pub trait EventListener: Send + Sync {
     }
 }
 
+/// All listeners of an engine, in the order in which they were added.
+pub(crate) struct Listeners(Vec<Arc<dyn EventListener>>);
+
+impl Listeners {
+    pub(crate) fn new(listeners: Vec<Arc<dyn EventListener>>) -> Listeners {
+        Listeners(listeners)
+    }
+
+    /// Notifies each.
+    pub(crate) fn deliver(&self, event: &Event<'_>) {
+        self.0.iter().for_each(|l| l.on_event(event));
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<dyn EventListener>> {
+        self.0.iter()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Work in the background ended like this; it is done again another time.
+    pub(crate) fn report(&self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            match error.kind() {
+                ErrorKind::Damaged => self.deliver(&Event::Damage { error: &error }),
+                ErrorKind::Poisoned | ErrorKind::Closed => {}
+                _ => self.deliver(&Event::BackgroundError { error: &error }),
+            }
+        }
+    }
+}
+
 /// Entries that are about to be discarded.
 pub struct Rollback<'a> {
-    pub(crate) engine: &'a Engine,
     pub(crate) region: RegionId,
     pub(crate) first: u64,
     pub(crate) last: u64,
+    /// Reads one of them.
+    pub(crate) entry: &'a (dyn Fn(u64) -> Result<Entry> + Send + Sync),
 }
 
 impl fmt::Debug for Rollback<'_> {
@@ -190,8 +224,7 @@ impl Rollback<'_> {
 
     /// The entries to be discarded, in order. One that cannot be read is an error in its place.
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
-        let region = self.engine.region(self.region);
-        (self.first..=self.last).map(move |index| region.entry(index))
+        (self.first..=self.last).map(self.entry)
     }
 }
 
