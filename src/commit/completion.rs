@@ -11,7 +11,7 @@
 //! - A callback that panics ends there. The panic is reported and delivery goes on: the outcomes of other
 //!   batches, mostly of other groups, are none of its business.
 
-use super::ticket::{Pending, Waiting};
+use super::pending::{Pending, Waiting};
 use crate::error::Result;
 use crate::planted::{Bug, planted};
 use crate::sync::thread::{self, ThreadId};

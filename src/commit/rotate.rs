@@ -8,7 +8,8 @@
 //! the order in which segments are prepared, become ready and become active has to be one and the same,
 //! however many threads want a next one.
 
-use super::pipeline::{Committer, OnFull, Pipeline};
+use super::committer::{Committer, OnFull};
+use super::pipeline::Pipeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::segment::pool::{SegmentFactory, segment_len_for};

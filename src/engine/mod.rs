@@ -200,7 +200,7 @@ impl Engine {
             |encoded, how| self.store().committer.write(encoded, how),
             || match durability {
                 Durability::Synced => self.sync(),
-                Durability::Written => self.store().committer.barrier(durability)?.wait(),
+                Durability::Written => Ticket::barrier(&self.store().committer, durability)?.wait(),
             },
         )
     }
@@ -231,8 +231,8 @@ impl Engine {
             batch,
             durability,
             on_full,
-            |encoded, how| committer.submit(encoded, how),
-            || committer.barrier(durability),
+            |encoded, how| Ticket::submit(committer, encoded, how),
+            || Ticket::barrier(committer, durability),
         )
     }
 

@@ -1,14 +1,14 @@
-//! The stages, once a thread is at one: write, sync, complete.
+//! The write stage: what is queued goes to the log with one call.
 
-use super::pipeline::{Committer, Pipeline, Settled, SyncUnderWay};
-use super::ticket::{Pending, Record};
+use super::committer::Committer;
+use super::pending::Record;
+use super::pipeline::{Pipeline, Settled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, Shape};
 use crate::format::zeros::Zeros;
 use crate::planted::{Bug, planted};
-use crate::segment::SYNC_SLOTS;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, MutexGuard, thread};
+use crate::sync::{MutexGuard, thread};
 use crate::types::{Durability, Lsn};
 use crate::vfs::io::write_log_at;
 use bytes::Bytes;
@@ -27,8 +27,6 @@ static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 const YIELDS: u32 = 4;
 
 impl Committer {
-    // ---- write stage --------------------------------------------------------------------------------------
-
     /// Lets the threads run whose batches the last sync settled: one that comes back at once with another
     /// batch shares the next write and sync, and would otherwise have to wait for the one after. No thread is
     /// waited for that is not ready to run: where a processor is idle, this returns at once.
@@ -181,161 +179,5 @@ impl Committer {
             (record.desc, record.payload) = (Bytes::new(), Bytes::new());
         }
         Ok(())
-    }
-
-    // ---- sync stage ---------------------------------------------------------------------------------------
-
-    /// Syncs what is written. Returns the lock and what that settles, or nothing when it failed and
-    /// all was answered.
-    pub(super) fn sync_stage<'a>(
-        &'a self,
-        mut p: MutexGuard<'a, Pipeline>,
-    ) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
-        let target = p.written;
-        let slot = (0..SYNC_SLOTS).find(|s| p.syncs.iter().all(|y| y.slot != *s)).unwrap_or(0);
-        let empty = std::mem::take(&mut p.spare);
-        let mut segments = std::mem::replace(&mut p.dirty, empty);
-        if std::mem::take(&mut p.half_written) || p.turn - 1 == p.sync_turn {
-            p.turn += 1;
-        }
-        let turn = p.turn - 1;
-        p.sync_turn = turn;
-        p.watched = false;
-        let began = Instant::now();
-        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: began, turn });
-        p.sync_target = target;
-        let bytes = std::mem::take(&mut p.unsynced_bytes);
-        let batches = std::mem::take(&mut p.unsynced_batches);
-        p.synced_at_once = if p.synced_at_once == 0 { bytes } else { (p.synced_at_once * 7 + bytes) / 8 };
-        // What is queued and may not wait is written beside the sync.
-        self.hand_off(p);
-
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let skipped = match segments.len() {
-                n if planted(Bug::SyncForgotten) => n,
-                n if planted(Bug::OlderSegmentNotSynced) => n.saturating_sub(1),
-                _ => 0,
-            };
-            segments.iter().skip(skipped).try_for_each(|s| {
-                self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-                let sync = || s.sync_handle(slot).sync_data();
-                let began = Instant::now();
-                let synced =
-                    sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
-                self.counters.sync_times.since(began);
-                synced.map_err(|e| Error::io("syncing the log", &s.path, e))
-            })
-        }))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
-
-        segments.clear();
-        let mut p = self.lock();
-        p.spare = segments;
-        if let Err(cause) = outcome {
-            p.syncs.retain(|s| s.slot != slot);
-            self.poison(p, cause);
-            return None;
-        }
-        if self.gate.is_shut() && !planted(Bug::AckAfterError) {
-            p.syncs.retain(|s| s.slot != slot);
-            // It may be durable, but nothing is acknowledged after the first error.
-            self.fail_all(p);
-            return None;
-        }
-        for sync in &mut p.syncs {
-            sync.ok |= sync.slot == slot;
-        }
-        let mut reached = None;
-        while p.syncs.front().is_some_and(|s| s.ok) {
-            reached = p.syncs.pop_front().map(|s| (s.target, s.turn));
-        }
-        let mut settled = Settled::default();
-        if let Some((durable, turn)) = reached {
-            let durable = if planted(Bug::SyncCoversLaterWrites) { p.written } else { durable };
-            self.durable.store(durable.to_u64(), Ordering::Release);
-            while p.awaiting.front().is_some_and(|b| b.end <= durable) {
-                if let Some(batch) = p.awaiting.pop_front() {
-                    settled.tickets |= batch.ticket.is_some();
-                    self.settle(&mut p, batch.bytes, batch.ticket);
-                }
-            }
-            p.gathering.synced(batches, began.elapsed());
-            settled.synced = Some(std::mem::replace(&mut p.settled_synced, turn) + 1..=turn);
-        }
-        Some((p, settled))
-    }
-
-    // ---- completion ---------------------------------------------------------------------------------------
-
-    /// The outcome of so many bytes of batches, or of the one with a ticket, is known.
-    fn settle(&self, p: &mut Pipeline, bytes: usize, ticket: Option<Arc<Pending>>) {
-        p.in_flight_bytes -= bytes;
-        if let Some(pending) = ticket {
-            self.completions.add(pending);
-        }
-    }
-
-    /// A stage has ended: wakes the thread that goes on with the work, so that the disk does not idle, then
-    /// those whose batches it settled, and calls back, all without the lock. A thread that does not leave
-    /// goes on by itself, unless it calls back first. Returns whether the work was passed on.
-    pub(super) fn end_stage(&self, mut p: MutexGuard<'_, Pipeline>, settled: Settled, leaves: bool) -> bool {
-        let passed_on = leaves || settled.tickets;
-        let next = if passed_on { self.next_worker(&mut p) } else { None };
-        let room = p.in_room > 0;
-        // The thread that drives what nobody waits for ends once everything has completed, no
-        // matter which thread did it.
-        let ends = p.closed && std::mem::take(&mut p.driver_sleeps);
-        drop(p);
-        self.notify(next);
-        let mut wakes = u64::from(room);
-        for (turns, durability) in
-            [(settled.synced, Durability::Synced), (settled.written, Durability::Written)]
-        {
-            wakes += turns.map_or(0, |turns| self.sleepers.wake(turns, durability));
-        }
-        if room {
-            self.room.notify_all();
-        }
-        self.counters.wakes.fetch_add(wakes, Ordering::Relaxed);
-        if ends {
-            self.work.notify_all();
-        }
-        self.completions
-            .deliver(|batch| self.outcome(batch), |lsn, message| self.hooks.callback_panicked(lsn, message));
-        passed_on
-    }
-
-    /// Stops all writing. Threads that wait are answered before the listeners are notified: a listener may
-    /// close the engine, which waits for those threads.
-    pub(super) fn poison(&self, p: MutexGuard<'_, Pipeline>, cause: Error) {
-        let first = !planted(Bug::GateLeftOpen) && self.gate.trip(cause.clone());
-        self.fail_all(p);
-        if first {
-            // A listener that panics must not take the thread along that works for others.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.hooks.poisoned(&cause)));
-        }
-    }
-
-    /// Everything that was not acknowledged fails with the first cause.
-    pub(super) fn fail_all(&self, mut p: MutexGuard<'_, Pipeline>) {
-        while let Some(batch) = p.awaiting.pop_front() {
-            self.settle(&mut p, batch.bytes, batch.ticket);
-        }
-        while let Some(record) = p.queue.pop_front() {
-            self.settle(&mut p, record.len(), record.ticket);
-        }
-        p.queued_bytes = 0;
-        let turn = p.turn;
-        p.turn += 1;
-        let mut settled = Settled {
-            written: Some(p.settled_written + 1..=turn),
-            synced: Some(p.settled_synced + 1..=turn),
-            ..Settled::default()
-        };
-        (p.settled_written, p.settled_synced) = (turn, turn);
-        if planted(Bug::WaitersNotWoken) {
-            settled = Settled::default();
-        }
-        self.end_stage(p, settled, true);
     }
 }

@@ -1,7 +1,8 @@
 //! The gate of the log: checks a batch, gives it its place, and makes it readable.
 
-use super::pipeline::{Accept, Accepted, Committer, OnFull, Pipeline};
-use super::ticket::{Pending, Record, Waiting};
+use super::committer::{Accept, Accepted, Committer, OnFull};
+use super::pending::{Pending, Record, Waiting};
+use super::pipeline::Pipeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Encoded, Loc, Op, Step, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
