@@ -192,13 +192,13 @@ fn is_there(dir: &Dir, name: &str) -> bool {
 fn loss(dir: &Dir, state: &Recovered) -> Result<Loss> {
     let end = state.chain.end().unwrap_or(Lsn::ZERO);
     // What open re-persists stands there too, first, and is not lost.
-    let mut seen = Seen { kept: state.tail.len(), ..Seen::default() };
+    let mut seen = Seen { kept: state.unfinished.tail.len(), ..Seen::default() };
     let kept = state.segments.values().filter(|s| s.kind == FileKind::Log && !s.is_lost);
     for s in kept.filter(|s| s.id >= end.segment()) {
         let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
         seen.read(&mut scanner, s.sealed_end().max(FIRST_RECORD))?;
     }
-    for file in &state.unused {
+    for file in &state.unfinished.unused {
         let Some(FileName::Log(id)) = FileName::parse(&file.name) else { continue };
         let path = dir.join(&file.name);
         let open = dir.open(&file.name, OpenMode::Read);

@@ -4,27 +4,25 @@ use super::lock::StoreLock;
 use super::reader::Reader;
 use super::{Engine, Inner};
 use crate::checkpoint::{Checkpoints, Kept, Parts, write_first_checkpoint};
-use crate::commit::{Accept, Committer, Hooks};
+use crate::commit::{Committer, Hooks};
 use crate::engine::fetch::Fetcher;
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::Install;
 use crate::format::file_header::{FileKind, StoreId};
 use crate::format::names::FileName;
-use crate::format::record::RecordKind;
 use crate::index::Table;
 use crate::listener::{Event, Listeners};
 use crate::options::{Background, Options};
 use crate::planted::{Bug, planted};
-use crate::recovery::{Purpose, Recovered, recover};
+use crate::recovery::{Purpose, Recovered, Unfinished, recover};
 use crate::report::OpenReport;
+use crate::segment::SegmentSet;
 use crate::segment::mark::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
-use crate::segment::{Retire, SegmentSet};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
-use crate::types::{Durability, Lsn, RegionId};
+use crate::types::Lsn;
 use crate::upkeep::{self, NameWatch, PipelineHooks, Signals, Store};
 use crate::vfs::Dir;
 use std::collections::BTreeMap;
@@ -150,28 +148,21 @@ fn fresh(options: &Options) -> Recovered {
         next_file: 1,
         unclean_before: 0,
         checkpoints: Kept::of_a_new_store(),
-        bad_checkpoints: Vec::new(),
         marks: Vec::new(),
-        last_witness: false,
-        rebuilt: false,
-        tail: Vec::new(),
-        cut: false,
         free: Vec::new(),
-        unused: Vec::new(),
-        leftovers: Vec::new(),
+        unfinished: Unfinished::default(),
         report: OpenReport { created: true, ..Default::default() },
     }
 }
 
 /// An engine over what was recovered. No segment is made for it: the first record does that, and
 /// recovery's copy of the tail is one.
-fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
+fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
     let phase = Instant::now();
     let factory = Arc::new(SegmentFactory::new(&dir, &options, r.id, r.next_file));
-    let mut leftovers = r.leftovers;
-    for (number, len) in r.free {
+    for (number, len) in std::mem::take(&mut r.free) {
         if !factory.adopt_free(number, len) {
-            leftovers.push(FileName::Free(number).to_string());
+            r.unfinished.leftovers.push(FileName::Free(number).to_string());
         }
     }
     let mut report = r.report;
@@ -268,36 +259,10 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
     };
     let mut engine = Engine(Arc::new(inner));
 
-    let votes_lost = report.assumed_torn || report.accepted_loss && !planted(Bug::LossNotSaid);
-    let cut = r.cut || votes_lost;
-    if cut && !planted(Bug::CopyNotAnnounced) {
-        let whole = r.tail.iter().filter(|record| record.suspects.is_empty());
-        store.committer.announce(votes_lost, whole.map(|record| record.original).collect())?;
-    }
-    for record in &r.tail {
-        let encoded = &record.encoded;
-        store.committer.write(encoded, &Accept::internal(Durability::Written))?;
-        if encoded.kind == RecordKind::Install {
-            let install = Install::decode(&encoded.desc)
-                .map_err(|e| Error::damaged(format!("a control record is malformed: {e}")))?;
-            if let Some(cold) = store.segments.get(install.cold) {
-                upkeep::relocate(&store.table, &cold, &install.sources);
-            }
-        }
-    }
-    let suspects: Vec<_> = r.tail.iter().flat_map(|t| t.suspects.iter().copied()).collect();
-    if votes_lost || !suspects.is_empty() {
-        report.hard_states_lost = note_doubts(&store, &suspects, votes_lost)?;
-    }
-    store.committer.end_recovery(cut, |durable, last| store.mark.note(durable, last))?;
-    if r.last_witness && !planted(Bug::UncleanEndForgotten) {
-        // The files that go now are all that shows the unclean end.
+    {
         let _one = store.upkeep.lock()?;
-        store.checkpoints.take()?;
+        r.unfinished.finish(&store.checkpoints, &mut report)?;
     }
-    // Nothing of these is needed any more, now that the tail is durable elsewhere.
-    r.unused.into_iter().for_each(|file| store.factory.retire(file));
-    remove(&store, &leftovers, &mut report);
     for segment in r.unsealed {
         let end = segment.sealed_end();
         store.segments.await_seal(segment, end);
@@ -307,64 +272,12 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
             path: &store.dir.join(FileName::parse(name).map_or(name.clone(), |n| n.to_string())),
         });
     }
-    if report.bad_checkpoints > 0 || votes_lost || r.rebuilt {
-        // Two good ones again, before anything relies on the older alone.
-        let _one = store.upkeep.lock()?;
-        store.checkpoints.take()?;
-        remove(&store, &r.bad_checkpoints, &mut report);
-    }
     engine.0.is_whole.store(true, Ordering::Release);
     store.listeners.report(upkeep::upkeep_at_open(&store));
     engine.0.threads.start_upkeep(&store, &engine.0.names)?;
-    if !r.tail.is_empty() {
-        report.regions = store.table.count();
-    }
     report.times.tail = phase.elapsed();
     if let Some(inner) = Arc::get_mut(&mut engine.0) {
         inner.report = report;
     }
     Ok(engine)
-}
-
-/// Removes files that nothing needs. One that stays is removed by the next open.
-fn remove(store: &Store, names: &[String], report: &mut OpenReport) {
-    if !names.is_empty()
-        && let Err(e) = store.factory.check_open()
-    {
-        return store.listeners.report(Err(e));
-    }
-    for name in names {
-        match store.dir.remove(name) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                store.listeners.report(Err(Error::io("removing a leftover", &store.dir.join(name), e)));
-            }
-            _ => report.removed.push(name.clone()),
-        }
-    }
-}
-
-/// Notes which entries may have been acknowledged and are wrong and, if records were dropped that
-/// may have been acknowledged, that every region's newest hard state may have been in them.
-/// Returns of how many regions.
-///
-/// It is in a checkpoint before the log is cut off where the records were: the next run will find nothing
-/// that is wrong. And what the checkpoint says is past all records of the runs before, so that none of them
-/// is replayed as if it were good.
-fn note_doubts(store: &Store, suspects: &[(RegionId, u64)], votes_lost: bool) -> Result<u64> {
-    store.committer.roll()?;
-    let as_of = Lsn::new(store.committer.active_id(), FIRST_RECORD);
-    for &(region, index) in suspects {
-        store.table.get_or_create(region).write().suspect(index, as_of);
-    }
-    let mut lost = 0;
-    for cell in store.table.cells().filter(|_| votes_lost) {
-        let mut state = cell.write();
-        if state.exists {
-            state.lose_hard_state(as_of);
-            lost += 1;
-        }
-    }
-    let _one = store.upkeep.lock()?;
-    store.checkpoints.take()?;
-    Ok(lost)
 }
