@@ -188,7 +188,14 @@ impl Committer {
             let first = p.active.is_none() && p.ready.is_empty();
             let len = p.usual_len(&self.factory).max(wanted);
             drop(p);
-            let prepare = || if first { self.factory.prepare_first(len) } else { self.factory.prepare(len) };
+            let is_awaited = || {
+                let p = self.lock();
+                self.manual || p.wanted_len > 0 || p.closed
+            };
+            let prepare = || match first {
+                true => self.factory.prepare_first(len),
+                false => self.factory.prepare(len, &is_awaited),
+            };
             // Somebody may be waiting for it, and has to be answered in any case.
             let prepared = catch_unwind(AssertUnwindSafe(prepare))
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "preparing a segment panicked")));
