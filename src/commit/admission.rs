@@ -1,6 +1,6 @@
 //! The gate of the log: checks a batch, gives it its place, and makes it readable.
 
-use super::committer::{Accept, Accepted, Committer, OnFull};
+use super::committer::{Accept, Accepted, Committer, OnFull, Origin};
 use super::pending::{Pending, Record, Waiting};
 use super::pipeline::Pipeline;
 use crate::error::{Error, ErrorKind, Result};
@@ -55,33 +55,24 @@ impl Committer {
                 })?;
                 continue;
             };
-            if !how.checked {
-                p.planned.clear();
-            } else {
-                p.planned.plan(&self.table, &encoded.batch)?;
-                let doomed = &p.planned.doomed;
-                let stale = planted(Bug::StaleApprovalTaken) && !approved.is_empty();
-                if let Some(ask) = how.before_rollback.filter(|_| !planted(Bug::RollbackNotAsked))
-                    && !doomed.is_empty()
-                    && !doomed.iter().all(|d| approved.iter().any(|a| a.covers(d)))
-                    && !stale
-                {
-                    approved.clone_from(doomed);
-                    drop(p);
-                    asked += 1;
-                    if asked > ASKED_MAX {
-                        return Err(Error::new(
-                            ErrorKind::Refused,
-                            format!(
-                                "the region changed each of the {ASKED_MAX} times that the listeners were asked what it may discard; \
-                                 does one of them write to it?"
-                            ),
-                        )
-                        .in_region(approved[0].region));
+            match &how.origin {
+                Origin::Engine => p.planned.clear(),
+                Origin::Caller { before_rollback } => {
+                    p.planned.plan(&self.table, &encoded.batch)?;
+                    let stale = planted(Bug::StaleApprovalTaken) && !approved.is_empty();
+                    let ask = before_rollback.filter(|_| !planted(Bug::RollbackNotAsked));
+                    if let Some(ask) = ask.filter(|_| !stale && !is_approved(&p.planned.doomed, &approved)) {
+                        approved.clone_from(&p.planned.doomed);
+                        drop(p);
+                        asked += 1;
+                        if asked > ASKED_MAX {
+                            return Err(asked_too_often(&approved));
+                        }
+                        ask(&approved)
+                            .or_else(|e| if planted(Bug::RefusalIgnored) { Ok(()) } else { Err(e) })?;
+                        p = self.lock();
+                        continue;
                     }
-                    ask(&approved).or_else(|e| if planted(Bug::RefusalIgnored) { Ok(()) } else { Err(e) })?;
-                    p = self.lock();
-                    continue;
                 }
             }
             if Lsn::new(active.id, p.offset) < self.accepted() {
@@ -142,7 +133,8 @@ impl Committer {
         if encoded.kind == RecordKind::Batch {
             segment.push_in_flight(InFlight { start: offset, desc_len, payload: encoded.payload.clone() });
             // Of what is not planned it is not known whether it returns.
-            if (planned.returns || !how.checked) && !planted(Bug::BatchAppliedInParts) {
+            if (planned.returns || matches!(how.origin, Origin::Engine)) && !planted(Bug::BatchAppliedInParts)
+            {
                 // Between regions there is no order to keep; within one, sorting keeps it.
                 let mut steps: Vec<Step<'_>> = encoded.batch.steps().collect();
                 steps.sort_by_key(|step| step.region);
@@ -241,6 +233,25 @@ impl Pipeline {
         let full = self.in_flight_bytes > 0 && self.in_flight_bytes + len > in_flight_max;
         let behind = self.line.front().is_some_and(|first| *first != thread::current().id());
         (full || behind) && !planted(Bug::InFlightUnbounded)
+    }
+}
+
+/// Whether the listeners have agreed to all that would be discarded.
+fn is_approved(doomed: &[Doomed], approved: &[Doomed]) -> bool {
+    doomed.iter().all(|d| approved.iter().any(|a| a.covers(d)))
+}
+
+fn asked_too_often(approved: &[Doomed]) -> Error {
+    let error = Error::new(
+        ErrorKind::Refused,
+        format!(
+            "the region changed each of the {ASKED_MAX} times that the listeners were asked what it may discard; does one of \
+             them write to it?"
+        ),
+    );
+    match approved.first() {
+        Some(first) => error.in_region(first.region),
+        None => error,
     }
 }
 

@@ -34,11 +34,19 @@ pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Doomed]) -> Result<()>;
 pub(crate) struct Accept<'a> {
     pub(crate) durability: Durability,
     pub(crate) on_full: OnFull,
-    /// Whether the operations are checked against the regions. Those of the engine's own records are not:
-    /// recovery replays what was checked once.
-    pub(crate) checked: bool,
-    /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
-    pub(crate) before_rollback: Option<BeforeRollback<'a>>,
+    pub(crate) origin: Origin<'a>,
+}
+
+/// Where a record comes from.
+pub(crate) enum Origin<'a> {
+    /// A caller: its operations are checked against the regions.
+    Caller {
+        /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
+        before_rollback: Option<BeforeRollback<'a>>,
+    },
+    /// The engine itself: recovery re-persists what was checked once, and nothing else of its own has
+    /// operations.
+    Engine,
 }
 
 /// What the pipeline reports to the engine around it.
@@ -514,7 +522,7 @@ impl Committer {
 impl Accept<'_> {
     /// For the engine's own records.
     pub(crate) fn internal(durability: Durability) -> Accept<'static> {
-        Accept { durability, on_full: OnFull::Wait, checked: false, before_rollback: None }
+        Accept { durability, on_full: OnFull::Wait, origin: Origin::Engine }
     }
 }
 

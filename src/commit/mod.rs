@@ -61,5 +61,5 @@ mod sync_stage;
 mod ticket;
 mod write_stage;
 
-pub(crate) use committer::{Accept, Committer, Hooks, OnFull};
+pub(crate) use committer::{Accept, Committer, Hooks, OnFull, Origin};
 pub use ticket::Ticket;

@@ -12,7 +12,7 @@ pub(crate) mod region;
 mod threads;
 
 use crate::Options;
-use crate::commit::{Accept, OnFull, Ticket};
+use crate::commit::{Accept, OnFull, Origin, Ticket};
 use crate::engine::batch::{Remains, WriteBatch};
 use crate::engine::fetch::Fetcher;
 use crate::engine::lock::StoreLock;
@@ -262,8 +262,7 @@ impl Engine {
         let how = Accept {
             durability,
             on_full,
-            checked: true,
-            before_rollback: if listened { Some(&ask) } else { None },
+            origin: Origin::Caller { before_rollback: if listened { Some(&ask) } else { None } },
         };
         match send(&encoded, &how) {
             Ok(sent) => {

@@ -76,19 +76,18 @@ impl Engine {
                     *engine.0.lock.lock() = Some(lock);
                     return Ok(engine.timed(began));
                 }
-                Err(error) => match no_space(&error) {
-                    Some(full) => {
-                        let free = free_files(&dir)?;
-                        let left = spare.unwrap_or(free.len()).min(free.len());
-                        let (Some(name), Some(left)) = (free.last(), left.checked_sub(1)) else {
-                            return Err(full);
-                        };
-                        let removed = dir.remove(name);
-                        removed.map_err(|e| Error::io("removing a free file", &dir.join(name), e))?;
-                        spare = Some(left);
-                    }
-                    None => return Err(cause(error)),
-                },
+                // Where a file system takes new blocks to write over old ones, a full disk stops writing.
+                Err(full) if full.kind() == ErrorKind::NoSpace && !planted(Bug::FullDiskPoisonsOpen) => {
+                    let free = free_files(&dir)?;
+                    let left = spare.unwrap_or(free.len()).min(free.len());
+                    let (Some(name), Some(left)) = (free.last(), left.checked_sub(1)) else {
+                        return Err(full);
+                    };
+                    let removed = dir.remove(name);
+                    removed.map_err(|e| Error::io("removing a free file", &dir.join(name), e))?;
+                    spare = Some(left);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -99,31 +98,6 @@ impl Engine {
         }
         self
     }
-}
-
-/// The full disk that an open failed for. Where a file system takes new blocks to write over old
-/// ones, a full disk stops writing.
-fn no_space(error: &Error) -> Option<Error> {
-    let mut cause = Some(error.clone());
-    while let Some(error) = cause {
-        if error.kind() == ErrorKind::NoSpace {
-            return Some(error).filter(|_| !planted(Bug::FullDiskPoisonsOpen));
-        }
-        cause = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<Error>()).cloned();
-    }
-    None
-}
-
-/// What an open failed with: where it stopped the writing of the tail, that, for there is no
-/// engine that could be poisoned.
-fn cause(mut error: Error) -> Error {
-    while error.kind() == ErrorKind::Poisoned
-        && let Some(first) =
-            std::error::Error::source(&error).and_then(|e| e.downcast_ref::<Error>()).cloned()
-    {
-        error = first;
-    }
-    error
 }
 
 /// The files of the pool and of the reserve: recovery finds room where one was.
@@ -155,19 +129,17 @@ fn fresh(options: &Options) -> Recovered {
     }
 }
 
-/// An engine over what was recovered. No segment is made for it: the first record does that, and
+/// The parts of an engine over what was recovered. No segment is made: the first record does that, and
 /// recovery's copy of the tail is one.
-fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
-    let phase = Instant::now();
+fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>> {
     let factory = Arc::new(SegmentFactory::new(&dir, &options, r.id, r.next_file));
     for (number, len) in std::mem::take(&mut r.free) {
         if !factory.adopt_free(number, len) {
             r.unfinished.leftovers.push(FileName::Free(number).to_string());
         }
     }
-    let mut report = r.report;
     let mark = MarkFile::new(dir.clone(), r.id, r.next_file, &r.marks);
-    if report.created {
+    if r.report.created {
         // Wherever a checkpoint is, the mark is too.
         mark.ensure()?;
         // Nothing else may stand in the directory without a checkpoint that names the store.
@@ -188,7 +160,7 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
     let replayed =
         logs.filter(|s| s.id >= start).map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD)));
     let replayed_bytes = replayed.sum();
-    let segments = Arc::new(SegmentSet::new(r.segments));
+    let segments = Arc::new(SegmentSet::new(std::mem::take(&mut r.segments)));
     let listeners = Arc::new(Listeners::new(options.listeners.clone()));
     let signals = Arc::new(Signals::default());
     let hooks: Arc<dyn Hooks> = Arc::new(PipelineHooks {
@@ -219,17 +191,17 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         mark: mark.clone(),
         listeners: listeners.clone(),
     };
-    let store = Arc::new(Store {
+    Ok(Arc::new(Store {
         mark,
         dir,
         id: r.id,
         run: r.next_file,
         unclean_before: r.unclean_before,
-        table: r.table,
+        table: r.table.clone(),
         factory,
         segments,
         committer,
-        checkpoints: Checkpoints::new(parts, r.checkpoints, replayed_bytes),
+        checkpoints: Checkpoints::new(parts, r.checkpoints.clone(), replayed_bytes),
         rested_at: AtomicU64::new(0),
         listeners,
         signals,
@@ -240,7 +212,14 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         cleaned_bytes: AtomicU64::new(0),
         footer_bytes: AtomicU64::new(0),
         options,
-    });
+    }))
+}
+
+/// An engine over what was recovered.
+fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
+    let phase = Instant::now();
+    let store = assemble(dir, options, &mut r)?;
+    let mut report = r.report;
     // Of a store from before format 3, or one that lost it.
     store.listeners.report(store.mark.ensure());
     let threads = Threads::start(&store)?;
@@ -259,10 +238,11 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
     };
     let mut engine = Engine(Arc::new(inner));
 
-    {
-        let _one = store.upkeep.lock()?;
-        r.unfinished.finish(&store.checkpoints, &mut report)?;
-    }
+    let turn = store.upkeep.lock()?;
+    let finished = r.unfinished.finish(&store.checkpoints, &mut report);
+    drop(turn);
+    // What it failed with, where that stopped all writing: there is no engine that could be poisoned.
+    finished.map_err(|e| store.committer.gate().cause().cloned().unwrap_or(e))?;
     for segment in r.unsealed {
         let end = segment.sealed_end();
         store.segments.await_seal(segment, end);
