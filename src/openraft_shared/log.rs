@@ -2,7 +2,7 @@
 
 use super::format::Format;
 use super::later::{Later, elsewhere, elsewhere_waiting, promise};
-use super::stored::{self, SavedVote};
+use super::stored::{self, Ids, SavedVote};
 use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::batch::WriteBatch;
@@ -28,17 +28,6 @@ const NEAR_SEGMENTS: u32 = 1;
 
 /// How much a limited read returns, unless told otherwise.
 const READ_BYTES: u64 = 4 << 20;
-
-/// One release's entries and log ids, and what the engine needs to know of them.
-pub(crate) trait Ids: 'static {
-    type Entry: Send + 'static;
-    type LogId: PartialEq + Send + 'static;
-
-    fn log_id(entry: &Self::Entry) -> Self::LogId;
-
-    /// Index and term.
-    fn id(log_id: &Self::LogId) -> Result<EntryId>;
-}
 
 /// One region and the format of what is in it. A clone is another handle onto the same.
 pub(crate) struct RegionLog<F> {
