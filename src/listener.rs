@@ -135,9 +135,10 @@ impl fmt::Display for Event<'_> {
 /// All methods are called on whichever thread the event happened, and without any lock held that a read or a
 /// write needs: both may be called from here. What upkeep does is delivered while upkeep is running, so
 /// [`purge`](crate::Engine::purge), [`scrub`](crate::Engine::scrub), [`repair`](crate::Region::repair),
-/// [`backup`](crate::Engine::backup), [`tick`](crate::Engine::tick) and [`close`](crate::Engine::close) would wait for themselves:
-/// they are refused with `InvalidArgument`, and another thread has to call them. (`close` closes all the
-/// same, and writes no checkpoint.) A panic in a method ends what was being done and no thread of the engine.
+/// [`backup`](crate::Engine::backup), [`tick`](crate::Engine::tick) and [`close`](crate::Engine::close) would
+/// wait for themselves: they are refused with `InvalidArgument`, and another thread has to call them.
+/// (`close` closes all the same, and writes no checkpoint.) A panic in a method ends what was being done and
+/// no thread of the engine.
 pub trait EventListener: Send + Sync {
     /// Something happened. Must be quick: it may be called on the path of a write.
     fn on_event(&self, event: &Event<'_>) {

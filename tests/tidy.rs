@@ -9,6 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/imports.rs"]
+mod imports;
+
+use imports::{Exports, Import};
+
 /// What each module may use, besides itself. From bottom to top: none uses one that comes later.
 const LAYERS: &[(&str, &[&str])] = &[
     ("planted", &[]),
@@ -25,13 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("report", &["error", "latency", "types"]),
     ("listener", &["error", "sync", "types"]),
     ("options", &["error", "limits", "listener", "report", "salt", "vfs"]),
-    (
-        "segment",
-        &[
-            "codec", "error", "format", "limits", "options", "planted", "salt", "sync", "types", "vfs",
-            "watch",
-        ],
-    ),
+    ("segment", &["codec", "error", "format", "options", "planted", "salt", "sync", "types", "vfs", "watch"]),
     ("index", &["codec", "error", "format", "limits", "planted", "segment", "sync", "types"]),
     (
         "commit",
@@ -51,12 +50,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "recovery",
         &[
+            "commit",
             "checkpoint",
             "codec",
             "error",
             "format",
             "index",
-            "limits",
             "options",
             "planted",
             "report",
@@ -75,7 +74,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "format",
             "index",
-            "limits",
             "listener",
             "options",
             "planted",
@@ -96,7 +94,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "format",
             "index",
-            "latency",
             "limits",
             "listener",
             "options",
@@ -180,40 +177,28 @@ const LEGITIMATE: &[&str] = &[
 
 #[test]
 fn modules_use_only_the_layers_below_them() {
-    let exported = exports();
+    let exports = root_exports();
     let mut wrong = Vec::new();
-    let mut used = Vec::new();
     for source in sources("src") {
-        let from = module_of(&source.path);
-        if OUTSIDE.contains(&from.as_str()) {
+        let module = source.module();
+        let from = module.first().map_or("", String::as_str);
+        if OUTSIDE.contains(&from) {
             continue;
         }
         let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == from) else {
             wrong.push(format!("{}: the module `{from}` has no layer; give it one in LAYERS", source.name()));
             continue;
         };
-        for (line, to) in source.code().flat_map(|(n, line)| arrows(line).map(move |to| (n, to))) {
-            let to = exported.get(&to).cloned().unwrap_or(to);
-            let module = to.split("::").next().unwrap_or_default();
-            let upward = UPWARD.iter().position(|(f, t, _)| *f == from && *t == to);
-            used.extend(upward);
-            if module != from && !allowed.contains(&module) && upward.is_none() {
+        for import in source.imports(&exports) {
+            if !allowed.contains(&import.module()) {
+                let (line, to) = (import.line, import.path.join("::"));
                 wrong.push(format!("{}:{line}: `{from}` may not use `{to}`", source.name()));
             }
-        }
-    }
-    for (at, (from, to, _)) in UPWARD.iter().enumerate() {
-        if !used.contains(&at) {
-            wrong.push(format!(
-                "the exception `{from}` -> `{to}` is not needed any more: take it out of UPWARD"
-            ));
         }
     }
     check(wrong);
 }
 
-/// This once looked at the table above only, which has no cycle as long as it is sorted,
-/// whatever the code does.
 #[test]
 fn layers_have_no_cycle() {
     for (at, (from, allowed)) in LAYERS.iter().enumerate() {
@@ -221,29 +206,75 @@ fn layers_have_no_cycle() {
             assert!(LAYERS[..at].iter().any(|(name, _)| name == to), "`{to}` is not below `{from}`");
         }
     }
-    let exported = exports();
+    let exports = root_exports();
     let mut uses: Arrows = BTreeMap::new();
-    for source in sources("src") {
-        let from = module_of(&source.path);
-        if OUTSIDE.contains(&from.as_str()) {
-            continue;
-        }
-        for to in source.code().flat_map(|(_, line)| arrows(line)) {
-            let to = exported.get(&to).cloned().unwrap_or(to);
-            if UPWARD.iter().any(|(f, t, _)| *f == from && *t == to) {
-                continue;
-            }
-            let module = to.split("::").next().unwrap_or_default();
-            if module != from && LAYERS.iter().any(|(name, _)| *name == module) {
-                uses.entry(from.clone()).or_default().insert(module.to_owned());
-            }
-        }
+    for source in sources("src").into_iter().filter(|s| !OUTSIDE.contains(&s.module()[0].as_str())) {
+        let imports = source.imports(&exports);
+        let to = imports.iter().map(|import| import.module().to_owned());
+        uses.entry(source.module()[0].clone()).or_default().extend(to);
     }
     assert!(uses["engine"].len() > 5 && uses["format"].contains("codec"), "the arrows are found: {uses:?}");
     assert_eq!(cycle(&uses), None);
     // And one would be.
     uses.get_mut("codec").unwrap().insert("segment".to_owned());
     assert!(cycle(&uses).is_some_and(|path| path.contains(&"codec".to_owned())));
+    // What is allowed and not needed is a door that stands open.
+    let unused = LAYERS.iter().flat_map(|(from, allowed)| {
+        let used = uses.get(*from);
+        allowed
+            .iter()
+            .filter(move |to| used.is_none_or(|used| !used.contains(**to)))
+            .map(move |to| (from, to))
+    });
+    check(unused.map(|(from, to)| format!("`{from}` does not use `{to}`: take it out of LAYERS")).collect());
+}
+
+/// Within a room too: files that use each other are one file, or lack one below them.
+#[test]
+fn no_two_files_use_each_other() {
+    let exports = root_exports();
+    let all: Vec<Source> = sources("src").into_iter().filter(|s| s.module()[0] != "bin").collect();
+    let modules: BTreeSet<Vec<String>> = all.iter().map(Source::module).collect();
+    let mut uses: Arrows = BTreeMap::new();
+    for source in &all {
+        let module = source.module();
+        for import in source.all_imports(&exports) {
+            // The longest part of the path that is a file.
+            let file =
+                (1..=import.path.len()).rev().map(|n| &import.path[..n]).find(|p| modules.contains(*p));
+            // A folder's own file stands above what is in it.
+            if let Some(file) = file.filter(|file| !module.starts_with(file) && !file.starts_with(&module)) {
+                uses.entry(module.join("::")).or_default().insert(file.join("::"));
+            }
+        }
+    }
+    assert!(uses.len() > 50, "the arrows are found");
+    assert_eq!(cycle(&uses), None);
+}
+
+#[test]
+fn an_import_that_runs_up_is_found_however_it_is_written() {
+    let exports = root_exports();
+    let found = |text: &str| -> Vec<String> {
+        let imports = imports::imports(&["index", "extents"], text, &exports);
+        imports.into_iter().map(|import| import.path.join("::")).collect()
+    };
+    assert_eq!(found("use crate::engine::region::Region;"), ["engine::region::Region"]);
+    assert_eq!(found("use crate::{types::Lsn, engine};"), ["types::Lsn", "engine"]);
+    assert_eq!(found("use super::super::engine::Engine as E;"), ["engine::Engine"]);
+    assert_eq!(found("pub(super) use crate::Engine;"), ["engine::Engine"]);
+    assert_eq!(found("fn f(_: &crate::upkeep::Store) {}"), ["upkeep::Store"]);
+    assert_eq!(
+        found("fn f() { say!(\"{}\", crate::engine::region::health(1)); }"),
+        ["engine::region::health"]
+    );
+    assert_eq!(found("fn f() { make!(at: crate::engine::Engine); }"), ["engine::Engine"]);
+    assert_eq!(found("mod tests { use super::super::super::commit::Ticket; }"), ["commit::Ticket"]);
+    assert_eq!(
+        found("use super::extent::Extent; pub(crate) fn f() { let _ = self::g(); }"),
+        Vec::<String>::new()
+    );
+    assert_eq!(found("// use crate::engine;\nconst A: &str = \"crate::engine\";"), Vec::<String>::new());
 }
 
 /// From each module to those that it uses.
@@ -414,15 +445,6 @@ fn links_in_documents_lead_somewhere() {
     check(wrong);
 }
 
-#[test]
-fn arrows_are_found_however_they_are_written() {
-    let found = |line| arrows(line).collect::<Vec<_>>();
-    assert_eq!(found("use crate::format::batch::{Batch, Op};"), ["format::batch"]);
-    assert_eq!(found("use crate::{Options, purge, options::Pool};"), ["Options", "purge", "options"]);
-    assert_eq!(found("    foo(crate::ErrorKind::Io, crate::store::lock(x))"), ["ErrorKind", "store::lock"]);
-    assert_eq!(found("pub(crate) fn f() {}"), Vec::<String>::new());
-}
-
 // ---- what the rules are made of ---------------------------------------------------------------------------
 
 struct Source {
@@ -433,6 +455,25 @@ struct Source {
 impl Source {
     fn name(&self) -> String {
         self.path.strip_prefix(root()).unwrap_or(&self.path).display().to_string()
+    }
+
+    /// The path of the module that it is, from the crate's root.
+    fn module(&self) -> Vec<String> {
+        let inside = self.path.strip_prefix(root().join("src")).unwrap_or(&self.path).with_extension("");
+        let parts = inside.components().map(|c| c.as_os_str().to_string_lossy().into_owned());
+        parts.filter(|part| part != "mod").collect()
+    }
+
+    /// What it uses of other top modules.
+    fn imports(&self, exports: &Exports) -> Vec<Import> {
+        let module = self.module();
+        imports::imports(&module.iter().map(String::as_str).collect::<Vec<_>>(), &self.text, exports)
+    }
+
+    /// The same, and what it uses within its own.
+    fn all_imports(&self, exports: &Exports) -> Vec<Import> {
+        let module = self.module();
+        imports::all_imports(&module.iter().map(String::as_str).collect::<Vec<_>>(), &self.text, exports)
     }
 
     /// Numbered from 1.
@@ -504,43 +545,8 @@ fn module_of(path: &Path) -> String {
     first.unwrap_or_default().trim_end_matches(".rs").to_owned()
 }
 
-/// What the crate's root re-exports, by name, and where it comes from.
-fn exports() -> BTreeMap<String, String> {
-    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let mut exports = BTreeMap::new();
-    for item in lib.split("pub use ").skip(1).filter_map(|rest| rest.split(';').next()) {
-        let (path, names) = item.rsplit_once("::").unwrap_or(("", item));
-        let (path, names) = item.split_once("::{").unwrap_or((path, names));
-        for name in names.trim_end_matches('}').split(',') {
-            exports.insert(name.trim().to_owned(), arrow(path));
-        }
-    }
-    exports
-}
-
-/// The modules that a line of code names by their path from the root; of the engine also the part of it.
-fn arrows(line: &str) -> impl Iterator<Item = String> {
-    let mut found = Vec::new();
-    for rest in line.split("crate::").skip(1) {
-        match rest.strip_prefix('{') {
-            Some(group) => {
-                let group = group.split("};").next().unwrap_or_default();
-                found.extend(group.split(',').map(|item| arrow(item.trim())));
-            }
-            None => found.push(arrow(rest)),
-        }
-    }
-    found.into_iter()
-}
-
-fn arrow(path: &str) -> String {
-    let mut parts = path.split("::").map(|part| words(part).next().unwrap_or_default());
-    let first = parts.next().unwrap_or_default();
-    let is_module = |name: &str| name.starts_with(|c: char| c.is_ascii_lowercase());
-    match parts.next() {
-        Some(second) if is_module(first) && is_module(second) => format!("{first}::{second}"),
-        _ => first.to_owned(),
-    }
+fn root_exports() -> Exports {
+    imports::exports(&fs::read_to_string(root().join("src/lib.rs")).unwrap())
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {

@@ -1,7 +1,7 @@
 //! `raft::Storage` for one region.
 
 use super::codec::{
-    decode_conf_state, decode_entry, decode_hard_state, encode_conf_state, encode_hard_state,
+    RAFT_OVERHEAD, decode_conf_state, decode_entry, decode_hard_state, encode_conf_state, encode_hard_state,
 };
 use super::fetch::{FarReads, Fetched};
 use super::store_error;
@@ -429,7 +429,3 @@ fn cut_short(committed: u64, last: u64) -> Error {
         "entry {committed} is committed, but the log ends at {last}; if the state machine has applied more, call RegionStorage::recover"
     ))
 }
-
-/// What raft counts of an entry at least beside what is stored as its payload: term and index, each a
-/// tag and a number.
-pub(super) const RAFT_OVERHEAD: u64 = 4;

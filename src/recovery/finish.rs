@@ -1,7 +1,7 @@
 //! The end of a recovery: what was read is made safe to go on from.
 //!
-//! Whole records past the watermark are re-persisted in the new run's first segment. What is doubtful is noted
-//! where the next run finds it. Only then does anything go that showed the crash.
+//! Whole records past the watermark are re-persisted in the new run's first segment. What is doubtful is
+//! noted where the next run finds it. Only then does anything go that showed the crash.
 
 use super::tail::TailRecord;
 use crate::checkpoint::{Checkpoints, Parts};

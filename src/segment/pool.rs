@@ -540,8 +540,8 @@ impl SegmentFactory {
     /// end after a crash, to know that nothing stands past the last record; and nothing would be written, and
     /// thereby mended, there before.
     ///
-    /// A file of 64 MiB that the page cache has takes 10 ms of a processor: three quarters of a millisecond of
-    /// the writers' p99.9 came from that, in one piece. Therefore it pauses, unless it `is_awaited`.
+    /// A file of 64 MiB that the page cache has takes 10 ms of a processor: in one piece, that was half of
+    /// the writers' p99.9. Therefore it pauses, unless it `is_awaited`.
     fn is_readable(&self, free: &FreeFile, is_awaited: &dyn Fn() -> bool) -> bool {
         let Ok(file) = self.dir.open(&free.name, OpenMode::Read) else { return true };
         let mut piece = vec![0; LOOK_BYTES];

@@ -1,8 +1,8 @@
 //! Locks that nobody is shut out of by a panic.
 //!
-//! A lock of the standard library is poisoned when a thread panics while it holds it. Our own critical sections
-//! leave no half-made state behind, and a panic of the caller's code never happens inside one; so a panic
-//! elsewhere does not lock everybody out.
+//! A lock of the standard library is poisoned when a thread panics while it holds it. Our own critical
+//! sections leave no half-made state behind, and code of others is never called inside one. Therefore a panic
+//! does not lock everybody out.
 
 #[cfg(not(shuttle))]
 use std::sync as base;
