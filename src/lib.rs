@@ -27,6 +27,9 @@ pub(crate) mod options;
 pub(crate) mod planted;
 #[cfg(feature = "raft-rs")]
 pub mod raft_rs;
+#[cfg(any(test, feature = "sim"))]
+#[doc(hidden)]
+pub mod random;
 pub(crate) mod read;
 pub(crate) mod recovery;
 pub(crate) mod report;

@@ -1,7 +1,7 @@
 //! How an engine is opened.
 
 use crate::error::{Error, Result};
-use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::limits::{PAGE, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::listener::EventListener;
 use crate::report::ScrubOptions;
 use crate::salt::SaltSource;
@@ -320,9 +320,9 @@ impl Options {
 
     pub(crate) fn validate(&self) -> Result<()> {
         let s = self.segment_bytes;
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&s) || !s.is_multiple_of(4096) {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&s) || !s.is_multiple_of(PAGE) {
             return Err(Error::invalid(format!(
-                "segment_bytes is {s}: it must be a multiple of 4096 between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
+                "segment_bytes is {s}: it must be a multiple of {PAGE} between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
             )));
         }
         Ok(())

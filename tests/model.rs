@@ -5,11 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use proptest::prelude::*;
+use raftwood::random::Rng;
 use raftwood::torture::batch::{Batch, Op};
 use raftwood::torture::driver::Driver;
 use raftwood::torture::model::Model;
 use raftwood::torture::oracle::{self, Depth};
-use raftwood::torture::rng::Rng;
 use raftwood::torture::workload::Maker;
 use raftwood::torture::{Act, Setup, Workload};
 use raftwood::vfs::sim::LossPolicy;

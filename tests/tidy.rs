@@ -20,18 +20,25 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("sync", &[]),
     ("latency", &[]),
+    ("random", &[]),
     ("types", &[]),
     ("salt", &["sync"]),
     ("watch", &["sync"]),
     ("error", &["types"]),
     ("codec", &["limits", "planted", "types"]),
     ("format", &["codec", "limits", "planted", "types"]),
-    ("vfs", &["planted"]),
+    ("vfs", &["limits", "planted", "random"]),
     ("report", &["error", "latency", "types"]),
     ("listener", &["error", "sync", "types"]),
     ("options", &["error", "limits", "listener", "report", "salt", "vfs"]),
-    ("segment", &["codec", "error", "format", "options", "planted", "salt", "sync", "types", "vfs", "watch"]),
-    ("index", &["codec", "error", "format", "limits", "planted", "segment", "sync", "types"]),
+    (
+        "segment",
+        &[
+            "limits", "codec", "error", "format", "options", "planted", "salt", "sync", "types", "vfs",
+            "watch",
+        ],
+    ),
+    ("index", &["codec", "error", "format", "limits", "planted", "random", "segment", "sync", "types"]),
     (
         "commit",
         &[
@@ -50,6 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "recovery",
         &[
+            "limits",
             "commit",
             "checkpoint",
             "codec",

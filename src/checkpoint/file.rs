@@ -9,7 +9,7 @@ use crate::salt::SaltSource;
 use crate::sync::Arc;
 use crate::types::Lsn;
 use crate::vfs::io::write_parts_at;
-use crate::vfs::{Dir, OpenMode, VfsFile};
+use crate::vfs::{Dir, VfsFile};
 use std::path::PathBuf;
 
 /// The checkpoint of an empty store: the first file of all, so that a store always has a name.
@@ -39,15 +39,7 @@ impl CheckpointFile {
     /// Under a temporary name, with room for the headers, which come last.
     pub(super) fn create(dir: &Dir) -> Result<CheckpointFile> {
         let temp = dir.join(CHECKPOINT_TEMP);
-        match dir.remove(CHECKPOINT_TEMP) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("removing a stale file", &temp, e));
-            }
-            _ => {}
-        }
-        let file = dir
-            .open(CHECKPOINT_TEMP, OpenMode::CreateNew)
-            .map_err(|e| Error::io("creating a checkpoint", &temp, e))?;
+        let file = dir.draft(CHECKPOINT_TEMP).map_err(|e| Error::io("creating a checkpoint", &temp, e))?;
         Ok(CheckpointFile { dir: dir.clone(), temp, file, len: CHECKPOINT_HEADERS_LEN as u64 })
     }
 
@@ -73,9 +65,8 @@ impl CheckpointFile {
         }
         let dir = &self.dir;
         // Replacing: one of this number is there if this failed before, after the rename.
-        let named = dir.rename(CHECKPOINT_TEMP, &name);
+        let named = dir.publish(CHECKPOINT_TEMP, &name);
         named.map_err(|e| Error::io("naming a checkpoint", &dir.join(&name), e))?;
-        dir.sync().map_err(|e| Error::io("syncing the directory", dir.path(), e))?;
         Ok(self.len)
     }
 }

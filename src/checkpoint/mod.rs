@@ -196,13 +196,9 @@ impl Checkpoints {
         while kept.list.len() > if planted(Bug::OneCheckpointKept) { 1 } else { CHECKPOINTS_KEPT } {
             if let Some(old) = kept.list.pop_front() {
                 let name = FileName::Checkpoint(old.sequence).to_string();
-                let remove = || dir.remove(&name);
-                match factory.watch.during("removing an old checkpoint", remove) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::io("removing an old checkpoint", &dir.join(&name), e));
-                    }
-                    _ => {}
-                }
+                let remove = || dir.remove_if_there(&name);
+                let removed = factory.watch.during("removing an old checkpoint", remove);
+                removed.map_err(|e| Error::io("removing an old checkpoint", &dir.join(&name), e))?;
             }
         }
         Ok(())

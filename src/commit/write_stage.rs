@@ -6,6 +6,7 @@ use super::pipeline::{Pipeline, Settled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, Shape};
 use crate::format::zeros::Zeros;
+use crate::limits::PAGE;
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
@@ -20,7 +21,6 @@ use std::time::Instant;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// A write ends on a whole page, so that the kernel never has to read the rest of it first.
-const PAGE: u64 = 4096;
 static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 
 /// How often a thread that is about to write for a sync lets others run before.

@@ -1,6 +1,7 @@
 //! All regions, sharded so that readers of one never wait for writers of another.
 
 use super::region::RegionState;
+use crate::segment::Segment;
 use crate::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::types::{IdHasher, RegionId};
 use std::collections::HashMap;
@@ -112,6 +113,16 @@ impl Table {
         let mut shard = self.shard(id).write();
         if shard.get(&id).is_some_and(|cell| gone(&cell.read())) {
             shard.remove(&id);
+        }
+    }
+
+    /// Points the regions at the copy, in the cold segment, of what still lies in `sources`. Twice is once.
+    pub(crate) fn relocate(&self, cold: &Arc<Segment>, sources: &[u32]) {
+        let Some(footer) = cold.footer() else { return };
+        for range in footer.ranges() {
+            if let Some(cell) = self.get(range.region()) {
+                cell.write().relocate(range.first(), range.last(), range.bytes(), sources, cold);
+            }
         }
     }
 

@@ -14,7 +14,6 @@ use crate::report::OpenReport;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Retire, RetiredFile};
 use crate::types::{Durability, Lsn, RegionId};
-use crate::upkeep::relocate;
 
 /// What a recovery leaves to be done once the store can be written to.
 #[derive(Default)]
@@ -77,7 +76,7 @@ impl Unfinished {
                 let install = Install::decode(&encoded.desc)
                     .map_err(|e| Error::damaged(format!("a control record is malformed: {e}")))?;
                 if let Some(cold) = parts.segments.get(install.cold) {
-                    relocate(&parts.table, &cold, &install.sources);
+                    parts.table.relocate(&cold, &install.sources);
                 }
             }
         }
@@ -93,11 +92,9 @@ fn remove(parts: &Parts, names: &[String], report: &mut OpenReport) {
         return parts.listeners.report(Err(e));
     }
     for name in names {
-        match parts.dir.remove(name) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                parts.listeners.report(Err(Error::io("removing a leftover", &parts.dir.join(name), e)));
-            }
-            _ => report.removed.push(name.clone()),
+        match parts.dir.remove_if_there(name) {
+            Err(e) => parts.listeners.report(Err(Error::io("removing a leftover", &parts.dir.join(name), e))),
+            Ok(_) => report.removed.push(name.clone()),
         }
     }
 }

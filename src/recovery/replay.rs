@@ -10,7 +10,6 @@ use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
 use crate::segment::Segment;
 use crate::types::{EntryId, Lsn, RegionId};
-use crate::upkeep::relocate;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -187,7 +186,7 @@ pub(super) fn replay<'a>(
             installed.push(install.cold);
             // Gone again already: then nothing refers to its sources any more either.
             if let Some(cold) = segments.get(&install.cold) {
-                relocate(table, cold, &install.sources);
+                table.relocate(cold, &install.sources);
             }
         }
     }

@@ -72,7 +72,7 @@ impl MarkFile {
         if let Err(e) = made {
             // Its pages are not to be synced again.
             let name = FileName::Mark.to_string();
-            state.failed |= self.dir.remove(&name).is_err_and(|e| e.kind() != std::io::ErrorKind::NotFound);
+            state.failed |= self.dir.remove_if_there(&name).is_err();
             return Err(Error::io("making the mark", &self.dir.join(name), e));
         }
         (state.exists, state.sequence) = (true, 2);

@@ -490,10 +490,7 @@ impl SegmentFactory {
     /// Removes the footer of a segment of this name, which may have none.
     fn remove_footer(&self, segment: &str) -> std::io::Result<()> {
         let Some(FileName::Log(id) | FileName::Cold(id)) = FileName::parse(segment) else { return Ok(()) };
-        match self.dir.remove(&FileName::Footer(id).to_string()) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        self.dir.remove_if_there(&FileName::Footer(id).to_string()).map(drop)
     }
 
     /// Whether a file of this length is missing in the reserve, once these have found their place.

@@ -3,12 +3,12 @@
 use super::batch::Batch;
 use super::model::Model;
 use super::oracle;
-use super::rng::Rng;
 use super::setup::Setup;
 use super::workload::{Act, Maker, Workload};
 use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
+use crate::random::Rng;
 use crate::report::PurgeReport;
 use crate::types::{Durability, Lsn};
 use crate::upkeep;

@@ -28,7 +28,6 @@ pub mod model;
 pub mod oracle;
 mod policies;
 pub mod report;
-pub mod rng;
 pub mod setup;
 pub mod workload;
 

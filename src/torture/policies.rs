@@ -1,6 +1,6 @@
 //! Which of the possible losses are tried at one moment.
 
-use super::rng::Rng;
+use crate::random::Rng;
 use crate::vfs::sim::LossPolicy;
 
 /// At most `max` policies for a moment with `pending` changes: all there are if they are few, else the

@@ -1,9 +1,9 @@
 //! How the engine under torture is opened.
 
-use super::rng::Rng;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::options::{Background, Compression, Options, Pool, Purge, TailPolicy};
+use crate::random::Rng;
 use crate::vfs::Vfs;
 use crate::vfs::sim::{Profile, SimVfs};
 use std::sync::{Arc, Mutex};

@@ -3,8 +3,8 @@
 
 use super::batch::{Batch, Op};
 use super::model::{Log, Model};
-use super::rng::Rng;
 use crate::limits::INDEX_MAX;
+use crate::random::Rng;
 use crate::types::EntryId;
 use bytes::Bytes;
 

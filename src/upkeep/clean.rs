@@ -336,16 +336,6 @@ pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment
     };
     let durability = if planted(Bug::InstallNotSynced) { Durability::Written } else { Durability::Synced };
     store.committer.write(&record, &Accept::internal(durability))?;
-    relocate(&store.table, cold, &sources);
+    store.table.relocate(cold, &sources);
     Ok(())
-}
-
-/// Points the regions at the copy of what still lies in `sources`.
-pub(crate) fn relocate(table: &crate::index::Table, cold: &Arc<Segment>, sources: &[u32]) {
-    let Some(footer) = cold.footer() else { return };
-    for range in footer.ranges() {
-        if let Some(cell) = table.get(range.region()) {
-            cell.write().relocate(range.first(), range.last(), range.bytes(), sources, cold);
-        }
-    }
 }

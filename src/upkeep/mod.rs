@@ -34,7 +34,6 @@ mod turn;
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use clean::clean as clean_once;
-pub(crate) use clean::relocate;
 pub(crate) use names::NameWatch;
 pub(crate) use pace::Pace;
 pub(crate) use pauses::Pauses;

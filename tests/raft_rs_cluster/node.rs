@@ -8,7 +8,8 @@ use raftwood::raft_rs::{
     BOOTSTRAP, Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state,
     may_send_first,
 };
-use raftwood::torture::{Setup, rng::Rng};
+use raftwood::random::Rng;
+use raftwood::torture::Setup;
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use raftwood::{Background, Engine, EntryId, Health, RegionId, Ticket};
 use std::collections::{BTreeMap, VecDeque};

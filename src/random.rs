@@ -1,4 +1,4 @@
-//! The one source of chance: a seed is a whole run.
+//! The one source of chance of simulated disks, explorers and tests: a seed is a whole run.
 
 /// SplitMix64: small, fast, and the same everywhere.
 #[derive(Clone, Debug)]
@@ -10,6 +10,17 @@ impl Rng {
         let mut rng = Rng(seed);
         let mixed = rng.next();
         Rng(mixed)
+    }
+
+    /// One that begins at `seed` itself.
+    pub(crate) fn at(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    /// One that depends on both numbers, and differs from those of neighbouring numbers.
+    pub(crate) fn mixed(a: u64, b: u64) -> Rng {
+        let first = Rng(a).next();
+        Rng(first ^ b.wrapping_mul(0xd134_2543_de82_ef95))
     }
 
     /// The next number.
@@ -45,5 +56,19 @@ impl Rng {
         }
         out.truncate(len);
         out
+    }
+
+    /// Overwrites all of them.
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            *byte = self.next() as u8;
+        }
+    }
+
+    /// Puts them into another order.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u64 + 1) as usize);
+        }
     }
 }
