@@ -10,10 +10,10 @@ pub(crate) mod commit;
 pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod format;
-#[cfg(feature = "fuzzing")]
-#[doc(hidden)]
-pub mod fuzzing;
 pub(crate) mod index;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 pub(crate) mod latency;
 pub mod limits;
 pub(crate) mod listener;
@@ -36,9 +36,6 @@ pub(crate) mod report;
 pub(crate) mod salt;
 pub(crate) mod segment;
 pub(crate) mod sync;
-#[cfg(any(test, feature = "sim"))]
-#[doc(hidden)]
-pub mod torture;
 pub(crate) mod types;
 pub(crate) mod upkeep;
 pub mod vfs;

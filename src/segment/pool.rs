@@ -182,7 +182,7 @@ impl SegmentFactory {
     }
 
     /// How many files the reserve has.
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn reserve_count(&self) -> usize {
         self.reserve.lock().len()
     }

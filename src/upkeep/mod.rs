@@ -32,7 +32,7 @@ mod seal;
 mod store;
 mod turn;
 
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, feature = "internals"))]
 pub(crate) use clean::clean as clean_once;
 pub(crate) use names::NameWatch;
 pub(crate) use pace::Pace;
