@@ -42,10 +42,10 @@ pub mod vfs;
 mod watch;
 
 pub use commit::Ticket;
-pub use engine::batch::{RegionBatch, WriteBatch};
 pub use engine::digest::Digest;
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
 pub use engine::region::Region;
+pub use engine::write_batch::{RegionBatch, WriteBatch};
 pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use latency::Latency;

@@ -149,7 +149,7 @@ bugs! {
     /// A cold segment gets its name before its bytes are durable. Breaks: the cleaner loses nothing.
     ColdNotSynced caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// A recycled file says that it has no generation before. Breaks: torn is not damaged.
-    FormerLifeForgotten caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
+    FormerGenerationForgotten caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// A whole but stale copy of a segment's header is believed, though the other one fits the file. Breaks:
     /// one lost block costs what it held.
     StaleHeaderBelieved caught by "checkpoints::a_stale_copy_of_a_segments_header_gives_way_to_the_one_that_fits",
@@ -207,7 +207,7 @@ bugs! {
     /// A compressed block may claim any length. Breaks: hostile bytes allocate nothing.
     BombNotBounded caught by "lib::codec::compress::tests::decompression_bomb_is_refused_before_it_is_allocated_for",
     /// A count may exceed what the bytes left can hold. Breaks: hostile bytes allocate nothing.
-    CountNotBounded caught by "lib::codec::reader::tests::count_beyond_the_bytes_left_is_refused",
+    CountNotBounded caught by "lib::codec::cursor::tests::count_beyond_the_bytes_left_is_refused",
     /// A destroyed region comes back at replay. Breaks: destroyed stays destroyed.
     DestroyLost caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// A purge forgets no region that was destroyed. Breaks: memory is bounded by what there is.
@@ -278,7 +278,7 @@ bugs! {
     /// A hole below the watermark ends the log. Breaks: damage is never truncated.
     HoleTakenForTear caught by "flip::no_zeroed_sector_loses_an_acknowledged_entry_without_a_word",
     /// Recovery answers with batches that may be in the page cache only. Breaks: what was answered stays.
-    TailNotWrittenAnew caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
+    TailNotRewritten caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// Recovery does not look at the payloads of the tail. Breaks: torn batches are dropped whole.
     TailNotVerified caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// A segment of another store is taken. Breaks: foreign files are ignored.

@@ -62,7 +62,7 @@ impl Drop for Ends<'_> {
 /// What a stall is known by: what hangs, since when, and whether that was reported.
 #[derive(Debug, Default)]
 pub(crate) struct Stall {
-    told: Option<(&'static str, Instant)>,
+    reported: Option<(&'static str, Instant)>,
 }
 
 /// What is to be reported of a stall.
@@ -82,10 +82,10 @@ impl Stall {
         stall_after: Duration,
         now: Instant,
     ) -> [Option<News>; 2] {
-        let over = self.told.filter(|told| oldest != Some(*told));
+        let over = self.reported.filter(|reported| oldest != Some(*reported));
         let over = over.map(|(what, since)| News::Over(what, now.duration_since(since)));
-        self.told = oldest.filter(|(_, since)| now.duration_since(*since) >= stall_after);
-        [over, self.told.map(|(what, since)| News::Stalled(what, now.duration_since(since)))]
+        self.reported = oldest.filter(|(_, since)| now.duration_since(*since) >= stall_after);
+        [over, self.reported.map(|(what, since)| News::Stalled(what, now.duration_since(since)))]
     }
 }
 

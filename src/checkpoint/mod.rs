@@ -20,7 +20,7 @@ use crate::index::Table;
 use crate::listener::{Event, Listeners};
 use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
-use crate::segment::mark::MarkFile;
+use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet};
 use crate::sync::atomic::{AtomicU64, Ordering};

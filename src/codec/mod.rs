@@ -5,8 +5,8 @@
 
 pub(crate) mod checksum;
 pub(crate) mod compress;
+pub(crate) mod cursor;
 pub(crate) mod mend;
-pub(crate) mod reader;
 pub(crate) mod varint;
 
-pub(crate) use reader::{Malformed, Reader};
+pub(crate) use cursor::{Cursor, Malformed};

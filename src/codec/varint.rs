@@ -30,7 +30,7 @@ pub(crate) fn varint_len(value: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Reader;
+    use crate::codec::Cursor;
     use proptest::prelude::*;
 
     #[test]
@@ -50,7 +50,7 @@ mod tests {
             let mut out = Vec::new();
             put_varint(&mut out, value);
             prop_assert_eq!(out.len(), varint_len(value));
-            let mut r = Reader::new(&out);
+            let mut r = Cursor::new(&out);
             prop_assert_eq!(r.varint(), Ok(value));
             prop_assert_eq!(r.finish(), Ok(()));
         }

@@ -6,7 +6,7 @@ use super::pipeline::Pipeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Encoded, Loc, Op, Step, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
-use crate::index::{Doomed, Planned};
+use crate::index::{Discard, Planned};
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
 use crate::planted::{Bug, planted};
 use crate::segment::{InFlight, Segment};
@@ -33,7 +33,7 @@ impl Committer {
     ) -> Result<Accepted<'_>> {
         let len = encoded.record_len();
         check(encoded)?;
-        let mut approved: Vec<Doomed> = Vec::new();
+        let mut approved: Vec<Discard> = Vec::new();
         let (mut in_line, mut asked) = (false, 0);
         let mut p = self.lock();
         loop {
@@ -61,8 +61,9 @@ impl Committer {
                     p.planned.plan(&self.table, &encoded.batch)?;
                     let stale = planted(Bug::StaleApprovalTaken) && !approved.is_empty();
                     let ask = before_rollback.filter(|_| !planted(Bug::RollbackNotAsked));
-                    if let Some(ask) = ask.filter(|_| !stale && !is_approved(&p.planned.doomed, &approved)) {
-                        approved.clone_from(&p.planned.doomed);
+                    if let Some(ask) = ask.filter(|_| !stale && !is_approved(&p.planned.discards, &approved))
+                    {
+                        approved.clone_from(&p.planned.discards);
                         drop(p);
                         asked += 1;
                         if asked > ASKED_MAX {
@@ -237,11 +238,11 @@ impl Pipeline {
 }
 
 /// Whether the listeners have agreed to all that would be discarded.
-fn is_approved(doomed: &[Doomed], approved: &[Doomed]) -> bool {
-    doomed.iter().all(|d| approved.iter().any(|a| a.covers(d)))
+fn is_approved(discards: &[Discard], approved: &[Discard]) -> bool {
+    discards.iter().all(|d| approved.iter().any(|a| a.covers(d)))
 }
 
-fn asked_too_often(approved: &[Doomed]) -> Error {
+fn asked_too_often(approved: &[Discard]) -> Error {
     let error = Error::new(
         ErrorKind::Refused,
         format!(

@@ -8,7 +8,7 @@ use super::sleepers::{Sleepers, Woken};
 use crate::error::{Error, Result};
 use crate::format::batch::{Announcement, Batch, Encoded};
 use crate::format::record::{RecordKind, Shape};
-use crate::index::{Doomed, Table};
+use crate::index::{Discard, Table};
 use crate::latency::Times;
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
@@ -28,7 +28,7 @@ pub(crate) enum OnFull {
 }
 
 /// Asked with what would be discarded; an error refuses the batch.
-pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Doomed]) -> Result<()>;
+pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Discard]) -> Result<()>;
 
 /// How a batch is to be accepted.
 pub(crate) struct Accept<'a> {

@@ -166,7 +166,7 @@ impl Committer {
             self.counters.write_times.since(began);
             written.map_err(|e| Error::io("writing to the log", &segment.path, e))?;
             for r in part {
-                segment.told.note(r.offset, r.end.offset(), &r.header, &r.desc);
+                segment.notes.note(r.offset, r.end.offset(), &r.header, &r.desc);
             }
             segment.advance_written(if planted(Bug::WrittenTooFar) { u32::MAX } else { end as u32 });
             segment.record_bytes.fetch_add(end - start, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::planted::{Bug, planted};
 use crate::report::BackupReport;
-use crate::segment::mark::MarkFile;
+use crate::segment::mark_file::MarkFile;
 use crate::segment::{Segment, footer_name};
 use crate::types::Lsn;
 use crate::upkeep;

@@ -1,7 +1,6 @@
 //! The public face: an open engine.
 
 mod backup;
-pub(crate) mod batch;
 mod check;
 pub(crate) mod digest;
 mod fetch;
@@ -10,17 +9,18 @@ mod open;
 pub(crate) mod reader;
 pub(crate) mod region;
 mod threads;
+pub(crate) mod write_batch;
 
 use crate::Options;
 use crate::commit::{Accept, OnFull, Origin, Ticket};
-use crate::engine::batch::{Remains, WriteBatch};
 use crate::engine::fetch::Fetcher;
 use crate::engine::lock::StoreLock;
 use crate::engine::region::Region;
 use crate::engine::threads::Threads;
+use crate::engine::write_batch::{Remains, WriteBatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Encoded;
-use crate::index::{Doomed, Extent};
+use crate::index::{Discard, Extent};
 use crate::listener::Rollback;
 use crate::planted::{Bug, planted};
 use crate::report::{Latencies, OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
@@ -257,7 +257,7 @@ impl Engine {
             return empty().map_err(|error| WriteError { error, batch: Some(Box::new(batch)) });
         }
         let (encoded, remains): (Encoded, Remains) = batch.encode(self.store().options.compression);
-        let ask = |doomed: &[Doomed]| self.before_rollback(doomed);
+        let ask = |discards: &[Discard]| self.before_rollback(discards);
         let listened = !self.store().listeners.is_empty();
         let how = Accept {
             durability,
@@ -278,8 +278,8 @@ impl Engine {
         }
     }
 
-    fn before_rollback(&self, doomed: &[Doomed]) -> Result<()> {
-        for d in doomed {
+    fn before_rollback(&self, discards: &[Discard]) -> Result<()> {
+        for d in discards {
             let region = self.region(d.region);
             let entry = move |index| region.entry(index);
             let rollback = Rollback { region: d.region, first: d.first, last: d.last, entry: &entry };
@@ -456,7 +456,7 @@ impl Engine {
         for s in &segments {
             stats.disk_bytes += s.len + s.footer().map_or(0, |f| f.len());
             stats.live_entries += s.live_entries();
-            stats.index_bytes += s.told.heap_bytes() as u64;
+            stats.index_bytes += s.notes.heap_bytes() as u64;
             stats.live_bytes += s.live_bytes();
         }
         stats.regions = store.table.count();

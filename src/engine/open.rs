@@ -17,7 +17,7 @@ use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, Unfinished, recover};
 use crate::report::OpenReport;
 use crate::segment::SegmentSet;
-use crate::segment::mark::MarkFile;
+use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! The first 128 bytes of every file: what it is, whose it is, and which generation of the file this is.
 
 use crate::codec::checksum::crc32;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::limits::PAGE;
 use crate::planted::{Bug, planted};
 use std::fmt;
@@ -156,7 +156,7 @@ impl FileHeader {
     pub(crate) fn decode(bytes: &[u8]) -> Result<FileHeader, HeaderError> {
         let header: &[u8; FILE_HEADER_LEN] =
             bytes.first_chunk().ok_or(Malformed("the file is too short for its header"))?;
-        let mut r = Reader::new(header);
+        let mut r = Cursor::new(header);
         if r.array()? != FILE_MAGIC {
             return Err(Malformed("the file does not begin as ours do").into());
         }

@@ -5,7 +5,7 @@
 //! block that is lost costs the newer or the older of them, never both.
 
 use crate::codec::checksum::crc32;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::format::file_header::{
     FILE_HEADER_LEN, FORMAT_VERSION, FileHeader, FileKind, HeaderError, Identity, StoreId,
 };
@@ -69,7 +69,7 @@ impl Mark {
         if header.kind != FileKind::Mark || header.identity != identity(header.identity.store) {
             return Err(Malformed("the file is no mark").into());
         }
-        let mut r = Reader::new(slot.get(FILE_HEADER_LEN..).unwrap_or_default());
+        let mut r = Cursor::new(slot.get(FILE_HEADER_LEN..).unwrap_or_default());
         if r.array()? != MARK_MAGIC {
             return Err(Malformed("the mark has a bad magic").into());
         }
@@ -78,7 +78,7 @@ impl Mark {
         if crc != crc32(header.identity.seed(), body) {
             return Err(Malformed("the checksum of the mark is wrong").into());
         }
-        let mut r = Reader::new(body);
+        let mut r = Cursor::new(body);
         let (sequence, durable, run, reserved) = (r.u64()?, Lsn::from_u64(r.u64()?), r.u32()?, r.u32()?);
         let last = Shape {
             position: Lsn::from_u64(r.u64()?),

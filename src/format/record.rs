@@ -7,7 +7,7 @@
 //! rebuilt from the record after it.
 
 use crate::codec::checksum::crc32;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::format::batch::{ANNOUNCEMENT_TAG, INSTALL_TAG};
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::zeros::Zeros;
@@ -118,7 +118,7 @@ impl RecordHeader {
     pub(crate) fn decode(bytes: &[u8], seed: u32, at: Lsn) -> Result<(RecordHeader, Shape), Malformed> {
         let bytes: &[u8; RECORD_HEADER_LEN as usize] =
             bytes.first_chunk().ok_or(Malformed("the file ends inside a record's header"))?;
-        let mut r = Reader::new(bytes);
+        let mut r = Cursor::new(bytes);
         if r.array()? != RECORD_MAGIC {
             return Err(Malformed("no record starts here"));
         }

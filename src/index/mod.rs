@@ -27,7 +27,7 @@ mod value;
 
 pub(crate) use damage::Damage;
 pub(crate) use extent::Extent;
-pub(crate) use plan::{Doomed, Planned, compaction_term};
+pub(crate) use plan::{Discard, Planned, compaction_term};
 pub(crate) use region::{RegionState, TermAt};
 pub(crate) use table::Table;
 pub(crate) use value::Value;

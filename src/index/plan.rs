@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Entries that a batch is about to discard.
 #[derive(Clone, Debug)]
-pub(crate) struct Doomed {
+pub(crate) struct Discard {
     pub(crate) region: RegionId,
     pub(crate) first: u64,
     pub(crate) last: u64,
@@ -26,10 +26,10 @@ pub(crate) struct Doomed {
     cuts: u32,
 }
 
-impl Doomed {
+impl Discard {
     /// Whether a listener that was shown these entries was shown the `other` ones. What does not discard
     /// entries (keys, the hard state, a compaction) changes nothing about that.
-    pub(crate) fn covers(&self, other: &Doomed) -> bool {
+    pub(crate) fn covers(&self, other: &Discard) -> bool {
         let same_log = Arc::ptr_eq(&self.cell, &other.cell) && self.cuts == other.cuts;
         same_log && self.first <= other.first && other.last <= self.last
     }
@@ -39,7 +39,7 @@ impl Doomed {
 #[derive(Default)]
 pub(crate) struct Planned {
     /// Entries that stand now and will not afterwards because an append or truncation discards them.
-    pub(crate) doomed: Vec<Doomed>,
+    pub(crate) discards: Vec<Discard>,
     /// The batch comes back to a region after operations on another one.
     pub(crate) returns: bool,
     /// The regions, in the order in which the batch comes to them.
@@ -109,7 +109,7 @@ impl Planned {
                     self.shadows.len() - 1
                 }
             };
-            if let Err(refused) = self.shadows[at].follow(&step, &mut self.doomed) {
+            if let Err(refused) = self.shadows[at].follow(&step, &mut self.discards) {
                 self.clear();
                 return Err(refused);
             }
@@ -119,7 +119,7 @@ impl Planned {
 
     /// Forgets the batch.
     pub(crate) fn clear(&mut self) {
-        self.doomed.clear();
+        self.discards.clear();
         self.returns = false;
         self.shadows.clear();
         self.shadows.shrink_to(KEPT_MAX);
@@ -171,13 +171,13 @@ impl Shadow {
         Shadow { region, cell, cuts, base, live, real_end, own: Runs::default() }
     }
 
-    fn follow(&mut self, step: &Step<'_>, doomed: &mut Vec<Doomed>) -> Result<()> {
+    fn follow(&mut self, step: &Step<'_>, discards: &mut Vec<Discard>) -> Result<()> {
         match step.op {
             Op::Append { first, entries, .. } | Op::AppendNext { first, entries, .. } => {
                 let runs = step.runs.iter().map(|r| (r.term, r.entries));
-                self.append(*first, u64::from(*entries), runs, doomed)?;
+                self.append(*first, u64::from(*entries), runs, discards)?;
             }
-            Op::TruncateFrom(index) => self.truncate(*index, doomed),
+            Op::TruncateFrom(index) => self.truncate(*index, discards),
             Op::CompactThrough(id) => self.compact(*id)?,
             Op::CompactTo { .. } if step.op.is_void() => {}
             Op::CompactTo { id, .. } => self.compact(*id)?,
@@ -210,7 +210,7 @@ impl Shadow {
         first: u64,
         entries: u64,
         mut runs: impl Iterator<Item = (u64, u32)> + Clone,
-        doomed: &mut Vec<Doomed>,
+        discards: &mut Vec<Discard>,
     ) -> Result<()> {
         if entries == 0 {
             return Ok(());
@@ -261,7 +261,7 @@ impl Shadow {
                 ),
             );
         }
-        self.truncate(first, doomed);
+        self.truncate(first, discards);
         let mut index = first;
         for (term, n) in &mut runs {
             self.own.push(index, term);
@@ -272,13 +272,13 @@ impl Shadow {
         Ok(())
     }
 
-    fn truncate(&mut self, index: u64, doomed: &mut Vec<Doomed>) {
+    fn truncate(&mut self, index: u64, discards: &mut Vec<Discard>) {
         let Some((first, last)) = self.live.filter(|l| index <= l.1) else { return };
         let from = index.max(first);
         if from < self.real_end
             && let Some(cell) = &self.cell
         {
-            doomed.push(Doomed {
+            discards.push(Discard {
                 region: self.region,
                 first: from,
                 last: self.real_end - 1,

@@ -1,6 +1,6 @@
 //! Raft's types as bytes of our own: no protobuf library is needed to read them back.
 
-use crate::codec::Reader;
+use crate::codec::Cursor;
 use crate::codec::varint::put_varint;
 use crate::error::{Error, Result};
 use crate::types::{Entry, EntryId};
@@ -55,7 +55,7 @@ pub fn decode_entry(entry: &Entry) -> Result<RaftEntry> {
     let foreign = |why: &str| {
         Error::damaged(format!("entry {} was not written by the raft-rs adapter: {why}", entry.id.index))
     };
-    let mut r = Reader::new(payload);
+    let mut r = Cursor::new(payload);
     let head = r.u8().map_err(|e| foreign(e.0))?;
     if head & !(TYPE_BITS | HAS_CONTEXT | SYNC_LOG) != 0 {
         return Err(foreign("unknown bits in its first byte"));
@@ -160,8 +160,8 @@ pub fn decode_conf_state(bytes: &[u8]) -> Result<(u64, ConfState)> {
     read().map_err(|why: &str| foreign_state("conf state", why))
 }
 
-fn versioned(bytes: &[u8]) -> Result<Reader<'_>, &'static str> {
-    let mut r = Reader::new(bytes);
+fn versioned(bytes: &[u8]) -> Result<Cursor<'_>, &'static str> {
+    let mut r = Cursor::new(bytes);
     match r.u8() {
         Ok(VERSION) => Ok(r),
         Ok(_) => Err("its version is not 1"),

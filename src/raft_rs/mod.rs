@@ -124,7 +124,7 @@
 //!   its index as commit and no vote, and the conf state as of its index.
 
 mod codec;
-mod fetch;
+mod far_reads;
 mod ready;
 mod relay;
 mod storage;

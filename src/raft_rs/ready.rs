@@ -3,7 +3,7 @@
 use super::codec::{decode_conf_state, encode_conf_state, encode_entry, encode_hard_state, id_of};
 use super::storage::{BOOTSTRAP, CONF_STATE, begin_log, exists_already, has_voters};
 use crate::commit::Ticket;
-use crate::engine::batch::{Outlook, RegionBatch, WriteBatch};
+use crate::engine::write_batch::{Outlook, RegionBatch, WriteBatch};
 use crate::engine::{Engine, WriteError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};

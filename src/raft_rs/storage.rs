@@ -3,11 +3,11 @@
 use super::codec::{
     RAFT_OVERHEAD, decode_conf_state, decode_entry, decode_hard_state, encode_conf_state, encode_hard_state,
 };
-use super::fetch::{FarReads, Fetched};
+use super::far_reads::{FarReads, Fetched};
 use super::store_error;
 use crate::engine::Engine;
-use crate::engine::batch::WriteBatch;
 use crate::engine::region::Region;
+use crate::engine::write_batch::WriteBatch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::report::Health;

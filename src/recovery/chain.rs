@@ -84,7 +84,7 @@ struct Link {
     /// It is sealed, and the header of its first record cannot be read: what it follows is not known.
     is_headless: bool,
     /// Valid records past a hole: the highest watermark among them, and their bytes.
-    behind: Option<(Lsn, u64)>,
+    past_hole: Option<(Lsn, u64)>,
 }
 
 /// Finds the end of the log, gives every segment its end, and collects what has to be re-persisted. Segments
@@ -301,7 +301,7 @@ fn read_link(
         last: Shape::default(),
         sealed: false,
         is_headless: false,
-        behind: None,
+        past_hole: None,
     };
     if let Some(footer) = footer.filter(|f| f.has_deltas().is_ok() && f.installs().is_ok()) {
         let tail = footer.tail();
@@ -335,7 +335,7 @@ fn read_link(
                 match scanner.rebuild(next.previous, previous.unwrap_or_default())? {
                     Some(record) if here && matches!(found, Found::Nothing) && previous.is_some() => record,
                     _ => {
-                        link.behind = Some(behind(&mut scanner, at, &next)?);
+                        link.past_hole = Some(past_hole(&mut scanner, at, &next)?);
                         break;
                     }
                 }
@@ -370,7 +370,7 @@ fn read_link(
 }
 
 /// The highest watermark of the records from `at` on, and their bytes.
-fn behind(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(Lsn, u64)> {
+fn past_hole(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(Lsn, u64)> {
     let (mut watermark, mut bytes) = (first.watermark, 0);
     let mut next = Some((at, *first));
     while let Some((at, header)) = next {
@@ -494,7 +494,7 @@ fn forget(link: &mut Link) {
 fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Option<Lsn> {
     let mut proof = None;
     for link in links.iter().filter(|l| l.segment.id >= hole.segment()) {
-        if let Some((watermark, bytes)) = link.behind {
+        if let Some((watermark, bytes)) = link.past_hole {
             proof = proof.max(Some(watermark));
             report.torn_bytes += bytes;
         }
@@ -506,7 +506,7 @@ fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Option<Lsn>
 
 fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {
     // The first place that is wrong: past the last record that is right, or at the start of the next segment.
-    let wrong = |l: &&Link| l.segment.id >= hole.segment() && l.behind.is_some();
+    let wrong = |l: &&Link| l.segment.id >= hole.segment() && l.past_hole.is_some();
     let at = links.iter().find(wrong).or(links.iter().find(|l| l.segment.id == hole.segment()));
     let (path, offset) = at.map_or((PathBuf::new(), hole.offset()), |l| (l.segment.path.clone(), l.end));
     let gone = match links.iter().any(|l| l.segment.id == watermark.segment()) {
@@ -544,7 +544,7 @@ fn cut_at_watermark(
         let later = |start: &&Lsn| start.segment() > link.segment.id;
         let durable = |start: &Lsn| watermark > *start || planted(Bug::UnfinishedCopyBelieved);
         let proven = starts.iter().filter(later).any(durable);
-        let keep = match planted(Bug::TailNotWrittenAnew) {
+        let keep = match planted(Bug::TailNotRewritten) {
             true => link.records.len(),
             false => link.records.partition_point(|r| Lsn::new(link.segment.id, r.0) <= watermark),
         };

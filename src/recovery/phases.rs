@@ -23,7 +23,7 @@ use crate::index::Table;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
-use crate::segment::mark::read_marks;
+use crate::segment::mark_file::read_marks;
 use crate::segment::scan::{FIRST_RECORD, Scanner};
 use crate::segment::{RetiredFile, Segment, rebuild_footer};
 use crate::sync::Arc;

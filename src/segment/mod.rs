@@ -20,22 +20,22 @@
 mod audit;
 mod demand;
 mod fill;
+mod footer_file;
 mod lost;
-pub(crate) mod mark;
+pub(crate) mod mark_file;
+mod notes;
 pub(crate) mod pool;
 pub(crate) mod scan;
-mod seal;
 mod set;
-mod told;
 pub(crate) mod verify;
 
 pub(crate) use audit::audit;
 pub(crate) use fill::{FillError, Filling};
-pub(crate) use seal::{
+pub(crate) use footer_file::{
     build_footer, build_footer_of_full, footer_name, load_footer, rebuild_footer, write_footer,
 };
+pub(crate) use notes::Notes;
 pub(crate) use set::{SegmentSet, Unsealed};
-pub(crate) use told::Told;
 
 use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
@@ -114,7 +114,7 @@ pub(crate) struct Segment {
     /// Bytes below are in the operating system's hands and final.
     written: AtomicU64,
     /// What the records say, while the segment is written.
-    pub(crate) told: Told,
+    pub(crate) notes: Notes,
     in_flight: Mutex<VecDeque<InFlight>>,
     footer: RwLock<Option<Arc<Footer>>>,
     /// Offset one past the last record once the segment takes no more; 0 before.
@@ -202,7 +202,7 @@ impl Segment {
             map,
             filling: Filling::none(),
             written: AtomicU64::new(u64::from(SEGMENT_HEADER_LEN)),
-            told: Told::lacking(),
+            notes: Notes::lacking(),
             in_flight: Mutex::default(),
             footer: RwLock::new(None),
             sealed_end: AtomicU32::new(0),

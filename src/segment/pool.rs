@@ -14,7 +14,7 @@
 //! All of it happens off the path of a write. The number of files that lie about unused is capped.
 
 use super::demand::Demand;
-use super::{EIO, FillError, Filling, Retire, RetiredFile, SYNC_SLOTS, Segment, Told};
+use super::{EIO, FillError, Filling, Notes, Retire, RetiredFile, SYNC_SLOTS, Segment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{
     FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, StoreId,
@@ -264,7 +264,7 @@ impl SegmentFactory {
         match self.prepare_from(len, Fill::First, &is_awaited) {
             Err(e) if e.kind() == ErrorKind::NoSpace && len <= self.reserve_len() => {
                 let spare = || self.reserve.lock().pop().or_else(|| self.take_free(len..=u64::MAX));
-                self.sound(spare, &is_awaited).map_or(Err(e), |spare| self.dress_free(spare))
+                self.sound(spare, &is_awaited).map_or(Err(e), |spare| self.format_free(spare))
             }
             other => other,
         }
@@ -289,11 +289,11 @@ impl SegmentFactory {
                 Some(free) => free,
                 None => self.create_free(len, fill)?,
             };
-            self.dress_free(free)
+            self.format_free(free)
         })
     }
 
-    fn dress_free(&self, free: FreeFile) -> Result<Arc<Segment>> {
+    fn format_free(&self, free: FreeFile) -> Result<Arc<Segment>> {
         if let Err(e) = self.check_open() {
             self.keep(free);
             return Err(e);
@@ -305,11 +305,11 @@ impl SegmentFactory {
             kind: FileKind::Log,
             identity: Identity { store: self.store, file: id, salt: self.salts.next() },
             len: free.len,
-            previous_salt: if planted(Bug::FormerLifeForgotten) { 0 } else { free.salt },
+            previous_salt: if planted(Bug::FormerGenerationForgotten) { 0 } else { free.salt },
         };
         let name = FileName::Log(id).to_string();
         let mut renamed = false;
-        let made = self.dress(&free, &header, &name, &mut renamed);
+        let made = self.format(&free, &header, &name, &mut renamed);
         match made.is_err() {
             // It has the new name already and may lose it in a crash: it goes the way of a dead segment.
             true if renamed => {
@@ -329,7 +329,7 @@ impl SegmentFactory {
         made
     }
 
-    fn dress(
+    fn format(
         &self,
         free: &FreeFile,
         header: &FileHeader,
@@ -356,7 +356,7 @@ impl SegmentFactory {
         if free.unwritten {
             segment.filling = Filling::of(self.open(name)?, segment.records_end);
         }
-        segment.told = Told::new(free.len);
+        segment.notes = Notes::new(free.len);
         segment.recyclable.store(true, Ordering::Release);
         Ok(Arc::new(segment))
     }

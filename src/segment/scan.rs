@@ -161,7 +161,7 @@ impl<'a> Scanner<'a> {
 
     /// As [`look`](Scanner::look), but where nothing stands that can be read, the next record after it is
     /// asked. `previous` is the shape of the record before, if there is one.
-    pub(crate) fn look_behind(&mut self, offset: u32, previous: Shape) -> Result<Found> {
+    pub(crate) fn look_ahead(&mut self, offset: u32, previous: Shape) -> Result<Found> {
         let found = self.look(offset)?;
         if let Found::Nothing = found
             && let Some((_, next, _)) = self.seek(offset.saturating_add(8))?

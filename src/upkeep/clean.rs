@@ -2,7 +2,7 @@
 
 use super::Store;
 use super::pace::Pace;
-use super::seal::mend_footer;
+use super::sealing::mend_footer;
 use crate::codec::checksum::{crc32, entry_checksum};
 use crate::commit::Accept;
 use crate::error::{Error, ErrorKind, Result};

@@ -23,23 +23,23 @@
 //! from then on recovery moves the same ranges again, which is harmless.
 
 mod clean;
-mod names;
+mod name_watch;
 mod pace;
 mod pauses;
 mod repair;
 mod scrub;
-mod seal;
+mod sealing;
 mod store;
 mod turn;
 
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use clean::clean as clean_once;
-pub(crate) use names::NameWatch;
+pub(crate) use name_watch::NameWatch;
 pub(crate) use pace::Pace;
 pub(crate) use pauses::Pauses;
 pub(crate) use repair::repair;
 pub(crate) use scrub::{scrub, verify};
-pub(crate) use seal::{seal_at_leisure, seal_due};
+pub(crate) use sealing::{seal_at_leisure, seal_due};
 pub(crate) use store::{PipelineHooks, Signals, Store};
 
 use crate::checkpoint::CHECKPOINTS_KEPT;
@@ -79,7 +79,7 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
         reclaim(store, &mut report)?;
         give_back_in_proportion(store, &mut report)?;
     }
-    tell(store, &report);
+    deliver_purged(store, &report);
     keep_files(store)?;
     sealed
 }
@@ -92,7 +92,7 @@ pub(crate) fn upkeep_at_open(store: &Store) -> Result<()> {
     }
     let mut report = PurgeReport::default();
     give_back_in_proportion(store, &mut report)?;
-    tell(store, &report);
+    deliver_purged(store, &report);
     keep_files(store)
 }
 
@@ -129,7 +129,7 @@ fn finish(store: &Store) -> Result<()> {
         reclaim(store, &mut report)?;
         give_back_in_proportion(store, &mut report)?;
     }
-    tell(store, &report);
+    deliver_purged(store, &report);
     keep_files(store)?;
     // A run that wrote nothing leaves the directory as it was.
     let any = store.committer.has_written() && store.factory.give_surplus_back()? > 0;
@@ -221,7 +221,7 @@ fn clean_with(store: &Store, pace: &mut Pace<'_>) -> Result<()> {
     if is_cleaning_due(store) {
         let mut report = PurgeReport::default();
         clean::clean(store, &mut report, pace)?;
-        tell(store, &report);
+        deliver_purged(store, &report);
         store.signals.upkeep.raise();
     }
     Ok(())
@@ -233,7 +233,7 @@ pub(crate) fn purge(store: &Store) -> Result<PurgeReport> {
     let outcome = on_reserve(store, || reclaim_all(store, &mut report));
     if let Ok(_one) = store.upkeep.lock() {
         store.listeners.report(keep_files(store));
-        tell(store, &report);
+        deliver_purged(store, &report);
     }
     outcome.map(|()| report)
 }
@@ -278,7 +278,7 @@ fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
     keep_reserve(store, given_back)
 }
 
-fn tell(store: &Store, report: &PurgeReport) {
+fn deliver_purged(store: &Store, report: &PurgeReport) {
     if report.segments_freed > 0 || report.moved_bytes > 0 {
         let purged = Event::Purged { segments: report.segments_freed, moved_bytes: report.moved_bytes };
         store.listeners.deliver(&purged);

@@ -9,7 +9,7 @@
 
 use super::clean::{install, live_pieces, write_cold};
 use super::pace::Pace;
-use super::seal::mend_footer;
+use super::sealing::mend_footer;
 use super::{Store, mark_dead, reclaim, seal_due};
 use crate::checkpoint::CHECKPOINTS_KEPT;
 use crate::error::{Error, ErrorKind, Result};

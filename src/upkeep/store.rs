@@ -9,7 +9,7 @@ use crate::format::file_header::StoreId;
 use crate::index::Table;
 use crate::listener::{Event, Listeners};
 use crate::options::Options;
-use crate::segment::mark::MarkFile;
+use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet};
 use crate::sync::atomic::{AtomicU64, Ordering};

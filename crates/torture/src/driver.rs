@@ -31,7 +31,7 @@ pub struct Driver {
     /// How the engine is opened.
     pub setup: Setup,
     /// Runs of the store so far.
-    pub life: u64,
+    pub run: u64,
     /// Every state there ever was, in order; only its tail is current.
     pub states: Vec<Model>,
     /// What held at each moment; the disk's mark is a position in this list.
@@ -71,7 +71,7 @@ impl Driver {
         let mark = Mark { synced: 0, written: 0, accepted: 0 };
         let mut driver = Driver {
             vfs,
-            life: 1,
+            run: 1,
             states: vec![Model::default()],
             marks: vec![mark],
             trace: Vec::new(),
@@ -470,7 +470,7 @@ impl Driver {
         self.last_lsn = Lsn::ZERO;
         let candidates = &self.states[self.mark.written..=self.mark.accepted];
         let opened = if self.faulty {
-            match self.setup.open(&self.vfs, self.life) {
+            match self.setup.open(&self.vfs, self.run) {
                 Ok(engine) => {
                     oracle::matching(&engine, candidates)
                         .or_else(|_| {
@@ -482,24 +482,24 @@ impl Driver {
                         .inspect_err(|_| oracle::kill(&self.vfs, engine))
                 }
                 Err(e) => {
-                    self.life += 1;
+                    self.run += 1;
                     return self.tolerate("open", &e);
                 }
             }
         } else {
-            oracle::open_and_match(&self.vfs, &self.setup, self.life, candidates)
+            oracle::open_and_match(&self.vfs, &self.setup, self.run, candidates)
         };
         let (engine, at) = match opened {
             // Bytes that could not be read were judged damage, as they must: the healthy disk decides.
             Err(e) if self.faulty && e.error().is_some_and(|e| e.kind() == ErrorKind::Damaged) => {
-                self.trace.push(format!("  in run {}: {e}", self.life));
-                self.life += 1;
+                self.trace.push(format!("  in run {}: {e}", self.run));
+                self.run += 1;
                 return Ok(());
             }
-            opened => opened.map_err(|e| format!("in run {}: {e}", self.life))?,
+            opened => opened.map_err(|e| format!("in run {}: {e}", self.run))?,
         };
         self.recoveries += 1;
-        self.life += 1;
+        self.run += 1;
         let found = self.states[self.mark.written + at].clone();
         self.trace.push(format!("  opened, with state #{} of #{:?}", self.mark.written + at, self.mark));
         self.states.push(found);

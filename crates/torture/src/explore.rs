@@ -42,7 +42,7 @@ impl Default for Explorer {
 const DEPTH_MAX: u32 = 3;
 
 /// Runs of recoveries are numbered from here, far from those of the runs before them.
-pub(super) const RECOVERY_LIFE: u64 = 1000;
+pub(super) const RECOVERY_RUN: u64 = 1000;
 
 impl Explorer {
     /// A power cut at every operation that changes the disk, with many losses each.
@@ -168,7 +168,7 @@ impl Explorer {
             let process_only = policy == LossPolicy::KeepAll;
             let depth = if rng.one_in(self.full_every) { Depth::Full } else { Depth::Quick };
             scene.recover(snapshot, policy, process_only, counts, |disk, candidates| {
-                oracle::check(disk, scene.setup, RECOVERY_LIFE, candidates, depth)
+                oracle::check(disk, scene.setup, RECOVERY_RUN, candidates, depth)
             })
         })
     }
@@ -182,7 +182,7 @@ impl Explorer {
             let n = rng.below(snapshot.pending_count() as u64) as usize;
             let policy = LossPolicy::Torn(n, 8 * rng.below(64) as usize);
             let go_on = scene.recover(snapshot, policy, false, counts, |disk, candidates| {
-                oracle::check(disk, &setup, RECOVERY_LIFE, candidates, Depth::Quick)
+                oracle::check(disk, &setup, RECOVERY_RUN, candidates, Depth::Quick)
             });
             if !go_on {
                 return;
@@ -206,7 +206,7 @@ impl Explorer {
                 [LossPolicy::LoseAll, LossPolicy::Random(rng.next()), LossPolicy::Random(rng.next())]
             {
                 let go_on = scene.recover(snapshot, policy, false, &mut counts, |disk, candidates| {
-                    oracle::check_garbled(disk, &setup, RECOVERY_LIFE, candidates)
+                    oracle::check_garbled(disk, &setup, RECOVERY_RUN, candidates)
                 });
                 if !go_on {
                     return counts;
@@ -259,12 +259,12 @@ impl Explorer {
         rng: &mut Rng,
         counts: &mut Counts,
     ) -> Result<(), String> {
-        let life = RECOVERY_LIFE * u64::from(depth);
+        let run = RECOVERY_RUN * u64::from(depth);
         disk.set_mark(0);
         if depth < DEPTH_MAX {
             disk.snapshot_every(Some(Moment::Before));
         }
-        let states = caught(|| recover_and_write(disk, setup, life, candidates, depth))?;
+        let states = caught(|| recover_and_write(disk, setup, run, candidates, depth))?;
         counts.crash_recoveries += 1;
         let mut snapshots = disk.take_snapshots();
         if depth >= DEPTH_MAX {
@@ -373,12 +373,12 @@ impl Explorer {
             driver.kill();
             driver.vfs.clear_faults();
             let candidates = driver.candidates(u64::MAX, false);
-            let life = driver.life + RECOVERY_LIFE;
-            let r = oracle::check(&cut, setup, life, candidates, depth)
+            let run = driver.run + RECOVERY_RUN;
+            let r = oracle::check(&cut, setup, run, candidates, depth)
                 .map_err(|e| format!("after {policy:?}: {e}"))?;
             recoveries += r.recoveries;
             // Only the process dies: the cache may know more than the disk.
-            let r = oracle::check(&driver.vfs, setup, life, candidates, depth)
+            let r = oracle::check(&driver.vfs, setup, run, candidates, depth)
                 .map_err(|e| format!("after the process died: {e}"))?;
             recoveries += r.recoveries;
             Ok(())
@@ -426,8 +426,8 @@ impl Explorer {
                 driver.kill();
                 let candidates = driver.candidates(u64::MAX, false);
                 let depth = if rng.one_in(4) { Depth::Full } else { Depth::Quick };
-                let life = driver.life + RECOVERY_LIFE;
-                let end = oracle::check(&disk, &setup, life, candidates, depth)
+                let run = driver.run + RECOVERY_RUN;
+                let end = oracle::check(&disk, &setup, run, candidates, depth)
                     .map_err(|e| format!("at the end, {policy:?}: {e}"))?;
                 Ok((driver.recoveries + end.recoveries, u64::from(driver.vfs.faults_struck() > 0)))
             };
@@ -601,11 +601,11 @@ fn after_error(driver: &mut Driver) -> Result<(), String> {
 fn recover_and_write(
     disk: &SimVfs,
     setup: &Setup,
-    life: u64,
+    run: u64,
     candidates: &[Model],
     depth: u32,
 ) -> Result<Vec<Model>, String> {
-    let (engine, at) = oracle::open_and_match(disk, setup, life, candidates)?;
+    let (engine, at) = oracle::open_and_match(disk, setup, run, candidates)?;
     let before = candidates[at].clone();
     let mut batch = Batch::default();
     let id = EntryId::new(3, u64::from(depth));
@@ -616,7 +616,7 @@ fn recover_and_write(
     let after = before.after(&batch).map_err(|k| format!("the model refuses {batch:?}: {k:?}"))?;
     disk.set_mark(1);
     // Sometimes before the tidying, sometimes after it.
-    let early = life.wrapping_add(before.regions.len() as u64).is_multiple_of(2);
+    let early = run.wrapping_add(before.regions.len() as u64).is_multiple_of(2);
     if !early {
         engine.tick().map_err(|e| format!("tick: {e:?}"))?;
     }

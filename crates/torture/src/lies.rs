@@ -5,7 +5,7 @@
 //! what was lost is its very end.
 
 use super::driver::Driver;
-use super::explore::{Explorer, RECOVERY_LIFE, caught, run_acts};
+use super::explore::{Explorer, RECOVERY_RUN, caught, run_acts};
 use super::model::Model;
 use super::oracle;
 use super::report::{Counts, Violation};
@@ -45,7 +45,7 @@ impl Explorer {
             let fault = Fault::new(effect).skip(n / 4);
             let mut trace = Vec::new();
             match caught(|| lie(&workload, setup, fault.clone(), &mut rng, &mut trace)) {
-                Ok(Told { struck: false, .. }) => break,
+                Ok(Notes { struck: false, .. }) => break,
                 Ok(told) => {
                     counts.lies += 1;
                     counts.lies_noticed += u64::from(told.noticed);
@@ -69,7 +69,7 @@ impl Explorer {
 }
 
 /// What came of a lie.
-struct Told {
+struct Notes {
     struck: bool,
     /// The next open refused, or something was named as damaged, suspect or rotten.
     noticed: bool,
@@ -81,7 +81,7 @@ fn lie(
     fault: Fault,
     rng: &mut Rng,
     trace: &mut Vec<String>,
-) -> Result<Told, String> {
+) -> Result<Notes, String> {
     let disk = setup.disk();
     disk.set_fault(fault);
     let mut driver = Driver::start(setup.clone(), workload, true, disk, None)?;
@@ -93,13 +93,13 @@ fn lie(
     let cut = driver.vfs.crash(policy);
     driver.kill();
     let noticed = examine(&cut, setup, &driver).map_err(|e| format!("after {policy:?}: {e}"))?;
-    Ok(Told { struck, noticed })
+    Ok(Notes { struck, noticed })
 }
 
 /// Everything that is handed out was written in its place; and if nothing is said to be wrong, the state as a
 /// whole is one that there was.
 fn examine(vfs: &SimVfs, setup: &Setup, driver: &Driver) -> Result<bool, String> {
-    let engine = match setup.open(vfs, driver.life + RECOVERY_LIFE) {
+    let engine = match setup.open(vfs, driver.run + RECOVERY_RUN) {
         Ok(engine) => engine,
         Err(e) if e.kind() == ErrorKind::Damaged => return Ok(true),
         Err(e) => return Err(format!("open failed with the wrong kind: {e:?}")),

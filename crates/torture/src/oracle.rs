@@ -52,17 +52,17 @@ pub struct Recovered {
 pub fn check(
     vfs: &SimVfs,
     setup: &Setup,
-    life: u64,
+    run: u64,
     candidates: &[Model],
     depth: Depth,
 ) -> Result<Recovered, String> {
     let spare = vfs.crash(LossPolicy::KeepAll);
-    match check_as_is(vfs, setup, life, candidates, depth) {
+    match check_as_is(vfs, setup, run, candidates, depth) {
         // A lost sector may look like one flipped bit to a checksum of 32 bits: about once in 2^32 divided by
         // the bits of the entry. The default is to keep such an entry and to fence it.
         Err(e) if setup.tail_policy == TailPolicy::Prove && e.error().is_some_and(Error::is_suspect) => {
             let setup = Setup { tail_policy: TailPolicy::AssumeTorn, ..setup.clone() };
-            let recovered = check_as_is(&spare, &setup, life, candidates, depth)?;
+            let recovered = check_as_is(&spare, &setup, run, candidates, depth)?;
             Ok(Recovered { doubtful: 1, ..recovered })
         }
         outcome => outcome.map_err(String::from),
@@ -78,14 +78,14 @@ pub fn check(
 pub fn check_garbled(
     vfs: &SimVfs,
     setup: &Setup,
-    life: u64,
+    run: u64,
     candidates: &[Model],
 ) -> Result<Recovered, String> {
     let assume = Setup { tail_policy: TailPolicy::AssumeTorn, ..setup.clone() };
     let spare = vfs.crash(LossPolicy::KeepAll);
-    let recovered = check_as_is(&spare, &assume, life, candidates, Depth::Quick)?;
+    let recovered = check_as_is(&spare, &assume, run, candidates, Depth::Quick)?;
     let doubtful = Recovered { candidate: recovered.candidate, recoveries: 2, doubtful: 1 };
-    let engine = match setup.open(vfs, life) {
+    let engine = match setup.open(vfs, run) {
         Ok(engine) => engine,
         Err(e) if e.is_suspect() => return Ok(doubtful),
         Err(e) => return Err(format!("open failed: {e:?}")),
@@ -132,11 +132,11 @@ fn suspects_only(engine: &Engine) -> Result<(), String> {
 fn check_as_is(
     vfs: &SimVfs,
     setup: &Setup,
-    life: u64,
+    run: u64,
     candidates: &[Model],
     depth: Depth,
 ) -> Result<Recovered, Broken> {
-    let (engine, candidate) = open_and_match(vfs, setup, life, candidates)?;
+    let (engine, candidate) = open_and_match(vfs, setup, run, candidates)?;
     let mut recovered = Recovered { candidate, recoveries: 1, doubtful: 0 };
     if depth == Depth::Quick {
         kill(vfs, engine);
@@ -147,8 +147,8 @@ fn check_as_is(
     let twice = vfs.crash(LossPolicy::LoseAll);
     kill(vfs, engine);
     let same = std::slice::from_ref(&state);
-    let (again, _) = open_and_match(vfs, setup, life + 1, same).map_err(|e| e.when("recovering twice"))?;
-    let after_cut = open_and_match(&twice, setup, life + 1, same);
+    let (again, _) = open_and_match(vfs, setup, run + 1, same).map_err(|e| e.when("recovering twice"))?;
+    let after_cut = open_and_match(&twice, setup, run + 1, same);
     let (engine, _) = after_cut.map_err(|e| e.when("recovering after a crash right after open"))?;
     recovered.recoveries += 2;
     kill(vfs, again);
@@ -169,7 +169,7 @@ fn check_as_is(
     let cut = twice.crash(LossPolicy::LoseAll);
     kill(&twice, engine);
     let same = std::slice::from_ref(&state);
-    let (engine, _) = open_and_match(&cut, setup, life + 2, same)
+    let (engine, _) = open_and_match(&cut, setup, run + 2, same)
         .map_err(|e| e.when("what was written after recovery does not survive a crash"))?;
     recovered.recoveries += 1;
 
@@ -181,7 +181,7 @@ fn check_as_is(
     engine.close().map_err(|e| format!("close after recovery: {e:?}"))?;
     drop(engine);
     let (engine, _) =
-        open_and_match(&cut, setup, life + 3, same).map_err(|e| e.when("after a clean close"))?;
+        open_and_match(&cut, setup, run + 3, same).map_err(|e| e.when("after a clean close"))?;
     if engine.open_report().rewritten_batches > 0 {
         return Err("a clean close left batches to be re-persisted".to_string().into());
     }
@@ -196,10 +196,10 @@ fn check_as_is(
 pub fn open_and_match(
     vfs: &SimVfs,
     setup: &Setup,
-    life: u64,
+    run: u64,
     candidates: &[Model],
 ) -> Result<(Engine, usize), Broken> {
-    let engine = setup.open(vfs, life).map_err(|e| Broken::by("open failed", e))?;
+    let engine = setup.open(vfs, run).map_err(|e| Broken::by("open failed", e))?;
     let report = engine.open_report();
     let doubtful = setup.tail_policy == TailPolicy::Prove && !report.suspects.is_empty();
     if doubtful || !report.damage.is_empty() || report.bad_checkpoints > 0 || !report.foreign.is_empty() {

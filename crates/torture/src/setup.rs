@@ -71,8 +71,8 @@ impl Setup {
     }
 
     /// The options for a run of the store, by its number. Salts repeat for the same run and for no other.
-    pub fn options(&self, vfs: &dyn AsVfs, life: u64) -> Options {
-        let salts = Mutex::new(Rng::new(self.seed.rotate_left(17) ^ life.wrapping_mul(0x9e37_79b9)));
+    pub fn options(&self, vfs: &dyn AsVfs, run: u64) -> Options {
+        let salts = Mutex::new(Rng::new(self.seed.rotate_left(17) ^ run.wrapping_mul(0x9e37_79b9)));
         let next = move || salts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
         Options::new()
             .segment_bytes(64 << 10)
@@ -93,8 +93,8 @@ impl Setup {
     ///
     /// # Errors
     /// What opening failed with.
-    pub fn open(&self, vfs: &SimVfs, life: u64) -> Result<Engine> {
-        self.options(vfs, life).open(DIR)
+    pub fn open(&self, vfs: &SimVfs, run: u64) -> Result<Engine> {
+        self.options(vfs, run).open(DIR)
     }
 }
 

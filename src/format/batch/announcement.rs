@@ -1,7 +1,7 @@
 //! The record that recovery begins its copy of the tail with.
 
 use crate::codec::varint::put_varint;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::format::record::Shape;
 use crate::limits::DESC_BYTES_MAX;
 use crate::types::Lsn;
@@ -35,7 +35,7 @@ impl Announcement {
 
     /// Reads a description.
     pub(crate) fn decode(desc: &[u8]) -> Result<Announcement, Malformed> {
-        let mut r = Reader::new(desc);
+        let mut r = Cursor::new(desc);
         if r.u8()? != ANNOUNCEMENT_TAG {
             return Err(Malformed("the description is not that of an announcement"));
         }

@@ -3,7 +3,7 @@
 use super::{BLOCK_HEADER_LEN, Batch, Block, EntryMeta, Op, Section, TermRun, locate};
 use crate::codec::compress::is_plausible;
 use crate::codec::varint::put_varint;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::limits::{DESC_BYTES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::types::{EntryId, Lsn, RegionId};
 use bytes::Bytes;
@@ -57,7 +57,7 @@ impl Batch {
         if desc.len() > DESC_BYTES_MAX {
             return Err(Malformed("a description is longer than the limit"));
         }
-        let mut d = Decoder { desc, r: Reader::new(desc), batch: Batch::default() };
+        let mut d = Decoder { desc, r: Cursor::new(desc), batch: Batch::default() };
         let blocks = d.blocks()?;
         let sections = d.r.count(2)?;
         d.batch.sections.reserve(sections);
@@ -150,7 +150,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 struct Decoder<'a> {
     desc: &'a Bytes,
-    r: Reader<'a>,
+    r: Cursor<'a>,
     batch: Batch,
 }
 

@@ -1,7 +1,7 @@
 //! The record that puts a cold segment in the place of others.
 
 use crate::codec::varint::put_varint;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 
 /// From here on, what still lives of the entries in `sources` is read from the cold segment instead.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,7 +25,7 @@ impl Install {
 
     /// Reads a description.
     pub(crate) fn decode(desc: &[u8]) -> Result<Install, Malformed> {
-        let mut r = Reader::new(desc);
+        let mut r = Cursor::new(desc);
         if r.u8()? != INSTALL_TAG {
             return Err(Malformed("the description is not that of an install"));
         }

@@ -14,13 +14,13 @@
 //!   checksums: no chunk can be missing, doubled or of another file.
 //! - Reading verifies the whole body before it hands out the first region.
 
-mod reader;
+mod decode;
+mod encode;
 mod record;
-mod writer;
 
-pub(crate) use reader::{read_checkpoint, read_proof};
+pub(crate) use decode::{read_checkpoint, read_proof};
+pub(crate) use encode::CheckpointWriter;
 use record::Items;
-pub(crate) use writer::CheckpointWriter;
 
 use crate::codec::Malformed;
 use crate::codec::checksum::crc32;

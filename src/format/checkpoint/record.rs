@@ -2,7 +2,7 @@
 
 use super::{ExtentRecord, RegionRecord, RegionView, SegmentRecord};
 use crate::codec::varint::put_varint;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::format::file_header::FileKind;
 use crate::limits::{INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::types::{EntryId, Lsn, RegionId};
@@ -17,7 +17,7 @@ impl SegmentRecord {
         put_varint(out, u64::from(self.sealed_end));
     }
 
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<SegmentRecord, Malformed> {
+    pub(super) fn read(r: &mut Cursor<'_>) -> Result<SegmentRecord, Malformed> {
         let (id, kind) = (r.varint_u32()?, FileKind::from_u32(r.varint_u32()?)?);
         if !matches!(kind, FileKind::Log | FileKind::Cold) {
             return Err(Malformed("a segment is neither one of the log nor a cold one"));
@@ -82,7 +82,7 @@ impl RegionRecord {
 }
 
 impl<'a> RegionView<'a> {
-    pub(super) fn read(r: &mut Reader<'a>) -> Result<RegionView<'a>, Malformed> {
+    pub(super) fn read(r: &mut Cursor<'a>) -> Result<RegionView<'a>, Malformed> {
         let region = RegionId(r.varint()?);
         let as_of = r.varint_u32()?;
         let flags = r.u8()?;
@@ -167,23 +167,23 @@ fn check_range((first, last): (u64, u64)) -> Result<(), Malformed> {
     Ok(())
 }
 
-type ReadItem<'a, T> = fn(&mut Reader<'a>) -> Result<T, Malformed>;
+type ReadItem<'a, T> = fn(&mut Cursor<'a>) -> Result<T, Malformed>;
 
 /// A list in the checkpoint, which was read through once: reading it again gives the same items.
 #[derive(Clone, Debug)]
 pub(crate) struct Items<'a, T> {
     left: usize,
-    rest: Reader<'a>,
+    rest: Cursor<'a>,
     item: ReadItem<'a, T>,
 }
 
 impl<'a, T> Items<'a, T> {
     fn none(item: ReadItem<'a, T>) -> Items<'a, T> {
-        Items { left: 0, rest: Reader::new(&[]), item }
+        Items { left: 0, rest: Cursor::new(&[]), item }
     }
 
     fn read(
-        r: &mut Reader<'a>,
+        r: &mut Cursor<'a>,
         item_len_min: usize,
         item: ReadItem<'a, T>,
         mut check: impl FnMut(T) -> Result<(), Malformed>,
@@ -235,11 +235,11 @@ fn put_ranges(out: &mut Vec<u8>, ranges: &[(u64, u64)]) {
     }
 }
 
-fn read_pair<'a>(r: &mut Reader<'a>) -> Result<(&'a [u8], &'a [u8]), Malformed> {
+fn read_pair<'a>(r: &mut Cursor<'a>) -> Result<(&'a [u8], &'a [u8]), Malformed> {
     Ok((read_bytes(r, KEY_BYTES_MAX)?, read_bytes(r, VALUE_BYTES_MAX)?))
 }
 
-fn read_extent(r: &mut Reader<'_>) -> Result<ExtentRecord, Malformed> {
+fn read_extent(r: &mut Cursor<'_>) -> Result<ExtentRecord, Malformed> {
     Ok(ExtentRecord {
         segment: r.varint_u32()?,
         first: r.varint()?,
@@ -250,11 +250,11 @@ fn read_extent(r: &mut Reader<'_>) -> Result<ExtentRecord, Malformed> {
     })
 }
 
-fn read_range(r: &mut Reader<'_>) -> Result<(u64, u64), Malformed> {
+fn read_range(r: &mut Cursor<'_>) -> Result<(u64, u64), Malformed> {
     Ok((r.varint()?, r.varint()?))
 }
 
-fn read_bytes<'a>(r: &mut Reader<'a>, len_max: usize) -> Result<&'a [u8], Malformed> {
+fn read_bytes<'a>(r: &mut Cursor<'a>, len_max: usize) -> Result<&'a [u8], Malformed> {
     let len = r.varint_u32()? as usize;
     if len > len_max {
         return Err(Malformed("a key or value is longer than the limit"));

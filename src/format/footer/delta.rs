@@ -1,7 +1,7 @@
 //! What one segment did to one region.
 
 use crate::codec::varint::put_varint;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::limits::{INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::types::{EntryId, RegionId};
 use bytes::Bytes;
@@ -66,7 +66,7 @@ pub(super) fn read_deltas<E: From<Malformed>>(
     bytes: &[u8],
     mut each: impl FnMut(RegionDelta) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut r = Reader::new(bytes);
+    let mut r = Cursor::new(bytes);
     let mut before = None;
     for _ in 0..r.count(DELTA_LEN_MIN)? {
         let delta = RegionDelta::read(&mut r)?;
@@ -126,7 +126,7 @@ impl RegionDelta {
         }
     }
 
-    fn read(r: &mut Reader<'_>) -> Result<RegionDelta, Malformed> {
+    fn read(r: &mut Cursor<'_>) -> Result<RegionDelta, Malformed> {
         let region = RegionId(r.varint()?);
         let flags = r.varint_u32()?;
         if flags >= 2 * FORGOTTEN {
@@ -169,7 +169,7 @@ fn put_id(out: &mut Vec<u8>, id: EntryId) {
     put_varint(out, id.term);
 }
 
-fn read_id(r: &mut Reader<'_>) -> Result<EntryId, Malformed> {
+fn read_id(r: &mut Cursor<'_>) -> Result<EntryId, Malformed> {
     let (index, term) = (r.varint()?, r.varint()?);
     if index > INDEX_MAX {
         return Err(Malformed("an index is beyond the highest"));
@@ -177,7 +177,7 @@ fn read_id(r: &mut Reader<'_>) -> Result<EntryId, Malformed> {
     Ok(EntryId { term, index })
 }
 
-fn read_bytes(r: &mut Reader<'_>, len_max: usize) -> Result<Bytes, Malformed> {
+fn read_bytes(r: &mut Cursor<'_>, len_max: usize) -> Result<Bytes, Malformed> {
     let len = r.varint_u32()? as usize;
     if len > len_max {
         return Err(Malformed("a key or value is longer than the limit"));
@@ -185,7 +185,7 @@ fn read_bytes(r: &mut Reader<'_>, len_max: usize) -> Result<Bytes, Malformed> {
     Ok(Bytes::copy_from_slice(r.bytes(len)?))
 }
 
-fn read_kv(r: &mut Reader<'_>) -> Result<Vec<(Bytes, Option<Bytes>)>, Malformed> {
+fn read_kv(r: &mut Cursor<'_>) -> Result<Vec<(Bytes, Option<Bytes>)>, Malformed> {
     let count = r.count(2)?;
     let mut kv: Vec<(Bytes, Option<Bytes>)> = Vec::with_capacity(count.min(RESERVE_MAX));
     for _ in 0..count {
@@ -205,7 +205,7 @@ fn read_kv(r: &mut Reader<'_>) -> Result<Vec<(Bytes, Option<Bytes>)>, Malformed>
     Ok(kv)
 }
 
-fn read_range(r: &mut Reader<'_>) -> Result<RangeSummary, Malformed> {
+fn read_range(r: &mut Cursor<'_>) -> Result<RangeSummary, Malformed> {
     let range = RangeSummary {
         first: r.varint()?,
         count: r.varint_u32()?,

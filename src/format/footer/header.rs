@@ -2,7 +2,7 @@
 
 use super::Tail;
 use crate::codec::checksum::crc32;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::format::file_header::FILE_HEADER_LEN;
 use crate::format::record::Shape;
 use crate::types::{Lsn, RegionId};
@@ -58,7 +58,7 @@ impl FooterHeader {
 
     /// Reads what [`encode`](FooterHeader::encode) wrote.
     pub(super) fn decode(bytes: &[u8], seed: u32) -> Result<FooterHeader, Malformed> {
-        let mut r = Reader::new(bytes);
+        let mut r = Cursor::new(bytes);
         if r.array()? != FOOTER_MAGIC {
             return Err(Malformed("the footer's header has a bad magic"));
         }
@@ -68,7 +68,7 @@ impl FooterHeader {
         if crc32(seed, body) != crc {
             return Err(Malformed("the checksum of the footer's header is wrong"));
         }
-        let mut r = Reader::new(body);
+        let mut r = Cursor::new(body);
         let end = r.u32()?;
         let reserved = r.u32()?;
         let last = Shape {
@@ -161,7 +161,7 @@ impl RangeRow {
 
     /// Reads a row; whether its numbers make sense is for the caller to find out.
     pub(super) fn read(row: &[u8]) -> Result<RangeRow, Malformed> {
-        let mut r = Reader::new(row);
+        let mut r = Cursor::new(row);
         let row = RangeRow {
             region: RegionId(r.u64()?),
             first: r.u64()?,

@@ -9,7 +9,7 @@
 use super::header::{FooterHeader, LOC_LZ4_LEN, LOC_RAW_LEN, RANGE_LEN, RUN_LEN, RangeRow};
 use crate::codec::checksum::crc32;
 use crate::codec::varint::put_varint;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::limits::INDEX_MAX;
 use crate::types::RegionId;
 
@@ -141,7 +141,7 @@ impl Tables {
             .marks
             .get(mark)
             .map_or((self.packed.len(), 0, 0), |m| (m.at as usize, m.locs, m.runs as usize));
-        let rest = Reader::new(self.packed.get(at..).unwrap_or_default());
+        let rest = Cursor::new(self.packed.get(at..).unwrap_or_default());
         Rows { tables: self, rest, ordinal: mark * MARK_EVERY, region: 0, locs, runs }
     }
 }
@@ -153,7 +153,7 @@ fn read_runs(row: &RangeRow, runs: &[u8], found: &mut Vec<(u64, u64)>) -> Result
     let len = (row.run_count as usize).checked_mul(RUN_LEN).ok_or(BAD_RUNS)?;
     let cells = start.checked_add(len).and_then(|end| runs.get(start..end)).ok_or(BAD_RUNS)?;
     for cell in cells.chunks(RUN_LEN) {
-        let mut r = Reader::new(cell);
+        let mut r = Cursor::new(cell);
         let (first, term) = (r.u64()?, r.u64()?);
         if found.last().map_or(first != row.first, |before| first <= before.0) || first > row.last() {
             return Err(BAD_RUNS);
@@ -209,7 +209,7 @@ const SEVERAL_TERMS: u64 = 2;
 #[derive(Debug)]
 pub(super) struct Rows<'a> {
     tables: &'a Tables,
-    rest: Reader<'a>,
+    rest: Cursor<'a>,
     ordinal: usize,
     region: u64,
     locs: u64,

@@ -12,7 +12,7 @@ use super::header::{
 };
 use super::tables::{Row, Tables};
 use crate::codec::checksum::crc32;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::format::batch::{Install, Loc};
 use crate::format::file_header::{FILE_HEADER_LEN, FileHeader, FileKind, HeaderError, Identity};
 use crate::planted::{Bug, planted};
@@ -201,7 +201,7 @@ impl Footer {
         if crc32(self.seed(), bytes) != self.header.installs_crc {
             return Err(Malformed("the checksum of the footer's installs is wrong"));
         }
-        let mut r = Reader::new(bytes);
+        let mut r = Cursor::new(bytes);
         let count = r.count(4)?;
         let mut installs = Vec::new();
         for _ in 0..count {
@@ -381,7 +381,7 @@ impl Locs<'_> {
     /// Where the entry at `index` lies, if it is one of these.
     pub(crate) fn get(&self, index: u64) -> Option<Loc> {
         let ordinal = usize::try_from(index.checked_sub(self.first)?).ok()?;
-        let mut r = Reader::new(cell(&self.bytes, ordinal, self.stride as usize)?);
+        let mut r = Cursor::new(cell(&self.bytes, ordinal, self.stride as usize)?);
         let (pos, len, crc) = (r.u32().ok()?, r.u32().ok()?, r.u32().ok()?);
         let inner = if self.stride == LOC_LZ4_LEN { r.u32().ok()? } else { Loc::RAW };
         Some(Loc { pos, inner, len, crc })

@@ -71,8 +71,8 @@ pub(super) fn sample() -> &'static Sample {
 
 /// Small segments, nothing in the background; salts that are the same in every run, and others in
 /// each run of the engine.
-pub(super) fn options(disk: &SimVfs, life: u64) -> Options {
-    let salt = AtomicU64::new(life.wrapping_mul(0xd134_2543_de82_ef95) | 1);
+pub(super) fn options(disk: &SimVfs, run: u64) -> Options {
+    let salt = AtomicU64::new(run.wrapping_mul(0xd134_2543_de82_ef95) | 1);
     Options::new()
         .segment_bytes(64 << 10)
         .pool(Pool::default().prewrite(false).files_max(2))

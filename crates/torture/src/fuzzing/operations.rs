@@ -186,7 +186,7 @@ struct Run {
     /// Which of these is acknowledged as durable.
     acked: usize,
     /// How often the store was opened: no two runs draw the same salts.
-    lives: u64,
+    runs: u64,
     /// Makes payloads differ.
     count: u8,
 }
@@ -195,7 +195,7 @@ impl Run {
     fn new() -> Run {
         let disk = SimVfs::new(1);
         let engine = options(&disk, 0).open(DIR).expect("an empty disk can hold a store");
-        Run { disk, engine: Some(engine), history: vec![Model::new()], acked: 0, lives: 0, count: 0 }
+        Run { disk, engine: Some(engine), history: vec![Model::new()], acked: 0, runs: 0, count: 0 }
     }
 
     fn engine(&self) -> &Engine {
@@ -356,10 +356,10 @@ impl Run {
 
     /// Opens the disk, and finds the accepted batch whose state it holds.
     fn reopen(&mut self, disk: SimVfs) {
-        self.lives += 1;
+        self.runs += 1;
         self.engine = None;
         self.disk = disk;
-        let engine = options(&self.disk, self.lives).open(DIR).expect("a crash alone damages nothing");
+        let engine = options(&self.disk, self.runs).open(DIR).expect("a crash alone damages nothing");
         let found = read(&engine);
         let at = (self.acked..self.history.len()).rev().find(|at| self.history[*at] == found);
         let Some(at) = at else {

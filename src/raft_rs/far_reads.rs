@@ -5,8 +5,8 @@
 //! removed, the leader stepped down, or an answer to another peer's question moved this one on. So
 //!
 //! - each peer is notified once for a read, however often it asked meanwhile;
-//! - a result is released when all that were notified have asked again, and after [`LIFE`] reads of any kind
-//!   in any case: it holds memory and keeps segments from being recycled;
+//! - a result is released when all that were notified have asked again, and after [`RELEASED_AFTER`] reads
+//!   of any kind in any case: it holds memory and keeps segments from being recycled;
 //! - there are no more than [`READS_MAX`] reads, on their way or done;
 //! - what an earlier `RawNode` asked for is not handed to a later one: the region may have been destroyed in
 //!   between and belong to another replica now, whose entries have the same names and need not be the same;
@@ -66,7 +66,7 @@ const READS_MAX: usize = 16;
 
 /// A peer that is notified asks again at once, in the first few reads after; the rest of this is patience
 /// with notices that wait in a queue.
-const LIFE: u64 = 256;
+const RELEASED_AFTER: u64 = 256;
 
 impl FarReads {
     pub(super) fn new(region: RegionId, segments: u32, notify: Notify) -> FarReads {
@@ -82,7 +82,7 @@ impl FarReads {
         let mut s = self.lock();
         s.now += 1;
         let now = s.now;
-        s.reads.retain(|_, read| !matches!(read, Read::Done { at, .. } if *at + LIFE < now));
+        s.reads.retain(|_, read| !matches!(read, Read::Done { at, .. } if *at + RELEASED_AFTER < now));
     }
 
     /// A `RawNode` is made: it gets nothing of what another one asked for. That one is still

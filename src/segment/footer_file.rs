@@ -1,7 +1,7 @@
 //! A sealed segment's footer: built from its records, written beside it, loaded.
 
+use super::notes::NotesReader;
 use super::scan::{FIRST_RECORD, Found, Record, Scanner};
-use super::told::Retold;
 use super::{Segment, read_patiently};
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Install};
@@ -30,9 +30,9 @@ pub(crate) fn build_footer_of_full(
     end: u32,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Vec<u8>>> {
-    let Some(bytes) = segment.told.take(end) else { return from_file(segment, end, go_on) };
-    let mut told = Retold { bytes, segment: segment.id, seed: segment.seed };
-    let next = |tail: &Tail| told.next(tail.end).ok_or_else(|| damaged(segment, tail, "it is not known"));
+    let Some(bytes) = segment.notes.take(end) else { return from_file(segment, end, go_on) };
+    let mut noted = NotesReader { bytes, segment: segment.id, seed: segment.seed };
+    let next = |tail: &Tail| noted.next(tail.end).ok_or_else(|| damaged(segment, tail, "it is not known"));
     let Ok(built) = build(segment, end, next, go_on) else { return from_file(segment, end, go_on) };
     // Whatever it is built from, a footer is a function of the records, and an open builds it from the file.
     debug_assert!(
@@ -43,7 +43,7 @@ pub(crate) fn build_footer_of_full(
 
 fn from_file(segment: &Segment, end: u32, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Vec<u8>>> {
     let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, u64::from(end));
-    let next = |tail: &Tail| match scanner.look_behind(tail.end, tail.last)? {
+    let next = |tail: &Tail| match scanner.look_ahead(tail.end, tail.last)? {
         Found::Record(record) => Ok(record),
         Found::BadDescription(_) => Err(damaged(segment, tail, "the description of a batch is damaged")),
         Found::Nothing => Err(damaged(segment, tail, "a record below the end of its segment is damaged")),

@@ -18,7 +18,7 @@ const SHARE: u64 = 16;
 
 /// Headers and descriptions of the records of one segment, from its first on.
 #[derive(Debug)]
-pub(crate) struct Told(Mutex<State>);
+pub(crate) struct Notes(Mutex<State>);
 
 #[derive(Debug)]
 enum State {
@@ -31,16 +31,16 @@ enum State {
     Lacking,
 }
 
-impl Told {
+impl Notes {
     /// Of a segment of `len` bytes that has no records yet.
-    pub(crate) fn new(len: u64) -> Told {
+    pub(crate) fn new(len: u64) -> Notes {
         let bytes_max = (len / SHARE) as usize;
-        Told(Mutex::new(State::Kept { bytes: Vec::new(), end: FIRST_RECORD, bytes_max }))
+        Notes(Mutex::new(State::Kept { bytes: Vec::new(), end: FIRST_RECORD, bytes_max }))
     }
 
     /// Of a segment that has to be read.
-    pub(crate) fn lacking() -> Told {
-        Told(Mutex::new(State::Lacking))
+    pub(crate) fn lacking() -> Notes {
+        Notes(Mutex::new(State::Lacking))
     }
 
     /// The record at `start` was written. Calls come in the order of positions.
@@ -77,13 +77,13 @@ impl Told {
 }
 
 /// Reads what was taken, front to back.
-pub(super) struct Retold {
+pub(super) struct NotesReader {
     pub(super) bytes: Bytes,
     pub(super) segment: u32,
     pub(super) seed: u32,
 }
 
-impl Retold {
+impl NotesReader {
     /// The next record, which stands at `offset` of the file. `None` where memory does not hold
     /// what was written: the file may.
     pub(super) fn next(&mut self, offset: u32) -> Option<Record> {

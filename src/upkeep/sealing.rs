@@ -1,7 +1,7 @@
 //! Full segments get their footer, and what the heap knew of them is let go.
 
 use super::Store;
-use super::names::check_name;
+use super::name_watch::check_name;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::footer::Footer;
 use crate::listener::Event;

@@ -5,7 +5,7 @@ use super::{
     chunk_crc,
 };
 use crate::codec::checksum::crc32;
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Cursor, Malformed};
 use crate::format::file_header::{FILE_HEADER_LEN, FileHeader, FileKind, Identity};
 use crate::planted::{Bug, planted};
 use crate::types::Lsn;
@@ -37,7 +37,7 @@ pub(crate) fn read_checkpoint(
     if fixed.segments > body.len() as u64 / 4 {
         return Err(Malformed("a count exceeds what the bytes left can hold").into());
     }
-    let mut r = Reader::new(&[]);
+    let mut r = Cursor::new(&[]);
     let mut segments = Vec::new();
     for _ in 0..fixed.segments {
         segments.push(SegmentRecord::read(next_record(&mut r, &mut chunks)?)?);
@@ -79,11 +79,11 @@ pub(crate) fn read_proof(bytes: &[u8]) -> Option<Proof> {
 
 /// The reader of the chunk that the next record starts in.
 fn next_record<'r, 'a>(
-    r: &'r mut Reader<'a>,
+    r: &'r mut Cursor<'a>,
     chunks: &mut impl Iterator<Item = &'a [u8]>,
-) -> Result<&'r mut Reader<'a>, Malformed> {
+) -> Result<&'r mut Cursor<'a>, Malformed> {
     if r.remaining() == 0 {
-        *r = Reader::new(chunks.next().ok_or(Malformed("the checkpoint holds fewer records than it says"))?);
+        *r = Cursor::new(chunks.next().ok_or(Malformed("the checkpoint holds fewer records than it says"))?);
     }
     Ok(r)
 }
@@ -93,7 +93,7 @@ fn verified_chunks<'a>(body: &'a [u8], seed: u32, fixed: &Fixed) -> Result<Vec<&
     if fixed.body_len != body.len() as u64 {
         return Err(Malformed("the checkpoint's body is not as long as it should be"));
     }
-    let mut r = Reader::new(body);
+    let mut r = Cursor::new(body);
     let mut chunks = Vec::new();
     let mut chunks_crc = 0;
     for ordinal in 0..fixed.chunks {
@@ -130,12 +130,12 @@ struct Fixed {
 
 impl Fixed {
     fn decode(bytes: &[u8], seed: u32, version: u32) -> Result<Fixed, Malformed> {
-        let mut r = Reader::new(bytes);
+        let mut r = Cursor::new(bytes);
         if r.array()? != CHECKPOINT_MAGIC {
             return Err(Malformed("the checkpoint's header has a bad magic"));
         }
         let crc = r.u32()?;
-        let mut r = Reader::new(r.bytes(r.remaining())?);
+        let mut r = Cursor::new(r.bytes(r.remaining())?);
         if crc != crc32(seed, r.clone().bytes(r.remaining())?) {
             return Err(Malformed("the checksum of the checkpoint's header is wrong"));
         }

@@ -20,15 +20,15 @@ impl std::error::Error for Malformed {}
 
 /// A cursor over bytes. Every read checks what is left first; a failed read leaves the cursor where it was.
 #[derive(Debug, Clone)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
     len: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Cursor<'a> {
     /// Starts at the first of `bytes`.
-    pub(crate) fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { rest: bytes, len: bytes.len() }
+    pub(crate) fn new(bytes: &'a [u8]) -> Cursor<'a> {
+        Cursor { rest: bytes, len: bytes.len() }
     }
 
     /// One byte.
@@ -147,30 +147,30 @@ mod tests {
 
     #[test]
     fn overlong_varint_is_refused() {
-        assert!(Reader::new(&[0x80, 0x00]).varint().is_err());
-        assert!(Reader::new(&[0xff, 0x80, 0x00]).varint().is_err());
-        assert_eq!(Reader::new(&[0x00]).varint(), Ok(0));
+        assert!(Cursor::new(&[0x80, 0x00]).varint().is_err());
+        assert!(Cursor::new(&[0xff, 0x80, 0x00]).varint().is_err());
+        assert_eq!(Cursor::new(&[0x00]).varint(), Ok(0));
     }
 
     #[test]
     fn varint_of_more_than_64_bits_is_refused() {
         let mut max = [0xff; 10];
         max[9] = 0x01;
-        assert_eq!(Reader::new(&max).varint(), Ok(u64::MAX));
+        assert_eq!(Cursor::new(&max).varint(), Ok(u64::MAX));
         max[9] = 0x02;
-        assert!(Reader::new(&max).varint().is_err());
-        assert!(Reader::new(&[0x80; 64]).varint().is_err());
+        assert!(Cursor::new(&max).varint().is_err());
+        assert!(Cursor::new(&[0x80; 64]).varint().is_err());
     }
 
     #[test]
     fn count_beyond_the_bytes_left_is_refused() {
-        assert_eq!(Reader::new(&[2, 0, 0, 0, 0]).count(2), Ok(2));
-        assert!(Reader::new(&[3, 0, 0, 0, 0]).count(2).is_err());
+        assert_eq!(Cursor::new(&[2, 0, 0, 0, 0]).count(2), Ok(2));
+        assert!(Cursor::new(&[3, 0, 0, 0, 0]).count(2).is_err());
     }
 
     #[test]
     fn bytes_left_over_are_refused() {
-        let mut r = Reader::new(&[1, 2]);
+        let mut r = Cursor::new(&[1, 2]);
         assert_eq!(r.u8(), Ok(1));
         assert_eq!((r.position(), r.remaining()), (1, 1));
         assert!(r.finish().is_err());
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn failed_read_leaves_the_cursor_where_it_was() {
-        let mut r = Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff]);
+        let mut r = Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0xff]);
         assert!(r.u64().is_err() && r.bytes(6).is_err() && r.varint().is_err() && r.varint_u32().is_err());
         assert_eq!(r.position(), 0);
         assert_eq!(r.u32(), Ok(u32::MAX));
@@ -187,7 +187,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes: Vec<u8>) {
-            let mut r = Reader::new(&bytes);
+            let mut r = Cursor::new(&bytes);
             while r.varint().is_ok() {}
             prop_assert!(r.position() + r.remaining() == bytes.len());
         }
