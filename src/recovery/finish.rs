@@ -50,7 +50,7 @@ impl Unfinished {
         if votes_lost || !suspects.is_empty() {
             report.hard_states_lost = note_doubts(checkpoints, &suspects, votes_lost)?;
         }
-        committer.end_recovery(cut, |durable, last| mark.note(durable, last))?;
+        committer.end_recovery(cut, |durable, last| mark.note_twice(durable, last))?;
         if self.last_witness && !planted(Bug::UncleanEndForgotten) {
             // The files that go now are all that shows the unclean end.
             checkpoints.take()?;

@@ -23,7 +23,7 @@ use crate::index::Table;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
-use crate::segment::mark_file::read_marks;
+use crate::segment::mark_file::{read_marks, settle_marks};
 use crate::segment::scan::{FIRST_RECORD, Scanner};
 use crate::segment::{RetiredFile, Segment, rebuild_footer};
 use crate::sync::Arc;
@@ -49,11 +49,14 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    pub(super) fn read(dir: &Dir) -> Result<Listed> {
+    pub(super) fn read(r: &Recovery<'_>) -> Result<Listed> {
         let began = Instant::now();
+        if r.purpose == Purpose::Write {
+            settle_marks(r.dir)?;
+        }
         // Before the list, and that before the log: a running engine may go on beside an inspection.
-        let marks = read_marks(dir)?;
-        Ok(Listed { began, marks, listing: files::list(dir)? })
+        let marks = read_marks(r.dir)?;
+        Ok(Listed { began, marks, listing: files::list(r.dir)? })
     }
 
     /// `None` if there is no store.

@@ -96,6 +96,19 @@ impl MarkFile {
     /// # Errors
     /// Of the operating system. Then this run notes nothing any more; the log is as durable as it was.
     pub(crate) fn note(&self, durable: Lsn, last: Shape) -> Result<()> {
+        self.note_in(1, durable, last)
+    }
+
+    /// The same in both slots, one after the other: for what nothing else says, and may therefore not be lost
+    /// with one slot.
+    ///
+    /// # Errors
+    /// As [`note`](MarkFile::note).
+    pub(crate) fn note_twice(&self, durable: Lsn, last: Shape) -> Result<()> {
+        self.note_in(if planted(Bug::MarkInOneSlot) { 1 } else { 2 }, durable, last)
+    }
+
+    fn note_in(&self, slots: u32, durable: Lsn, last: Shape) -> Result<()> {
         let mut state = self.state.lock();
         if durable <= state.durable {
             return Ok(());
@@ -105,19 +118,18 @@ impl MarkFile {
             return Err(Error::new(ErrorKind::Io, "an earlier write of the mark failed").at(&path, None));
         }
         let last = if last.end() == Some(durable) { last } else { Shape::default() };
-        let mark = Mark { store: self.store, sequence: state.sequence, durable, run: self.run, last };
-        match self.write(&[mark]) {
-            Ok(()) => {
-                state.exists = true;
-                state.sequence = state.sequence.saturating_add(1);
-                state.durable = durable;
-                Ok(())
-            }
-            Err(e) => {
+        for _ in 0..slots {
+            let mark = Mark { store: self.store, sequence: state.sequence, durable, run: self.run, last };
+            // Each slot is synced before the other is touched: a crash leaves one that is whole.
+            if let Err(e) = self.write(&[mark]) {
                 state.failed = true;
-                Err(Error::io("writing the mark", &path, e))
+                return Err(Error::io("writing the mark", &path, e));
             }
+            state.exists = true;
+            state.sequence = state.sequence.saturating_add(1);
         }
+        state.durable = durable;
+        Ok(())
     }
 
     fn write(&self, marks: &[Mark]) -> std::io::Result<()> {
@@ -140,6 +152,23 @@ impl MarkFile {
         file.sync_all()?;
         if is_new { self.dir.sync() } else { Ok(()) }
     }
+}
+
+/// Makes what the mark file shows durable, or shows what is: a process that died between the write of a mark
+/// and its sync leaves one that only the page cache has. What it proves would be acted upon, and be gone with
+/// the next power cut.
+///
+/// # Errors
+/// Of the operating system: then nothing that the file shows can be relied upon.
+pub(crate) fn settle_marks(dir: &Dir) -> Result<()> {
+    let name = FileName::Mark.to_string();
+    let Ok(file) = dir.open(&name, OpenMode::Read) else { return Ok(()) };
+    if planted(Bug::MarkInCacheBelieved) {
+        return Ok(());
+    }
+    file.sync_data().map_err(|e| Error::io("syncing the mark", &dir.join(&name), e))?;
+    file.drop_cache(0..MARK_LEN)
+        .map_err(|e| Error::io("dropping the mark from the cache", &dir.join(&name), e))
 }
 
 /// The marks that stand in `dir`, of whatever store. One that is bad or cannot be read proves
