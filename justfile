@@ -12,6 +12,10 @@ bench *ARGS:
 peers *ARGS:
     cargo run --release --manifest-path benches/peers/Cargo.toml -- report --quick {{ARGS}}
 
+# The oldest compiler, other platforms, each feature alone, and the package.
+platforms:
+    .ci/platforms
+
 # All tests.
 test:
     cargo test --all-features

@@ -4,6 +4,11 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(not(unix))]
+compile_error!(
+    "raftwood runs on Unix systems: it needs descriptors of directories, fdatasync and renames that can be made durable"
+);
+
 pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub(crate) mod commit;
