@@ -10,7 +10,7 @@
 //! another at any time. Where the agent cannot be reached, or answers that it could not fill a message in,
 //! call `report_unreachable` for the follower and send to it directly for a while. With three followers in
 //! the other zone and messages of 64 KiB, the leader's bytes fall from 3.01 copies of the payloads to 1.01,
-//! and to 1.39 when the agent dies amidst them and comes back (`tests/follower_replication.rs`).
+//! and to 1.39 when the agent dies amidst them and comes back (`tests/it/follower_replication.rs`).
 //!
 //! The idea is TiKV's follower replication (an RFC of tikv/rfcs); there it is part of the
 //! consensus, here of the transport.

@@ -1,0 +1,99 @@
+//! The process dies, and the power fails while the next one opens the store: what the first had done to names
+//! and files is then still pending, and may be lost in part, while the second builds on it.
+
+use crate::support::stores::{self, DIR};
+use raftwood::vfs::sim::{LossPolicy, Moment, SimVfs};
+use raftwood::{Durability, Engine, EntryId, Options, Pool, ReadLimit, RegionId};
+
+const R: RegionId = RegionId(7);
+const LAST: u64 = 16;
+
+fn options(vfs: &SimVfs, life: u64) -> Options {
+    // Room in the pool, so that dead segments are used again.
+    stores::options(vfs, life).pool(Pool::default().files_max(3).prewrite(false))
+}
+
+fn open(vfs: &SimVfs, life: u64) -> Engine {
+    options(vfs, life).open(DIR).unwrap()
+}
+
+type Act = fn(&Engine) -> bool;
+
+/// A store with several dead segments; a purge gives their files back.
+fn dead_segments() -> (SimVfs, Engine, Act) {
+    let vfs = SimVfs::new(4);
+    let engine = open(&vfs, 1);
+    for index in 1..=LAST {
+        let mut batch = engine.batch();
+        batch.region(R).append([(EntryId::new(1, index), &vec![index as u8; 20 << 10][..])]).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+    }
+    let mut batch = engine.batch();
+    batch.region(R).compact_through(LAST - 1).unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    (vfs, engine, |engine| engine.purge().is_ok())
+}
+
+/// A store whose former run had prepared a segment that it did not come to use; a tick gives it back.
+fn unused_segment() -> (SimVfs, Engine, Act) {
+    let vfs = SimVfs::new(5);
+    let engine = open(&vfs, 1);
+    let mut batch = engine.batch();
+    batch.region(R).reset(EntryId::new(1, LAST - 1)).unwrap();
+    batch.region(R).append([(EntryId::new(1, LAST), &[LAST as u8; 20 << 10][..])]).unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    engine.tick().unwrap();
+    stores::kill(&vfs, engine);
+    vfs.settle();
+    let engine = open(&vfs, 2);
+    (vfs, engine, |engine| engine.tick().is_ok())
+}
+
+fn check(engine: &Engine, what: &str) {
+    assert!(engine.open_report().damage.is_empty(), "{what}");
+    let read = engine.region(R).entries(.., ReadLimit::NONE).unwrap();
+    assert_eq!(read.len(), 1, "{what}");
+    assert_eq!((read[0].id.index, &read[0].payload[..]), (LAST, &[LAST as u8; 20 << 10][..]), "{what}");
+}
+
+#[test]
+fn a_power_cut_while_a_killed_store_is_opened_loses_nothing() {
+    let mut tried = 0;
+    for make in [dead_segments, unused_segment] {
+        for kill_at in 0.. {
+            let (vfs, engine, act) = make();
+            vfs.halt_after(vfs.ops() + kill_at);
+            let done = act(&engine);
+            stores::kill(&vfs, engine);
+            vfs.snapshot_every(Some(Moment::Before));
+            let engine = open(&vfs, 3);
+            check(&engine, "after a kill alone");
+            engine.tick().unwrap();
+            stores::kill(&vfs, engine);
+            for snapshot in vfs.take_snapshots() {
+                for loss in losses(snapshot.pending_count()) {
+                    tried += 1;
+                    let what = format!("killed at {kill_at}, then {} with {loss:?}", snapshot.call());
+                    let cut = snapshot.crash(loss);
+                    match options(&cut, 4).open(DIR) {
+                        Ok(engine) => check(&engine, &what),
+                        Err(e) => unreachable!("{what}: {e}"),
+                    }
+                }
+            }
+            if done {
+                break;
+            }
+        }
+    }
+    assert!(tried > 1000, "{tried}");
+}
+
+fn losses(pending: usize) -> Vec<LossPolicy> {
+    let mut losses = vec![LossPolicy::LoseAll, LossPolicy::KeepAll];
+    for n in 0..pending.min(12) {
+        losses.extend([LossPolicy::LoseOnly(n), LossPolicy::KeepOnly(n), LossPolicy::KeepFirst(n)]);
+    }
+    losses.extend((0..4).map(LossPolicy::Random).filter(|_| pending > 1));
+    losses
+}

@@ -1,0 +1,11 @@
+//! `raft::Storage` over a region: the contract, checked side by side with raft's own
+//! `MemStorage`, and what is ours beyond it.
+
+mod beyond;
+mod conformance;
+mod far;
+mod joining;
+mod recover;
+mod returning;
+mod stores;
+mod writer;

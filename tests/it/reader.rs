@@ -1,0 +1,300 @@
+//! Reading a store that is not opened for writing, also beside an engine that is.
+
+use bytes::Bytes;
+use raftwood::{
+    Background, Compression, Durability, Engine, EntryId, ErrorKind, Health, Options, ReadLimit, ReadMode,
+    Reader, RegionId,
+};
+use std::io::{Seek, SeekFrom, Write};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const SEGMENT: u64 = 64 << 10;
+
+fn options() -> Options {
+    Options::new().segment_bytes(SEGMENT).background(Background::Manual)
+}
+
+/// What an entry holds: no two have the same bytes.
+fn payload(region: RegionId, index: u64, len: usize) -> Vec<u8> {
+    let word = (region.0 << 32 | index).to_le_bytes();
+    word.iter().copied().cycle().take(len).collect()
+}
+
+fn append(engine: &Engine, region: RegionId, indexes: RangeInclusive<u64>, len: usize) {
+    append_as(engine, region, indexes, len, Durability::Synced);
+}
+
+fn append_as(engine: &Engine, region: RegionId, indexes: RangeInclusive<u64>, len: usize, as_of: Durability) {
+    let mut batch = engine.batch();
+    let all: Vec<_> = indexes.map(|index| (index, payload(region, index, len))).collect();
+    let entries = all.iter().map(|(index, payload)| (EntryId::new(1 + index / 100, *index), &payload[..]));
+    batch.region(region).append(entries).unwrap();
+    engine.write(batch, as_of).unwrap();
+}
+
+fn compact(engine: &Engine, region: RegionId, through: u64) {
+    let mut batch = engine.batch();
+    batch.region(region).compact_through(through).unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+}
+
+/// All that can be asked of a reader is what the engine says.
+fn assert_same(reader: &Reader, engine: &Engine, regions: &[RegionId]) {
+    for id in regions {
+        let region = engine.region(*id);
+        assert_eq!(reader.state(*id), region.state());
+        assert_eq!(reader.hard_state(*id), region.hard_state());
+        assert_eq!(reader.scan(*id, b""), region.scan(b""));
+        assert_eq!(reader.get(*id, b"applied"), region.get(b"applied"));
+        assert_eq!(reader.health(*id), region.health());
+        let (first, last) = (region.first_index(), region.last_index());
+        for index in first.saturating_sub(2)..=last + 2 {
+            let kind = |e: raftwood::Error| (e.kind(), e.region(), e.entries());
+            assert_eq!(reader.term(*id, index).map_err(kind), region.term(index).map_err(kind));
+            assert_eq!(reader.entry(*id, index).map_err(kind), region.entry(index).map_err(kind));
+            for limit in [ReadLimit::NONE, ReadLimit::bytes(3000), ReadLimit::entries(3), ReadLimit::bytes(0)]
+            {
+                let (here, there) = (reader.entries(*id, index.., limit), region.entries(index.., limit));
+                assert_eq!(here.map_err(kind), there.map_err(kind), "{id:?} from {index}, {limit:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reader_says_what_the_engine_says() {
+    for (mode, compression) in [
+        (ReadMode::Map, Compression::None),
+        (ReadMode::Pread, Compression::None),
+        (ReadMode::Map, Compression::Lz4 { min_batch_bytes: 100 }),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options().read_mode(mode).compression(compression);
+        let engine = options.open(dir.path()).unwrap();
+        let regions = [RegionId(1), RegionId(2), RegionId(3), RegionId(4), RegionId(9)];
+        for round in 0..12 {
+            append(&engine, RegionId(1), round * 10 + 1..=round * 10 + 10, 900);
+            append(&engine, RegionId(2), round * 3 + 1..=round * 3 + 3, 2500);
+            let mut batch = engine.batch();
+            batch.region(RegionId(2)).set_hard_state(format!("term {round}").as_bytes()).unwrap();
+            batch.region(RegionId(3)).put(b"applied", format!("{round}").as_bytes()).unwrap();
+            engine.write(batch, Durability::Synced).unwrap();
+            if round == 6 {
+                engine.purge().unwrap();
+            }
+        }
+        compact(&engine, RegionId(1), 25);
+        append(&engine, RegionId(2), 30..=31, 700); // a truncation
+        append(&engine, RegionId(4), 1..=1, 10);
+        let mut batch = engine.batch();
+        batch.region(RegionId(4)).destroy();
+        engine.write(batch, Durability::Synced).unwrap();
+        engine.sync().unwrap();
+        assert_same(&options.open_read_only(dir.path()).unwrap(), &engine, &regions);
+        engine.purge().unwrap();
+        assert_same(&options.open_read_only(dir.path()).unwrap(), &engine, &regions);
+        engine.close().unwrap();
+        assert_same(&options.open_read_only(dir.path()).unwrap(), &engine, &regions);
+    }
+}
+
+/// What was written and not synced is shown, and is not called durable.
+#[test]
+fn what_is_not_known_to_be_on_the_device_is_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options().open(dir.path()).unwrap();
+    append(&engine, RegionId(1), 1..=3, 100);
+    append_as(&engine, RegionId(1), 4..=5, 100, Durability::Written);
+    append_as(&engine, RegionId(1), 6..=6, 100, Durability::Written);
+    let reader = options().open_read_only(dir.path()).unwrap();
+    let state = reader.state(RegionId(1));
+    assert_eq!((state.last, reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap().len()), (6, 6));
+    assert!(state.durable < 6, "{state:?}");
+    engine.close().unwrap();
+    assert_eq!(options().open_read_only(dir.path()).unwrap().state(RegionId(1)).durable, 6);
+}
+
+/// An engine renames and overwrites the files whose entries are dead. A reader that still knows them has
+/// to say so: it is no damage, and what stands there now is not what was asked for.
+#[test]
+fn a_file_that_was_given_back_is_no_damage_and_none_of_its_bytes_get_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options().open(dir.path()).unwrap();
+    let (old, new) = (RegionId(1), RegionId(2));
+    // Through the sealed segments into the one that is written to.
+    append(&engine, old, 1..=1, 3000);
+    for index in 2..=60 {
+        append(&engine, old, index..=index, 3000);
+    }
+    engine.purge().unwrap();
+    append(&engine, old, 61..=64, 3000);
+    let reader = options().open_read_only(dir.path()).unwrap();
+    assert_eq!(reader.entries(old, .., ReadLimit::NONE).unwrap().len(), 64);
+
+    compact(&engine, old, 64);
+    let mut next = 1;
+    for _ in 0..8 {
+        for index in next..next + 60 {
+            append(&engine, new, index..=index, 3000);
+        }
+        next += 60;
+        compact(&engine, new, next - 1);
+        engine.purge().unwrap();
+    }
+    let mut lost = 0;
+    for index in 1..=64 {
+        match reader.entry(old, index) {
+            Ok(entry) => assert_eq!(entry.payload, payload(old, index, 3000), "entry {index}"),
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Locked, "entry {index}: {e:?}");
+                assert_eq!((e.region(), e.entries()), (Some(old), Some(index..=index)));
+                assert!(e.path().is_some());
+                lost += 1;
+            }
+        }
+    }
+    assert_eq!(lost, 64, "all its files were used again");
+    assert_eq!(reader.health(old), Health::Healthy);
+    // A new look goes on.
+    let reader = options().open_read_only(dir.path()).unwrap();
+    assert_eq!(reader.entries(old, 64.., ReadLimit::NONE).unwrap_err().kind(), ErrorKind::Compacted);
+    assert_eq!(reader.state(new), engine.region(new).state());
+}
+
+/// Each segment is recycled within moments. A reader gets the right bytes, or is told that its place is gone.
+#[test]
+fn beside_a_writer_that_recycles_every_file_no_wrong_bytes_are_read() {
+    for mode in [ReadMode::Map, ReadMode::Pread] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().segment_bytes(SEGMENT).read_mode(mode);
+        let engine = options.open(dir.path()).unwrap();
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let writer = {
+            let (engine, stop, written) = (engine.clone(), stop.clone(), written.clone());
+            std::thread::spawn(move || {
+                for index in 1.. {
+                    append(&engine, RegionId(1), index..=index, 2000);
+                    written.store(index, Ordering::Release);
+                    if index % 40 == 0 {
+                        compact(&engine, RegionId(1), index - 20);
+                        engine.purge().unwrap();
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            })
+        };
+        let began = Instant::now();
+        let (mut read, mut lost) = (0, 0);
+        while began.elapsed() < Duration::from_secs(3) || (read, lost) < (1000, 1) {
+            assert!(began.elapsed() < Duration::from_secs(120), "{read} entries read, {lost} lost");
+            let acknowledged = written.load(Ordering::Acquire);
+            let reader = options.open_read_only(dir.path()).unwrap();
+            // What was acknowledged before the look began is in it.
+            let state = reader.state(RegionId(1));
+            assert!(state.last >= acknowledged, "{state:?} after {acknowledged}");
+            while began.elapsed() < Duration::from_secs(120) {
+                let mut gone = false;
+                for index in state.first..=state.last {
+                    match reader.entry(RegionId(1), index) {
+                        Ok(e) => assert_eq!(e.payload, payload(RegionId(1), index, 2000)),
+                        Err(e) if e.kind() == ErrorKind::Locked => gone = true,
+                        Err(e) => panic!("{mode:?}, entry {index} of {state:?}: {e:?}"),
+                    }
+                    read += 1;
+                }
+                if gone || state.is_empty() {
+                    lost += 1;
+                    break;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+    }
+}
+
+/// A mapping of a file that was cut would end the process with a signal.
+#[test]
+fn a_file_that_is_cut_under_a_reader_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options().open(dir.path()).unwrap();
+    for index in 1..=40 {
+        append(&engine, RegionId(1), index..=index, 3000);
+    }
+    engine.close().unwrap();
+    drop(engine);
+    let reader = options().open_read_only(dir.path()).unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("0000000001.log"))
+        .unwrap()
+        .set_len(8192)
+        .unwrap();
+    let e = reader.entries(RegionId(1), 1..=10, ReadLimit::NONE).unwrap_err();
+    assert!(matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Io), "{e:?}");
+    assert!(e.entries().is_some() && e.path().is_some(), "{e:?}");
+    assert_eq!(reader.entry(RegionId(1), 40).unwrap().payload, payload(RegionId(1), 40, 3000));
+}
+
+/// Where the entries are stands in the footer, which the engine maps.
+#[test]
+fn a_footer_that_is_cut_under_a_reader_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options().open(dir.path()).unwrap();
+    for index in 1..=40 {
+        append(&engine, RegionId(1), index..=index, 3000);
+    }
+    engine.close().unwrap();
+    drop(engine);
+    let reader = options().open_read_only(dir.path()).unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("0000000001.foot"))
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    let e = reader.entries(RegionId(1), 1..=10, ReadLimit::NONE).unwrap_err();
+    assert!(matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Io), "{e:?}");
+    assert_eq!(e.region(), Some(RegionId(1)));
+    assert_eq!(reader.entry(RegionId(1), 40).unwrap().payload, payload(RegionId(1), 40, 3000));
+}
+
+#[test]
+fn an_entry_that_is_wrong_is_named_and_its_neighbours_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options().open(dir.path()).unwrap();
+    append(&engine, RegionId(1), 1..=9, 1000);
+    engine.close().unwrap();
+    drop(engine);
+    let path = dir.path().join("0000000001.log");
+    let bytes = std::fs::read(&path).unwrap();
+    let wanted = payload(RegionId(1), 5, 1000);
+    let at = bytes.windows(1000).position(|w| w == wanted).unwrap();
+    let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.seek(SeekFrom::Start(at as u64 + 500)).unwrap();
+    file.write_all(&[0xFF; 3]).unwrap();
+    let reader = options().open_read_only(dir.path()).unwrap();
+    let e = reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap_err();
+    assert_eq!((e.kind(), e.region(), e.entries()), (ErrorKind::Damaged, Some(RegionId(1)), Some(5..=5)));
+    assert_eq!(e.path(), Some(&*path));
+    assert_eq!(reader.entries(RegionId(1), ..5, ReadLimit::NONE).unwrap().len(), 4);
+    assert_eq!(reader.entries(RegionId(1), 6.., ReadLimit::NONE).unwrap().len(), 4);
+}
+
+#[test]
+fn entries_outlive_the_reader_and_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options().open(dir.path()).unwrap();
+    append(&engine, RegionId(1), 1..=3, 5000);
+    let reader = options().open_read_only(dir.path()).unwrap();
+    let entries = reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap();
+    drop((reader, engine));
+    drop(dir);
+    let all: Vec<Bytes> = entries.into_iter().map(|e| e.payload).collect();
+    assert_eq!(all, (1..=3).map(|index| payload(RegionId(1), index, 5000)).collect::<Vec<_>>());
+}
