@@ -358,7 +358,8 @@ bugs! {
     UnreadIsDamaged caught by "io_errors::what_the_device_refuses_once_is_read_and_for_good_is_an_io_error",
     /// A mark that only the page cache has is relied upon. Breaks: a crash inside recovery loses nothing.
     MarkInCacheBelieved caught by "marks::a_mark_that_only_the_cache_had_is_not_relied_upon",
-    /// What says that recovery's copy is whole stands in one slot of the mark. Breaks: one lost sector costs no more than itself.
+    /// What says that recovery's copy is whole stands in one slot of the mark. Breaks: one lost sector costs
+    /// no more than itself.
     MarkInOneSlot caught by "marks::one_slot_of_the_mark_may_be_lost_after_a_recovery",
     /// Open relies on names that may not be durable. Breaks: a crash inside recovery loses nothing.
     DirectoryNotSyncedAtOpen caught by "kill_then_cut::a_power_cut_while_a_killed_store_is_opened_loses_nothing",
