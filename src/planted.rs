@@ -361,6 +361,9 @@ bugs! {
     /// What says that recovery's copy is whole stands in one slot of the mark. Breaks: one lost sector costs
     /// no more than itself.
     MarkInOneSlot caught by "marks::one_slot_of_the_mark_may_be_lost_after_a_recovery",
+    /// A copy that a crash inside recovery left is called a gap where the checkpoint is lost. Breaks: one lost
+    /// sector costs no more than itself.
+    UnfinishedCopyIsGap caught by "marks::the_only_checkpoint_may_rot_beside_an_unfinished_copy",
     /// Open relies on names that may not be durable. Breaks: a crash inside recovery loses nothing.
     DirectoryNotSyncedAtOpen caught by "kill_then_cut::a_power_cut_while_a_killed_store_is_opened_loses_nothing",
     /// The log of a bootstrapped region begins at index 1. Breaks: a replica that joins gets the

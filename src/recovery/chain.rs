@@ -131,7 +131,7 @@ pub(super) fn follow(
     let mut log = thread(&mut links, start_segment, watermark);
     let mut gap = None;
     if is_rebuilt(checkpoint) {
-        if let Err(e) = whole_history(opened, &links, &log, &evidence) {
+        if let Err(e) = whole_history(opened, &links, &log, watermark, &evidence) {
             // The device may give the checkpoint another time.
             refuse(evidence.unread.unwrap_or(e), options, report)?;
             start_segment = pass_last_gap(&mut links, start_segment, watermark);
@@ -195,11 +195,25 @@ pub(super) struct Evidence {
 /// the one before, and no segment is left over. And the mark, or what is left of a checkpoint, has to be
 /// there: half of a copy of a store looks like a whole log. Dead segments are given back in any order, and a
 /// replay with gaps would bring back what was rolled back, destroyed or voted before.
-fn whole_history(opened: &Opened, links: &[Link], log: &[usize], evidence: &Evidence) -> Result<()> {
+fn whole_history(
+    opened: &Opened,
+    links: &[Link],
+    log: &[usize],
+    watermark: Lsn,
+    evidence: &Evidence,
+) -> Result<()> {
     let first = log.first().map(|&at| &links[at]);
     let begins =
         first.is_some_and(|l| l.segment.id == FIRST_SEGMENT && l.follows.is_some_and(|f| f.is_none()));
-    let left_over = links.iter().enumerate().find(|(at, l)| l.end > FIRST_RECORD && !log.contains(at));
+    // A copy that a crash inside recovery left unfinished follows a record of the log, and all that it holds
+    // stands in the log too.
+    let is_unfinished_copy = |link: &Link| {
+        let follows = link.follows.filter(|_| !planted(Bug::UnfinishedCopyIsGap));
+        let begins_in_log = follows.is_some_and(|f| place(links, log, f, FIRST_SEGMENT).is_some());
+        begins_in_log && watermark <= Lsn::new(link.segment.id, FIRST_RECORD)
+    };
+    let mut others = links.iter().enumerate().filter(|(at, l)| l.end > FIRST_RECORD && !log.contains(at));
+    let left_over = others.find(|(_, link)| !is_unfinished_copy(link));
     let gap = left_over.map(|(_, link)| link).or(if begins { None } else { links.first() });
     let lost =
         opened.lost.iter().find(|(id, _)| opened.segments.get(id).is_none_or(|s| s.kind == FileKind::Log));
