@@ -234,6 +234,8 @@ bugs! {
     CopyOverNewerEntries caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// What lies past the cleaner's copy in the same run is dropped. Breaks: the cleaner loses nothing.
     CleanerDropsTheRest caught by "damage::the_cleaner_leaves_a_damaged_entry_where_it_is_and_loses_nothing",
+    /// An extent that is cut gives nothing back. Breaks: a segment counts what lives in it.
+    CutKeepsItsShare caught by "lib::index::tests::whatever_is_done_to_a_log_its_segments_count_what_it_owns_in_them",
     /// Upkeep reads footers and compressed blocks through their mappings. Breaks: a bad sector
     /// ends no process.
     UpkeepReadsMapping caught by "two_processes::upkeep_of_files_that_cannot_be_read_through_their_mapping_goes_on",

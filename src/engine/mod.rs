@@ -24,7 +24,7 @@ use crate::engine::region::Region;
 use crate::engine::report::{Latencies, OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Doomed, Extent};
+use crate::index::Doomed;
 use crate::planted::{Bug, planted};
 use crate::purge::{self, NameWatch};
 use crate::store::{Store, lock};
@@ -391,13 +391,13 @@ impl Engine {
             .cells()
             .filter_map(|cell| {
                 let state = cell.read();
-                let oldest = state.extents.iter().map(|e| e.segment().id).min()?;
+                let oldest = state.extents.iter().map(|e| e.segment_id()).min()?;
                 Some(Pin {
                     region: cell.id,
                     oldest_segment: oldest,
                     first: state.first()?,
                     last: state.last()?,
-                    bytes: state.extents.iter().map(Extent::bytes).sum(),
+                    bytes: state.extents.iter().map(|e| e.bytes()).sum(),
                 })
             })
             .collect();

@@ -235,7 +235,7 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
             let install = Install::decode(&encoded.desc)
                 .map_err(|e| Error::damaged(format!("a control record is malformed: {e}")))?;
             if let Some(cold) = store.shared.segment(install.cold) {
-                purge::relocate(&store.table, &cold, &install.sources);
+                store.table.relocate(&cold, &install.sources);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! All regions, sharded so that readers of one never wait for writers of another.
 
-use super::region::RegionState;
+use super::state::RegionState;
+use crate::segment::Segment;
 use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::types::{IdHasher, RegionId};
 use std::collections::HashMap;
@@ -106,6 +107,13 @@ impl Table {
         self.cells().filter_map(destroyed).max()
     }
 
+    /// `segment` has its footer now: what it holds of the region needs no heap any more.
+    pub(crate) fn use_footer(&self, id: RegionId, segment: &Segment) {
+        if let Some(cell) = self.get(id) {
+            cell.write().extents.use_footer(segment.id);
+        }
+    }
+
     /// Forgets a region for which `gone` still holds under its lock. Must not race with a writer of the
     /// region.
     pub(crate) fn forget(&self, id: RegionId, gone: impl Fn(&RegionState) -> bool) {
@@ -121,6 +129,14 @@ impl Table {
             let shard = s.read().unwrap_or_else(PoisonError::into_inner);
             shard.values().cloned().collect::<Vec<_>>()
         })
+    }
+
+    /// Shows all states at once, under the locks of all shards and regions.
+    pub(super) fn with_all<T>(&self, look: impl FnOnce(&[RwLockReadGuard<'_, RegionState>]) -> T) -> T {
+        let shards: Vec<_> =
+            self.shards.iter().map(|s| s.read().unwrap_or_else(PoisonError::into_inner)).collect();
+        let states: Vec<_> = shards.iter().flat_map(|s| s.values()).map(|cell| cell.read()).collect();
+        look(&states)
     }
 
     /// Bytes on the heap, the per-region ones included.

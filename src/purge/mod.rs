@@ -33,7 +33,6 @@ mod seal;
 pub(crate) use checkpoint::{checkpoint, checkpoint_if_due, first_checkpoint, first_checkpoint_info};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use clean::clean as clean_once;
-pub(crate) use clean::relocate;
 pub(crate) use names::NameWatch;
 pub(crate) use pace::Pace;
 pub(crate) use repair::repair;
@@ -79,12 +78,20 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
     }
     tell(store, &report);
     keep_files(store)?;
+    debug_assert_eq!(check_counts(store), Ok(()));
     sealed
+}
+
+/// Whether segments count what the regions own in them. The caller has the turn of upkeep.
+fn check_counts(store: &Store) -> std::result::Result<(), String> {
+    let segments = store.shared.segments();
+    store.committer.at_standstill(|| store.table.check_counts(&segments))
 }
 
 /// What an open cannot leave to the background: a run may end before that does anything.
 pub(crate) fn upkeep_at_open(store: &Store) -> Result<()> {
     let _one = store.upkeep.lock()?;
+    debug_assert_eq!(check_counts(store), Ok(()));
     if !store.options.purge.background || !is_out_of_proportion(store) {
         return Ok(());
     }

@@ -39,9 +39,8 @@ use crate::format::footer::{Footer, RegionDelta};
 use crate::format::mark::Mark;
 use crate::format::names::FileName;
 use crate::format::record::Shape;
-use crate::index::{Damage, Extent, RegionState, Table, Value};
+use crate::index::{Damage, Extent, RegionState, Stretch, Table, Value};
 use crate::planted::{Bug, planted};
-use crate::purge::relocate;
 use crate::segment::mark::read_marks;
 use crate::segment::scan::{FIRST_RECORD, Scanner};
 use crate::segment::{EIO, RetiredFile, Segment, load_footer, rebuild_footer};
@@ -632,8 +631,9 @@ fn makes_sense(state: &RegionState, region: RegionId, path: &Path) -> Result<()>
 fn truncate_what_was_lost(table: &Table, report: &mut OpenReport) {
     for cell in table.cells() {
         let mut state = cell.write();
-        let gone =
-            |e: &&Extent| !e.segment().is_lost && (e.first()..=e.last()).any(|i| !e.is_listed(cell.id, i));
+        let gone = |e: &Stretch<'_>| {
+            !e.segment().is_lost && (e.first()..=e.last()).any(|i| !e.is_listed(cell.id, i))
+        };
         let Some(extent) = state.extents.iter().find(gone) else { continue };
         let mut indexes = extent.first()..=extent.last();
         let (Some(first), Some(last)) = (indexes.find(|i| !extent.is_listed(cell.id, *i)), state.last())
@@ -714,7 +714,7 @@ fn replay<'a>(
             installed.push(install.cold);
             // Gone again already: then nothing refers to its sources any more either.
             if let Some(cold) = segments.get(&install.cold) {
-                relocate(table, cold, &install.sources);
+                table.relocate(cold, &install.sources);
             }
         }
     }
