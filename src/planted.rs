@@ -234,6 +234,8 @@ bugs! {
     CopyOverNewerEntries caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// What lies past the cleaner's copy in the same run is dropped. Breaks: the cleaner loses nothing.
     CleanerDropsTheRest caught by "damage::the_cleaner_leaves_a_damaged_entry_where_it_is_and_loses_nothing",
+    /// An extent that is cut gives nothing back. Breaks: a segment counts what lives in it.
+    CutKeepsItsShare caught by "lib::index::tests::whatever_is_done_to_a_log_its_segments_count_what_it_owns_in_them",
     /// Upkeep reads footers and compressed blocks through their mappings. Breaks: a bad sector
     /// ends no process.
     UpkeepReadsMapping caught by "two_processes::upkeep_of_files_that_cannot_be_read_through_their_mapping_goes_on",
@@ -361,8 +363,8 @@ bugs! {
     /// What says that recovery's copy is whole stands in one slot of the mark. Breaks: one lost sector costs
     /// no more than itself.
     MarkInOneSlot caught by "marks::one_slot_of_the_mark_may_be_lost_after_a_recovery",
-    /// A copy that a crash inside recovery left is called a gap where the checkpoint is lost. Breaks: one lost
-    /// sector costs no more than itself.
+    /// A copy that a crash inside recovery left is called a gap where the checkpoint is lost. Breaks: one
+    /// lost sector costs no more than itself.
     UnfinishedCopyIsGap caught by "marks::the_only_checkpoint_may_rot_beside_an_unfinished_copy",
     /// Open relies on names that may not be durable. Breaks: a crash inside recovery loses nothing.
     DirectoryNotSyncedAtOpen caught by "kill_then_cut::a_power_cut_while_a_killed_store_is_opened_loses_nothing",

@@ -477,6 +477,12 @@ impl Committer {
         (p.is_idle() && p.written == durable && durable > self.start).then_some((durable, p.chain))
     }
 
+    /// Looks at what no batch changes meanwhile, under the pipeline's lock.
+    pub(crate) fn at_standstill<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _p = self.lock();
+        look()
+    }
+
     /// Forgets a destroyed region whose last operation lies before `segment`. Under the pipeline's lock, so
     /// that no writer is about to bring it back.
     pub(crate) fn forget_region(&self, id: RegionId, segment: u32) {

@@ -8,7 +8,7 @@ use crate::format::checkpoint::read_checkpoint;
 use crate::format::file_header::{FileKind, Identity};
 use crate::format::names::FileName;
 use crate::format::record::{RecordKind, record_len};
-use crate::index::Extent;
+use crate::index::Part;
 use crate::options::{Options, TailPolicy};
 use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, recover};
@@ -112,13 +112,13 @@ impl Options {
         }
         self.check_checkpoints(dir, report)?;
         for cell in state.table.cells() {
-            let extents: Vec<Extent> = cell.read().extents.to_vec();
-            for extent in &extents {
+            let parts: Vec<Part> = cell.read().extents.iter().map(|e| e.whole()).collect();
+            for part in &parts {
                 // What is lost as a whole was named as a whole.
-                if extent.segment().is_lost {
+                if part.segment().is_lost {
                     continue;
                 }
-                self.check_entries(dir, state, cell.id, extent, &mut step, report)?;
+                self.check_entries(dir, state, cell.id, part, &mut step, report)?;
             }
         }
         Ok(())
@@ -129,16 +129,16 @@ impl Options {
         dir: &Dir,
         state: &Recovered,
         region: RegionId,
-        extent: &Extent,
+        part: &Part,
         step: &mut dyn FnMut(u64) -> Result<()>,
         report: &mut CheckReport,
     ) -> Result<()> {
-        let segment = extent.segment();
+        let segment = part.segment();
         let durable = (state.durable.segment(), u64::from(state.durable.offset()));
         let is_log = segment.kind == FileKind::Log && !planted(Bug::BatchInFlightCalledDamage);
         // Beside an engine, a batch of which the description is there and the payload not yet.
         let in_flight = |e: &Error| is_log && e.offset().is_some_and(|at| (segment.id, at) >= durable);
-        verify(region, extent, |_, outcome| match outcome {
+        verify(region, part, |_, outcome| match outcome {
             Ok(bytes) => {
                 report.entries += 1;
                 report.bytes += bytes;

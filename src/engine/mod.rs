@@ -20,7 +20,7 @@ use crate::engine::threads::Threads;
 use crate::engine::write_batch::{Remains, WriteBatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Encoded;
-use crate::index::{Discard, Extent};
+use crate::index::Discard;
 use crate::listener::Rollback;
 use crate::planted::{Bug, planted};
 use crate::report::{Latencies, OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
@@ -390,13 +390,13 @@ impl Engine {
             .cells()
             .filter_map(|cell| {
                 let state = cell.read();
-                let oldest = state.extents.iter().map(|e| e.segment().id).min()?;
+                let oldest = state.extents.iter().map(|e| e.segment_id()).min()?;
                 Some(Pin {
                     region: cell.id,
                     oldest_segment: oldest,
                     first: state.first()?,
                     last: state.last()?,
-                    bytes: state.extents.iter().map(Extent::bytes).sum(),
+                    bytes: state.extents.iter().map(|e| e.bytes()).sum(),
                 })
             })
             .collect();

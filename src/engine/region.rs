@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::engine::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Extent, RegionState};
+use crate::index::{Part, RegionState};
 use crate::planted::{Bug, planted};
 use crate::read::{Failed, Source, bounds, compacted, first_or_next, parts, read, term, unavailable, view};
 use crate::recovery;
@@ -64,7 +64,7 @@ impl Region {
     /// The segment that holds the entry, if it is live.
     #[cfg(feature = "raft-rs")]
     pub(crate) fn segment_of(&self, index: u64) -> Option<u32> {
-        self.with(|s| s.extent(index).map(|e| e.segment().id))
+        self.with(|s| s.extent(index).map(|e| e.segment_id()))
     }
 
     /// Whether reading `from..to` is done in no time: about `bytes` at most, and nothing of it in a segment
@@ -72,12 +72,11 @@ impl Region {
     #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
     pub(crate) fn is_quick(&self, from: u64, to: u64, bytes: u64, oldest: u32) -> bool {
         self.with(|s| {
-            let start = s.extents.partition_point(|e| e.last() < from);
             let mut sum = 0u128;
-            s.extents[start..].iter().take_while(|e| e.first() < to).all(|e| {
+            s.extents.from(from).take_while(|e| e.first() < to).all(|e| {
                 let share = e.last().min(to - 1) - e.first().max(from) + 1;
                 sum += u128::from(e.bytes()) * u128::from(share) / u128::from(e.count());
-                e.segment().id >= oldest && sum <= u128::from(bytes)
+                e.segment_id() >= oldest && sum <= u128::from(bytes)
             })
         })
     }
@@ -100,23 +99,23 @@ impl Region {
     pub fn entry(&self, index: u64) -> Result<Entry> {
         self.rescued(
             || {
-                let extent = self.with(|s| match s.extent(index) {
+                let part = self.with(|s| match s.extent(index) {
                     Some(e) => Ok(e.part(index, index)),
                     None if index < first_or_next(s) => Err(compacted(self.id, s, index)),
                     None => Err(unavailable(self.id, s, index..=index)),
                 });
-                let extent = extent.map_err(Failed::Plainly)?;
-                self.read_one(&extent, index).map_err(|e| Failed::At(index, extent.segment().clone(), e))
+                let part = part.map_err(Failed::Plainly)?;
+                self.read_one(&part, index).map_err(|e| Failed::At(index, part.segment().clone(), e))
             },
             |e| e.id.index..e.id.index + 1,
         )
     }
 
-    fn read_one(&self, extent: &Extent, index: u64) -> Result<Entry> {
-        let loc = extent.loc(self.id, index)?;
-        let id = EntryId::new(extent.term(self.id, index)?, index);
-        extent.segment().will_need(&[loc], 0);
-        let payload = extent.segment().entry(self.id, id, loc)?;
+    fn read_one(&self, part: &Part, index: u64) -> Result<Entry> {
+        let loc = part.loc(self.id, index)?;
+        let id = EntryId::new(part.term(self.id, index)?, index);
+        part.segment().will_need(&[loc], 0);
+        let payload = part.segment().entry(self.id, id, loc)?;
         Ok(Entry { id, payload })
     }
 
@@ -235,8 +234,8 @@ impl Region {
     /// The region in figures.
     pub fn stats(&self) -> RegionStats {
         self.with(|s| RegionStats {
-            entries: s.extents.iter().map(Extent::count).sum(),
-            bytes: s.extents.iter().map(Extent::bytes).sum(),
+            entries: s.extents.iter().map(|e| e.count()).sum(),
+            bytes: s.extents.iter().map(|e| e.bytes()).sum(),
             segments: s.extents.len() as u64,
             heap_bytes: s.heap_bytes() as u64,
         })
@@ -292,13 +291,13 @@ impl Region {
         }
         let parts = self.with(|s| view(self.id, s, &range, ReadLimit::NONE))?;
         let mut digest = Digest::default();
-        for extent in &parts {
-            let mut from = extent.first();
-            while from <= extent.last() {
-                let to = extent.last().min(from.saturating_add(DIGEST_ENTRIES - 1));
+        for part in &parts {
+            let mut from = part.first();
+            while from <= part.last() {
+                let to = part.last().min(from.saturating_add(DIGEST_ENTRIES - 1));
                 let read = || match planted(Bug::DigestOfManyMoments) {
                     true => self.entries(from..=to, DIGEST_LIMIT).map_err(Failed::Plainly),
-                    false => read(self.id, &[extent.part(from, to)], DIGEST_LIMIT, Source::AtHand),
+                    false => read(self.id, &[part.stretch().part(from, to)], DIGEST_LIMIT, Source::AtHand),
                 };
                 let entries = self.rescued(read, span)?;
                 let Some(last) = entries.last() else { break };

@@ -1,47 +1,42 @@
-//! Consecutive entries of one region in one segment.
+//! Consecutive entries of one region in one segment, and their share of what lives there.
 
-use crate::error::{Error, Result};
+use super::runs::{Run, Terms, TermsRef, term_at};
+use super::stretch::{OnHeap, Stretch, share};
 use crate::format::batch::{Loc, TermRun};
 use crate::format::checkpoint::ExtentRecord;
-use crate::format::footer::{Locs, RangeRef};
-use crate::segment::Segment;
-use crate::types::RegionId;
+use crate::planted::{Bug, planted};
+use crate::segment::{Live, Segment};
 use std::sync::Arc;
 
 /// Trimmed locations are given back once they are this many and more than half.
 const SLACK_MAX: usize = 64;
 
-/// Stands for a term that only the footer knows: that of an end of a trimmed extent with several terms.
-/// Trimming must not fail, so it does not look; the code that asks does.
-pub(crate) const TERM_UNKNOWN: u64 = u64::MAX;
-
-/// Locations of an extent's entries while its segment has no footer.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct MemIndex {
-    /// Index of the first location.
-    first: u64,
-    locs: Vec<Loc>,
-    /// First index and term of each run; empty while one term rules the extent.
-    runs: Vec<(u64, u64)>,
-}
-
-/// Consecutive entries of one region in one segment.
+/// Consecutive live entries of one region in one segment.
+///
+/// It owns their share of the segment's live entries and bytes: that is taken when it is made, follows it
+/// through all that it grows, is cut, split or moved by, and is given back when it is dropped. Hence it
+/// cannot be cloned: what a reader or a checkpoint takes along is a [`Part`](super::Part) or a record.
 ///
 /// There is one for each region and segment, so most are small. Those of a sealed segment whose entries have
-/// one term, with numbers as they usually are, are packed: 24 bytes, and a clone of one is a few words. Of a
-/// region that has one entry in an unsealed segment no more is on the heap than that entry takes.
-#[derive(Clone, Debug)]
-pub(crate) struct Extent(Repr);
+/// one term, with numbers as they usually are, are packed: 24 bytes. Of a region that has one entry in an
+/// unsealed segment no more is on the heap than that entry takes.
+#[derive(Debug)]
+pub(crate) struct Extent(Form);
 
-#[derive(Clone, Debug)]
-enum Repr {
+#[derive(Debug)]
+enum Form {
+    /// In a sealed segment, with one term.
     Packed { segment: Arc<Segment>, first: u64, rest: Packed },
-    Single(Box<Single>),
+    /// In a sealed segment.
     Wide(Box<Wide>),
+    /// One entry of an unsealed segment.
+    Single(Box<Single>),
+    /// In an unsealed segment.
+    Grown(Box<Grown>),
 }
 
 /// One entry of an unsealed segment.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Single {
     index: u64,
     term: u64,
@@ -49,12 +44,32 @@ struct Single {
     segment: Arc<Segment>,
 }
 
-/// Locations that are on the heap.
-#[derive(Clone, Copy)]
-struct OnHeap<'a> {
-    /// Index of the first location.
+/// Entries of an unsealed segment.
+#[derive(Debug)]
+struct Grown {
+    segment: Arc<Segment>,
     first: u64,
-    locs: &'a [Loc],
+    last: u64,
+    bytes: u64,
+    /// The term of the first entry.
+    first_term: u64,
+    /// The terms after that.
+    later: Vec<Run>,
+    /// The index of the first location.
+    locs_first: u64,
+    locs: Vec<Loc>,
+}
+
+/// Entries of a sealed segment.
+#[derive(Debug)]
+struct Wide {
+    segment: Arc<Segment>,
+    first: u64,
+    last: u64,
+    /// Payload bytes; exact until the extent is trimmed.
+    bytes: u64,
+    first_term: Option<u64>,
+    last_term: Option<u64>,
 }
 
 /// Count, term and bytes in 56 bits; the other eight tell the forms of an extent apart.
@@ -62,13 +77,13 @@ struct OnHeap<'a> {
 struct Packed {
     low: u32,
     high: [u8; 3],
-    _form: Form,
+    _tag: Tag,
 }
 
 /// A byte with one value: the compiler uses the others for the other forms.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-enum Form {
+enum Tag {
     Packed = 0,
 }
 
@@ -84,7 +99,7 @@ impl Packed {
         }
         let [a, b, c, d, e, f, g, _] = ((bytes << TERM_BITS | term) << COUNT_BITS | count).to_le_bytes();
         let low = u32::from_le_bytes([a, b, c, d]);
-        Some(Packed { low, high: [e, f, g], _form: Form::Packed })
+        Some(Packed { low, high: [e, f, g], _tag: Tag::Packed })
     }
 
     fn bits(self) -> u64 {
@@ -105,488 +120,321 @@ impl Packed {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Wide {
-    first: u64,
-    last: u64,
-    first_term: u64,
-    last_term: u64,
-    /// Payload bytes; exact until the extent is trimmed.
-    bytes: u64,
-    segment: Arc<Segment>,
-    /// Present exactly while the segment has no footer.
-    mem: Option<MemIndex>,
-}
-
-impl From<Wide> for Extent {
-    fn from(wide: Wide) -> Extent {
-        let same_term = wide.mem.is_none() && wide.first_term == wide.last_term;
-        let packed = Packed::new(wide.last - wide.first + 1, wide.first_term, wide.bytes);
-        Extent(match packed.filter(|_| same_term) {
-            Some(rest) => Repr::Packed { segment: wide.segment, first: wide.first, rest },
-            None => Repr::Wide(Box::new(wide)),
-        })
-    }
-}
+// ---- what it is ---------------------------------------------------------------------------------------
 
 impl Extent {
     /// The first entries of a region in an unsealed segment.
-    pub(crate) fn unsealed(first: u64, runs: &[TermRun], locs: &[Loc], segment: &Arc<Segment>) -> Extent {
-        let bytes = payload_bytes(locs);
-        let (first_term, last_term) = (runs.first().map_or(0, |r| r.term), runs.last().map_or(0, |r| r.term));
+    pub(super) fn unsealed(first: u64, runs: &[TermRun], locs: &[Loc], segment: &Arc<Segment>) -> Extent {
+        let segment = segment.clone();
+        let term = runs.first().map_or(0, |run| run.term);
         if let [loc] = *locs {
-            segment.add_live(1, bytes);
-            let single = Single { index: first, term: first_term, loc, segment: segment.clone() };
-            return Extent(Repr::Single(Box::new(single)));
+            return Extent::counted(Form::Single(Box::new(Single { index: first, term, loc, segment })));
         }
-        let mut wide = Box::new(Wide {
-            first,
-            last: first + locs.len() as u64 - 1,
-            first_term,
-            last_term,
-            bytes,
-            segment: segment.clone(),
-            mem: Some(MemIndex { first, locs: locs.to_vec(), runs: Vec::new() }),
-        });
-        wide.note_runs(first, runs);
-        segment.add_live(locs.len() as u64, bytes);
-        Extent(Repr::Wide(wide))
+        Extent::counted(Form::Grown(Box::new(Grown::new(first, runs, locs, segment))))
     }
 
-    /// From a checkpoint or a footer; counted as live.
+    /// From a checkpoint or a footer.
     pub(crate) fn sealed(r: &ExtentRecord, segment: &Arc<Segment>) -> Extent {
-        segment.add_live(r.count, r.bytes);
-        let wide = Wide {
+        Extent::in_sealed(Wide {
+            segment: segment.clone(),
             first: r.first,
             last: r.first + (r.count - 1),
+            bytes: r.bytes,
             first_term: r.first_term,
             last_term: r.last_term,
-            bytes: r.bytes,
-            segment: segment.clone(),
-            mem: None,
+        })
+    }
+
+    fn in_sealed(wide: Wide) -> Extent {
+        let term = wide.first_term.filter(|_| wide.first_term == wide.last_term);
+        let packed = term.and_then(|term| Packed::new(wide.last - wide.first + 1, term, wide.bytes));
+        Extent::counted(match packed {
+            Some(rest) => Form::Packed { segment: wide.segment, first: wide.first, rest },
+            None => Form::Wide(Box::new(wide)),
+        })
+    }
+
+    /// Takes the share of what it is. This and [`grow`](Extent::push) are all that takes.
+    fn counted(form: Form) -> Extent {
+        let extent = Extent(form);
+        extent.home().add_live(extent.live());
+        extent
+    }
+
+    /// Its share of what lives in the segment.
+    pub(super) fn live(&self) -> Live {
+        let (entries, bytes) = match &self.0 {
+            Form::Packed { rest, .. } => (rest.count(), rest.bytes()),
+            Form::Wide(wide) => (wide.last - wide.first + 1, wide.bytes),
+            Form::Single(single) => (1, u64::from(single.loc.len)),
+            Form::Grown(grown) => (grown.last - grown.first + 1, grown.bytes),
         };
-        wide.into()
+        Live { entries, bytes }
     }
 
     /// The index of the first entry.
-    pub(crate) fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> u64 {
         match &self.0 {
-            Repr::Packed { first, .. } => *first,
-            Repr::Single(single) => single.index,
-            Repr::Wide(wide) => wide.first,
+            Form::Packed { first, .. } => *first,
+            Form::Wide(wide) => wide.first,
+            Form::Single(single) => single.index,
+            Form::Grown(grown) => grown.first,
         }
     }
 
     /// The index of the last entry.
-    pub(crate) fn last(&self) -> u64 {
+    pub(super) fn last(&self) -> u64 {
         match &self.0 {
-            Repr::Packed { first, rest, .. } => first + (rest.count() - 1),
-            Repr::Single(single) => single.index,
-            Repr::Wide(wide) => wide.last,
-        }
-    }
-
-    /// How many entries, at least one.
-    pub(crate) fn count(&self) -> u64 {
-        self.last() - self.first() + 1
-    }
-
-    /// Payload bytes; exact until the extent is trimmed.
-    pub(crate) fn bytes(&self) -> u64 {
-        match &self.0 {
-            Repr::Packed { rest, .. } => rest.bytes(),
-            Repr::Single(single) => u64::from(single.loc.len),
-            Repr::Wide(wide) => wide.bytes,
+            Form::Packed { first, rest, .. } => first + (rest.count() - 1),
+            Form::Wide(wide) => wide.last,
+            Form::Single(single) => single.index,
+            Form::Grown(grown) => grown.last,
         }
     }
 
     /// The segment that they lie in.
-    pub(crate) fn segment(&self) -> &Arc<Segment> {
+    pub(super) fn home(&self) -> &Arc<Segment> {
         match &self.0 {
-            Repr::Packed { segment, .. } => segment,
-            Repr::Single(single) => &single.segment,
-            Repr::Wide(wide) => &wide.segment,
+            Form::Packed { segment, .. } => segment,
+            Form::Wide(wide) => &wide.segment,
+            Form::Single(single) => &single.segment,
+            Form::Grown(grown) => &grown.segment,
         }
     }
 
     /// Whether the segment has no footer yet.
-    pub(crate) fn is_unsealed(&self) -> bool {
-        self.on_heap().is_some()
+    pub(super) fn is_unsealed(&self) -> bool {
+        matches!(self.0, Form::Single(_) | Form::Grown(_))
     }
 
-    /// Terms of the first entry and of the last.
-    fn terms(&self) -> (u64, u64) {
-        match &self.0 {
-            Repr::Packed { rest, .. } => (rest.term(), rest.term()),
-            Repr::Single(single) => (single.term, single.term),
-            Repr::Wide(wide) => (wide.first_term, wide.last_term),
-        }
-    }
-
-    fn on_heap(&self) -> Option<OnHeap<'_>> {
-        match &self.0 {
-            Repr::Packed { .. } => None,
-            Repr::Single(single) => {
+    /// A look at it.
+    pub(super) fn stretch(&self) -> Stretch<'_> {
+        let terms: TermsRef<'_> = match &self.0 {
+            Form::Packed { rest, .. } => Terms::one(rest.term()),
+            Form::Wide(wide) => Terms::between(wide.first_term, wide.last_term),
+            Form::Single(single) => Terms::one(single.term),
+            Form::Grown(grown) => Terms::Runs { first: grown.first_term, later: &grown.later },
+        };
+        let on_heap = match &self.0 {
+            Form::Packed { .. } | Form::Wide(_) => None,
+            Form::Single(single) => {
                 Some(OnHeap { first: single.index, locs: std::slice::from_ref(&single.loc) })
             }
-            Repr::Wide(wide) => wide.mem.as_ref().map(|m| OnHeap { first: m.first, locs: &m.locs }),
-        }
-    }
-
-    /// The runs of an unsealed extent in which several terms rule.
-    fn runs(&self) -> &[(u64, u64)] {
-        match &self.0 {
-            Repr::Wide(wide) => wide.mem.as_ref().map_or(&[], |mem| &mem.runs),
-            _ => &[],
-        }
-    }
-
-    /// Without the locations.
-    fn to_wide(&self) -> Wide {
-        Wide {
-            first: self.first(),
-            last: self.last(),
-            first_term: self.terms().0,
-            last_term: self.terms().1,
-            bytes: self.bytes(),
-            segment: self.segment().clone(),
-            mem: None,
-        }
-    }
-
-    /// Changes it, in whichever form it is afterwards.
-    fn edit(&mut self, change: impl FnOnce(&mut Wide)) {
-        match &mut self.0 {
-            Repr::Wide(wide) if wide.mem.is_some() => change(wide),
-            _ => {
-                let mut wide = self.to_wide();
-                wide.mem = self.on_heap().map(|mem| MemIndex {
-                    first: mem.first,
-                    locs: mem.locs.to_vec(),
-                    runs: Vec::new(),
-                });
-                change(&mut wide);
-                *self = wide.into();
-            }
-        }
-    }
-
-    pub(crate) fn record(&self) -> ExtentRecord {
-        ExtentRecord {
-            segment: self.segment().id,
-            first: self.first(),
-            count: self.count(),
-            first_term: self.terms().0,
-            last_term: self.terms().1,
-            bytes: self.bytes(),
-        }
-    }
-
-    /// Adds entries after the last. The extent must be unsealed.
-    pub(crate) fn push(&mut self, runs: &[TermRun], locs: &[Loc]) {
-        debug_assert!(self.is_unsealed());
-        self.edit(|wide| wide.push(runs, locs));
-    }
-
-    /// Drops the entries from `index` on; the caller has made sure that some stay.
-    pub(crate) fn cut_from(&mut self, index: u64) {
-        self.edit(|wide| wide.cut_from(index));
-    }
-
-    /// Drops the entries up to and including `index`; the caller has made sure that some stay.
-    pub(crate) fn cut_through(&mut self, index: u64) {
-        self.edit(|wide| wide.cut_through(index));
-    }
-
-    /// The extent is no longer part of the log.
-    pub(crate) fn release(&self) {
-        self.segment().sub_live(self.count(), self.bytes());
-    }
-
-    /// The same entries, in a copy of them in `segment` that takes `bytes`.
-    pub(crate) fn moved_to(&self, segment: &Arc<Segment>, bytes: u64) -> Extent {
-        segment.add_live(self.count(), bytes);
-        Wide { segment: segment.clone(), bytes, ..self.to_wide() }.into()
-    }
-
-    /// Adds the entries of `next`, which follow in the same sealed segment. False if they do not.
-    pub(crate) fn join(&mut self, next: &Extent) -> bool {
-        let joins = self.segment().id == next.segment().id && !self.is_unsealed() && !next.is_unsealed();
-        if joins {
-            self.edit(|wide| {
-                wide.last = next.last();
-                wide.last_term = next.terms().1;
-                wide.bytes += next.bytes();
-            });
-        }
-        joins
-    }
-
-    /// Its segment has a footer now: the heap need not know where the entries are.
-    pub(crate) fn use_footer(&mut self) {
-        if self.is_unsealed() {
-            *self = self.to_wide().into();
-        }
-    }
-
-    /// The term of an entry of this extent, or [`TERM_UNKNOWN`] when that takes the footer.
-    fn known_term(&self, index: u64) -> u64 {
-        match &self.0 {
-            Repr::Packed { rest, .. } => rest.term(),
-            Repr::Single(single) => single.term,
-            Repr::Wide(wide) => wide.known_term(index),
-        }
-    }
-
-    /// The term of an entry of this extent. Asks the footer only when more than one term rules it.
-    pub(crate) fn term(&self, region: RegionId, index: u64) -> Result<u64> {
-        match self.known_term(index) {
-            TERM_UNKNOWN => {
-                let footer = self.segment().footer().ok_or_else(|| self.no_footer(region, index))?;
-                let range = footer.find(region, index).map_err(|e| self.bad_footer(region, e.0))?;
-                range.and_then(|r| r.term(index)).ok_or_else(|| self.no_footer(region, index))
-            }
-            term => Ok(term),
-        }
-    }
-
-    /// The location of one entry, for a reader of it.
-    pub(crate) fn loc(&self, region: RegionId, index: u64) -> Result<Loc> {
-        let mut found = None;
-        self.locs(region, index, index, |loc| found = Some(loc))?;
-        found.ok_or_else(|| self.no_footer(region, index))
-    }
-
-    /// The location of one entry, for upkeep: a part of the footer that the device cannot read is an error.
-    pub(crate) fn loc_from_file(&self, region: RegionId, index: u64) -> Result<Loc> {
-        let mut found = None;
-        self.locs_from_file(region, index, index, |loc| found = Some(loc))?;
-        found.ok_or_else(|| self.no_footer(region, index))
-    }
-
-    /// As [`locs`](Extent::locs), and never out of a mapping.
-    pub(crate) fn locs_from_file(
-        &self,
-        region: RegionId,
-        from: u64,
-        to: u64,
-        each: impl FnMut(Loc),
-    ) -> Result<()> {
-        self.locs_by(region, from, to, |range, a, b| range.locs_from_file(a, b), each)
-    }
-
-    /// The locations of `from..=to`, in order, for a reader; the range lies inside the extent.
-    pub(crate) fn locs(&self, region: RegionId, from: u64, to: u64, each: impl FnMut(Loc)) -> Result<()> {
-        self.locs_by(region, from, to, |range, a, b| range.locs(a, b), each)
-    }
-
-    /// Whether the index of the segment lists an entry. Reads no location, so no device can be in the way.
-    pub(crate) fn is_listed(&self, region: RegionId, index: u64) -> bool {
-        match self.on_heap() {
-            Some(mem) => index.checked_sub(mem.first).is_some_and(|ordinal| ordinal < mem.locs.len() as u64),
-            None => self
-                .segment()
-                .footer()
-                .is_some_and(|f| f.find(region, index).is_ok_and(|range| range.is_some())),
-        }
-    }
-
-    fn locs_by(
-        &self,
-        region: RegionId,
-        from: u64,
-        to: u64,
-        read: for<'a> fn(&RangeRef<'a>, u64, u64) -> std::io::Result<Locs<'a>>,
-        mut each: impl FnMut(Loc),
-    ) -> Result<()> {
-        if let Some(mem) = self.on_heap() {
-            let start = from.checked_sub(mem.first).ok_or_else(|| self.no_footer(region, from))? as usize;
-            let len = (to - from + 1) as usize;
-            let locs = mem.locs.get(start..start + len).ok_or_else(|| self.no_footer(region, from))?;
-            locs.iter().copied().for_each(each);
-            return Ok(());
-        }
-        let footer = self.segment().footer().ok_or_else(|| self.no_footer(region, from))?;
-        let mut index = from;
-        while index <= to {
-            let range = footer.find(region, index).map_err(|e| self.bad_footer(region, e.0))?;
-            let range = range.ok_or_else(|| self.no_footer(region, index))?;
-            let last = range.last().min(to);
-            let locs = read(&range, index, last);
-            let locs = locs.map_err(|e| self.segment().footer_error(e).of_entry(region, index))?;
-            while index <= last {
-                each(locs.get(index).ok_or_else(|| self.no_footer(region, index))?);
-                index += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// A copy of `a..=b`, with its locations if they are on the heap. It is not counted as live.
-    pub(crate) fn part(&self, a: u64, b: u64) -> Extent {
-        if let (Repr::Single(_), true) = (&self.0, a == b) {
-            return self.clone();
-        }
-        let mem = self.on_heap().map(|mem| {
-            let start = (a - mem.first) as usize;
-            let locs = mem.locs.get(start..start + (b - a + 1) as usize).unwrap_or(&[]).to_vec();
-            let runs = self.runs().to_vec();
-            MemIndex { first: a, locs, runs }
-        });
-        let (first_term, last_term) = (self.known_term(a), self.known_term(b));
-        let segment = self.segment().clone();
-        Wide { first: a, last: b, first_term, last_term, bytes: 0, segment, mem }.into()
-    }
-
-    /// The last entry of `a..=b` that a read of at most `bytes` may need, as far as that is known
-    /// without the footer.
-    pub(crate) fn reach(&self, a: u64, b: u64, bytes: u64, overhead: u64) -> u64 {
-        let Some(mem) = self.on_heap() else { return b };
-        let start = (a - mem.first) as usize;
-        let mut left = bytes;
-        for (i, loc) in mem.locs.iter().skip(start).take((b - a + 1) as usize).enumerate() {
-            let cost = u64::from(loc.len).saturating_add(overhead);
-            if cost >= left {
-                return a + i as u64;
-            }
-            left -= cost;
-        }
-        b
-    }
-
-    /// What `a..=b` costs of a read's limit; 0 where only the footer knows.
-    pub(crate) fn cost(&self, a: u64, b: u64, overhead: u64) -> u64 {
-        let Some(mem) = self.on_heap() else { return 0 };
-        let start = (a - mem.first) as usize;
-        let locs = mem.locs.iter().skip(start).take((b - a + 1) as usize);
-        locs.map(|l| u64::from(l.len).saturating_add(overhead)).fold(0, u64::saturating_add)
-    }
-
-    fn no_footer(&self, region: RegionId, index: u64) -> Error {
-        Error::damaged(format!("the index of the segment does not list entry {index}; run `raftwood check`"))
-            .in_region(region)
-            .naming(index..=index)
-            .at(&self.segment().path, None)
-    }
-
-    fn bad_footer(&self, region: RegionId, what: &str) -> Error {
-        Error::damaged(format!(
-            "the footer of the segment is damaged: {what}; reopen the store to rebuild it"
-        ))
-        .in_region(region)
-        .at(&self.segment().path, None)
+            Form::Grown(grown) => Some(OnHeap { first: grown.locs_first, locs: &grown.locs }),
+        };
+        let (first, last, bytes) = (self.first(), self.last(), self.live().bytes);
+        Stretch { segment: self.home(), first, last, bytes, terms, on_heap }
     }
 
     /// Bytes on the heap beyond the extent itself.
-    pub(crate) fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         match &self.0 {
-            Repr::Packed { .. } => 0,
-            Repr::Single(_) => size_of::<Single>(),
-            Repr::Wide(wide) => {
-                let mem = wide.mem.as_ref();
-                let mem = mem.map_or(0, |m| m.locs.capacity() * size_of::<Loc>() + m.runs.capacity() * 16);
-                size_of::<Wide>() + mem
+            Form::Packed { .. } => 0,
+            Form::Wide(_) => size_of::<Wide>(),
+            Form::Single(_) => size_of::<Single>(),
+            Form::Grown(grown) => {
+                let lists =
+                    grown.locs.capacity() * size_of::<Loc>() + grown.later.capacity() * size_of::<Run>();
+                size_of::<Grown>() + lists
+            }
+        }
+    }
+}
+
+impl Drop for Extent {
+    /// Gives its share back.
+    fn drop(&mut self) {
+        self.home().sub_live(self.live());
+    }
+}
+
+// ---- what is done with it -----------------------------------------------------------------------------
+
+impl Extent {
+    /// Adds entries after the last. The extent must be unsealed.
+    pub(super) fn push(&mut self, runs: &[TermRun], locs: &[Loc]) {
+        match &mut self.0 {
+            Form::Grown(grown) => {
+                let before = grown.bytes;
+                grown.push(runs, locs);
+                let more = Live { entries: locs.len() as u64, bytes: grown.bytes - before };
+                grown.segment.add_live(more);
+            }
+            Form::Single(single) => {
+                let run = [TermRun { term: single.term, entries: 1 }];
+                let mut grown = Grown::new(single.index, &run, &[single.loc], single.segment.clone());
+                grown.push(runs, locs);
+                *self = Extent::counted(Form::Grown(Box::new(grown)));
+            }
+            Form::Packed { .. } | Form::Wide(_) => debug_assert!(false, "a sealed segment takes no entries"),
+        }
+    }
+
+    /// Keeps the entries `first..=last`, of which there are some, and gives back the share of the others.
+    pub(super) fn keep(&mut self, first: u64, last: u64) {
+        debug_assert!(self.first() <= first && first <= last && last <= self.last());
+        match &mut self.0 {
+            Form::Grown(grown) => {
+                let (entries, bytes) = (grown.last - grown.first + 1, grown.bytes);
+                grown.keep(first, last);
+                let gone = Live { entries: entries - (last - first + 1), bytes: bytes - grown.bytes };
+                if !planted(Bug::CutKeepsItsShare) {
+                    grown.segment.sub_live(gone);
+                }
+            }
+            Form::Single(_) => {}
+            Form::Packed { .. } | Form::Wide(_) => {
+                let stretch = self.stretch();
+                let gone = share(stretch.bytes, stretch.count() - (last - first + 1), stretch.count());
+                let kept = self.sealed_part(first, last, stretch.bytes - gone);
+                *self = kept;
             }
         }
     }
 
-    /// The highest index whose record ends at or before `offset`, given that this segment is the one being
-    /// made durable, and `offset` the end of a record. An entry without bytes may stand exactly there; those
-    /// of the next record stand after its header.
-    pub(crate) fn last_below(&self, offset: u32) -> Option<u64> {
-        let mem = self.on_heap()?;
-        let start = (self.first() - mem.first) as usize;
-        let n = mem.locs.get(start..)?.partition_point(|l| l.pos <= offset);
-        (n > 0).then(|| self.first() + n as u64 - 1)
+    /// Those from `index` on, of which there are some as there are before it, in an extent of their own.
+    pub(super) fn split_off(&mut self, index: u64) -> Extent {
+        debug_assert!(self.first() < index && index <= self.last());
+        let (first, last) = (self.first(), self.last());
+        let rest = match &self.0 {
+            Form::Grown(grown) => Extent::counted(Form::Grown(Box::new(grown.part(index, last)))),
+            _ => {
+                let stretch = self.stretch();
+                let bytes = share(stretch.bytes, last - index + 1, stretch.count());
+                self.sealed_part(index, last, bytes)
+            }
+        };
+        self.keep(first, index - 1);
+        rest
+    }
+
+    /// The entries `first..=last` without what the heap knows of where they are.
+    fn sealed_part(&self, first: u64, last: u64, bytes: u64) -> Extent {
+        let stretch = self.stretch();
+        Extent::in_sealed(Wide {
+            segment: self.home().clone(),
+            first,
+            last,
+            bytes,
+            first_term: stretch.known_term(first),
+            last_term: stretch.known_term(last),
+        })
+    }
+
+    /// The same entries, in a copy of them in `segment` that takes `bytes`.
+    pub(super) fn moved_to(self, segment: &Arc<Segment>, bytes: u64) -> Extent {
+        let stretch = self.stretch();
+        let (first, last) = (stretch.first, stretch.last);
+        Extent::in_sealed(Wide {
+            segment: segment.clone(),
+            first,
+            last,
+            bytes,
+            first_term: stretch.known_term(first),
+            last_term: stretch.known_term(last),
+        })
+    }
+
+    /// Adds the entries of `next` if they follow in the same sealed segment; otherwise that comes back.
+    pub(super) fn join(&mut self, next: Extent) -> Option<Extent> {
+        let (a, b) = (self.stretch(), next.stretch());
+        let joins = Arc::ptr_eq(a.segment, b.segment)
+            && !a.is_unsealed()
+            && !b.is_unsealed()
+            && a.last.checked_add(1) == Some(b.first);
+        if !joins {
+            return Some(next);
+        }
+        let joined = Extent::in_sealed(Wide {
+            segment: a.segment.clone(),
+            first: a.first,
+            last: b.last,
+            bytes: a.bytes + b.bytes,
+            first_term: a.known_term(a.first),
+            last_term: b.known_term(b.last),
+        });
+        *self = joined;
+        None
+    }
+
+    /// Its segment has a footer now: the heap need not know where the entries are.
+    pub(super) fn use_footer(&mut self) {
+        if self.is_unsealed() {
+            *self = self.sealed_part(self.first(), self.last(), self.live().bytes);
+        }
     }
 }
 
-impl Wide {
-    /// Adds entries after the last. The extent must be unsealed.
+impl Grown {
+    fn new(first: u64, runs: &[TermRun], locs: &[Loc], segment: Arc<Segment>) -> Grown {
+        let mut grown = Grown {
+            segment,
+            first,
+            last: first + (locs.len() as u64 - 1),
+            bytes: payload_bytes(locs),
+            first_term: runs.first().map_or(0, |run| run.term),
+            later: Vec::new(),
+            locs_first: first,
+            locs: locs.to_vec(),
+        };
+        grown.note_runs(first, runs);
+        grown
+    }
+
     fn push(&mut self, runs: &[TermRun], locs: &[Loc]) {
-        let first = self.last + 1;
-        self.note_runs(first, runs);
-        let bytes = payload_bytes(locs);
-        if let Some(mem) = &mut self.mem {
-            mem.locs.extend_from_slice(locs);
-        }
+        self.note_runs(self.last + 1, runs);
+        self.locs.extend_from_slice(locs);
         self.last += locs.len() as u64;
-        self.last_term = runs.last().map_or(self.last_term, |r| r.term);
-        self.bytes += bytes;
-        self.segment.add_live(locs.len() as u64, bytes);
+        self.bytes += payload_bytes(locs);
     }
 
     fn note_runs(&mut self, first: u64, runs: &[TermRun]) {
-        let Some(mem) = &mut self.mem else { return };
         let mut index = first;
         for run in runs {
-            let current = mem.runs.last().map_or(self.first_term, |r| r.1);
-            if run.term != current {
-                if mem.runs.is_empty() {
-                    mem.runs.push((self.first, self.first_term));
-                }
-                mem.runs.push((index, run.term));
+            if run.term != self.later.last().map_or(self.first_term, |last| last.term) {
+                self.later.push(Run { first: index, term: run.term });
             }
             index += u64::from(run.entries);
         }
     }
 
-    /// Drops the entries from `index` on; the caller has made sure that some stay.
-    fn cut_from(&mut self, index: u64) {
-        debug_assert!(self.first < index && index <= self.last);
-        self.last_term = self.known_term(index - 1);
-        self.uncount(self.last - index + 1);
-        self.last = index - 1;
-        if let Some(mem) = &mut self.mem {
-            mem.locs.truncate((index - mem.first) as usize);
-            mem.runs.retain(|r| r.0 < index);
+    fn term(&self, index: u64) -> u64 {
+        term_at(&self.later, index).unwrap_or(self.first_term)
+    }
+
+    fn locs(&self, first: u64, last: u64) -> &[Loc] {
+        let start = (first - self.locs_first) as usize;
+        &self.locs[start..start + (last - first + 1) as usize]
+    }
+
+    fn keep(&mut self, first: u64, last: u64) {
+        let (before, after) = (self.first..first, last + 1..self.last + 1);
+        for gone in [before, after].iter().filter(|gone| !gone.is_empty()) {
+            self.bytes -= payload_bytes(self.locs(gone.start, gone.end - 1));
+        }
+        self.first_term = self.term(first);
+        self.later.retain(|run| first < run.first && run.first <= last);
+        (self.first, self.last) = (first, last);
+        self.locs.truncate((last + 1 - self.locs_first) as usize);
+        let dead = (first - self.locs_first) as usize;
+        if dead >= SLACK_MAX && dead * 2 > self.locs.len() {
+            self.locs.drain(..dead);
+            self.locs.shrink_to_fit();
+            self.locs_first = first;
         }
     }
 
-    /// Drops the entries up to and including `index`; the caller has made sure that some stay.
-    fn cut_through(&mut self, index: u64) {
-        debug_assert!(self.first <= index && index < self.last);
-        self.first_term = self.known_term(index + 1);
-        self.uncount(index - self.first + 1);
-        self.first = index + 1;
-        if let Some(mem) = &mut self.mem {
-            let dead = (self.first - mem.first) as usize;
-            if dead >= SLACK_MAX && dead * 2 > mem.locs.len() {
-                mem.locs.drain(..dead);
-                mem.locs.shrink_to_fit();
-                mem.first = self.first;
-            }
-            let first = self.first;
-            let keep_from = mem.runs.partition_point(|r| r.0 <= first).saturating_sub(1);
-            mem.runs.drain(..keep_from);
-            if mem.runs.len() == 1 {
-                mem.runs.clear();
-            }
-        }
-    }
-
-    fn uncount(&mut self, entries: u64) {
-        // 128 bits: counts and bytes are both hostile at worst.
-        let share =
-            (u128::from(self.bytes) * u128::from(entries) / u128::from(self.last - self.first + 1)) as u64;
-        self.bytes -= share;
-        self.segment.sub_live(entries, share);
-    }
-
-    /// The term of an entry of this extent, or [`TERM_UNKNOWN`] when that takes the footer.
-    fn known_term(&self, index: u64) -> u64 {
-        if self.first_term == self.last_term || index == self.first {
-            return self.first_term;
-        }
-        if index == self.last {
-            return self.last_term;
-        }
-        match &self.mem {
-            Some(mem) => {
-                let at = mem.runs.partition_point(|r| r.0 <= index);
-                at.checked_sub(1).map_or(self.first_term, |at| mem.runs[at].1)
-            }
-            None => TERM_UNKNOWN,
+    fn part(&self, first: u64, last: u64) -> Grown {
+        let locs = self.locs(first, last).to_vec();
+        Grown {
+            segment: self.segment.clone(),
+            first,
+            last,
+            bytes: payload_bytes(&locs),
+            first_term: self.term(first),
+            later: self.later.iter().filter(|run| first < run.first && run.first <= last).copied().collect(),
+            locs_first: first,
+            locs,
         }
     }
 }

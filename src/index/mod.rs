@@ -17,17 +17,25 @@
 //!   read is kept by reference count.
 //! - Whether an entry exists is decided by the extents alone. A footer may list entries that are long dead.
 
+mod counts;
 mod damage;
 mod extent;
 mod extents;
 mod plan;
-mod region;
+mod relocate;
+mod runs;
+mod state;
+mod stretch;
 mod table;
 mod value;
 
 pub(crate) use damage::Damage;
 pub(crate) use extent::Extent;
 pub(crate) use plan::{Discard, Planned, compaction_term};
-pub(crate) use region::{RegionState, TermAt};
+pub(crate) use state::{RegionState, TermAt};
+pub(crate) use stretch::{Part, Stretch};
 pub(crate) use table::Table;
 pub(crate) use value::Value;
+
+#[cfg(test)]
+mod tests;

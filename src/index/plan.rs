@@ -4,7 +4,7 @@
 //! touches is followed through the batch in a small shadow of its log. What would break a log is refused
 //! here, with both indexes named.
 
-use super::region::TermAt;
+use super::state::TermAt;
 use super::table::{RegionCell, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Op, Step};

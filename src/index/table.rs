@@ -1,6 +1,6 @@
 //! All regions, sharded so that readers of one never wait for writers of another.
 
-use super::region::RegionState;
+use super::state::RegionState;
 use crate::segment::Segment;
 use crate::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::types::{IdHasher, RegionId};
@@ -107,6 +107,13 @@ impl Table {
         self.cells().filter_map(destroyed).max()
     }
 
+    /// `segment` has its footer now: what it holds of the region needs no heap any more.
+    pub(crate) fn use_footer(&self, id: RegionId, segment: &Segment) {
+        if let Some(cell) = self.get(id) {
+            cell.write().extents.use_footer(segment.id);
+        }
+    }
+
     /// Forgets a region for which `gone` still holds under its lock. Must not race with a writer of the
     /// region.
     pub(crate) fn forget(&self, id: RegionId, gone: impl Fn(&RegionState) -> bool) {
@@ -116,22 +123,19 @@ impl Table {
         }
     }
 
-    /// Points the regions at the copy, in the cold segment, of what still lies in `sources`. Twice is once.
-    pub(crate) fn relocate(&self, cold: &Arc<Segment>, sources: &[u32]) {
-        let Some(footer) = cold.footer() else { return };
-        for range in footer.ranges() {
-            if let Some(cell) = self.get(range.region()) {
-                cell.write().relocate(range.first(), range.last(), range.bytes(), sources, cold);
-            }
-        }
-    }
-
     /// All cells, shard by shard; no lock is held while the caller looks at them.
     pub(crate) fn cells(&self) -> impl Iterator<Item = Arc<RegionCell>> + '_ {
         self.shards.iter().flat_map(|s| {
             let shard = s.read();
             shard.values().cloned().collect::<Vec<_>>()
         })
+    }
+
+    /// Shows all states at once, under the locks of all shards and regions.
+    pub(super) fn with_all<T>(&self, look: impl FnOnce(&[RwLockReadGuard<'_, RegionState>]) -> T) -> T {
+        let shards: Vec<_> = self.shards.iter().map(|s| s.read()).collect();
+        let states: Vec<_> = shards.iter().flat_map(|s| s.values()).map(|cell| cell.read()).collect();
+        look(&states)
     }
 
     /// Bytes on the heap, the per-region ones included.

@@ -8,7 +8,7 @@ mod spans;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
-use crate::index::{Extent, RegionState, TermAt};
+use crate::index::{Part, RegionState, TermAt};
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::types::{Entry, EntryId, ReadLimit, RegionId};
@@ -86,7 +86,7 @@ pub(crate) fn view(
     s: &RegionState,
     range: &impl RangeBounds<u64>,
     limit: ReadLimit,
-) -> Result<Vec<Extent>> {
+) -> Result<Vec<Part>> {
     let first = first_or_next(s);
     let next = s.last().map_or_else(|| s.base.map_or(first, |b| b.index + 1), |l| l + 1);
     let (from, to) = bounds(range, first, next);
@@ -103,15 +103,14 @@ pub(crate) fn view(
 
 /// What a read of `from..to` needs once the region's lock is released: copies of the extents that it
 /// touches, as far as `limit` may reach.
-pub(crate) fn parts(s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Vec<Extent> {
+pub(crate) fn parts(s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Vec<Part> {
     let mut out = Vec::new();
     if from >= to {
         return out;
     }
     let mut entries = entries_max(limit);
     let mut bytes = limit.bytes;
-    let start = s.extents.partition_point(|e| e.last() < from);
-    for e in &s.extents[start..] {
+    for e in s.extents.from(from) {
         if e.first() >= to || entries == 0 {
             break;
         }
@@ -121,7 +120,7 @@ pub(crate) fn parts(s: &RegionState, from: u64, to: u64, limit: ReadLimit) -> Ve
         let b = e.reach(a, b, bytes, limit.overhead);
         out.push(e.part(a, b));
         entries -= b - a + 1;
-        bytes = bytes.saturating_sub(e.cost(a, b, limit.overhead));
+        bytes = bytes.saturating_sub(e.cost(a, b, limit.overhead).unwrap_or(0));
         if bytes == 0 {
             break;
         }
@@ -155,13 +154,13 @@ pub(crate) fn unavailable(region: RegionId, s: &RegionState, indexes: RangeInclu
 /// The entries of `parts`, verified, as far as `limit` goes.
 pub(crate) fn read(
     region: RegionId,
-    parts: &[Extent],
+    parts: &[Part],
     limit: ReadLimit,
     source: Source,
 ) -> Result<Vec<Entry>, Failed> {
     let mut out = Vec::new();
     for mut chunk in locate(region, parts, limit, source)? {
-        let (extent, segment) = (chunk.extent, chunk.extent.segment());
+        let (stretch, segment) = (chunk.part.stretch(), chunk.part.segment());
         let failed = |index| move |e| Failed::At(index, segment.clone(), e);
         let mut spans = Spans::new(segment, source);
         out.reserve(chunk.locs.len());
@@ -169,8 +168,8 @@ pub(crate) fn read(
             if i == chunk.asked {
                 chunk.asked += segment.will_need(&chunk.locs[i..], ASKED_BYTES_MAX);
             }
-            let index = extent.first() + i as u64;
-            let id = EntryId::new(extent.term(region, index).map_err(failed(index))?, index);
+            let index = stretch.first() + i as u64;
+            let id = EntryId::new(stretch.term(region, index).map_err(failed(index))?, index);
             let bytes = spans.bytes(&chunk.locs[i..], *loc).map_err(failed(index))?;
             let payload = match source == Source::File && planted(Bug::ReaderDoesNotVerify) {
                 true => bytes,
@@ -182,9 +181,9 @@ pub(crate) fn read(
     Ok(out)
 }
 
-/// Entries of one extent that a read gives.
+/// Entries of one part that a read gives.
 struct Chunk<'a> {
-    extent: &'a Extent,
+    part: &'a Part,
     locs: Vec<Loc>,
     /// So many of them were asked for.
     asked: usize,
@@ -203,25 +202,25 @@ fn entries_max(limit: ReadLimit) -> u64 {
 /// asked for already.
 fn locate<'a>(
     region: RegionId,
-    parts: &'a [Extent],
+    parts: &'a [Part],
     limit: ReadLimit,
     source: Source,
 ) -> Result<Vec<Chunk<'a>>, Failed> {
     let mut chunks = Vec::with_capacity(parts.len());
     let (mut entries, mut bytes) = (entries_max(limit), limit.bytes);
     let (mut is_first, mut to_ask) = (!planted(Bug::LimitOfZeroReadsNothing), ASKED_BYTES_MAX);
-    for extent in parts {
-        let want = entries.min(extent.count());
+    for part in parts {
+        let want = entries.min(part.count());
         if want == 0 {
             break;
         }
         let mut locs: Vec<Loc> = Vec::with_capacity(want.min(4096) as usize);
-        let (first, last) = (extent.first(), extent.first() + (want - 1));
+        let (first, last) = (part.first(), part.first() + (want - 1));
         let found = match source {
-            Source::AtHand => extent.locs(region, first, last, |loc| locs.push(loc)),
-            Source::File => extent.locs_from_file(region, first, last, |loc| locs.push(loc)),
+            Source::AtHand => part.stretch().locs(region, first, last, |loc| locs.push(loc)),
+            Source::File => part.stretch().locs_from_file(region, first, last, |loc| locs.push(loc)),
         };
-        found.map_err(|e| Failed::At(first, extent.segment().clone(), e))?;
+        found.map_err(|e| Failed::At(first, part.segment().clone(), e))?;
         let mut take = 0;
         for loc in &locs {
             let cost = u64::from(loc.len).saturating_add(limit.overhead);
@@ -235,9 +234,9 @@ fn locate<'a>(
         let full = take < locs.len();
         locs.truncate(take);
         entries -= take as u64;
-        let asked = if to_ask > 0 { extent.segment().will_need(&locs, to_ask) } else { 0 };
+        let asked = if to_ask > 0 { part.segment().will_need(&locs, to_ask) } else { 0 };
         to_ask = to_ask.saturating_sub(locs[..asked].iter().map(|loc| u64::from(loc.len)).sum());
-        chunks.push(Chunk { extent, locs, asked });
+        chunks.push(Chunk { part, locs, asked });
         if full {
             break;
         }

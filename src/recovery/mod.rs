@@ -84,7 +84,7 @@ pub(crate) struct Recovered {
 /// Reads the store in `dir`; `None` if there is none.
 pub(crate) fn recover(dir: &Dir, options: &Options, purpose: Purpose) -> Result<Option<Recovered>> {
     let mut recovery = Recovery { dir, options, purpose, report: OpenReport::default() };
-    let listed = Listed::read(&recovery)?;
+    let listed = Listed::read(dir)?;
     let Some(served) = listed.choose_checkpoint(&mut recovery)? else { return Ok(None) };
     let opened = served.open_segments(&mut recovery)?;
     let followed = opened.follow(&mut recovery)?;

@@ -11,7 +11,9 @@ use super::chain::{self, Chain, Evidence};
 use super::files::{self, Listing};
 use super::judge::refuse;
 use super::replay::{give_up_before_gap, load, replay, truncate_what_was_lost};
-use super::serving::{self, Serving, has_mark, is_ours_and_bad, is_rebuilt, known_durable, read_file};
+use super::serving::{
+    self, Serving, has_mark, is_closed, is_ours_and_bad, is_rebuilt, known_durable, read_file,
+};
 use super::{Purpose, Recovered, Unfinished, tail};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
@@ -49,14 +51,11 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    pub(super) fn read(r: &Recovery<'_>) -> Result<Listed> {
+    pub(super) fn read(dir: &Dir) -> Result<Listed> {
         let began = Instant::now();
-        if r.purpose == Purpose::Write {
-            settle_marks(r.dir)?;
-        }
         // Before the list, and that before the log: a running engine may go on beside an inspection.
-        let marks = read_marks(r.dir)?;
-        Ok(Listed { began, marks, listing: files::list(r.dir)? })
+        let marks = read_marks(dir)?;
+        Ok(Listed { began, marks, listing: files::list(dir)? })
     }
 
     /// `None` if there is no store.
@@ -86,6 +85,11 @@ impl Served {
         let began = Instant::now();
         let Served { mut marks, mut listing, serving } = self;
         let header = &serving.header;
+        // Of a store that was closed the mark says nothing that the checkpoint does not.
+        if r.purpose == Purpose::Write && !is_closed(header, &listing) {
+            settle_marks(r.dir)?;
+            marks = read_marks(r.dir)?;
+        }
         let files = files::open_segments(r.dir, r.options, &mut listing, header, &mut r.report)?;
         if let Some(error) = missing_beside_its_footer(r.dir, &listing, &files, header) {
             refuse(error, r.options, &mut r.report)?;

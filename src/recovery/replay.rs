@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::{RegionView, read_checkpoint, read_proof};
 use crate::format::file_header::FileKind;
 use crate::format::footer::RegionDelta;
-use crate::index::{Damage, Extent, RegionState, Table, Value};
+use crate::index::{Damage, Extent, RegionState, Stretch, Table, Value};
 use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
 use crate::segment::Segment;
@@ -104,8 +104,9 @@ fn makes_sense(state: &RegionState, region: RegionId, path: &Path) -> Result<()>
 pub(super) fn truncate_what_was_lost(table: &Table, report: &mut OpenReport) {
     for cell in table.cells() {
         let mut state = cell.write();
-        let gone =
-            |e: &&Extent| !e.segment().is_lost && (e.first()..=e.last()).any(|i| !e.is_listed(cell.id, i));
+        let gone = |e: &Stretch<'_>| {
+            !e.segment().is_lost && (e.first()..=e.last()).any(|i| !e.is_listed(cell.id, i))
+        };
         let Some(extent) = state.extents.iter().find(gone) else { continue };
         let mut indexes = extent.first()..=extent.last();
         let (Some(first), Some(last)) = (indexes.find(|i| !extent.is_listed(cell.id, *i)), state.last())

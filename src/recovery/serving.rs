@@ -148,12 +148,16 @@ pub(super) fn known_durable(checkpoint: &CheckpointHeader, marks: &[Mark]) -> Ls
     checkpoint.synced.max(marked.unwrap_or(Lsn::ZERO))
 }
 
+/// Whether the store was closed: nothing is to be replayed, and the checkpoint is the newest.
+pub(super) fn is_closed(checkpoint: &CheckpointHeader, listing: &Listing) -> bool {
+    !listing.logs.iter().any(|id| *id >= checkpoint.start_segment)
+        && listing.checkpoints.last() == Some(&checkpoint.identity.file)
+}
+
 /// Whether the store's mark has to be there, and to say how far the log reached: since format 3 it is made
 /// before the first checkpoint. Of a store that was closed the checkpoint says that.
 pub(super) fn has_mark(checkpoint: &CheckpointHeader, listing: &Listing) -> bool {
-    let closed = !listing.logs.iter().any(|id| *id >= checkpoint.start_segment)
-        && listing.checkpoints.last() == Some(&checkpoint.identity.file);
-    checkpoint.unclean_before.is_some() && !closed
+    checkpoint.unclean_before.is_some() && !is_closed(checkpoint, listing)
 }
 
 /// Whether a checkpoint that was passed over is one of this store's. One without a header that makes sense

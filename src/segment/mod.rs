@@ -84,6 +84,13 @@ impl InFlight {
     }
 }
 
+/// Entries of the region table that lie in a segment, and their payload bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
 /// One log or cold segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -121,7 +128,8 @@ pub(crate) struct Segment {
     sealed_end: AtomicU32,
     /// Entries of the region table that lie here: exact.
     live_entries: AtomicU64,
-    /// Their payload bytes: exact until a range is trimmed, estimated by count from then on.
+    /// Their payload bytes: exact until a range is trimmed after it was sealed, estimated by count from then
+    /// on.
     live_bytes: AtomicU64,
     /// Bytes of the batches (with headers) written here.
     pub(crate) record_bytes: AtomicU64,
@@ -298,14 +306,22 @@ impl Segment {
 
     // ---- accounting ---------------------------------------------------------------------------------------
 
-    pub(crate) fn add_live(&self, entries: u64, bytes: u64) {
-        self.live_entries.fetch_add(entries, Ordering::Relaxed);
-        self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// Somebody owns this much more. Only an extent of the region table takes a share, and only by its
+    /// constructors.
+    pub(crate) fn add_live(&self, more: Live) {
+        self.live_entries.fetch_add(more.entries, Ordering::Relaxed);
+        self.live_bytes.fetch_add(more.bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn sub_live(&self, entries: u64, bytes: u64) {
-        self.live_entries.fetch_sub(entries, Ordering::Relaxed);
-        self.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// Gives back a share, or a part of one.
+    pub(crate) fn sub_live(&self, less: Live) {
+        self.live_entries.fetch_sub(less.entries, Ordering::Relaxed);
+        self.live_bytes.fetch_sub(less.bytes, Ordering::Relaxed);
+    }
+
+    /// What lives here.
+    pub(crate) fn live(&self) -> Live {
+        Live { entries: self.live_entries(), bytes: self.live_bytes() }
     }
 
     pub(crate) fn live_entries(&self) -> u64 {

@@ -10,7 +10,7 @@ use crate::format::batch::{Batch, Encoded, EntryMeta, Install, Op, Section, Term
 use crate::format::footer::{Footer, FooterBuilder, Tail};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
 use crate::format::zeros::Zeros;
-use crate::index::{Damage, Extent};
+use crate::index::{Damage, Part};
 use crate::planted::{Bug, planted};
 use crate::report::PurgeReport;
 use crate::segment::pool::ColdFile;
@@ -77,7 +77,7 @@ fn victims(store: &Store) -> Vec<Arc<Segment>> {
 /// A piece of a region that still lies in a victim.
 pub(super) struct Piece {
     region: RegionId,
-    extent: Extent,
+    part: Part,
     /// What is known to be damaged of the region.
     damage: Option<Box<Damage>>,
 }
@@ -87,7 +87,7 @@ impl Piece {
     /// some for the section. The bytes of trimmed extents are estimates: a file that turns out
     /// larger than was reserved grows.
     pub(super) fn bound(&self) -> u64 {
-        self.extent.bytes() + self.extent.count() * 9 + 128
+        self.part.bytes() + self.part.count() * 9 + 128
     }
 }
 
@@ -134,11 +134,11 @@ pub(super) fn live_pieces(store: &Store, victims: &[Arc<Segment>]) -> Vec<Piece>
         for region in regions_in(store, victim) {
             let Some(cell) = store.table.get(region) else { continue };
             let state = cell.read();
-            let here = state.extents.iter().filter(|e| e.segment().id == victim.id);
-            pieces.extend(here.cloned().map(|extent| Piece { region, extent, damage: state.damage.clone() }));
+            let here = state.extents.iter().filter(|e| e.segment_id() == victim.id);
+            pieces.extend(here.map(|e| Piece { region, part: e.whole(), damage: state.damage.clone() }));
         }
     }
-    pieces.sort_by_key(|p| (p.region, p.extent.first()));
+    pieces.sort_by_key(|p| (p.region, p.part.first()));
     pieces
 }
 
@@ -219,7 +219,7 @@ impl Writer<'_> {
     /// Adds the entries of a piece. Damaged ones stay where they are, so that a repair or an older copy of
     /// the file can still bring them back.
     pub(super) fn piece(&mut self, piece: &Piece, pace: &mut Pace<'_>) -> Result<()> {
-        let (region, e) = (piece.region, &piece.extent);
+        let (region, e) = (piece.region, &piece.part);
         for index in e.first()..=e.last() {
             if piece.damage.as_ref().is_some_and(|d| d.covers(index)) {
                 continue;

@@ -81,12 +81,20 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
     }
     deliver_purged(store, &report);
     keep_files(store)?;
+    debug_assert_eq!(check_counts(store), Ok(()));
     sealed
+}
+
+/// Whether segments count what the regions own in them. The caller has the turn of upkeep.
+fn check_counts(store: &Store) -> std::result::Result<(), String> {
+    let segments = store.segments.all();
+    store.committer.at_standstill(|| store.table.check_counts(&segments))
 }
 
 /// What an open cannot leave to the background: a run may end before that does anything.
 pub(crate) fn upkeep_at_open(store: &Store) -> Result<()> {
     let _one = store.upkeep.lock()?;
+    debug_assert_eq!(check_counts(store), Ok(()));
     if !store.options.purge.background || !is_out_of_proportion(store) {
         return Ok(());
     }

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::read_checkpoint;
 use crate::format::file_header::FileKind;
 use crate::format::names::FileName;
-use crate::index::Extent;
+use crate::index::Part;
 use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::report::{PurgeReport, ScrubOptions, ScrubReport};
@@ -35,10 +35,10 @@ pub(crate) fn scrub(store: &Store, options: &ScrubOptions) -> Result<ScrubReport
     let rotten = records(store, &mut pace, &mut report)?;
     let checkpoints_rotten = checkpoints(store, &mut report)?;
     for cell in store.table.cells() {
-        // Copies of the extents keep their segments; entries that go meanwhile are verified for nothing.
-        let extents: Vec<Extent> = cell.read().extents.iter().map(|e| e.part(e.first(), e.last())).collect();
-        for extent in extents.iter().filter(|e| !e.is_unsealed() || !planted(Bug::ScrubSkipsActive)) {
-            verify(cell.id, extent, |index, outcome| match outcome {
+        // The parts keep their segments; entries that go meanwhile are verified for nothing.
+        let parts: Vec<Part> = cell.read().extents.iter().map(|e| e.whole()).collect();
+        for part in parts.iter().filter(|e| !e.is_unsealed() || !planted(Bug::ScrubSkipsActive)) {
+            verify(cell.id, part, |index, outcome| match outcome {
                 Ok(bytes) => {
                     report.entries += 1;
                     report.bytes += bytes;
@@ -177,16 +177,16 @@ fn make_good(
     Ok(())
 }
 
-/// Reads the entries of an extent from the file, one by one, until `each` has had enough.
+/// Reads the entries of a part from the file, one by one, until `each` has had enough.
 pub(crate) fn verify(
     region: RegionId,
-    extent: &Extent,
+    part: &Part,
     mut each: impl FnMut(u64, Result<u64>) -> Result<()>,
 ) -> Result<()> {
-    (extent.first()..=extent.last()).try_for_each(|index| {
-        let read = extent.loc_from_file(region, index).and_then(|loc| {
-            let id = EntryId::new(extent.term(region, index)?, index);
-            extent.segment().entry_from_file(region, id, loc)
+    (part.first()..=part.last()).try_for_each(|index| {
+        let read = part.loc_from_file(region, index).and_then(|loc| {
+            let id = EntryId::new(part.term(region, index)?, index);
+            part.segment().entry_from_file(region, id, loc)
         });
         each(index, read.map(|b| b.len() as u64).map_err(|e| e.of_entry(region, index)))
     })

@@ -144,8 +144,6 @@ fn install(store: &Store, segment: &Arc<Segment>, footer: Arc<Footer>) {
         if last.replace(region) == Some(region) {
             continue;
         }
-        if let Some(cell) = store.table.get(region) {
-            cell.write().use_footer(segment.id);
-        }
+        store.table.use_footer(region, segment);
     }
 }

@@ -361,9 +361,9 @@ fn one_slot_of_the_mark_may_be_lost_after_a_recovery() {
     assert!(wrong.is_empty(), "{} of {tried}: {:#?}", wrong.len(), &wrong[..wrong.len().min(6)]);
 }
 
-// Found by the model of the log. A young store had one checkpoint, which rotted, and a crash inside recovery had
-// left a copy that was not finished. All that was acknowledged stood in the original; the copy was taken for the
-// other side of a gap, and the store was refused.
+// Found by the model of the log. A young store had one checkpoint, which rotted, and a crash inside recovery
+// had left a copy that was not finished. All that was acknowledged stood in the original; the copy was
+// mistaken for the other side of a gap, and the store was refused.
 #[test]
 fn the_only_checkpoint_may_rot_beside_an_unfinished_copy() {
     let disk = unproven(2, 2000);

@@ -114,10 +114,10 @@ pub(crate) struct ExtentRecord {
     pub(crate) first: u64,
     /// How many, at least one.
     pub(crate) count: u64,
-    /// The term of the first.
-    pub(crate) first_term: u64,
-    /// The term of the last.
-    pub(crate) last_term: u64,
+    /// The term of the first, unless only the segment's footer knows it.
+    pub(crate) first_term: Option<u64>,
+    /// The term of the last, likewise.
+    pub(crate) last_term: Option<u64>,
     /// Their payloads' length.
     pub(crate) bytes: u64,
 }

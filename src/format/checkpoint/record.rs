@@ -59,8 +59,8 @@ impl RegionRecord {
             put_varint(out, u64::from(extent.segment));
             put_varint(out, extent.first);
             put_varint(out, extent.count);
-            put_varint(out, extent.first_term);
-            put_varint(out, extent.last_term);
+            put_term(out, extent.first_term);
+            put_term(out, extent.last_term);
             put_varint(out, extent.bytes);
         }
         put_ranges(out, &self.damage);
@@ -239,13 +239,24 @@ fn read_pair<'a>(r: &mut Cursor<'a>) -> Result<(&'a [u8], &'a [u8]), Malformed> 
     Ok((read_bytes(r, KEY_BYTES_MAX)?, read_bytes(r, VALUE_BYTES_MAX)?))
 }
 
+/// Stands for a term that only the footer knows; beyond the highest.
+const TERM_UNKNOWN: u64 = u64::MAX;
+
+fn put_term(out: &mut Vec<u8>, term: Option<u64>) {
+    put_varint(out, term.unwrap_or(TERM_UNKNOWN));
+}
+
+fn read_term(r: &mut Cursor<'_>) -> Result<Option<u64>, Malformed> {
+    Ok(Some(r.varint()?).filter(|term| *term != TERM_UNKNOWN))
+}
+
 fn read_extent(r: &mut Cursor<'_>) -> Result<ExtentRecord, Malformed> {
     Ok(ExtentRecord {
         segment: r.varint_u32()?,
         first: r.varint()?,
         count: r.varint()?,
-        first_term: r.varint()?,
-        last_term: r.varint()?,
+        first_term: read_term(r)?,
+        last_term: read_term(r)?,
         bytes: r.varint()?,
     })
 }

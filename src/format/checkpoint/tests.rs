@@ -30,8 +30,22 @@ fn region(id: u64) -> RegionRecord {
         hard_state: Some("state".into()),
         kv: vec![("key".into(), "value".into()), ("other".into(), "".into())],
         extents: vec![
-            ExtentRecord { segment: 3, first: 10, count: 5, first_term: 2, last_term: 3, bytes: 500 },
-            ExtentRecord { segment: 6, first: 15, count: 1, first_term: 3, last_term: 3, bytes: 9 },
+            ExtentRecord {
+                segment: 3,
+                first: 10,
+                count: 5,
+                first_term: Some(2),
+                last_term: Some(3),
+                bytes: 500,
+            },
+            ExtentRecord {
+                segment: 6,
+                first: 15,
+                count: 1,
+                first_term: Some(3),
+                last_term: Some(3),
+                bytes: 9,
+            },
         ],
         damage: vec![(11, 12)],
         suspect: vec![(15, 15)],
@@ -217,6 +231,8 @@ fn any_region() -> impl Strategy<Value = RegionRecord> {
             let extents = extents.into_iter().map(|(segment, gap, count, (first_term, last_term, bytes))| {
                 let first = at + gap;
                 at = first + count;
+                let known = |term: u64| Some(term).filter(|term| *term != u64::MAX);
+                let (first_term, last_term) = (known(first_term), known(last_term));
                 ExtentRecord { segment, first, count, first_term, last_term, bytes }
             });
             let (region, extents) = (RegionId(region), extents.collect());

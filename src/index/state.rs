@@ -5,7 +5,8 @@
 
 use super::damage::Damage;
 use super::extent::Extent;
-use super::extents::Extents;
+use super::extents::{Extents, Moved};
+use super::stretch::Stretch;
 use super::value::Value;
 use crate::codec::Malformed;
 use crate::error::Result;
@@ -96,12 +97,12 @@ impl RegionState {
 
     /// The first live index, if there is an entry.
     pub(crate) fn first(&self) -> Option<u64> {
-        self.extents.first().map(Extent::first)
+        self.extents.first().map(|e| e.first())
     }
 
     /// The last live index, if there is an entry.
     pub(crate) fn last(&self) -> Option<u64> {
-        self.extents.last().map(Extent::last)
+        self.extents.last().map(|e| e.last())
     }
 
     /// The log as it stands. `durable` is the position known to be on the device.
@@ -125,7 +126,7 @@ impl RegionState {
 
     fn last_durable(&self, durable: Lsn) -> Option<u64> {
         for extent in self.extents.iter().rev() {
-            let id = extent.segment().id;
+            let id = extent.segment_id();
             if !extent.is_unsealed() || id < durable.segment() {
                 return Some(extent.last());
             }
@@ -139,14 +140,8 @@ impl RegionState {
     }
 
     /// The extent that holds `index`.
-    pub(crate) fn extent(&self, index: u64) -> Option<&Extent> {
-        // Mostly it is about the end of the log.
-        let newest = self.extents.last()?;
-        if newest.first() <= index {
-            return Some(newest).filter(|e| index <= e.last());
-        }
-        let at = self.extents.partition_point(|e| e.last() < index);
-        self.extents.get(at).filter(|e| e.first() <= index)
+    pub(crate) fn extent(&self, index: u64) -> Option<Stretch<'_>> {
+        self.extents.find(index)
     }
 
     /// The term at `index`, without touching any payload. The compaction point answers forever.
@@ -173,12 +168,7 @@ impl RegionState {
             return;
         }
         self.truncate_from(first);
-        match self.extents.last_mut() {
-            Some(e) if e.is_unsealed() && e.segment().id == segment.id && e.last() + 1 == first => {
-                e.push(runs, locs)
-            }
-            _ => self.extents.push(Extent::unsealed(first, runs, locs, segment)),
-        }
+        self.extents.append(first, runs, locs, segment);
     }
 
     /// Discards the entries from `index` on.
@@ -186,13 +176,7 @@ impl RegionState {
         self.exists = true;
         if self.last().is_some_and(|last| index <= last) {
             self.cuts = self.cuts.wrapping_add(1);
-            let kept = self.extents.partition_point(|e| e.first() < index);
-            while self.extents.len() > kept {
-                self.extents.pop().iter().for_each(Extent::release);
-            }
-            if let Some(e) = self.extents.last_mut().filter(|e| index <= e.last()) {
-                e.cut_from(index);
-            }
+            self.extents.truncate_from(index);
         }
         self.trim_damage(|from, to| (from < index).then(|| (from, to.min(index.saturating_sub(1)))));
     }
@@ -220,12 +204,7 @@ impl RegionState {
     }
 
     fn drop_through(&mut self, index: u64) {
-        let gone = self.extents.partition_point(|e| e.last() <= index);
-        self.extents[..gone].iter().for_each(Extent::release);
-        self.extents.drop_first(gone);
-        if let Some(e) = self.extents.first_mut().filter(|e| e.first() <= index) {
-            e.cut_through(index);
-        }
+        self.extents.drop_through(index);
         self.trim_damage(|from, to| (to > index).then(|| (from.max(index + 1), to)));
     }
 
@@ -245,7 +224,7 @@ impl RegionState {
 
     fn clear_log(&mut self) {
         self.cuts = self.cuts.wrapping_add(1);
-        std::mem::take(&mut self.extents).iter().for_each(Extent::release);
+        self.extents = Extents::default();
         self.trim_damage(|_, _| None);
     }
 
@@ -366,8 +345,8 @@ impl RegionState {
                 segment: segment.id,
                 first: range.first,
                 count: u64::from(range.count),
-                first_term: range.first_term,
-                last_term: range.last_term,
+                first_term: Some(range.first_term),
+                last_term: Some(range.last_term),
                 bytes: range.bytes,
             };
             self.extents.push(Extent::sealed(&record, segment));
@@ -400,9 +379,10 @@ impl RegionState {
     /// After a segment of a log that has gaps: where entries between are gone, so is what stood before them.
     /// The base is all that is known then, and of that no term.
     pub(crate) fn close_gap(&mut self) {
-        let Some(newest) = self.extents.len().checked_sub(1) else { return };
-        let first = self.extents[newest].first();
-        let before = newest.checked_sub(1).map(|at| self.extents[at].last());
+        let mut newest = self.extents.iter().rev();
+        let Some(first) = newest.next().map(|e| e.first()) else { return };
+        let before = newest.next().map(|e| e.last());
+        drop(newest);
         if before.or(self.base.map(|base| base.index)).unwrap_or(0).saturating_add(1) < first {
             self.base = Some(EntryId::new(0, first - 1));
             self.drop_through(first - 1);
@@ -437,7 +417,8 @@ impl RegionState {
             if self.base.is_some_and(|base| e.first() <= base.index) {
                 return Err(Malformed("it has entries that were compacted"));
             }
-            let room = if e.segment().is_lost { SEGMENT_BYTES_MAX } else { e.segment().len };
+            let segment = e.segment();
+            let room = if segment.is_lost { SEGMENT_BYTES_MAX } else { segment.len };
             // An entry takes some bytes of its batch's description, and LZ4 gains at most 255 to 1.
             if e.count() > room || e.bytes() > room.saturating_mul(256) {
                 return Err(Malformed("it has more in a segment than that can hold"));
@@ -469,7 +450,7 @@ impl RegionState {
             base: self.base,
             hard_state: self.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice())),
             kv: self.kv().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
-            extents: self.extents.iter().map(Extent::record).collect(),
+            extents: self.extents.iter().map(|e| e.record()).collect(),
             damage: damage.proven.into_vec(),
             suspect: if planted(Bug::SuspectForgotten) { Vec::new() } else { damage.suspect.into_vec() },
             hard_state_lost: self.damage.as_ref().is_some_and(|d| d.hard_state_lost),
@@ -478,62 +459,13 @@ impl RegionState {
 
     // ---- where things are ---------------------------------------------------------------------------------
 
-    /// `segment` has its footer now: what it holds of this region needs no heap any more.
-    pub(crate) fn use_footer(&mut self, segment: u32) {
-        let unsealed = self.extents.iter_mut().rev().filter(|e| e.segment().id == segment);
-        unsealed.for_each(Extent::use_footer);
-    }
-
-    /// Entries `first..=last` were copied to `cold`: those that still lie in one of `sources` are read from
-    /// there now. What was rolled back, compacted or rewritten in the meantime is not touched.
-    pub(crate) fn relocate(
-        &mut self,
-        first: u64,
-        last: u64,
-        bytes: u64,
-        sources: &[u32],
-        cold: &Arc<Segment>,
-    ) {
-        let copied = u128::from(last - first) + 1;
-        let mut next = Extents::default();
-        let mut healed = Vec::new();
-        for e in std::mem::take(&mut self.extents).iter() {
-            let (a, b) = (e.first().max(first), e.last().min(last));
-            if a > b || !(sources.contains(&e.segment().id) || planted(Bug::CopyOverNewerEntries)) {
-                next.push_joined(e.clone());
-                continue;
-            }
-            let counted = || {
-                e.segment().add_live(e.count(), e.bytes());
-                e.clone()
-            };
-            if e.first() < a {
-                let mut before = counted();
-                before.cut_from(a);
-                next.push_joined(before);
-            }
-            let mut source = counted();
-            if e.last() > b {
-                source.cut_from(b + 1);
-            }
-            if e.first() < a {
-                source.cut_through(a - 1);
-            }
-            source.release();
-            let moved =
-                source.moved_to(cold, (u128::from(bytes) * u128::from(source.count()) / copied) as u64);
-            // Only what was read and right is ever copied, or came from a replica.
-            healed.push(moved.first()..moved.last() + 1);
-            next.push_joined(moved);
-            if e.last() > b && !planted(Bug::CleanerDropsTheRest) {
-                let mut after = counted();
-                after.cut_through(b);
-                next.push_joined(after);
-            }
-            e.release();
+    /// Entries were copied to a cold segment: those that still lie in one of the sources are read from there
+    /// now.
+    pub(super) fn relocate(&mut self, moved: &Moved<'_>) {
+        // Only what was read and right is ever copied, or came from a replica.
+        for indexes in self.extents.relocate(moved) {
+            self.forget_damage(indexes);
         }
-        healed.into_iter().for_each(|indexes| self.forget_damage(indexes));
-        self.extents = next;
     }
 
     /// Bytes on the heap.

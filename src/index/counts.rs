@@ -1,0 +1,34 @@
+//! Whether segments count what the regions own in them.
+
+use super::table::Table;
+use crate::segment::{Live, Segment};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+impl Table {
+    /// Compares what all regions together own of each segment with what it has counted, and says where they
+    /// differ. Of `segments` it looks also at those of which nobody owns anything.
+    ///
+    /// For assertions: it holds the locks of all shards and regions at once, so the caller makes sure that
+    /// nobody accepts a batch meanwhile, which may take several.
+    pub(crate) fn check_counts(&self, segments: &[Arc<Segment>]) -> Result<(), String> {
+        self.with_all(|states| {
+            let by_address = |s: &Arc<Segment>| (Arc::as_ptr(s), (s.clone(), Live::default()));
+            let mut owned: HashMap<_, _> = segments.iter().map(by_address).collect();
+            for extent in states.iter().flat_map(|state| state.extents.iter()) {
+                let segment = extent.segment().into_owned();
+                let (_, sum) = owned.entry(Arc::as_ptr(&segment)).or_insert((segment, Live::default()));
+                sum.entries = sum.entries.wrapping_add(extent.count());
+                sum.bytes = sum.bytes.wrapping_add(extent.bytes());
+            }
+            match owned.values().find(|(segment, owned)| segment.live() != *owned) {
+                None => Ok(()),
+                Some((segment, owned)) => Err(format!(
+                    "segment {} counts {:?}, and the regions own {owned:?}",
+                    segment.id,
+                    segment.live()
+                )),
+            }
+        })
+    }
+}
