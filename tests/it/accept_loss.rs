@@ -1,7 +1,9 @@
 //! Damage that was acknowledged and that nobody can tie to regions: refused, shown, and given up
 //! only when told so.
 
-use crate::support::stores::{self, DIR, REGIONS, State, Writer, options};
+use crate::support::engines::{DIR, kill, of_run};
+use crate::support::files::{of_kind, records, remove_all, ruin};
+use crate::support::stores::{self, REGIONS, State, Writer};
 use raftwood::vfs::sim::{LossPolicy, Moment, Op, OpKind, SimVfs};
 use raftwood::{CheckReport, TailPolicy};
 use raftwood::{Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, ReadLimit, RegionId};
@@ -24,44 +26,34 @@ fn killed() -> Killed {
             w.write(&engine, (first..=REGIONS).step_by(3));
             states.push(w.acked.clone());
         }
-        stores::kill(&w.vfs, engine);
+        kill(&w.vfs, engine);
     }
     w.vfs.settle();
     let vfs = w.vfs.crash(LossPolicy::KeepAll);
     Killed { vfs, states }
 }
 
-fn logs(vfs: &SimVfs) -> Vec<PathBuf> {
-    let mut logs: Vec<PathBuf> = vfs.list().into_iter().map(|(p, _)| p).collect();
-    logs.retain(|p| p.extension().is_some_and(|e| e == "log"));
-    logs.sort();
-    logs
-}
-
 /// Where each batch stands: file and offset of its record.
 fn batches(vfs: &SimVfs) -> Vec<(PathBuf, u64)> {
     let mut out = Vec::new();
-    for path in logs(vfs) {
-        let bytes = vfs.read_file(&path).unwrap();
-        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-        let mut at = 4096;
-        while bytes[at..at + 4] == [0xd7, b'r', b'e', b'c'] {
-            // Kind 1: not those that only carry a watermark.
-            if bytes[at + 28] == 1 {
-                out.push((path.clone(), at as u64));
-            }
-            at += (64 + word(at + 16) + word(at + 20)).next_multiple_of(8);
-        }
+    for path in of_kind(vfs, "log") {
+        let records = records(&vfs.read_file(&path).unwrap());
+        out.extend(records.iter().filter(|r| r.is_batch).map(|r| (path.clone(), r.at)));
     }
     out
 }
 
 fn open(vfs: &SimVfs, policy: TailPolicy) -> raftwood::Result<Engine> {
-    options(vfs, 40).tail_policy(policy).open(DIR)
+    of_run(vfs, 40).tail_policy(policy).open(DIR)
 }
 
 fn check(vfs: &SimVfs) -> CheckReport {
-    options(vfs, 41).check(DIR, &Default::default(), |done, total| assert!(done <= total)).unwrap()
+    of_run(vfs, 41).check(DIR, &Default::default(), |done, total| assert!(done <= total)).unwrap()
+}
+
+/// The description of a batch is ruined.
+fn rotten(vfs: &SimVfs, (path, at): &(PathBuf, u64)) {
+    ruin(vfs, path, at + 66, 7);
 }
 
 /// What an open store holds.
@@ -85,11 +77,6 @@ fn all_lost_their_votes(engine: &Engine) {
     }
 }
 
-/// Rot that nothing can mend: in the description.
-fn vandalise(vfs: &SimVfs, (path, at): &(PathBuf, u64)) {
-    vfs.write_bytes(path, at + 66, &[0xa7; 7]).unwrap();
-}
-
 #[test]
 fn damage_below_the_watermark_is_refused_and_given_up_only_when_told_so() {
     let whole = killed();
@@ -100,7 +87,7 @@ fn damage_below_the_watermark_is_refused_and_given_up_only_when_told_so() {
     let last = batches.len() - 1;
     for (n, place) in batches.iter().enumerate() {
         let vfs = whole.vfs.crash(LossPolicy::KeepAll);
-        vandalise(&vfs, place);
+        rotten(&vfs, place);
         let before =
             vfs.list().iter().map(|(p, _)| (p.clone(), vfs.read_file(p).unwrap())).collect::<Vec<_>>();
         let refused = open(&vfs, TailPolicy::Prove);
@@ -164,7 +151,7 @@ fn a_crash_anywhere_while_loss_is_accepted_leaves_a_store_that_refuses_or_says_w
     let batches = batches(&whole.vfs);
     for n in [batches.len() - 2, batches.len() - 4] {
         let vfs = whole.vfs.crash(LossPolicy::KeepAll);
-        vandalise(&vfs, &batches[n]);
+        rotten(&vfs, &batches[n]);
         vfs.snapshot_every(Some(Moment::Before));
         drop(open(&vfs, TailPolicy::AcceptLoss).unwrap());
         let (mut refused, mut opened) = (0, 0);
@@ -191,10 +178,10 @@ fn a_crash_anywhere_while_loss_is_accepted_leaves_a_store_that_refuses_or_says_w
 #[test]
 fn a_segment_of_the_replay_that_is_missing_cut_or_foreign_ends_the_log_when_told_so() {
     let whole = killed();
-    let logs = logs(&whole.vfs);
+    let logs = of_kind(&whole.vfs, "log");
     // Another seed: another store.
     let other = SimVfs::new(1);
-    let engine = options(&other, 900).open(DIR).unwrap();
+    let engine = of_run(&other, 900).open(DIR).unwrap();
     let mut batch = engine.batch();
     batch.region(RegionId(1)).set_hard_state(b"of another store").unwrap();
     engine.write(batch, Durability::Synced).unwrap();
@@ -268,7 +255,7 @@ fn entries_that_a_checkpoint_knows_from_behind_the_end_are_named_and_truncated()
     assert!(done.lock().unwrap().is_some());
     vfs.settle();
     let vfs = vfs.crash(LossPolicy::KeepAll);
-    vandalise(&vfs, &second);
+    rotten(&vfs, &second);
     assert_eq!(
         open(&vfs.crash(LossPolicy::KeepAll), TailPolicy::Prove).unwrap_err().kind(),
         ErrorKind::Damaged
@@ -309,7 +296,7 @@ fn step(engine: &Engine, region: u64, index: u64, term: u64) {
 #[test]
 fn what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost() {
     let vfs = SimVfs::new(51);
-    let engine = options(&vfs, 1).open(DIR).unwrap();
+    let engine = of_run(&vfs, 1).open(DIR).unwrap();
     // The first segment: three regions, all of term 1.
     let mut batch = engine.batch();
     for id in 1..=3 {
@@ -318,7 +305,7 @@ fn what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost() {
     }
     engine.write(batch, Durability::Synced).unwrap();
     step(&engine, 4, 1, 1);
-    let first = logs(&vfs)[0].clone();
+    let first = of_kind(&vfs, "log")[0].clone();
     // Then: region 1 replaces its first entry, region 2 is destroyed, all vote; region 3 goes on.
     for term in 2..=9 {
         step(&engine, 1, 1, term);
@@ -327,13 +314,11 @@ fn what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost() {
         engine.write(batch, Durability::Synced).unwrap();
         step(&engine, 4, term, term);
     }
-    stores::kill(&vfs, engine);
+    kill(&vfs, engine);
     vfs.settle();
-    let logs = logs(&vfs);
+    let logs = of_kind(&vfs, "log");
     assert!(logs.len() > 5 && logs[0] == first);
-    for (path, _) in vfs.list().iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "ckpt")) {
-        vfs.remove_file(path).unwrap();
-    }
+    remove_all(&vfs, "ckpt");
     for gone in 1..logs.len() - 2 {
         let harmed = vfs.crash(LossPolicy::KeepAll);
         // All but the first segment and the last ones, of which the very last was only prepared.
@@ -366,7 +351,7 @@ fn what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost() {
             engine.open_report().damage.iter().any(|e| e.region() == Some(RegionId(3))),
             "without {gone}"
         );
-        stores::kill(&harmed, engine);
+        kill(&harmed, engine);
         let engine = open(&harmed, TailPolicy::Prove).unwrap();
         look(&engine);
         if gone == 1 {

@@ -3,6 +3,7 @@
 //! The first part compiles or does not: a name or shape that changes breaks programs. The second part is the
 //! rules that Raft libraries impose, each found by running their own suites.
 
+use crate::support::engines::small;
 use bytes::Bytes;
 use raftwood::vfs::{OsVfs, Vfs, VfsFile};
 use raftwood::{
@@ -22,10 +23,6 @@ use std::task::{Context, Poll, Waker};
 
 const A: RegionId = RegionId(7);
 const B: RegionId = RegionId(9);
-
-fn small() -> Options {
-    Options::new().segment_bytes(64 << 10).pool(Pool::default().prewrite(false))
-}
 
 fn store() -> (tempfile::TempDir, Engine) {
     let dir = tempfile::tempdir().unwrap();

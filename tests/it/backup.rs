@@ -1,17 +1,17 @@
 //! A copy of a store that is written to: whole, durable, and its own.
 
-use crate::support::stores::{DIR, options};
+use crate::support::engines::{DIR, of_run};
+use crate::support::entries;
+use crate::support::files::Files;
 use crate::support::two_regions::*;
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, Moment, OpKind, SimVfs};
 use raftwood::{Durability, Engine, EntryId, ErrorKind, Health, Options, RegionId, ScrubOptions};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const COPY: &str = "/copy";
 
 fn open_copy(vfs: &SimVfs) -> Engine {
-    options(vfs, 90).open(COPY).unwrap()
+    of_run(vfs, 90).open(COPY).unwrap()
 }
 
 /// Entries 1 to 8 of two regions, half of them sealed, and more segments of a third region.
@@ -26,9 +26,7 @@ fn busy(f: &mut Fixture) -> Engine {
 
 fn fill(engine: &Engine, indexes: std::ops::RangeInclusive<u64>) {
     for index in indexes {
-        let mut batch = engine.batch();
-        batch.region(RegionId(50)).append([(EntryId::new(1, index), &[index as u8; 30 << 10][..])]).unwrap();
-        engine.write(batch, Durability::Synced).unwrap();
+        entries::append(engine, RegionId(50), index, 30 << 10).unwrap();
     }
 }
 
@@ -40,9 +38,9 @@ fn has_all(engine: &Engine) {
     assert!(engine.open_report().damage.is_empty(), "{:?}", engine.open_report());
 }
 
-fn files(vfs: &SimVfs, dir: &str) -> BTreeMap<PathBuf, Vec<u8>> {
-    let all = vfs.list().into_iter().map(|(path, _)| path).filter(|path| path.starts_with(dir));
-    all.map(|path| (path.clone(), vfs.read_file(&path).unwrap())).collect()
+fn files(vfs: &SimVfs, dir: &str) -> Files {
+    let all = crate::support::files::files(vfs);
+    all.into_iter().filter(|(path, _)| path.starts_with(dir)).collect()
 }
 
 #[test]
@@ -57,7 +55,7 @@ fn a_backup_has_everything_that_was_acknowledged_and_is_durable_on_return() {
     for loss in [LossPolicy::LoseAll, LossPolicy::KeepAll] {
         let vfs = f.vfs.crash(loss);
         let checked =
-            options(&vfs, 91).check(COPY, &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
+            of_run(&vfs, 91).check(COPY, &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
         assert!(checked.is_clean(), "{checked:?}");
         let copy = open_copy(&vfs);
         has_all(&copy);
@@ -120,8 +118,8 @@ fn a_crash_at_any_call_of_a_backup_leaves_the_store_whole_and_no_half_copy_that_
     for snapshot in &snapshots {
         for loss in [LossPolicy::LoseAll, LossPolicy::KeepAll, LossPolicy::Random(1), LossPolicy::Random(2)] {
             let vfs = snapshot.crash(loss);
-            has_all(&options(&vfs, 80).open(DIR).unwrap());
-            match options(&vfs, 90).open(COPY) {
+            has_all(&of_run(&vfs, 80).open(DIR).unwrap());
+            match of_run(&vfs, 90).open(COPY) {
                 // Before anything of it was durable.
                 Ok(copy) if copy.open_report().created => {}
                 Ok(copy) => {
@@ -154,7 +152,7 @@ fn an_error_at_any_call_of_a_backup_is_told_and_costs_the_store_nothing() {
             Ok(_) => has_all(&open_copy(&f.vfs.crash(LossPolicy::LoseAll))),
             Err(e) => assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::Poisoned), "{e:?}"),
         }
-        has_all(&options(&f.vfs.crash(LossPolicy::LoseAll), 80).open(DIR).unwrap());
+        has_all(&of_run(&f.vfs.crash(LossPolicy::LoseAll), 80).open(DIR).unwrap());
         calls = n;
         if last <= before + n {
             break;
@@ -262,5 +260,5 @@ fn a_close_ends_a_backup_and_does_not_wait_for_it() {
     f.vfs.set_hook(None);
     f.vfs.clear_faults();
     // It has no checkpoint: no half copy opens.
-    assert_eq!(options(&f.vfs, 91).open(COPY).map(drop).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(of_run(&f.vfs, 91).open(COPY).map(drop).unwrap_err().kind(), ErrorKind::Damaged);
 }

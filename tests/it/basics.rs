@@ -1,17 +1,11 @@
 //! The engine on a real disk, from the outside.
 
-use raftwood::{Durability, Engine, EntryId, EntryRef, ErrorKind, Options, Pool, ReadLimit, RegionId};
+use crate::support::engines::small;
+use crate::support::entries::refs;
+use raftwood::{Durability, Engine, EntryId, ErrorKind, ReadLimit, RegionId};
 
 fn entries(term: u64, range: std::ops::RangeInclusive<u64>) -> Vec<(EntryId, Vec<u8>)> {
     range.map(|i| (EntryId::new(term, i), format!("payload {term}/{i}").into_bytes())).collect()
-}
-
-fn refs(entries: &[(EntryId, Vec<u8>)]) -> impl Iterator<Item = EntryRef<'_>> {
-    entries.iter().map(|(id, payload)| EntryRef { id: *id, payload })
-}
-
-fn small() -> Options {
-    Options::new().segment_bytes(64 << 10).pool(Pool::default().prewrite(false))
 }
 
 #[test]

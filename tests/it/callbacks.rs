@@ -1,5 +1,6 @@
 //! Other people's code on the engine's threads: callbacks and listeners that write, wait, close, or panic.
 
+use crate::support::heard::Heard;
 use crate::support::threads::*;
 use raftwood::vfs::sim::{EIO, Fault, OpKind, SimVfs};
 use raftwood::{Background, Durability, Engine, ErrorKind, Event, EventListener, Lsn, RegionId, Ticket};
@@ -38,22 +39,27 @@ fn a_callback_may_submit_while_the_bound_on_bytes_in_flight_is_reached() {
     assert_eq!(engine.region(RegionId(2)).state().durable, 3);
 }
 
-/// Is notified of callbacks that panicked.
-#[derive(Default)]
-struct Panics(Mutex<Vec<(Lsn, String)>>);
+/// Callbacks that panicked.
+fn panics() -> Arc<Heard<(Lsn, String)>> {
+    Heard::new(|event| match event {
+        Event::CallbackPanicked { lsn, message } => Some((*lsn, message.to_string())),
+        _ => None,
+    })
+}
 
-impl EventListener for Panics {
-    fn on_event(&self, event: &Event<'_>) {
-        if let Event::CallbackPanicked { lsn, message } = event {
-            self.0.lock().unwrap().push((*lsn, message.to_string()));
-        }
-    }
+/// What stalled, and how long it had by its end.
+fn stalls() -> Arc<Heard<(&'static str, Option<Duration>)>> {
+    Heard::new(|event| match event {
+        Event::SyncStalled { operation, .. } => Some((*operation, None)),
+        Event::StallEnded { operation, elapsed } => Some((*operation, Some(*elapsed))),
+        _ => None,
+    })
 }
 
 /// One callback of one group that panicked once stopped all writing, of all groups.
 #[test]
 fn a_callback_that_panics_ends_itself_and_nothing_else() {
-    let (vfs, panics) = (SimVfs::new(40), Arc::new(Panics::default()));
+    let (vfs, panics) = (SimVfs::new(40), panics());
     let engine = options(&vfs).listener(panics.clone()).open("/db").unwrap();
     begin(&engine);
     in_time("the callbacks", move || {
@@ -73,7 +79,7 @@ fn a_callback_that_panics_ends_itself_and_nothing_else() {
         first.wait().unwrap();
         waits.wait().unwrap();
         (0..3).for_each(|_| assert!(receive.recv().unwrap().is_ok()));
-        assert_eq!(*panics.0.lock().unwrap(), [(lsn, "on purpose".to_string())]);
+        assert_eq!(panics.all(), [(lsn, "on purpose".to_string())]);
         engine.write(batch(&engine, 1, 3, 10), Durability::Synced).unwrap();
         assert_eq!(engine.region(RegionId(1)).state().durable, 3);
         engine.close().unwrap();
@@ -87,7 +93,7 @@ fn a_callback_that_panics_ends_itself_and_nothing_else() {
 fn any_number_of_callbacks_may_panic_or_wait() {
     const MANY: u64 = 20_000;
     for fails in [true, false] {
-        let (vfs, panics) = (SimVfs::new(41), Arc::new(Panics::default()));
+        let (vfs, panics) = (SimVfs::new(41), panics());
         let engine = options(&vfs).segment_bytes(64 << 20).listener(panics.clone()).open("/db").unwrap();
         in_time("the callbacks", move || {
             submit(&engine, 1, 1).wait().unwrap();
@@ -117,7 +123,7 @@ fn any_number_of_callbacks_may_panic_or_wait() {
             assert_eq!(after.map_err(|e| e.kind()).err(), fails.then_some(ErrorKind::Poisoned));
             // It waits for the thread that delivers the last one.
             assert_eq!(engine.close().is_err(), fails);
-            let told = panics.0.lock().unwrap();
+            let told = panics.all();
             assert_eq!(told.len() as u64, if fails { MANY } else { 0 });
             assert!(told.iter().all(|(_, message)| message.contains("writing stopped")), "{:?}", told.last());
         });
@@ -241,23 +247,14 @@ fn a_listener_may_close_the_engine_when_writing_stops() {
 
 #[test]
 fn a_sync_that_failed_is_not_reported_as_stalled() {
-    #[derive(Default)]
-    struct Stalls(AtomicU64);
-    impl EventListener for Stalls {
-        fn on_event(&self, event: &Event<'_>) {
-            if let Event::SyncStalled { .. } = event {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
     let vfs = SimVfs::new(25);
-    let stalls = Arc::new(Stalls::default());
+    let stalls = stalls();
     let engine =
         options(&vfs).stall_after(Duration::from_millis(20)).listener(stalls.clone()).open("/db").unwrap();
     vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData).path(".log").forever());
     assert!(engine.write(batch(&engine, 1, 1, 10), Durability::Synced).is_err());
     thread::sleep(Duration::from_millis(400));
-    assert_eq!(stalls.0.load(Ordering::Relaxed), 0);
+    assert_eq!(stalls.all(), []);
 }
 
 /// What upkeep does is delivered while upkeep is running: a listener that asked for more upkeep
@@ -349,20 +346,6 @@ fn without_threads_of_the_engine_a_callback_is_called_whoever_completes_its_batc
     });
 }
 
-/// What was reported of stalls, and of their ends.
-#[derive(Default)]
-struct Stalls(Mutex<Vec<&'static str>>, Mutex<Vec<(&'static str, Duration)>>);
-
-impl EventListener for Stalls {
-    fn on_event(&self, event: &Event<'_>) {
-        match event {
-            Event::SyncStalled { operation, .. } => self.0.lock().unwrap().push(operation),
-            Event::StallEnded { operation, elapsed } => self.1.lock().unwrap().push((operation, *elapsed)),
-            _ => {}
-        }
-    }
-}
-
 /// Upkeep reported stalls, until it waited for the disk itself: a full segment that had to be sealed was
 /// enough, and nobody learned of a disk that hung. And nobody learned of an end.
 #[test]
@@ -375,7 +358,7 @@ fn a_disk_that_hangs_is_told_of_whoever_waits_for_it_and_so_is_the_end() {
         (".foot", "writing a footer"),
         (".free", "preparing a segment"),
     ] {
-        let (vfs, stalls) = (SimVfs::new(50), Arc::new(Stalls::default()));
+        let (vfs, stalls) = (SimVfs::new(50), stalls());
         let engine = options(&vfs)
             .stall_after(Duration::from_millis(50))
             .listener(stalls.clone())
@@ -408,17 +391,18 @@ fn a_disk_that_hangs_is_told_of_whoever_waits_for_it_and_so_is_the_end() {
                     writer.write(batch(&writer, 2, index, 10 << 10), durability).unwrap();
                 }
             });
-            while !stalls.0.lock().unwrap().contains(&operation) {
+            while !stalls.all().contains(&(operation, None)) {
                 thread::sleep(Duration::from_millis(5));
             }
             assert!(held.load(Ordering::Relaxed) > 0);
             drop(guard);
             writer.join().unwrap();
             engine.sync().unwrap();
-            while !stalls.1.lock().unwrap().iter().any(|(what, _)| *what == operation) {
+            let ends = || stalls.all().into_iter().filter_map(|(what, after)| Some((what, after?)));
+            while !ends().any(|(what, _)| what == operation) {
                 thread::sleep(Duration::from_millis(5));
             }
-            assert!(stalls.1.lock().unwrap()[0].1 >= Duration::from_millis(50));
+            assert!(ends().next().unwrap().1 >= Duration::from_millis(50));
             vfs.set_hook(None);
             engine.close().unwrap();
         });
@@ -428,7 +412,7 @@ fn a_disk_that_hangs_is_told_of_whoever_waits_for_it_and_so_is_the_end() {
 /// Without threads of the engine, a thread that ticks reports the others.
 #[test]
 fn a_tick_tells_of_a_disk_that_others_wait_for() {
-    let (vfs, stalls) = (SimVfs::new(51), Arc::new(Stalls::default()));
+    let (vfs, stalls) = (SimVfs::new(51), stalls());
     let engine = options(&vfs)
         .background(Background::Manual)
         .stall_after(Duration::from_millis(20))
@@ -443,15 +427,15 @@ fn a_tick_tells_of_a_disk_that_others_wait_for() {
             thread::spawn(move || writer.write(batch(&writer, 1, 1, 10), Durability::Synced).unwrap());
         vfs.wait_for_syncs(1);
         engine.tick().unwrap();
-        assert!(stalls.0.lock().unwrap().is_empty());
+        assert_eq!(stalls.all(), []);
         thread::sleep(Duration::from_millis(30));
         engine.tick().unwrap();
         engine.tick().unwrap();
-        assert_eq!(*stalls.0.lock().unwrap(), ["syncing the log"; 2]);
+        assert_eq!(stalls.all(), [("syncing the log", None); 2]);
         vfs.release_syncs();
         writer.join().unwrap();
         engine.tick().unwrap();
         engine.tick().unwrap();
-        assert_eq!(stalls.1.lock().unwrap().len(), 1);
+        assert_eq!(stalls.all().iter().filter(|(_, ended)| ended.is_some()).count(), 1);
     });
 }

@@ -1,23 +1,10 @@
 //! Three checkpoints are kept, and each of them is enough; and a log that is whole needs none.
 
-use crate::support::stores::{self, DIR, options};
+use crate::support::engines::{DIR, kill, of_run};
+use crate::support::entries::{append, compact};
+use crate::support::files::{is_a, newest, of_kind, remove_all, ruin};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Durability, Engine, EntryId, ErrorKind, Health, ReadLimit, RegionId};
-use std::path::PathBuf;
-
-fn append(engine: &Engine, region: u64, index: u64, len: usize) {
-    let mut batch = engine.batch();
-    let payload = vec![index as u8; len];
-    batch.region(RegionId(region)).append([(EntryId::new(1, index), &payload[..])]).unwrap();
-    engine.write(batch, Durability::Synced).unwrap();
-}
-
-fn checkpoints(vfs: &SimVfs) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = vfs.list().into_iter().map(|f| f.0).collect();
-    found.retain(|path| path.extension().is_some_and(|e| e == "ckpt"));
-    found.sort();
-    found
-}
+use raftwood::{Durability, Engine, ErrorKind, Health, ReadLimit, RegionId};
 
 /// Entries of a few regions, as text.
 fn all(engine: &Engine) -> String {
@@ -36,39 +23,35 @@ fn all(engine: &Engine) -> String {
 #[test]
 fn the_newest_checkpoint_may_rot_after_a_purge_at_any_time() {
     let vfs = SimVfs::new(8);
-    let engine = options(&vfs, 1).open(DIR).unwrap();
+    let engine = of_run(&vfs, 1).open(DIR).unwrap();
     let mut looked = 0;
     for round in 1..=6u64 {
         // Several segments' worth; a part of it stays.
         for index in (round - 1) * 12 + 1..=round * 12 {
-            append(&engine, 1, index, 20 << 10);
-            append(&engine, 2 + index % 5, 1 + index / 5, 100);
+            append(&engine, RegionId(1), index, 20 << 10).unwrap();
+            append(&engine, RegionId(2 + index % 5), 1 + index / 5, 100).unwrap();
         }
-        let mut batch = engine.batch();
-        batch.region(RegionId(1)).compact_through(round * 12 - 1).unwrap();
-        engine.write(batch, Durability::Synced).unwrap();
+        compact(&engine, RegionId(1), round * 12 - 1).unwrap();
         match round % 3 {
             0 => drop(engine.tick()),
             _ => drop(engine.purge().unwrap()),
         }
         let expected = all(&engine);
-        let found = checkpoints(&vfs);
+        let found = of_kind(&vfs, "ckpt");
         if found.len() < 2 {
             continue;
         }
         looked += 1;
         // Two or more flips, so that mending is out of the question.
         let cut = vfs.crash(LossPolicy::KeepAll);
-        let newest = found.last().unwrap();
-        cut.write_bytes(newest, 130, &[0xa5; 64]).unwrap();
-        let after = options(&cut, 2).open(DIR).unwrap();
+        ruin(&cut, newest(&cut, "ckpt"), 130, 64);
+        let after = of_run(&cut, 2).open(DIR).unwrap();
         assert_eq!(after.open_report().bad_checkpoints, 1);
         assert_eq!(all(&after), expected, "round {round}");
         // There are two good ones again: the next to rot may be the newest once more.
-        stores::kill(&cut, after);
-        let newest = checkpoints(&cut).pop().unwrap();
-        cut.write_bytes(&newest, 130, &[0xa5; 64]).unwrap();
-        assert_eq!(all(&options(&cut, 3).open(DIR).unwrap()), expected, "round {round}, again");
+        kill(&cut, after);
+        ruin(&cut, newest(&cut, "ckpt"), 130, 64);
+        assert_eq!(all(&of_run(&cut, 3).open(DIR).unwrap()), expected, "round {round}, again");
     }
     assert!(looked >= 5, "{looked}");
 }
@@ -78,9 +61,9 @@ fn the_newest_checkpoint_may_rot_after_a_purge_at_any_time() {
 fn a_whole_log_gives_back_a_store_that_has_lost_all_checkpoints() {
     for rotten in [false, true] {
         let vfs = SimVfs::new(9);
-        let engine = options(&vfs, 1).open(DIR).unwrap();
+        let engine = of_run(&vfs, 1).open(DIR).unwrap();
         for index in 1..=20 {
-            append(&engine, 1 + index % 3, 1 + index / 3, 10 << 10);
+            append(&engine, RegionId(1 + index % 3), 1 + index / 3, 10 << 10).unwrap();
             engine.tick().unwrap();
         }
         let mut batch = engine.batch();
@@ -90,17 +73,17 @@ fn a_whole_log_gives_back_a_store_that_has_lost_all_checkpoints() {
         let expected = all(&engine);
         engine.close().unwrap();
         drop(engine);
-        for path in checkpoints(&vfs) {
+        for path in of_kind(&vfs, "ckpt") {
             match rotten {
-                true => vfs.write_bytes(&path, 100, &[0xa5; 64]).unwrap(),
+                true => ruin(&vfs, &path, 100, 64),
                 false => vfs.remove_file(&path).unwrap(),
             }
         }
         for life in 2..4 {
-            let engine = options(&vfs, life).open(DIR).unwrap();
+            let engine = of_run(&vfs, life).open(DIR).unwrap();
             assert_eq!(all(&engine), expected);
             assert_eq!(engine.region(RegionId(1)).hard_state().as_deref(), Some(&b"vote"[..]));
-            assert!(!checkpoints(&vfs).is_empty());
+            assert!(!of_kind(&vfs, "ckpt").is_empty());
             engine.close().unwrap();
         }
     }
@@ -111,20 +94,18 @@ fn a_whole_log_gives_back_a_store_that_has_lost_all_checkpoints() {
 #[test]
 fn without_a_checkpoint_a_log_with_a_gap_is_refused() {
     let vfs = SimVfs::new(10);
-    let engine = options(&vfs, 1).open(DIR).unwrap();
+    let engine = of_run(&vfs, 1).open(DIR).unwrap();
     for index in 1..=12 {
-        append(&engine, 1, index, 20 << 10);
+        append(&engine, RegionId(1), index, 20 << 10).unwrap();
         engine.tick().unwrap();
     }
-    stores::kill(&vfs, engine);
-    let mut logs: Vec<PathBuf> = vfs.list().into_iter().map(|f| f.0).collect();
-    logs.retain(|path| path.extension().is_some_and(|e| e == "log"));
-    logs.sort();
-    checkpoints(&vfs).iter().for_each(|path| vfs.remove_file(path).unwrap());
+    kill(&vfs, engine);
+    let logs = of_kind(&vfs, "log");
+    remove_all(&vfs, "ckpt");
     for gone in &logs[..logs.len() - 2] {
         let harmed = vfs.crash(LossPolicy::KeepAll);
         harmed.remove_file(gone).unwrap();
-        let refused = options(&harmed, 2).open(DIR).unwrap_err();
+        let refused = of_run(&harmed, 2).open(DIR).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Damaged, "without {}", gone.display());
     }
 }
@@ -133,15 +114,15 @@ fn without_a_checkpoint_a_log_with_a_gap_is_refused() {
 #[test]
 fn a_segment_without_a_header_is_recognised_by_checkpoint_and_footer() {
     let vfs = SimVfs::new(11);
-    let engine = options(&vfs, 1).open(DIR).unwrap();
+    let engine = of_run(&vfs, 1).open(DIR).unwrap();
     for index in 1..=6 {
-        append(&engine, 1, index, 20 << 10);
+        append(&engine, RegionId(1), index, 20 << 10).unwrap();
         engine.tick().unwrap();
     }
     let expected = all(&engine);
     engine.close().unwrap();
     drop(engine);
-    let logs = vfs.list().into_iter().filter(|f| f.0.extension().is_some_and(|e| e == "log"));
+    let logs = vfs.list().into_iter().filter(|f| is_a(&f.0, "log"));
     let mut tried = 0;
     for (log, len) in logs {
         if vfs.read_file(&log).unwrap()[4096] == 0 {
@@ -151,7 +132,7 @@ fn a_segment_without_a_header_is_recognised_by_checkpoint_and_footer() {
         for block in [0, len / 512 - 8] {
             (block..block + 8).for_each(|sector| harmed.zero_sector(&log, sector).unwrap());
         }
-        assert_eq!(all(&options(&harmed, 2).open(DIR).unwrap()), expected, "{}", log.display());
+        assert_eq!(all(&of_run(&harmed, 2).open(DIR).unwrap()), expected, "{}", log.display());
         tried += 1;
     }
     assert!(tried >= 2);
@@ -164,18 +145,17 @@ fn a_segment_without_a_header_is_recognised_by_checkpoint_and_footer() {
 fn a_stale_copy_of_a_segments_header_gives_way_to_the_one_that_fits() {
     for close in [true, false] {
         let vfs = SimVfs::new(12);
-        let engine = options(&vfs, 1).open(DIR).unwrap();
+        let engine = of_run(&vfs, 1).open(DIR).unwrap();
         for index in 1..=6 {
-            append(&engine, 1, index, 20 << 10);
+            append(&engine, RegionId(1), index, 20 << 10).unwrap();
             engine.tick().unwrap();
         }
         let expected = all(&engine);
         match close {
             true => engine.close().unwrap(),
-            false => stores::kill(&vfs, engine),
+            false => kill(&vfs, engine),
         }
-        let mut logs: Vec<PathBuf> = vfs.list().into_iter().map(|f| f.0).collect();
-        logs.retain(|path| path.extension().is_some_and(|e| e == "log"));
+        let logs = of_kind(&vfs, "log");
         assert!(logs.len() >= 2);
         for log in &logs {
             for other in logs.iter().filter(|other| *other != log) {
@@ -183,10 +163,10 @@ fn a_stale_copy_of_a_segments_header_gives_way_to_the_one_that_fits() {
                 for at in [0, bytes.len() - 4096] {
                     let harmed = vfs.crash(LossPolicy::KeepAll);
                     harmed.write_bytes(log, at as u64, &bytes[at..at + 4096]).unwrap();
-                    let engine = options(&harmed, 2).open(DIR).unwrap();
+                    let engine = of_run(&harmed, 2).open(DIR).unwrap();
                     assert_eq!(all(&engine), expected, "{} at {at}", log.display());
                     assert!(engine.open_report().damage.is_empty());
-                    stores::kill(&harmed, engine);
+                    kill(&harmed, engine);
                 }
             }
         }

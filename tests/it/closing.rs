@@ -1,6 +1,9 @@
 //! The end of a run: who closes it, what it leaves, and that a handle of it does nothing to the
 //! store any more.
 
+use crate::support::engines::{by_hand, kill, salts};
+use crate::support::entries;
+use crate::support::files::{files, is_a};
 use crate::support::threads::*;
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::{
@@ -15,19 +18,11 @@ use std::time::Duration;
 const R: RegionId = RegionId(1);
 
 fn manual(vfs: &SimVfs) -> Options {
-    options(vfs).background(Background::Manual).purge(Purge::default().background(false))
+    by_hand(vfs).salt_source(salts(1))
 }
 
 fn write(engine: &Engine, region: u64, index: u64, len: usize) {
-    engine.write(batch(engine, region, index, len), Durability::Synced).unwrap();
-}
-
-/// Names, lengths and bytes of the files.
-fn contents(vfs: &SimVfs) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let mut files = vfs.list();
-    files.sort();
-    let named = files.into_iter().map(|(path, _)| (vfs.read_file(&path).unwrap(), path));
-    named.map(|(bytes, path)| (path, bytes)).collect()
+    entries::append(engine, RegionId(region), index, len).unwrap();
 }
 
 /// `tick()` of a closed engine once said Ok, and gave a segment of its own the name of the one that the
@@ -42,9 +37,9 @@ fn a_closed_engine_touches_no_file_of_the_one_that_came_after_it() {
         let new = manual(&vfs).open("/db").unwrap();
         for index in 41..=80 {
             write(&new, 1, index, 5000);
-            let before = contents(&vfs);
+            let before = files(&vfs);
             assert_eq!(old.tick().unwrap_err().kind(), ErrorKind::Closed);
-            assert!(before == contents(&vfs));
+            assert!(before == files(&vfs));
         }
         drop(old);
         new.close().unwrap();
@@ -62,7 +57,7 @@ fn every_call_that_could_change_something_says_that_the_engine_is_closed() {
     engine.close().unwrap();
     // What was accepted before was seen to its end.
     ticket.wait().unwrap();
-    let before = contents(&vfs);
+    let before = files(&vfs);
     let late = || batch(&engine, 2, 1, 10);
     let kinds = [
         engine.tick().unwrap_err().kind(),
@@ -86,7 +81,7 @@ fn every_call_that_could_change_something_says_that_the_engine_is_closed() {
     engine.fetch(R, .., ReadLimit::NONE, move |read| send.send(read).unwrap());
     assert_eq!(receive.recv().unwrap().unwrap().len(), 41);
     engine.close().unwrap();
-    assert!(before == contents(&vfs));
+    assert!(before == files(&vfs));
 }
 
 /// A call that is changing files when the engine is closed comes to its end before another engine
@@ -111,9 +106,9 @@ fn a_call_that_is_changing_files_ends_before_the_store_is_given_up() {
             .collect();
         (last + 1..=last + 10).for_each(|index| write(&engine, 1, index, 9000));
         engine.close().unwrap();
-        let before = contents(&vfs);
+        let before = files(&vfs);
         thread::sleep(Duration::from_millis(2));
-        assert!(before == contents(&vfs), "round {round}");
+        assert!(before == files(&vfs), "round {round}");
         stop.store(true, Ordering::Relaxed);
         busy.into_iter().for_each(|t| t.join().unwrap());
         assert_eq!(manual(&vfs).open("/db").unwrap().region(R).last_index(), last + 10);
@@ -308,7 +303,6 @@ fn a_closed_store_has_nothing_to_replay_and_a_lost_sector_takes_what_was_in_it()
         }
     }
     engine.close().unwrap();
-    let is_a = |path: &std::path::Path, kind: &str| path.extension().is_some_and(|e| e == kind);
     let files = |kind: &str| vfs.list().into_iter().filter(|(path, _)| is_a(path, kind)).collect::<Vec<_>>();
     assert_eq!((files("log").len(), files("foot").len()), (1, 1));
     let log = files("log").pop().unwrap().0;
@@ -347,9 +341,7 @@ fn a_close_ends_what_a_killed_run_left_to_replay() {
     let vfs = SimVfs::new(8);
     let engine = manual(&vfs).open("/db").unwrap();
     (1..=30).for_each(|index| write(&engine, 1, index, 5000));
-    vfs.halt_after(0);
-    drop(engine);
-    vfs.halt_after(u64::MAX);
+    kill(&vfs, engine);
     let engine = manual(&vfs).open("/db").unwrap();
     assert!(engine.open_report().replayed_segments > 0);
     engine.close().unwrap();

@@ -1,6 +1,7 @@
 //! Damage is named, fenced, reported, looked up truthfully, and healed.
 
-use crate::support::stores::{self, DIR, options};
+use crate::support::engines::{DIR, kill, of_run};
+use crate::support::files::{newest, rot, ruin};
 use crate::support::two_regions::*;
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::{
@@ -83,7 +84,7 @@ fn a_repair_takes_only_what_was_recorded_and_survives_a_reopen() {
 
         // After a power cut, and after a clean close.
         let cut = f.vfs.crash(LossPolicy::LoseAll);
-        let after = options(&cut, 9).open(DIR).unwrap();
+        let after = of_run(&cut, 9).open(DIR).unwrap();
         is_whole(&after, R, 1..=8);
         is_whole(&after, OTHER, 1..=8);
         assert_eq!(after.region(R).health(), Health::Healthy);
@@ -149,13 +150,12 @@ fn a_scrub_finds_rot_in_sealed_and_in_active_segments_and_names_each_entry() {
 fn a_scrub_builds_a_rotten_footer_anew_on_disk_too() {
     let mut f = Fixture::new();
     let engine = f.sealed();
-    let (path, len) =
-        f.vfs.list().into_iter().find(|(p, _)| p.extension().is_some_and(|e| e == "foot")).unwrap();
+    let path = newest(&f.vfs, "foot");
     let before = f.vfs.read_file(&path).unwrap();
     engine.close().unwrap();
     drop(engine);
     // The last location: its checksum is looked at when an entry does not verify.
-    f.vfs.flip_bit(&path, (len - 2) * 8).unwrap();
+    rot(&f.vfs, &path, f.vfs.read_file(&path).unwrap().len() as u64 - 2);
     let engine = f.open();
     let report = engine.scrub(&ScrubOptions::default()).unwrap();
     assert_eq!((report.footers_rebuilt, report.damage.len(), f.heard()), (1, 0, 0));
@@ -169,9 +169,8 @@ fn a_scrub_builds_a_rotten_footer_anew_on_disk_too() {
 fn a_read_through_a_rotten_footer_is_right() {
     let mut f = Fixture::new();
     f.sealed().close().unwrap();
-    let (path, len) =
-        f.vfs.list().into_iter().find(|(p, _)| p.extension().is_some_and(|e| e == "foot")).unwrap();
-    f.vfs.flip_bit(&path, (len - 2) * 8).unwrap();
+    let path = newest(&f.vfs, "foot");
+    rot(&f.vfs, &path, f.vfs.read_file(&path).unwrap().len() as u64 - 2);
     let engine = f.open();
     is_whole(&engine, OTHER, 1..=8);
     assert_eq!((engine.region(OTHER).health(), f.heard()), (Health::Healthy, 0));
@@ -185,11 +184,11 @@ fn no_flipped_bit_of_a_footer_that_is_replayed_changes_what_is_there() {
     batch.region(R).set_hard_state(b"term and vote").unwrap().put(b"key", b"value").unwrap();
     batch.region(OTHER).truncate_from(7).compact_through(2).unwrap();
     engine.write(batch, Durability::Synced).unwrap();
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     // The next run seals the segment and makes no checkpoint.
     let engine = f.open();
     engine.tick().unwrap();
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     f.vfs.settle();
     let footer = "/db/0000000001.foot";
     let bytes = f.vfs.read_file(footer).unwrap();
@@ -198,7 +197,7 @@ fn no_flipped_bit_of_a_footer_that_is_replayed_changes_what_is_there() {
     for bit in 0..bytes.len() as u64 * 8 {
         let vfs = whole.crash(LossPolicy::KeepAll);
         vfs.flip_bit(footer, bit).unwrap();
-        let engine = options(&vfs, 9).open(DIR).unwrap();
+        let engine = of_run(&vfs, 9).open(DIR).unwrap();
         assert_eq!(engine.open_report().replayed_segments, 2, "bit {bit}");
         rebuilt += engine.open_report().scanned_segments;
         is_whole(&engine, R, 1..=8);
@@ -210,7 +209,7 @@ fn no_flipped_bit_of_a_footer_that_is_replayed_changes_what_is_there() {
         );
         assert_eq!(engine.region(OTHER).state().base, Some(EntryId::new(term(2), 2)), "bit {bit}");
         assert_eq!(engine.regions(), [R, OTHER], "bit {bit}");
-        stores::kill(&vfs, engine);
+        kill(&vfs, engine);
     }
     assert!(rebuilt > 2000, "{rebuilt} of {} flips found at open", bytes.len() * 8);
 }
@@ -431,7 +430,7 @@ fn a_flip_in_memory_behind_the_hand_over_is_found_by_the_first_read() {
 /// Where a record rots before its segment is sealed: the description of the first batch, beyond mending.
 fn rot_before_the_seal(f: &Fixture, engine: &Engine, small_records: u64) {
     append(engine, OTHER, 9..=8 + small_records);
-    f.vfs.write_bytes("/db/0000000001.log", 4096 + 66, &[0xff; 8]).unwrap();
+    ruin(&f.vfs, "/db/0000000001.log", 4096 + 66, 8);
     let filler = vec![b'.'; 20 << 10];
     for index in 9 + small_records..=24 + small_records {
         let mut batch = engine.batch();
@@ -454,7 +453,7 @@ fn a_description_that_rots_before_its_segment_is_sealed_costs_nothing_and_a_scru
     assert_eq!(f.heard(), 0);
     let report = engine.scrub(&ScrubOptions::default()).unwrap();
     assert!(!report.rot.is_empty() && report.damage.is_empty(), "{report:?}");
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     let engine = f.open();
     is_whole(&engine, R, 1..=8);
 }
@@ -477,7 +476,7 @@ fn a_bad_sector_under_a_payload_fails_its_entry_and_not_the_open() {
     batch.region(R).append([(EntryId::new(1, 1), &large[..])]).unwrap();
     engine.write(batch, Durability::Synced).unwrap();
     append(&engine, OTHER, 1..=8);
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     f.vfs.settle();
     f.vfs.add_bad_sector("/db/0000000001.log", (4096 + 1024) / 512).unwrap();
     let engine = f.open();
@@ -492,11 +491,11 @@ fn a_bad_sector_under_a_payload_fails_its_entry_and_not_the_open() {
 fn a_bad_sector_at_the_end_of_the_log_is_never_taken_for_the_end() {
     let mut f = Fixture::new();
     let engine = f.active();
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     f.vfs.settle();
     let (path, at) = f.find(OTHER, 8);
     f.vfs.add_bad_sector(&path, at / 512).unwrap();
-    match options(&f.vfs, 9).open(DIR) {
+    match of_run(&f.vfs, 9).open(DIR) {
         Err(e) => assert_eq!((e.kind(), e.path()), (ErrorKind::Damaged, Some(path.as_path())), "{e}"),
         Ok(engine) => reads_damaged(&engine, OTHER, 8),
     }
@@ -509,14 +508,14 @@ fn a_last_record_that_rotted_beyond_mending_is_not_taken_for_a_tear() {
         let engine = f.active();
         let before = engine.stats().accepted;
         append(&engine, R, 9..=9);
-        stores::kill(&f.vfs, engine);
+        kill(&f.vfs, engine);
         f.vfs.settle();
         let log = "/db/0000000001.log";
-        f.vfs.write_bytes(log, u64::from(before.offset()) + at, &[0xa7; 4]).unwrap();
-        let error = options(&f.vfs, 9).open(DIR).err().map(|e| (e.kind(), e.path().is_some()));
+        ruin(&f.vfs, log, u64::from(before.offset()) + at, 4);
+        let error = of_run(&f.vfs, 9).open(DIR).err().map(|e| (e.kind(), e.path().is_some()));
         assert_eq!(error, Some((ErrorKind::Damaged, true)), "garbage at {at}");
         // A caller that decides that losing it is acceptable gets the rest.
-        let engine = options(&f.vfs, 9).tail_policy(raftwood::TailPolicy::AssumeTorn).open(DIR).unwrap();
+        let engine = of_run(&f.vfs, 9).tail_policy(raftwood::TailPolicy::AssumeTorn).open(DIR).unwrap();
         is_whole(&engine, R, 1..=8);
         append(&engine, R, 9..=10);
         engine.close().unwrap();
@@ -529,15 +528,15 @@ fn a_last_record_that_rotted_beyond_mending_is_not_taken_for_a_tear() {
 fn a_missing_segment_is_known_by_the_footer_that_it_left() {
     let mut f = Fixture::new();
     let engine = f.active();
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     let engine = f.open();
     engine.tick().unwrap();
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     f.vfs.settle();
     let log = std::path::Path::new("/db/0000000001.log");
     assert!(f.vfs.read_file("/db/0000000001.foot").is_ok(), "{:?}", f.vfs.list());
     f.vfs.remove_file(log).unwrap();
-    let error = options(&f.vfs, 9).open(DIR).err().unwrap();
+    let error = of_run(&f.vfs, 9).open(DIR).err().unwrap();
     assert_eq!((error.kind(), error.path()), (ErrorKind::Damaged, Some(log)), "{error}");
 }
 
@@ -545,12 +544,12 @@ fn a_missing_segment_is_known_by_the_footer_that_it_left() {
 fn a_segment_of_another_store_is_never_taken_for_ours() {
     let mut ours = Fixture::new();
     let engine = ours.active();
-    stores::kill(&ours.vfs, engine);
+    kill(&ours.vfs, engine);
     // Another store, written in the same way, with other entries.
     let theirs = SimVfs::new(6);
-    let engine = options(&theirs, 77).open(DIR).unwrap();
+    let engine = of_run(&theirs, 77).open(DIR).unwrap();
     append(&engine, RegionId(99), 1..=16);
-    stores::kill(&theirs, engine);
+    kill(&theirs, engine);
     let foreign = theirs.read_file("/db/0000000001.log").unwrap();
     for name in ["0000000001.log", "0000000005.log"] {
         let vfs = ours.vfs.crash(LossPolicy::KeepAll);
@@ -564,7 +563,7 @@ fn a_segment_of_another_store_is_never_taken_for_ours() {
         }
         vfs.write_file(&path, &bytes).unwrap();
         for life in 90..92 {
-            let engine = options(&vfs, life).open(DIR).unwrap();
+            let engine = of_run(&vfs, life).open(DIR).unwrap();
             assert!(!engine.region(RegionId(99)).exists(), "{name}: entries of another store");
             assert_eq!(engine.open_report().foreign, [name]);
             if name.contains('5') {
@@ -582,7 +581,7 @@ fn a_segment_of_another_store_is_never_taken_for_ours() {
 fn a_check_finds_what_is_wrong_in_each_kind_of_file_and_changes_nothing() {
     let check = |vfs: &SimVfs| {
         let before = vfs.digest();
-        let report = options(vfs, 60).check(DIR, &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
+        let report = of_run(vfs, 60).check(DIR, &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
         assert_eq!(vfs.digest(), before);
         report
     };
@@ -596,20 +595,16 @@ fn a_check_finds_what_is_wrong_in_each_kind_of_file_and_changes_nothing() {
         harm(&f);
         check(&f.vfs)
     };
-    let newest = |f: &Fixture, ext: &str| {
-        let all = f.vfs.list().into_iter().map(|(p, _)| p);
-        all.filter(|p| p.extension().is_some_and(|e| e == ext)).max().unwrap()
-    };
     let of_entry = harmed(&|f| f.rot(R, 5));
     assert_eq!((of_entry.damage.len(), of_entry.rot.len()), (1, 0), "{of_entry:?}");
     assert_eq!(of_entry.damage[0].region(), Some(R));
-    let of_footer = harmed(&|f| f.vfs.flip_bit(newest(f, "foot"), 8 * 200).unwrap());
+    let of_footer = harmed(&|f| rot(&f.vfs, newest(&f.vfs, "foot"), 200));
     assert_eq!((of_footer.damage.len(), of_footer.rot.len()), (0, 1), "{of_footer:?}");
-    let of_checkpoint = harmed(&|f| f.vfs.flip_bit(newest(f, "ckpt"), 8 * 200).unwrap());
+    let of_checkpoint = harmed(&|f| rot(&f.vfs, newest(&f.vfs, "ckpt"), 200));
     assert_eq!((of_checkpoint.damage.len(), of_checkpoint.rot.len()), (0, 1), "{of_checkpoint:?}");
-    let of_header = harmed(&|f| f.vfs.flip_bit("/db/0000000001.log", 8 * 50).unwrap());
+    let of_header = harmed(&|f| rot(&f.vfs, "/db/0000000001.log", 50));
     assert_eq!((of_header.damage.len(), of_header.rot.len()), (0, 1), "{of_header:?}");
-    let of_record = harmed(&|f| f.vfs.write_bytes("/db/0000000001.log", 4096 + 64, &[0xa7; 3]).unwrap());
+    let of_record = harmed(&|f| ruin(&f.vfs, "/db/0000000001.log", 4096 + 64, 3));
     assert_eq!((of_record.damage.len(), of_record.rot.len()), (0, 1), "{of_record:?}");
     let missing = harmed(&|f| f.vfs.remove_file("/db/0000000001.log").unwrap());
     assert!(!missing.damage.is_empty() && missing.refusals.is_empty(), "{missing:?}");
@@ -625,5 +620,5 @@ fn a_check_finds_what_is_wrong_in_each_kind_of_file_and_changes_nothing() {
     assert!(beside.is_clean() && beside.in_use, "{beside:?}");
     drop(engine);
     let nothing = SimVfs::new(1);
-    assert!(options(&nothing, 1).check(DIR, &ScrubOptions::default(), |_, _| {}).is_err());
+    assert!(of_run(&nothing, 1).check(DIR, &ScrubOptions::default(), |_, _| {}).is_err());
 }

@@ -1,6 +1,9 @@
 //! Mistakes seen in log stores of this kind, and that none of them is here. They were reproduced in
 //! tikv/raft-engine 0.4.2; each test's name is what holds here instead, and the line above it the mistake.
 
+use crate::support::engines::{self, DIR, of_run, pool_of, small};
+use crate::support::entries::compact;
+use crate::support::files::{bytes_of, files, find, is_a};
 use raftwood::vfs::sim::{EDQUOT, EIO, ENOSPC, Fault, LossPolicy, Moment, OpKind, SimVfs};
 use raftwood::{
     Background, Compression, Durability, Engine, EntryId, Error, ErrorKind, HardStateHealth, Health, Options,
@@ -8,23 +11,12 @@ use raftwood::{
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-const DIR: &str = "/db";
 const R: RegionId = RegionId(7);
 const OTHER: RegionId = RegionId(8);
 
-/// Small segments, no background threads, and salts that are the same in every run.
-fn options(vfs: &SimVfs, life: u64) -> Options {
-    let salt = AtomicU64::new(life << 32 | 0x5a17);
-    Options::new()
-        .segment_bytes(64 << 10)
-        .pool(Pool::default().files_max(2).prewrite(false))
-        .purge(Purge::default().background(false))
-        .background(Background::Manual)
-        .salt_source(Arc::new(move || salt.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)))
-        .vfs(Arc::new(vfs.clone()))
+fn options(vfs: &SimVfs, run: u64) -> Options {
+    pool_of(of_run(vfs, run), 2)
 }
 
 fn payload(region: RegionId, index: u64, len: usize) -> Vec<u8> {
@@ -40,12 +32,6 @@ fn append(engine: &Engine, region: RegionId, index: u64, len: usize, durability:
     engine.write(batch, durability).unwrap();
 }
 
-fn compact(engine: &Engine, region: RegionId, through: u64) {
-    let mut batch = engine.batch();
-    batch.region(region).compact_through(through).unwrap();
-    engine.write(batch, Durability::Synced).unwrap();
-}
-
 fn holds(engine: &Engine, region: RegionId, indexes: impl IntoIterator<Item = u64>, len: usize) {
     for index in indexes {
         let entry = engine.region(region).entry(index).unwrap();
@@ -53,20 +39,10 @@ fn holds(engine: &Engine, region: RegionId, indexes: impl IntoIterator<Item = u6
     }
 }
 
-/// Ends a process: nothing that dropping the engine would do reaches the disk.
+/// Ends a process; what it wrote gets to the disk.
 fn kill(vfs: &SimVfs, engine: Engine) {
-    vfs.halt_after(0);
-    drop(engine);
-    vfs.halt_after(u64::MAX);
+    engines::kill(vfs, engine);
     vfs.settle();
-}
-
-fn files(vfs: &SimVfs) -> BTreeMap<PathBuf, Vec<u8>> {
-    vfs.list().into_iter().map(|(path, _)| (path.clone(), vfs.read_file(&path).unwrap())).collect()
-}
-
-fn disk_bytes(vfs: &SimVfs) -> u64 {
-    vfs.list().iter().map(|(_, len)| len).sum()
 }
 
 /// How many syncs of file data a piece of work costs.
@@ -74,14 +50,6 @@ fn syncs(vfs: &SimVfs, work: impl FnOnce()) -> usize {
     vfs.take_log();
     work();
     vfs.take_log().iter().filter(|op| matches!(op.kind, OpKind::SyncData | OpKind::SyncAll)).count()
-}
-
-/// The file and the place in it where these bytes stand.
-fn find(vfs: &SimVfs, wanted: &[u8]) -> (PathBuf, u64) {
-    let mut found = files(vfs).into_iter().filter_map(|(path, bytes)| {
-        bytes.windows(wanted.len()).position(|w| w == wanted).map(|at| (path, at as u64))
-    });
-    found.next().unwrap()
 }
 
 // 1. A call to sync did nothing: the empty batch after it returned early.
@@ -218,7 +186,7 @@ fn a_check_changes_no_file() {
         assert!(report.damage[0].to_string().contains("entry 30 "), "{:?}", report.damage);
         assert_eq!(engine.region(R).checksum(..).unwrap_err().kind(), ErrorKind::Damaged);
         let after = files(&vfs);
-        for (path, bytes) in before.iter().filter(|(p, _)| p.extension().is_some_and(|e| e == "log")) {
+        for (path, bytes) in before.iter().filter(|(p, _)| is_a(p, "log")) {
             assert_eq!(after.get(path), Some(bytes), "{path:?} is as it was");
         }
     }
@@ -388,7 +356,7 @@ fn what_was_deleted_compacted_or_destroyed_stays_so_through_purges_restarts_and_
     };
     check(&engine, "at once");
     for life in 2..8 {
-        let before = disk_bytes(&vfs);
+        let before = bytes_of(&vfs);
         engine.purge().unwrap();
         check(&engine, "after a purge");
         let cut = vfs.crash(LossPolicy::LoseAll);
@@ -403,7 +371,7 @@ fn what_was_deleted_compacted_or_destroyed_stays_so_through_purges_restarts_and_
         engine = options(&vfs, life).open(DIR).unwrap();
         check(&engine, "after a restart");
         engine.tick().unwrap();
-        assert!(disk_bytes(&vfs) <= before + (256 << 10), "and the store does not grow by it");
+        assert!(bytes_of(&vfs) <= before + (256 << 10), "and the store does not grow by it");
     }
 }
 
@@ -421,7 +389,7 @@ fn a_recycled_file_is_never_replayed_and_never_forgotten() {
         append(&engine, R, index, 15 << 10, Durability::Synced);
         vfs.set_mark(index << 32 | first);
         if index % 8 == 0 {
-            compact(&engine, R, index - 1);
+            compact(&engine, R, index - 1).unwrap();
             first = index;
             vfs.set_mark(index << 32 | first);
             engine.purge().unwrap();
@@ -442,7 +410,7 @@ fn a_recycled_file_is_never_replayed_and_never_forgotten() {
             holds(&engine, R, a..=z, 15 << 10);
             if snapshot.op() % 7 == 0 {
                 engine.purge().unwrap();
-                let (known, there) = (engine.stats().disk_bytes, disk_bytes(&disk));
+                let (known, there) = (engine.stats().disk_bytes, bytes_of(&disk));
                 assert_eq!(known, there, "{:?}", disk.list());
             }
         }
@@ -463,7 +431,7 @@ fn moving_ten_times_as_many_entries_costs_no_more_syncs() {
         }
         append(&engine, R, entries + 1, 50 << 10, Durability::Synced);
         append(&engine, R, entries + 2, 50 << 10, Durability::Synced);
-        compact(&engine, R, entries);
+        compact(&engine, R, entries).unwrap();
         // Footers are another matter: one for each full segment.
         engine.tick().unwrap();
         vfs.transcript_start();
@@ -486,7 +454,7 @@ fn an_idle_region_costs_little_and_the_figures_are_true() {
     append(&engine, R, 1, 1000, Durability::Synced);
     let stats = engine.stats();
     assert_eq!((stats.live_entries, stats.live_bytes), (1, 1000));
-    assert_eq!(stats.disk_bytes, disk_bytes(&vfs), "{:?}", vfs.list());
+    assert_eq!(stats.disk_bytes, bytes_of(&vfs), "{:?}", vfs.list());
     assert!(stats.disk_bytes <= 6 * (64 << 10), "{stats:?}");
     for thousand in 0..10 {
         let mut batch = engine.batch();
@@ -505,7 +473,7 @@ fn an_idle_region_costs_little_and_the_figures_are_true() {
     let each = stats.index_bytes / stats.regions;
     println!("{each} bytes of index a region");
     assert!((56..=400).contains(&each), "{each} bytes a region");
-    assert_eq!(stats.disk_bytes, disk_bytes(&vfs), "{:?}", vfs.list());
+    assert_eq!(stats.disk_bytes, bytes_of(&vfs), "{:?}", vfs.list());
 }
 
 // Also: a range that ends before it begins panicked.
@@ -601,12 +569,7 @@ fn a_read_error_in_recovery_is_never_a_torn_tail() {
 #[test]
 fn a_check_of_a_real_directory_changes_no_file() {
     let dir = tempfile::tempdir().unwrap();
-    let options = || {
-        Options::new()
-            .segment_bytes(64 << 10)
-            .pool(Pool::default().prewrite(false))
-            .background(Background::Manual)
-    };
+    let options = || small().background(Background::Manual);
     let engine = options().open(dir.path()).unwrap();
     (1..=100).for_each(|index| append(&engine, R, index, 1000, Durability::Synced));
     engine.close().unwrap();

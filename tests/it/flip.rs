@@ -7,6 +7,7 @@
 
 mod oracle;
 
+use crate::support::files::is_a;
 use crate::support::stores::{self, Store, third_of};
 use oracle::{Outcome, sweep};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
@@ -86,8 +87,7 @@ fn no_cut_file_loses_an_acknowledged_entry_without_a_word() {
 /// A segment that nothing has named yet, neither a checkpoint nor a later segment, can only vanish
 /// without a trace.
 fn is_known(store: &Store, path: &Path) -> bool {
-    let newest =
-        store.files().into_iter().map(|f| f.0).filter(|p| p.extension().is_some_and(|e| e == "log")).max();
+    let newest = store.files().into_iter().map(|f| f.0).filter(|p| is_a(p, "log")).max();
     store.prefixes.is_empty() || Some(path) != newest.as_deref()
 }
 
@@ -124,7 +124,7 @@ fn a_sealed_segment_cut_missing_or_foreign_damages_only_the_entries_in_it() {
     let foreign = stores::proven_tail().disk.crash(LossPolicy::KeepAll);
     let foreign = foreign.read_file("/db/0000000001.log").unwrap();
     let mut logs: Vec<PathBuf> = store.files().into_iter().map(|f| f.0).collect();
-    logs.retain(|path| path.extension().is_some_and(|e| e == "log"));
+    logs.retain(|path| is_a(path, "log"));
     logs.sort();
     for third in 0..3 {
         let path = &logs[third as usize];

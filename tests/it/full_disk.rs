@@ -1,37 +1,20 @@
 //! A disk without space: one append fails by name, and everything else goes on.
 
+use crate::support::engines::{DIR, kill, of_run};
+use crate::support::entries;
 use raftwood::vfs::sim::{ENOSPC, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::vfs::{OpenMode, Vfs};
-use raftwood::{
-    Background, Durability, Engine, EntryId, ErrorKind, Options, Pool, Purge, ReadLimit, RegionId, WriteError,
-};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use raftwood::{Durability, Engine, ErrorKind, RegionId, WriteError};
 
 const R: RegionId = RegionId(7);
-const DIR: &str = "/db";
 const PAYLOAD: usize = 20 << 10;
 
-fn open(vfs: &SimVfs, life: u64) -> Result<Engine, raftwood::Error> {
-    let salt = AtomicU64::new(life << 32 | 1);
-    Options::new()
-        .segment_bytes(64 << 10)
-        .pool(Pool::default().files_max(1).prewrite(false))
-        .purge(Purge::default().background(false))
-        .background(Background::Manual)
-        .salt_source(Arc::new(move || salt.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)))
-        .vfs(Arc::new(vfs.clone()))
-        .open(DIR)
-}
-
-fn payload(index: u64) -> Vec<u8> {
-    vec![index as u8; PAYLOAD]
+fn open(vfs: &SimVfs, run: u64) -> Result<Engine, raftwood::Error> {
+    of_run(vfs, run).open(DIR)
 }
 
 fn append(engine: &Engine, index: u64) -> Result<raftwood::Lsn, WriteError> {
-    let mut batch = engine.batch();
-    batch.region(R).append([(EntryId::new(1, index), &payload(index)[..])]).unwrap();
-    engine.write(batch, Durability::Synced)
+    entries::append(engine, R, index, PAYLOAD)
 }
 
 /// Appends until the disk is full; returns the last index that was acknowledged, and the error.
@@ -46,16 +29,13 @@ fn fill(engine: &Engine) -> (u64, WriteError) {
     }
 }
 
-fn compact(engine: &Engine, index: u64) {
-    let mut batch = engine.batch();
-    batch.region(R).compact_through(index).unwrap();
-    engine.write(batch, Durability::Synced).unwrap();
+fn compact(engine: &Engine, through: u64) {
+    entries::compact(engine, R, through).unwrap();
 }
 
+#[track_caller]
 fn holds(engine: &Engine, indexes: std::ops::RangeInclusive<u64>) {
-    let read = engine.region(R).entries(.., ReadLimit::NONE).unwrap();
-    assert!(read.iter().map(|e| e.id.index).eq(indexes));
-    assert!(read.iter().all(|e| e.payload == payload(e.id.index)));
+    entries::holds(engine, R, indexes, PAYLOAD);
 }
 
 /// Blocks that the files take.
@@ -163,9 +143,7 @@ fn a_store_whose_directory_cannot_be_synced_is_read_at_once_and_written_to_once_
 fn a_store_on_a_full_disk_opens_and_takes_what_makes_room() {
     let (vfs, engine, last) = full();
     vfs.set_capacity(Some(allocated(&vfs)));
-    vfs.halt_after(0);
-    drop(engine);
-    vfs.halt_after(u64::MAX);
+    kill(&vfs, engine);
     assert_eq!(vfs.open_dir(DIR.as_ref()).unwrap().free_space().unwrap(), 0);
     let engine = open(&vfs, 2).unwrap();
     holds(&engine, 1..=last);

@@ -1,9 +1,7 @@
 //! A real file system without space: a small tmpfs, where one may be mounted.
 
-use raftwood::{
-    Background, Durability, Engine, EntryId, ErrorKind, Lsn, Options, Pool, Purge, ReadLimit, RegionId,
-    WriteError,
-};
+use crate::support::entries;
+use raftwood::{Background, Durability, Engine, ErrorKind, Lsn, Options, Pool, Purge, RegionId, WriteError};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -52,15 +50,12 @@ fn open(small: &Small) -> Engine {
 }
 
 fn append(engine: &Engine, index: u64) -> Result<Lsn, WriteError> {
-    let mut batch = engine.batch();
-    batch.region(R).append([(EntryId::new(1, index), &[index as u8; PAYLOAD][..])]).unwrap();
-    engine.write(batch, Durability::Synced)
+    entries::append(engine, R, index, PAYLOAD)
 }
 
+#[track_caller]
 fn holds(engine: &Engine, indexes: std::ops::RangeInclusive<u64>) {
-    let read = engine.region(R).entries(.., ReadLimit::NONE).unwrap();
-    assert!(read.iter().map(|e| e.id.index).eq(indexes));
-    assert!(read.iter().all(|e| e.payload == [e.id.index as u8; PAYLOAD][..]));
+    entries::holds(engine, R, indexes, PAYLOAD);
 }
 
 #[test]

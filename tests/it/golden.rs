@@ -10,7 +10,8 @@
 //! format is released; afterwards a changed format is a new version, with a directory of its own beside
 //! this one.
 
-use raftwood::{Background, Engine, ErrorKind, Options, Pool, ReadLimit};
+use crate::support::engines::small;
+use raftwood::{Background, Engine, ErrorKind, Options, ReadLimit};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -70,10 +71,7 @@ fn contents(dir: &Path) -> Files {
 }
 
 fn options() -> Options {
-    Options::new()
-        .segment_bytes(64 << 10)
-        .pool(Pool::default().prewrite(false))
-        .background(Background::Manual)
+    small().background(Background::Manual)
 }
 
 /// Everything that can be read, as text.
@@ -188,9 +186,8 @@ fn footer_of_a_newer_release_is_built_anew() {
 mod written_today {
     use super::*;
     use raftwood::vfs::sim::{LossPolicy, SimVfs};
-    use raftwood::{Compression, Durability, EntryId, EntryRef, Purge, RegionBatch, RegionId};
+    use raftwood::{Compression, Durability, EntryId, EntryRef, Pool, Purge, RegionBatch, RegionId};
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
     fn same_operations_give_the_same_bytes() {
@@ -236,11 +233,10 @@ mod written_today {
     /// Makes a store and returns its files and what is in it.
     fn make(name: &str) -> (Files, String) {
         let disk = SimVfs::new(1);
-        let salt = AtomicU64::new(1);
         let mut options = options()
             .pool(Pool::default().prewrite(false).files_max(1))
             .purge(Purge::default().garbage_percent_max(10))
-            .salt_source(Arc::new(move || salt.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)))
+            .salt_source(crate::support::engines::salts(1))
             .vfs(Arc::new(disk.clone()));
         if name == "compressed" {
             options = options.compression(Compression::Lz4 { min_batch_bytes: 1 });

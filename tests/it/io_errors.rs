@@ -1,21 +1,21 @@
 //! What the system or the device refuses is no damage: it is said to be what it is, and may be tried again.
 
-use crate::support::stores::{DIR, kill, options};
+use crate::support::engines::{DIR, kill, of_run};
+use crate::support::entries;
+use crate::support::files::newest;
 use raftwood::vfs::sim::{EACCES, EIO, EMFILE, Fault, LossPolicy, OpKind, SimVfs};
-use raftwood::{Durability, Engine, EntryId, Error, ErrorKind, ReadLimit, RegionId};
+use raftwood::{Engine, Error, ErrorKind, ReadLimit, RegionId, WriteError};
 
 const R: RegionId = RegionId(3);
 
 fn append(engine: &Engine, index: u64, len: usize) -> Result<(), Error> {
-    let mut batch = engine.batch();
-    batch.region(R).append([(EntryId::new(1, index), &vec![index as u8; len][..])])?;
-    engine.write(batch, Durability::Synced).map(drop).map_err(|e| e.into_error())
+    entries::append(engine, R, index, len).map(drop).map_err(WriteError::into_error)
 }
 
 /// Twenty entries in a store that was killed: its log is unsealed, and open reads all of it.
 fn killed() -> SimVfs {
     let vfs = SimVfs::new(8);
-    let engine = options(&vfs, 1).open(DIR).unwrap();
+    let engine = of_run(&vfs, 1).open(DIR).unwrap();
     (1..=20).for_each(|index| append(&engine, index, 1000).unwrap());
     kill(&vfs, engine);
     vfs
@@ -34,7 +34,7 @@ fn what_the_device_refuses_once_is_read_and_for_good_is_an_io_error() {
     for file in [".ckpt", ".log"] {
         let disk = vfs.crash(LossPolicy::KeepAll);
         disk.set_fault(Fault::error(EIO).on(OpKind::Read).path(file));
-        let engine = options(&disk, 2).open(DIR).unwrap();
+        let engine = of_run(&disk, 2).open(DIR).unwrap();
         assert!(disk.faults_struck() > 0 && engine.open_report().bad_checkpoints == 0, "{file}");
         assert!(engine.open_report().damage.is_empty(), "{file}");
         is_whole(&engine, 20);
@@ -44,7 +44,7 @@ fn what_the_device_refuses_once_is_read_and_for_good_is_an_io_error() {
     for call in [OpKind::Read, OpKind::Open] {
         let disk = vfs.crash(LossPolicy::KeepAll);
         disk.set_fault(Fault::error(EIO).on(call).path(".ckpt").forever());
-        let engine = options(&disk, 2).open(DIR).unwrap();
+        let engine = of_run(&disk, 2).open(DIR).unwrap();
         assert_eq!(engine.open_report().bad_checkpoints, 1);
         is_whole(&engine, 20);
         kill(&disk, engine);
@@ -53,7 +53,7 @@ fn what_the_device_refuses_once_is_read_and_for_good_is_an_io_error() {
     let gap = vfs.crash(LossPolicy::KeepAll);
     gap.remove_file(format!("{DIR}/0000000001.log")).unwrap();
     gap.set_fault(Fault::error(EIO).on(OpKind::Read).path(".ckpt").forever());
-    let error = options(&gap, 2).open(DIR).unwrap_err();
+    let error = of_run(&gap, 2).open(DIR).unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Io, true), "{error:?}");
     let refusals = [
         (EIO, OpKind::Read, ".log"),
@@ -67,14 +67,14 @@ fn what_the_device_refuses_once_is_read_and_for_good_is_an_io_error() {
     for (errno, call, file) in refusals {
         let disk = vfs.crash(LossPolicy::KeepAll);
         disk.set_fault(Fault::error(errno).on(call).path(file).forever());
-        let error = options(&disk, 2).open(DIR).unwrap_err();
+        let error = of_run(&disk, 2).open(DIR).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io, "{errno} at {call:?} of {file}: {error:?}");
         assert!(error.is_retryable() && error.path().is_some(), "{error:?}");
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(!error.to_string().contains(&cause), "`{error}` says what its source says: `{cause}`");
         assert!(format!("{error:?}").contains(&cause), "{error:?}");
         disk.clear_faults();
-        is_whole(&options(&disk, 3).open(DIR).unwrap(), 20);
+        is_whole(&of_run(&disk, 3).open(DIR).unwrap(), 20);
     }
 }
 
@@ -84,17 +84,15 @@ fn what_the_device_refuses_once_is_read_and_for_good_is_an_io_error() {
 fn a_lack_of_descriptors_is_not_taken_for_a_bad_checkpoint() {
     let vfs = SimVfs::new(9);
     for life in 1..=3 {
-        let engine = options(&vfs, life).open(DIR).unwrap();
+        let engine = of_run(&vfs, life).open(DIR).unwrap();
         append(&engine, life, 1000).unwrap();
         engine.close().unwrap();
     }
-    let newest =
-        vfs.list().into_iter().filter(|f| f.0.extension().is_some_and(|e| e == "ckpt")).max().unwrap().0;
-    let name = newest.file_name().unwrap().to_string_lossy().into_owned();
+    let name = newest(&vfs, "ckpt").file_name().unwrap().to_string_lossy().into_owned();
     vfs.set_fault(Fault::error(EMFILE).on(OpKind::Open).path(name).forever());
-    assert_eq!(options(&vfs, 9).open(DIR).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(of_run(&vfs, 9).open(DIR).unwrap_err().kind(), ErrorKind::Io);
     vfs.clear_faults();
-    let engine = options(&vfs, 10).open(DIR).unwrap();
+    let engine = of_run(&vfs, 10).open(DIR).unwrap();
     assert_eq!(engine.open_report().bad_checkpoints, 0);
     is_whole(&engine, 3);
 }
@@ -108,7 +106,7 @@ fn an_error_outside_of_the_log_fails_what_needed_it_and_nothing_else() {
     for call in [OpKind::SyncDir, OpKind::Rename, OpKind::Create, OpKind::Allocate] {
         for skip in 0..4 {
             let vfs = SimVfs::new(10);
-            let engine = options(&vfs, 1).open(DIR).unwrap();
+            let engine = of_run(&vfs, 1).open(DIR).unwrap();
             append(&engine, 1, 1000).unwrap();
             vfs.set_fault(Fault::error(EIO).on(call).skip(skip));
             let (mut next, mut failed) = (2, 0);
@@ -124,13 +122,13 @@ fn an_error_outside_of_the_log_fails_what_needed_it_and_nothing_else() {
             }
             survived += vfs.faults_struck();
             let cut = vfs.crash(LossPolicy::LoseAll);
-            is_whole(&options(&cut, 2).open(DIR).unwrap(), 60);
+            is_whole(&of_run(&cut, 2).open(DIR).unwrap(), 60);
         }
     }
     assert!(survived >= 10, "{survived} faults struck");
     for call in [OpKind::Write, OpKind::SyncData] {
         let vfs = SimVfs::new(11);
-        let engine = options(&vfs, 1).open(DIR).unwrap();
+        let engine = of_run(&vfs, 1).open(DIR).unwrap();
         append(&engine, 1, 1000).unwrap();
         vfs.set_fault(Fault::error(EIO).on(call).path(".log"));
         let outcome = append(&engine, 2, 1000);

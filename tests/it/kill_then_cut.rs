@@ -1,20 +1,21 @@
 //! The process dies, and the power fails while the next one opens the store: what the first had done to names
 //! and files is then still pending, and may be lost in part, while the second builds on it.
 
-use crate::support::stores::{self, DIR};
+use crate::support::engines::{DIR, kill, of_run, pool_of};
+use crate::support::entries::{append, compact, payload};
 use raftwood::vfs::sim::{LossPolicy, Moment, SimVfs};
-use raftwood::{Durability, Engine, EntryId, Options, Pool, ReadLimit, RegionId};
+use raftwood::{Durability, Engine, EntryId, Options, ReadLimit, RegionId};
 
 const R: RegionId = RegionId(7);
 const LAST: u64 = 16;
 
-fn options(vfs: &SimVfs, life: u64) -> Options {
+fn options(vfs: &SimVfs, run: u64) -> Options {
     // Room in the pool, so that dead segments are used again.
-    stores::options(vfs, life).pool(Pool::default().files_max(3).prewrite(false))
+    pool_of(of_run(vfs, run), 3)
 }
 
-fn open(vfs: &SimVfs, life: u64) -> Engine {
-    options(vfs, life).open(DIR).unwrap()
+fn open(vfs: &SimVfs, run: u64) -> Engine {
+    options(vfs, run).open(DIR).unwrap()
 }
 
 type Act = fn(&Engine) -> bool;
@@ -24,13 +25,9 @@ fn dead_segments() -> (SimVfs, Engine, Act) {
     let vfs = SimVfs::new(4);
     let engine = open(&vfs, 1);
     for index in 1..=LAST {
-        let mut batch = engine.batch();
-        batch.region(R).append([(EntryId::new(1, index), &vec![index as u8; 20 << 10][..])]).unwrap();
-        engine.write(batch, Durability::Synced).unwrap();
+        append(&engine, R, index, 20 << 10).unwrap();
     }
-    let mut batch = engine.batch();
-    batch.region(R).compact_through(LAST - 1).unwrap();
-    engine.write(batch, Durability::Synced).unwrap();
+    compact(&engine, R, LAST - 1).unwrap();
     (vfs, engine, |engine| engine.purge().is_ok())
 }
 
@@ -43,7 +40,7 @@ fn unused_segment() -> (SimVfs, Engine, Act) {
     batch.region(R).append([(EntryId::new(1, LAST), &[LAST as u8; 20 << 10][..])]).unwrap();
     engine.write(batch, Durability::Synced).unwrap();
     engine.tick().unwrap();
-    stores::kill(&vfs, engine);
+    kill(&vfs, engine);
     vfs.settle();
     let engine = open(&vfs, 2);
     (vfs, engine, |engine| engine.tick().is_ok())
@@ -53,7 +50,7 @@ fn check(engine: &Engine, what: &str) {
     assert!(engine.open_report().damage.is_empty(), "{what}");
     let read = engine.region(R).entries(.., ReadLimit::NONE).unwrap();
     assert_eq!(read.len(), 1, "{what}");
-    assert_eq!((read[0].id.index, &read[0].payload[..]), (LAST, &[LAST as u8; 20 << 10][..]), "{what}");
+    assert_eq!((read[0].id.index, &read[0].payload[..]), (LAST, &payload(LAST, 20 << 10)[..]), "{what}");
 }
 
 #[test]
@@ -64,12 +61,12 @@ fn a_power_cut_while_a_killed_store_is_opened_loses_nothing() {
             let (vfs, engine, act) = make();
             vfs.halt_after(vfs.ops() + kill_at);
             let done = act(&engine);
-            stores::kill(&vfs, engine);
+            kill(&vfs, engine);
             vfs.snapshot_every(Some(Moment::Before));
             let engine = open(&vfs, 3);
             check(&engine, "after a kill alone");
             engine.tick().unwrap();
-            stores::kill(&vfs, engine);
+            kill(&vfs, engine);
             for snapshot in vfs.take_snapshots() {
                 for loss in losses(snapshot.pending_count()) {
                     tried += 1;

@@ -1,6 +1,7 @@
 //! A vote that may be lost is never replaced by an older one as if it were good.
 
-use crate::support::stores::{self, DIR, options};
+use crate::support::engines::{DIR, kill, of_run};
+use crate::support::files::{is_a, newest, position, rot, ruin, wipe};
 use crate::support::two_regions::*;
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use raftwood::{Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Lookup, RegionId};
@@ -14,8 +15,7 @@ fn vote(engine: &Engine, region: RegionId, vote: &str, durability: Durability) {
 /// The log segment with this vote.
 fn find_vote(vfs: &SimVfs, vote: &str) -> std::path::PathBuf {
     let has = |path: &std::path::PathBuf| {
-        path.extension().is_some_and(|e| e == "log")
-            && vfs.read_file(path).unwrap().windows(vote.len()).any(|w| w == vote.as_bytes())
+        is_a(path, "log") && position(&vfs.read_file(path).unwrap(), vote.as_bytes()).is_some()
     };
     vfs.list().into_iter().map(|(path, _)| path).find(has).unwrap()
 }
@@ -52,14 +52,14 @@ fn rotten_last_vote(tail: bool, in_payload: bool) -> Fixture {
         true => f.find(R, 9).1 + 3,
         false => u64::from(before.offset()) + 70,
     };
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     f.vfs.settle();
-    f.vfs.write_bytes("/db/0000000001.log", at, &[0xa7; 6]).unwrap();
+    ruin(&f.vfs, "/db/0000000001.log", at, 6);
     f
 }
 
 fn assume_torn(f: &SimVfs, life: u64) -> Engine {
-    options(f, life).tail_policy(raftwood::TailPolicy::AssumeTorn).open(DIR).unwrap()
+    of_run(f, life).tail_policy(raftwood::TailPolicy::AssumeTorn).open(DIR).unwrap()
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_vote_that_may_have_been_dropped_is_lost_and_not_replaced_by_the_one_before(
             assert_eq!(engine.region(R).hard_state().as_deref(), Some(&b"R: old"[..]));
         };
         check(&engine, "at once");
-        let reopened = |vfs: &SimVfs| options(vfs, 10).open(DIR).unwrap();
+        let reopened = |vfs: &SimVfs| of_run(vfs, 10).open(DIR).unwrap();
         check(&reopened(&f.vfs.crash(LossPolicy::LoseAll)), "after a power cut");
         append(&engine, OTHER, 9..=9);
         engine.region(OTHER).entry(9).unwrap();
@@ -90,8 +90,7 @@ fn a_vote_that_may_have_been_dropped_is_lost_and_not_replaced_by_the_one_before(
         // The newest checkpoint rots as well.
         let rotten = f.vfs.crash(LossPolicy::LoseAll);
         rotten.settle();
-        let newest = rotten.list().into_iter().filter(|(p, _)| p.extension().is_some_and(|e| e == "ckpt"));
-        rotten.flip_bit(newest.max().unwrap().0, 8 * 140).unwrap();
+        rot(&rotten, newest(&rotten, "ckpt"), 140);
         let engine_on_older = reopened(&rotten);
         assert_eq!(engine_on_older.open_report().bad_checkpoints, 1);
         assert!(has_lost_its_vote(&engine_on_older, R) && has_lost_its_vote(&engine_on_older, OTHER));
@@ -121,17 +120,17 @@ fn a_lost_vote_is_healed_by_setting_it_and_by_a_destroy_and_by_nothing_else() {
     };
     check(&engine);
     let cut = f.vfs.crash(LossPolicy::LoseAll);
-    check(&options(&cut, 10).open(DIR).unwrap());
+    check(&of_run(&cut, 10).open(DIR).unwrap());
     engine.close().unwrap();
     drop(engine);
-    let engine = options(&f.vfs, 11).open(DIR).unwrap();
+    let engine = of_run(&f.vfs, 11).open(DIR).unwrap();
     check(&engine);
     let mut batch = engine.batch();
     batch.region(OTHER).destroy();
     engine.write(batch, Durability::Synced).unwrap();
     assert!(!has_lost_its_vote(&engine, OTHER));
     let cut = f.vfs.crash(LossPolicy::LoseAll);
-    assert!(!has_lost_its_vote(&options(&cut, 12).open(DIR).unwrap(), OTHER));
+    assert!(!has_lost_its_vote(&of_run(&cut, 12).open(DIR).unwrap(), OTHER));
 }
 
 #[test]
@@ -148,7 +147,7 @@ fn a_crash_anywhere_in_the_open_that_assumes_a_tear_never_brings_an_old_vote_bac
             for loss in
                 [LossPolicy::LoseAll, LossPolicy::KeepAll, LossPolicy::Random(3), LossPolicy::Random(4)]
             {
-                match options(&snapshot.crash(loss), 10).open(DIR) {
+                match of_run(&snapshot.crash(loss), 10).open(DIR) {
                     // A wrong payload alone is no reason to doubt the vote beside it.
                     Ok(engine) if engine.region(R).hard_state().as_deref() == Some(b"R: new") => whole += 1,
                     Ok(engine) => {
@@ -173,7 +172,7 @@ fn a_tear_that_is_proven_costs_no_vote_whatever_the_policy() {
     // Nothing of the last record ever reached the disk.
     let end = f.vfs.read_file("/db/0000000001.log").unwrap().iter().rposition(|b| *b != 0).unwrap();
     let at = f.find(R, 9).1 - 120;
-    f.vfs.write_bytes("/db/0000000001.log", at, &vec![0; end + 1 - at as usize]).unwrap();
+    wipe(&f.vfs, "/db/0000000001.log", at, end + 1 - at as usize);
     let engine = assume_torn(&f.vfs, 9);
     assert!(!engine.open_report().assumed_torn);
     assert!(!has_lost_its_vote(&engine, R) && !has_lost_its_vote(&engine, OTHER));
@@ -184,14 +183,14 @@ fn a_tear_that_is_proven_costs_no_vote_whatever_the_policy() {
 fn voted_in_a_later_segment() -> Fixture {
     let mut f = Fixture::new();
     let engine = f.active();
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     // A segment that only this run has, and a checkpoint after votes in it.
     let engine = f.open();
     vote(&engine, R, "R: new", Durability::Synced);
     vote(&engine, OTHER, "OTHER: new", Durability::Synced);
     // It begins with that segment: a close would have ended it.
     engine.backup("/copy").unwrap();
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     f.vfs.settle();
     let copied = f.vfs.list().into_iter().filter(|(path, _)| path.starts_with("/copy"));
     copied.for_each(|(path, _)| f.vfs.remove_file(path).unwrap());
@@ -202,20 +201,16 @@ fn voted_in_a_later_segment() -> Fixture {
 fn a_missing_segment_is_missed_even_when_the_checkpoint_that_names_it_is_rotten() {
     for rotten in [false, true] {
         let f = voted_in_a_later_segment();
-        let newest = |ext: &str| {
-            let all = f.vfs.list().into_iter().map(|(p, _)| p);
-            all.filter(|p| p.extension().is_some_and(|e| e == ext)).max().unwrap()
-        };
         if rotten {
             // In its body: its headers still say up to where the log was durable.
-            f.vfs.flip_bit(newest("ckpt"), 8 * 300).unwrap();
+            rot(&f.vfs, newest(&f.vfs, "ckpt"), 300);
         }
-        let whole = options(&f.vfs.crash(LossPolicy::KeepAll), 8).open(DIR).unwrap();
+        let whole = of_run(&f.vfs.crash(LossPolicy::KeepAll), 8).open(DIR).unwrap();
         assert_eq!(whole.open_report().bad_checkpoints, u64::from(rotten));
         assert_eq!(whole.region(R).hard_state().as_deref(), Some(&b"R: new"[..]));
         let gone = find_vote(&f.vfs, "R: new");
         f.vfs.remove_file(&gone).unwrap();
-        let error = options(&f.vfs, 9).open(DIR).err().map(|e| e.kind());
+        let error = of_run(&f.vfs, 9).open(DIR).err().map(|e| e.kind());
         assert_eq!(error, Some(ErrorKind::Damaged), "rotten: {rotten}");
     }
 }
@@ -234,16 +229,16 @@ fn a_file_of_another_store_in_place_of_the_active_segment_is_never_taken_for_the
     engine.tick().unwrap();
     assert!(f.vfs.list().iter().any(|(p, _)| p.ends_with("0000000002.ckpt")), "{:?}", f.vfs.list());
     vote(&engine, R, "R: new", Durability::Synced);
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     f.vfs.settle();
     let mut other = Fixture::new();
-    other.life = 70;
+    other.run = 70;
     let engine = other.active();
-    stores::kill(&other.vfs, engine);
+    kill(&other.vfs, engine);
     let theirs = other.vfs.read_file("/db/0000000001.log").unwrap();
     let active = find_vote(&f.vfs, "R: new");
     f.vfs.write_bytes(&active, 0, &theirs).unwrap();
-    let error = options(&f.vfs, 9).open(DIR).err().unwrap();
+    let error = of_run(&f.vfs, 9).open(DIR).err().unwrap();
     assert_eq!((error.kind(), error.path()), (ErrorKind::Damaged, Some(active.as_path())), "{error}");
 }
 
@@ -265,14 +260,14 @@ fn a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn() {
         }
         batch.region(R).set_hard_state(b"R: new\0\0\0").unwrap();
         engine.write(batch, Durability::Synced).unwrap();
-        stores::kill(&f.vfs, engine);
+        kill(&f.vfs, engine);
         f.vfs.settle();
         let whole = f.vfs.freeze();
         let log = f.vfs.read_file("/db/0000000001.log").unwrap();
         let desc_len = u64::from(log[at as usize + 16]);
-        let rot = if in_payload { at + 64 + desc_len + 3 } else { at + 65 };
-        f.vfs.write_bytes("/db/0000000001.log", rot, &[0xa7; 3]).unwrap();
-        let opened = options(&f.vfs, 9).open(DIR);
+        let place = if in_payload { at + 64 + desc_len + 3 } else { at + 65 };
+        ruin(&f.vfs, "/db/0000000001.log", place, 3);
+        let opened = of_run(&f.vfs, 9).open(DIR);
         match in_payload {
             true => {
                 let engine = opened.unwrap();
@@ -285,8 +280,8 @@ fn a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn() {
         // The same record, torn at any byte but the last few, which might be rot.
         for cut in (at..at + 64 + desc_len + bytes.len() as u64).step_by(5) {
             let vfs = whole.crash(LossPolicy::KeepAll);
-            vfs.write_bytes("/db/0000000001.log", cut, &vec![0; 1200]).unwrap();
-            let engine = options(&vfs, 9).open(DIR);
+            wipe(&vfs, "/db/0000000001.log", cut, 1200);
+            let engine = of_run(&vfs, 9).open(DIR);
             let zeros_only = log[cut as usize..cut as usize + 1200].iter().all(|b| *b == 0);
             match engine {
                 Ok(engine) if zeros_only => {

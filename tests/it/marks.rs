@@ -5,27 +5,17 @@
 //! word. The same sector held a copy that recovery had made and what said that it was whole; and the newest
 //! file of the log could be missing, with all that was in it.
 
+use crate::support::engines::{DIR, by_hand, kill};
+use crate::support::entries::count;
+use crate::support::files::{newest, of_kind};
 use raftwood::vfs::sim::{LossPolicy, Moment, SimVfs};
-use raftwood::{
-    Background, Durability, Engine, EntryId, EntryRef, ErrorKind, Options, Pool, Purge, ReadLimit, RegionId,
-    TailPolicy,
-};
+use raftwood::{Durability, Engine, EntryId, EntryRef, ErrorKind, RegionId, TailPolicy};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 const MARK: &str = "/db/MARK";
 
-fn options(disk: &SimVfs) -> Options {
-    Options::new()
-        .segment_bytes(64 << 10)
-        .pool(Pool::default().prewrite(false))
-        .purge(Purge::default().background(false))
-        .background(Background::Manual)
-        .vfs(Arc::new(disk.clone()))
-}
-
 fn open(disk: &SimVfs) -> Engine {
-    options(disk).open("/db").unwrap()
+    by_hand(disk).open(DIR).unwrap()
 }
 
 fn append(engine: &Engine, index: u64, len: usize, durability: Durability) {
@@ -36,24 +26,12 @@ fn append(engine: &Engine, index: u64, len: usize, durability: Durability) {
     engine.write(batch, durability).unwrap();
 }
 
-fn entries(engine: &Engine) -> usize {
-    engine.region(RegionId(1)).entries(.., ReadLimit::NONE).unwrap().len()
-}
-
 /// A process that died, with all that it wrote on the disk.
 fn killed(disk: &SimVfs, engine: Engine) -> SimVfs {
     let after = disk.crash(LossPolicy::KeepAll);
-    disk.halt_after(0);
-    drop(engine);
+    kill(disk, engine);
     after.settle();
     after
-}
-
-fn logs(disk: &SimVfs) -> Vec<PathBuf> {
-    let mut logs: Vec<PathBuf> = disk.list().into_iter().map(|f| f.0).collect();
-    logs.retain(|path| path.extension().is_some_and(|e| e == "log"));
-    logs.sort();
-    logs
 }
 
 /// The sectors of a log file that records stand in.
@@ -74,11 +52,11 @@ fn the_last_sector_of_an_idle_log_is_missed() {
         }
         engine.tick().unwrap();
         let disk = killed(&disk, engine);
-        let log = logs(&disk).pop().unwrap();
+        let log = newest(&disk, "log");
         for sector in used(&disk, &log) {
             let harmed = disk.crash(LossPolicy::KeepAll);
             harmed.zero_sector(&log, sector).unwrap();
-            match options(&harmed).open("/db") {
+            match by_hand(&harmed).open("/db") {
                 Err(e) => assert_eq!(e.kind(), ErrorKind::Damaged, "sector {sector}: {e}"),
                 Ok(engine) => {
                     let state = engine.region(RegionId(1)).state();
@@ -90,7 +68,7 @@ fn the_last_sector_of_an_idle_log_is_missed() {
         for slot in [0, 1] {
             let harmed = disk.crash(LossPolicy::KeepAll);
             (0..8).for_each(|n| drop(harmed.zero_sector(MARK, slot * 8 + n)));
-            assert_eq!(entries(&open(&harmed)), 7);
+            assert_eq!(count(&open(&harmed), RegionId(1)), 7);
         }
     }
 }
@@ -104,11 +82,11 @@ fn a_newest_log_file_that_is_missing_is_missed() {
     }
     engine.tick().unwrap();
     let disk = killed(&disk, engine);
-    let all = logs(&disk);
+    let all = of_kind(&disk, "log");
     assert!(all.len() > 1);
     let newest = all.iter().rfind(|log| !used(&disk, log).is_empty()).unwrap();
     disk.remove_file(newest).unwrap();
-    let refused = options(&disk).open("/db").unwrap_err();
+    let refused = by_hand(&disk).open("/db").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Damaged);
     assert!(refused.to_string().contains("is missing"), "{refused}");
 }
@@ -122,15 +100,15 @@ fn the_mark_of_a_finished_copy_survives_a_power_cut() {
     append(&engine, 2, 300, Durability::Synced);
     let disk = killed(&disk, engine);
     let engine = open(&disk);
-    assert_eq!(entries(&engine), 2);
+    assert_eq!(count(&engine, RegionId(1)), 2);
     // The power goes: nothing that was not synced survives.
     let disk = disk.crash(LossPolicy::LoseAll);
     drop(engine);
-    let copy = logs(&disk).pop().unwrap();
+    let copy = newest(&disk, "log");
     for sector in used(&disk, &copy) {
         let harmed = disk.crash(LossPolicy::KeepAll);
         harmed.zero_sector(&copy, sector).unwrap();
-        if let Ok(engine) = options(&harmed).open("/db") {
+        if let Ok(engine) = by_hand(&harmed).open("/db") {
             assert_eq!(engine.region(RegionId(1)).state().last, 2, "sector {sector}");
         }
     }
@@ -199,7 +177,7 @@ fn a_run_of_which_nothing_but_a_name_is_left_ended_uncleanly() {
     engine.purge().unwrap();
     engine.tick().unwrap();
     let disk = killed(&disk, engine);
-    assert!(!disk.list().iter().any(|(path, _)| path.extension().is_some_and(|e| e == "log")));
+    assert!(of_kind(&disk, "log").is_empty());
     assert!(open(&disk).unclean_before() > run);
 }
 
@@ -228,18 +206,18 @@ fn a_killed_store_without_its_mark_is_refused_and_a_closed_one_is_not() {
             let without_mark = disk.crash(LossPolicy::KeepAll);
             without_mark.remove_file(MARK).unwrap();
             let also_the_newest = without_mark.crash(LossPolicy::KeepAll);
-            also_the_newest.remove_file(logs(&disk).pop().unwrap()).unwrap();
+            also_the_newest.remove_file(newest(&disk, "log")).unwrap();
             if closed {
-                assert_eq!(entries(&open(&without_mark)), 9);
+                assert_eq!(count(&open(&without_mark), RegionId(1)), 9);
                 assert!(!open(&also_the_newest).open_report().damage.is_empty());
                 assert!(without_mark.list().iter().any(|(path, _)| path.ends_with("MARK")), "made again");
                 continue;
             }
             for harmed in [&without_mark, &also_the_newest] {
-                let refused = options(harmed).open("/db").unwrap_err();
+                let refused = by_hand(harmed).open("/db").unwrap_err();
                 assert_eq!(refused.kind(), ErrorKind::Damaged, "{refused}");
                 assert!(refused.path().is_some_and(|path| path.ends_with("MARK")), "{refused}");
-                let accepted = options(harmed).tail_policy(TailPolicy::AcceptLoss).open("/db").unwrap();
+                let accepted = by_hand(harmed).tail_policy(TailPolicy::AcceptLoss).open("/db").unwrap();
                 assert!(accepted.region(RegionId(1)).hard_state_or_lost().is_err());
                 drop(accepted);
                 assert!(open(harmed).region(RegionId(1)).hard_state_or_lost().is_err());
@@ -279,7 +257,7 @@ fn a_store_of_which_only_the_mark_is_left_is_no_new_store() {
     for (path, _) in disk.list().iter().filter(|(path, _)| !path.ends_with("MARK")) {
         disk.remove_file(path).unwrap();
     }
-    let refused = options(&disk).open("/db").unwrap_err();
+    let refused = by_hand(&disk).open("/db").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Damaged);
     assert!(refused.path().is_some_and(|path| path.ends_with("MARK")), "{refused}");
 }

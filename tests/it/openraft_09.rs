@@ -2,8 +2,9 @@
 
 mod stored;
 
+use crate::support::files::{find, rot, ruin};
 use crate::support::machine_09::{Machine, TypeConfig};
-use crate::support::openraft::{R, Stalled, crashed, find, open, options, soon, sync_is_stuck, written};
+use crate::support::openraft::{R, Stalled, crashed, open, options, soon, sync_is_stuck, written};
 use openraft09::entry::RaftEntry;
 use openraft09::storage::{LogFlushed, RaftLogStorage, RaftLogStorageExt};
 use openraft09::testing::{StoreBuilder, Suite, log_id};
@@ -552,7 +553,7 @@ async fn a_damaged_entry_is_an_error_that_says_where_and_never_a_shorter_log() {
     engine.close().unwrap();
     drop((store, engine));
     let (path, at) = find(&vfs, b"<command 5 of");
-    vfs.flip_bit(&path, at * 8 + 9).unwrap();
+    rot(&vfs, &path, at + 1);
 
     let engine = open(&vfs);
     let mut store: Store = LogStore::new(&engine, R);
@@ -604,7 +605,7 @@ async fn a_vote_that_was_lost_is_an_error_and_not_the_one_before() {
     let at = u64::from(engine.stats().accepted.offset());
     store.save_vote(&Vote::new(2, 1)).await.unwrap();
     let disk = vfs.crash(LossPolicy::KeepAll);
-    disk.write_bytes("/db/0000000001.log", at + 70, &[0xa7; 6]).unwrap();
+    ruin(&disk, "/db/0000000001.log", at + 70, 6);
     // Opened all the same: somebody says that the last record was torn.
     let engine = options(&disk).tail_policy(raftwood::TailPolicy::AssumeTorn).open("/db").unwrap();
     assert!(engine.open_report().assumed_torn);

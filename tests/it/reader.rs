@@ -1,5 +1,6 @@
 //! Reading a store that is not opened for writing, also beside an engine that is.
 
+use crate::support::entries;
 use bytes::Bytes;
 use raftwood::{
     Background, Compression, Durability, Engine, EntryId, ErrorKind, Health, Options, ReadLimit, ReadMode,
@@ -36,9 +37,7 @@ fn append_as(engine: &Engine, region: RegionId, indexes: RangeInclusive<u64>, le
 }
 
 fn compact(engine: &Engine, region: RegionId, through: u64) {
-    let mut batch = engine.batch();
-    batch.region(region).compact_through(through).unwrap();
-    engine.write(batch, Durability::Synced).unwrap();
+    entries::compact(engine, region, through).unwrap();
 }
 
 /// All that can be asked of a reader is what the engine says.

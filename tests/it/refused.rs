@@ -1,8 +1,9 @@
 //! What is refused is refused before anything is written, by name, and leaves nothing behind.
 
+use crate::support::entries::refs;
 use raftwood::{
-    BoxError, Compression, Durability, Engine, EntryId, EntryRef, ErrorKind, EventListener, Options, Pool,
-    ReadLimit, RegionId, Rollback, WriteBatch, WriteError, limits,
+    BoxError, Compression, Durability, Engine, EntryId, ErrorKind, EventListener, Options, Pool, ReadLimit,
+    RegionId, Rollback, WriteBatch, WriteError, limits,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -73,10 +74,6 @@ impl Fixture {
 
 fn run(term: u64, range: std::ops::RangeInclusive<u64>) -> Vec<(EntryId, Vec<u8>)> {
     range.map(|i| (EntryId::new(term, i), format!("{term}/{i}").into_bytes())).collect()
-}
-
-fn refs(entries: &[(EntryId, Vec<u8>)]) -> impl Iterator<Item = EntryRef<'_>> {
-    entries.iter().map(|(id, payload)| EntryRef { id: *id, payload })
 }
 
 #[test]

@@ -1,15 +1,18 @@
 //! A store that lives through restarts: what each run leaves, and what it takes to begin.
 
-use crate::support::threads::{batch, options};
+use crate::support::engines::{kill, on, salts};
+use crate::support::entries;
+use crate::support::files::{bytes_of, of_kind, remove_all};
+use crate::support::threads;
 use raftwood::vfs::sim::{ENOSPC, EROFS, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::{
-    Background, Durability, Engine, EntryId, Error, ErrorKind, Options, Pool, ReadLimit, RegionId, WriteError,
+    Background, Engine, EntryId, Error, ErrorKind, Options, Pool, ReadLimit, RegionId, WriteError,
 };
 
 const R: RegionId = RegionId(1);
 
 fn manual(vfs: &SimVfs) -> Options {
-    options(vfs).background(Background::Manual)
+    on(vfs).salt_source(salts(1)).background(Background::Manual)
 }
 
 fn reopen(vfs: &SimVfs) -> Engine {
@@ -17,26 +20,15 @@ fn reopen(vfs: &SimVfs) -> Engine {
 }
 
 fn append(engine: &Engine, index: u64, len: usize) -> Result<raftwood::Lsn, WriteError> {
-    engine.write(batch(engine, 1, index, len), Durability::Synced)
+    entries::append(engine, R, index, len)
 }
 
 fn vote(engine: &Engine, what: &str) -> Result<raftwood::Lsn, WriteError> {
-    let mut b = engine.batch();
-    b.region(R).set_hard_state(what.as_bytes()).unwrap();
-    engine.write(b, Durability::Synced)
+    entries::vote(engine, R, what)
 }
 
 fn compact(engine: &Engine, index: u64) -> Result<raftwood::Lsn, WriteError> {
-    let mut b = engine.batch();
-    b.region(R).compact_through(index).unwrap();
-    engine.write(b, Durability::Synced)
-}
-
-/// Ends a run as a kill does.
-fn kill(vfs: &SimVfs, engine: Engine) {
-    vfs.halt_after(0);
-    drop(engine);
-    vfs.halt_after(u64::MAX);
+    entries::compact(engine, R, index)
 }
 
 /// Names, lengths and a digest of the bytes.
@@ -46,17 +38,13 @@ fn contents(vfs: &SimVfs) -> (Vec<(std::path::PathBuf, u64)>, u64) {
     (files, vfs.digest())
 }
 
-fn used(vfs: &SimVfs) -> u64 {
-    vfs.list().iter().map(|f| f.1).sum()
-}
-
 /// Each open once left a segment, which nothing gave back: a thousand runs that did nothing took 4 GiB, and
 /// the next could not open any more.
 #[test]
 fn an_open_and_close_without_a_write_leaves_the_directory_as_it_was() {
     for background in [Background::Manual, Background::Threads] {
         let vfs = SimVfs::new(1);
-        let open = || options(&vfs).background(background).open("/db").unwrap();
+        let open = || threads::options(&vfs).background(background).open("/db").unwrap();
         open().close().unwrap();
         for writes in [0, 3, 60] {
             let engine = open();
@@ -86,7 +74,7 @@ fn most(runs: u64, mut run: impl FnMut(&SimVfs, u64)) -> (usize, u64) {
     let mut most = (0, 0);
     for n in 1..=runs {
         run(&vfs, n);
-        let (files, bytes) = (vfs.list().len(), used(&vfs));
+        let (files, bytes) = (vfs.list().len(), bytes_of(&vfs));
         most = (files.max(most.0), bytes.max(most.1));
     }
     most
@@ -125,7 +113,7 @@ fn killed_runs_leave_no_more_than_the_live_data_needs() {
             let next = disk.crash(policy);
             kill(&disk, engine);
             disk = next;
-            let (files, bytes) = (disk.list().len(), used(&disk));
+            let (files, bytes) = (disk.list().len(), bytes_of(&disk));
             assert!(files < 30 && bytes < 20 * segment, "run {n}: {files} files, {bytes} bytes");
         }
     }
@@ -147,7 +135,7 @@ fn a_store_lives_through_restarts_on_a_full_disk() {
             last += 1;
         }
         // Somebody else takes what is left.
-        vfs.set_capacity(Some(used(&vfs) + 4096));
+        vfs.set_capacity(Some(bytes_of(&vfs) + 4096));
         kill(&vfs, engine);
         for n in 1..=10 {
             let engine = open(n);
@@ -175,12 +163,8 @@ fn an_open_without_space_gives_an_engine_that_reads_and_purges() {
     (1..=100).for_each(|index| assert!(append(&engine, index, 9000).unwrap() > raftwood::Lsn::ZERO));
     compact(&engine, 99).unwrap();
     engine.close().unwrap();
-    for (path, _) in vfs.list() {
-        if path.extension().is_some_and(|e| e == "free") {
-            vfs.remove_file(&path).unwrap();
-        }
-    }
-    vfs.set_capacity(Some(used(&vfs)));
+    remove_all(&vfs, "free");
+    vfs.set_capacity(Some(bytes_of(&vfs)));
     for _ in 0..3 {
         let engine = reopen(&vfs);
         assert_eq!(engine.region(R).entry(100).unwrap().payload, vec![100; 9000]);
@@ -188,10 +172,10 @@ fn an_open_without_space_gives_an_engine_that_reads_and_purges() {
         engine.close().unwrap();
     }
     let engine = reopen(&vfs);
-    let before = used(&vfs);
+    let before = bytes_of(&vfs);
     vfs.set_capacity(Some(before + 8192));
     engine.purge().unwrap();
-    assert!(used(&vfs) <= before);
+    assert!(bytes_of(&vfs) <= before);
 }
 
 /// Where new blocks are taken to write over old ones, a full disk is met by a write and not when the file is
@@ -202,9 +186,7 @@ fn a_full_disk_that_fails_writes_over_old_blocks_does_not_keep_a_store_from_open
     let engine = reopen(&vfs);
     (1..=5).for_each(|index| assert!(append(&engine, index, 1000).unwrap() > raftwood::Lsn::ZERO));
     kill(&vfs, engine);
-    let free = |vfs: &SimVfs| {
-        vfs.list().iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "free")).count()
-    };
+    let free = |vfs: &SimVfs| of_kind(vfs, "free").len();
     assert_eq!(free(&vfs), 4);
     // It goes away with the first file that is given up.
     vfs.set_fault(Fault::error(ENOSPC).on(OpKind::Write).path(".log").skip(1));
@@ -281,12 +263,7 @@ fn a_file_that_an_earlier_run_prepared_is_not_written_to_under_its_old_number() 
     // Enough for the next segment to be prepared.
     (1..=2).for_each(|index| assert!(append(&engine, index, 9000).unwrap() > raftwood::Lsn::ZERO));
     engine.tick().unwrap();
-    let logs = |vfs: &SimVfs| {
-        let mut logs = vfs.list();
-        logs.retain(|(path, _)| path.extension().is_some_and(|e| e == "log"));
-        logs.sort();
-        logs.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
-    };
+    let logs = |vfs: &SimVfs| of_kind(vfs, "log");
     let prepared = logs(&vfs).pop().unwrap();
     assert_eq!(logs(&vfs).len(), 2);
     kill(&vfs, engine);

@@ -3,14 +3,15 @@
 //!
 //! `SWEEP=large` makes the runs on the real file system as many as those on the simulated disk.
 
-use crate::support::model::{self, DIR, Kind, Writer, kill};
+use crate::support::engines::{DIR, kill};
+use crate::support::entries;
+use crate::support::model::{self, Kind, Writer};
 use crate::support::oracle::{Named, compare, write_to_all};
 use crate::support::process::ran_alone;
 use raftwood::vfs::sim::{ENOSPC, EROFS, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::vfs::{OpenMode, Vfs};
 use raftwood::{
-    Background, Durability, Engine, EntryId, ErrorKind, Options, Pool, ReadLimit, RegionId, Result,
-    WriteError,
+    Background, Durability, Engine, ErrorKind, Options, Pool, ReadLimit, RegionId, Result, WriteError,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,22 +48,15 @@ const RUNS: [Run; 8] = [
 ];
 
 fn append(engine: &Engine, index: u64, len: usize) -> std::result::Result<(), WriteError> {
-    let mut batch = engine.batch();
-    let payload = vec![index as u8; len];
-    batch.region(R).append([(EntryId::new(1, index), &payload[..])]).unwrap();
-    engine.write(batch, Durability::Synced).map(drop)
+    entries::append(engine, R, index, len).map(drop)
 }
 
 fn compact(engine: &Engine, index: u64) -> std::result::Result<(), WriteError> {
-    let mut batch = engine.batch();
-    batch.region(R).compact_through(index).unwrap();
-    engine.write(batch, Durability::Synced).map(drop)
+    entries::compact(engine, R, index).map(drop)
 }
 
 fn vote(engine: &Engine, vote: u64) {
-    let mut batch = engine.batch();
-    batch.region(R).set_hard_state(&vote.to_le_bytes()).unwrap();
-    engine.write(batch, Durability::Synced).unwrap();
+    entries::vote(engine, R, vote.to_le_bytes()).unwrap();
 }
 
 impl Run {

@@ -10,7 +10,9 @@
 //! nothing on the disk tells the rot from a tear, which is counted and printed. `SWEEP=large` tries more
 //! policies and a third recovery.
 
-use crate::support::model::{DIR, Kind, Rng, files_of, kill};
+use crate::support::engines::{DIR, kill};
+use crate::support::files::{files, position};
+use crate::support::model::{Kind, Rng};
 use raftwood::vfs::sim::{LossPolicy, Moment, SimVfs, Snapshot};
 use raftwood::{Durability, Engine, EntryId, Health, ReadLimit, RegionId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +59,7 @@ fn scene(recycled: bool, ticked: bool, grouped: bool) -> Scene {
     let mut filler = Rng::new(3);
     let used_before = |engine: &Engine| {
         let lsn = engine.durable_lsn();
-        let active = files_of(&disk).remove(&PathBuf::from(format!("{DIR}/{:010}.log", lsn.segment())));
+        let active = files(&disk).remove(&PathBuf::from(format!("{DIR}/{:010}.log", lsn.segment())));
         let after = active.map_or(Vec::new(), |b| b[lsn.offset() as usize..].to_vec());
         after.iter().filter(|b| **b != 0).count() > 30_000
     };
@@ -105,11 +107,12 @@ fn scene(recycled: bool, ticked: bool, grouped: bool) -> Scene {
     kill(&disk, engine);
     let mut places = Vec::new();
     let mut found = None;
-    for (path, bytes) in files_of(&after) {
+    for (path, bytes) in files(&after) {
         let mut from = None;
         for batch in 1..=BATCHES {
             let wanted = payload(batch, len_of(batch));
-            if let Some(at) = bytes.windows(wanted.len()).position(|w| w == wanted) {
+            if let Some(at) = position(&bytes, &wanted) {
+                let at = at as usize;
                 let start = from.unwrap_or(at - 60);
                 places.push((start, at, at + wanted.len()));
                 from = Some(at + wanted.len());

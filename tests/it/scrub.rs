@@ -1,41 +1,26 @@
 //! Rot in what holds the entries is found while it affects no entry, and made good before it does.
 
-use crate::support::stores::{self, DIR, options};
+use crate::support::engines::{DIR, kill, of_run};
+use crate::support::files::{self, RECORD_HEADER, Record, is_a, newest, of_kind, remove_all, ruin};
+use crate::support::heard::Heard;
 use crate::support::two_regions::*;
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::{
-    Background, Durability, Engine, EntryId, ErrorKind, Event, EventListener, Health, Purge, ReadLimit,
-    ReadMode, RegionId, ScrubOptions, ScrubReport,
+    Background, Durability, Engine, EntryId, ErrorKind, Event, Health, Purge, ReadLimit, ReadMode, RegionId,
+    ScrubOptions, ScrubReport,
 };
-use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const RECORD_HEADER: u64 = 64;
 
 fn scrub(engine: &Engine) -> ScrubReport {
     engine.scrub(&ScrubOptions::default().rate_bytes(0)).unwrap()
 }
 
-/// Bytes in more places than can be mended.
-fn vandalise(vfs: &SimVfs, path: impl Into<PathBuf>, at: u64) {
-    let path = path.into();
-    let bytes = vfs.read_file(&path).unwrap();
-    let rotten: Vec<u8> = bytes[at as usize..at as usize + 5].iter().map(|b| b ^ 0xa7).collect();
-    vfs.write_bytes(&path, at, &rotten).unwrap();
-}
-
-/// Where each record of the fixture's segment begins, and how long its description is: one entry each.
-fn records(f: &Fixture) -> Vec<(u64, u64)> {
-    let bytes = f.vfs.read_file("/db/0000000001.log").unwrap();
-    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-    let (mut at, mut out) = (4096, Vec::new());
-    while bytes[at..at + 4] == [0xd7, b'r', b'e', b'c'] {
-        out.push((at as u64, word(at + 16) as u64));
-        at += (64 + word(at + 16) + word(at + 20)).next_multiple_of(8);
-    }
-    assert!(out.len() >= 16);
-    out
+/// The records of the fixture's segment: one entry each.
+fn records(f: &Fixture) -> Vec<Record> {
+    let found = files::records(&f.vfs.read_file("/db/0000000001.log").unwrap());
+    assert!(found.len() >= 16);
+    found
 }
 
 #[track_caller]
@@ -49,13 +34,11 @@ fn all_whole(engine: &Engine) {
 /// After a power cut, after a clean close, and with all footers gone.
 #[track_caller]
 fn survives(f: &Fixture, engine: Engine) {
-    all_whole(&options(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR).unwrap());
+    all_whole(&of_run(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR).unwrap());
     engine.close().unwrap();
     drop(engine);
-    for (path, _) in f.vfs.list().into_iter().filter(|(p, _)| p.extension().is_some_and(|e| e == "foot")) {
-        f.vfs.remove_file(&path).unwrap();
-    }
-    let engine = options(&f.vfs, 51).open(DIR).unwrap();
+    remove_all(&f.vfs, "foot");
+    let engine = of_run(&f.vfs, 51).open(DIR).unwrap();
     assert!(engine.open_report().damage.is_empty(), "{:?}", engine.open_report());
     all_whole(&engine);
     assert!(scrub(&engine).rot.is_empty());
@@ -65,8 +48,8 @@ fn survives(f: &Fixture, engine: Engine) {
 fn a_scrub_moves_what_lives_out_of_a_segment_with_a_rotten_description() {
     let mut f = Fixture::new();
     let engine = f.sealed();
-    let (at, _) = records(&f)[3];
-    vandalise(&f.vfs, "/db/0000000001.log", at + RECORD_HEADER);
+    let at = records(&f)[3].at;
+    ruin(&f.vfs, "/db/0000000001.log", at + RECORD_HEADER, 5);
     let report = scrub(&engine);
     assert_eq!((report.rot.len(), report.damage.len(), report.segments_moved), (1, 0, 1), "{report:?}");
     assert_eq!((report.rot[0].kind(), report.rot[0].offset()), (ErrorKind::Damaged, Some(at)));
@@ -85,7 +68,7 @@ fn rot_anywhere_in_a_header_or_description_of_the_active_segment_is_made_good_by
         let mut f = Fixture::new();
         let engine = f.active();
         let places: Vec<u64> =
-            records(&f).iter().flat_map(|(at, desc)| *at..*at + RECORD_HEADER + *desc - 4).collect();
+            records(&f).iter().flat_map(|r| r.at..r.at + RECORD_HEADER + r.description - 4).collect();
         drop(engine);
         places
     };
@@ -93,10 +76,10 @@ fn rot_anywhere_in_a_header_or_description_of_the_active_segment_is_made_good_by
     for at in places.into_iter().step_by(7) {
         let mut f = Fixture::new();
         let engine = f.active();
-        vandalise(&f.vfs, "/db/0000000001.log", at);
+        ruin(&f.vfs, "/db/0000000001.log", at, 5);
         f.vfs.settle();
         // Without the scrub the store would not open, or the last batch would be in doubt.
-        let unscrubbed = options(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR);
+        let unscrubbed = of_run(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR);
         refused += usize::from(unscrubbed.is_err());
         let report = scrub(&engine);
         assert!(!report.rot.is_empty() && report.damage.is_empty(), "{at}: {report:?}");
@@ -112,7 +95,7 @@ fn a_rotten_copy_of_a_segments_header_is_found() {
     for copy in [0, (64 << 10) - 4096] {
         let mut f = Fixture::new();
         let engine = f.sealed();
-        vandalise(&f.vfs, "/db/0000000001.log", copy + 40);
+        ruin(&f.vfs, "/db/0000000001.log", copy + 40, 5);
         let report = scrub(&engine);
         assert_eq!((report.rot.len(), report.rot[0].offset()), (1, Some(copy)), "{report:?}");
         survives(&f, engine);
@@ -137,16 +120,14 @@ fn a_rotten_checkpoint_is_replaced_by_good_ones() {
     for newest in [true, false] {
         let mut f = Fixture::new();
         let engine = f.sealed();
-        let mut checkpoints: Vec<PathBuf> = f.vfs.list().into_iter().map(|(p, _)| p).collect();
-        checkpoints.retain(|p| p.extension().is_some_and(|e| e == "ckpt"));
-        checkpoints.sort();
+        let mut checkpoints = of_kind(&f.vfs, "ckpt");
         let path = if newest { checkpoints.pop().unwrap() } else { checkpoints.remove(0) };
-        vandalise(&f.vfs, &path, 150);
+        ruin(&f.vfs, &path, 150, 5);
         let report = scrub(&engine);
         assert_eq!((report.rot.len(), report.checkpoints_written), (1, 3), "{report:?}");
         assert_eq!(report.rot[0].path(), Some(path.as_path()));
         assert!(scrub(&engine).rot.is_empty());
-        let after = options(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR).unwrap();
+        let after = of_run(&f.vfs.crash(LossPolicy::LoseAll), 50).open(DIR).unwrap();
         assert_eq!(after.open_report().bad_checkpoints, 0);
         survives(&f, engine);
     }
@@ -156,8 +137,8 @@ fn a_rotten_checkpoint_is_replaced_by_good_ones() {
 fn a_damaged_entry_stays_in_its_rotten_segment_and_can_still_be_repaired() {
     let mut f = Fixture::new();
     let engine = f.sealed();
-    let (at, _) = records(&f)[3];
-    vandalise(&f.vfs, "/db/0000000001.log", at + RECORD_HEADER);
+    let at = records(&f)[3].at;
+    ruin(&f.vfs, "/db/0000000001.log", at + RECORD_HEADER, 5);
     f.rot(R, 6);
     let report = scrub(&engine);
     assert_eq!((report.rot.len(), report.damage.len()), (1, 1), "{report:?}");
@@ -178,8 +159,8 @@ fn a_damaged_entry_stays_in_its_rotten_segment_and_can_still_be_repaired() {
 fn a_scrub_of_a_store_that_stopped_writing_reports_and_changes_nothing() {
     let mut f = Fixture::new();
     let engine = f.sealed();
-    let (at, _) = records(&f)[3];
-    vandalise(&f.vfs, "/db/0000000001.log", at + RECORD_HEADER);
+    let at = records(&f)[3].at;
+    ruin(&f.vfs, "/db/0000000001.log", at + RECORD_HEADER, 5);
     f.vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData).path(".log"));
     engine.sync().ok();
     let mut batch = engine.batch();
@@ -192,37 +173,16 @@ fn a_scrub_of_a_store_that_stopped_writing_reports_and_changes_nothing() {
     assert!(engine.region(R).entries(.., ReadLimit::NONE).is_ok());
 }
 
-/// Counts the ends of scrubs.
-#[derive(Default)]
-struct Ends(Mutex<Vec<(u64, u64, u64)>>, Condvar);
-
-impl EventListener for Ends {
-    fn on_event(&self, event: &Event<'_>) {
-        if let Event::Scrubbed { entries, damaged, mended, .. } = event {
-            self.0.lock().unwrap().push((*entries, *damaged, *mended));
-            self.1.notify_all();
-        }
-    }
-}
-
-impl Ends {
-    fn next(&self) -> (u64, u64, u64) {
-        let mut ends = self.0.lock().unwrap();
-        ends.clear();
-        while ends.is_empty() {
-            ends = self.1.wait(ends).unwrap();
-        }
-        ends[0]
-    }
-}
-
 #[test]
 fn a_store_is_scrubbed_in_the_background_again_and_again_until_it_is_closed() {
     let mut f = Fixture::new();
     f.sealed().close().unwrap();
-    let ends = Arc::new(Ends::default());
+    let ends = Heard::new(|event| match event {
+        Event::Scrubbed { entries, damaged, mended, .. } => Some((*entries, *damaged, *mended)),
+        _ => None,
+    });
     let every = ScrubOptions::default().rate_bytes(0);
-    let engine = options(&f.vfs, 60)
+    let engine = of_run(&f.vfs, 60)
         .background(Background::Threads)
         .scrub_every(Duration::from_millis(5), every)
         .listener(ends.clone())
@@ -235,9 +195,9 @@ fn a_store_is_scrubbed_in_the_background_again_and_again_until_it_is_closed() {
     engine.region(R).repair(EntryId::new(term(3), 3), &payload(R, 3)).unwrap();
     while ends.next() != (16, 0, 0) {}
     engine.close().unwrap();
-    let after = ends.0.lock().unwrap().len();
+    let after = ends.count();
     assert_eq!(engine.scrub(&ScrubOptions::default()).unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(ends.0.lock().unwrap().len(), after);
+    assert_eq!(ends.count(), after);
 }
 
 /// The thread might not have begun when the store was closed, and the test could not fail; so it
@@ -251,7 +211,7 @@ fn a_slow_scrub_does_not_hold_up_a_close() {
         let rate = ScrubOptions::default().rate_bytes(1);
         let every = if by_hand { Duration::from_secs(3600) } else { Duration::ZERO };
         let engine =
-            options(&f.vfs, 60).background(Background::Threads).scrub_every(every, rate).open(DIR).unwrap();
+            of_run(&f.vfs, 60).background(Background::Threads).scrub_every(every, rate).open(DIR).unwrap();
         let reads = Arc::new(std::sync::atomic::AtomicU64::new(0));
         let seen = reads.clone();
         f.vfs.set_hook(Some(Arc::new(move |op| {
@@ -279,7 +239,7 @@ fn a_slow_scrub_does_not_hold_up_a_close() {
         assert!(reads.load(std::sync::atomic::Ordering::Relaxed) < read + 100, "it reads on without a limit");
         f.vfs.set_hook(None);
         drop(engine);
-        all_whole(&options(&f.vfs, 61).open(DIR).unwrap());
+        all_whole(&of_run(&f.vfs, 61).open(DIR).unwrap());
     }
 }
 
@@ -289,7 +249,7 @@ fn a_slow_scrub_does_not_hold_up_a_close() {
 fn a_slow_cleaner_holds_up_neither_a_purge_nor_a_checkpoint_nor_a_close() {
     let vfs = SimVfs::new(70);
     let cleans = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let engine = options(&vfs, 70)
+    let engine = of_run(&vfs, 70)
         .background(Background::Threads)
         .segment_bytes(4 << 20)
         // The slowest there is, and seconds to copy.
@@ -299,7 +259,7 @@ fn a_slow_cleaner_holds_up_neither_a_purge_nor_a_checkpoint_nor_a_close() {
     let seen = cleans.clone();
     vfs.set_hook(Some(Arc::new(move |op| {
         // Of what has a temporary name, only the cleaner's copy is given its length first.
-        if op.kind == OpKind::Allocate && op.path.extension().is_some_and(|e| e == "tmp") {
+        if op.kind == OpKind::Allocate && is_a(&op.path, "tmp") {
             seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     })));
@@ -339,12 +299,9 @@ fn a_slow_cleaner_holds_up_neither_a_purge_nor_a_checkpoint_nor_a_close() {
     assert_eq!(engine.purge().unwrap_err().kind(), ErrorKind::Closed);
     vfs.set_hook(None);
     drop(engine);
-    let temporary = vfs
-        .list()
-        .into_iter()
-        .filter(|(p, _)| p.starts_with(DIR) && p.extension().is_some_and(|e| e == "tmp"));
+    let temporary = vfs.list().into_iter().filter(|(p, _)| p.starts_with(DIR) && is_a(p, "tmp"));
     assert_eq!(temporary.count(), 0, "nothing is left half done");
-    let engine = options(&vfs, 71).open(DIR).unwrap();
+    let engine = of_run(&vfs, 71).open(DIR).unwrap();
     assert_eq!(engine.region(RegionId(4)).entries(.., ReadLimit::NONE).unwrap().len() as u64, index + 39);
 }
 
@@ -355,12 +312,9 @@ fn a_sealed_segment_is_replayed_from_its_footer_whatever_is_wrong_with_its_recor
     for at in [4096, 4096 + RECORD_HEADER, 4096 + 600] {
         let mut f = Fixture::new();
         f.sealed().close().unwrap();
-        let mut checkpoints: Vec<PathBuf> = f.vfs.list().into_iter().map(|(p, _)| p).collect();
-        checkpoints.retain(|p| p.extension().is_some_and(|e| e == "ckpt"));
-        let newest = checkpoints.into_iter().max().unwrap();
-        vandalise(&f.vfs, &newest, 150);
-        vandalise(&f.vfs, "/db/0000000001.log", at);
-        let engine = options(&f.vfs, 50).open(DIR).unwrap();
+        ruin(&f.vfs, newest(&f.vfs, "ckpt"), 150, 5);
+        ruin(&f.vfs, "/db/0000000001.log", at, 5);
+        let engine = of_run(&f.vfs, 50).open(DIR).unwrap();
         assert_eq!(engine.open_report().bad_checkpoints, 1);
         let whole = |region| engine.region(region).entries(.., ReadLimit::NONE).is_ok();
         assert!(whole(R) || at == 4096 + 600, "{at}");
@@ -372,7 +326,7 @@ fn a_sealed_segment_is_replayed_from_its_footer_whatever_is_wrong_with_its_recor
 fn a_missing_segment_is_missed_also_before_one_whose_first_record_is_unreadable() {
     let mut f = Fixture::new();
     let engine = f.active();
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     // Three segments that one checkpoint does not know of; the second one has a vote that nothing else has.
     for life in 0..2 {
         let engine = f.open();
@@ -380,22 +334,20 @@ fn a_missing_segment_is_missed_also_before_one_whose_first_record_is_unreadable(
         batch.region(R).set_hard_state(format!("vote {life}").as_bytes()).unwrap();
         engine.write(batch, raftwood::Durability::Synced).unwrap();
         engine.tick().unwrap();
-        stores::kill(&f.vfs, engine);
+        kill(&f.vfs, engine);
     }
     let engine = f.open();
     engine.tick().unwrap();
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     f.vfs.settle();
-    let mut logs: Vec<PathBuf> = f.vfs.list().into_iter().map(|(p, _)| p).collect();
-    logs.retain(|p| p.extension().is_some_and(|e| e == "log"));
-    logs.sort();
+    let logs = of_kind(&f.vfs, "log");
     assert!(logs.len() >= 3, "{logs:?}");
-    vandalise(&f.vfs, &logs[2], 4096);
-    let whole = options(&f.vfs.crash(LossPolicy::KeepAll), 50).open(DIR).unwrap();
+    ruin(&f.vfs, &logs[2], 4096, 5);
+    let whole = of_run(&f.vfs.crash(LossPolicy::KeepAll), 50).open(DIR).unwrap();
     assert_eq!(whole.region(R).hard_state().as_deref(), Some(&b"vote 1"[..]));
     f.vfs.remove_file(&logs[1]).unwrap();
     f.vfs.remove_file(logs[1].with_extension("foot")).unwrap();
-    let error = options(&f.vfs, 51).open(DIR).unwrap_err();
+    let error = of_run(&f.vfs, 51).open(DIR).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
 }
 

@@ -3,12 +3,14 @@
 
 #![allow(unsafe_code, reason = "fork() is: see in_a_fork")]
 
+use crate::support::engines::{on, pool_of};
+use crate::support::entries::compact;
+use crate::support::files::{is_a, newest, of_kind};
 use crate::support::process::ran_alone;
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use raftwood::vfs::{Map, OsVfs, Vfs, VfsDir, VfsFile};
 use raftwood::{
-    Background, Durability, Engine, EntryId, ErrorKind, Options, Pool, ReadLimit, RegionId, ScrubOptions,
-    Ticket,
+    Background, Durability, Engine, EntryId, ErrorKind, Options, ReadLimit, RegionId, ScrubOptions, Ticket,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -364,11 +366,9 @@ fn a_segment_that_lost_its_name_is_not_sealed() {
         Options::new().segment_bytes(64 << 10).background(Background::Manual).vfs(Arc::new(disk.clone()));
     let engine = options.open("/db").unwrap();
     append(&engine, 1).unwrap();
-    let log =
-        disk.list().into_iter().map(|(p, _)| p).find(|p| p.to_str().unwrap().ends_with(".log")).unwrap();
-    disk.remove_file(&log).unwrap();
+    disk.remove_file(newest(&disk, "log")).unwrap();
     let mut index = 1;
-    while disk.list().iter().filter(|(p, _)| p.to_str().unwrap().ends_with(".log")).count() < 2 {
+    while of_kind(&disk, "log").len() < 2 {
         index += 1;
         append(&engine, index).unwrap();
     }
@@ -389,9 +389,7 @@ fn what_the_engine_itself_does_to_its_files_is_no_alarm() {
         }
         round += 1;
         engine.backup(dir.path().join(format!("copy {round}"))).unwrap();
-        let mut b = engine.batch();
-        b.region(R).compact_through(index - 50).unwrap();
-        engine.write(b, Durability::Synced).unwrap();
+        compact(&engine, R, index - 50).unwrap();
         engine.purge().unwrap();
     }
     engine.close().unwrap();
@@ -402,28 +400,16 @@ fn what_the_engine_itself_does_to_its_files_is_no_alarm() {
 /// sector, and the store was refused.
 #[test]
 fn a_free_file_that_the_device_cannot_read_is_dropped_before_it_is_a_log() {
-    let options = |vfs: &SimVfs| {
-        let pool = Pool::default().files_max(4).prewrite(false);
-        Options::new()
-            .segment_bytes(64 << 10)
-            .pool(pool)
-            .background(Background::Manual)
-            .vfs(Arc::new(vfs.clone()))
-    };
+    let options = |vfs: &SimVfs| pool_of(on(vfs), 4).background(Background::Manual);
     let vfs = SimVfs::new(8);
     let engine = options(&vfs).open("/db").unwrap();
     (1..=1200).for_each(|i| append(&engine, i).unwrap());
-    let mut b = engine.batch();
-    b.region(R).compact_through(1190).unwrap();
-    engine.write(b, Durability::Synced).unwrap();
+    compact(&engine, R, 1190).unwrap();
     engine.purge().unwrap();
     engine.close().unwrap();
     drop(engine);
     vfs.settle();
-    let free = |vfs: &SimVfs| -> Vec<PathBuf> {
-        let paths = vfs.list().into_iter().map(|(path, _)| path);
-        paths.filter(|p| p.extension().is_some_and(|e| e == "free")).collect()
-    };
+    let free = |vfs: &SimVfs| of_kind(vfs, "free");
     let bad = free(&vfs);
     bad.iter().for_each(|path| vfs.add_bad_sector(path, 40).unwrap());
     let engine = options(&vfs).open("/db").unwrap();
@@ -443,17 +429,8 @@ fn a_free_file_that_the_device_cannot_read_is_dropped_before_it_is_a_log() {
 #[test]
 fn a_store_in_its_steady_state_makes_no_files() {
     let vfs = SimVfs::new(1);
-    let options = || {
-        let options =
-            Options::new().vfs(Arc::new(vfs.clone())).segment_bytes(64 << 10).background(Background::Manual);
-        options.pool(Pool::default().prewrite(false))
-    };
-    let free = || {
-        vfs.list()
-            .iter()
-            .filter(|(p, len)| p.extension().is_some_and(|e| e == "free") && *len == 64 << 10)
-            .count()
-    };
+    let options = || on(&vfs).background(Background::Manual);
+    let free = || vfs.list().iter().filter(|(p, len)| is_a(p, "free") && *len == 64 << 10).count();
     let engine = options().open("/db").unwrap();
     // Files for a full disk, which are as long here.
     const RESERVE: usize = 4;
@@ -465,9 +442,7 @@ fn a_store_in_its_steady_state_makes_no_files() {
             b.region(R).append([(EntryId::new(1, index), &[7; 12 << 10][..])]).unwrap();
             engine.write(b, Durability::Synced).unwrap();
         }
-        let mut b = engine.batch();
-        b.region(R).compact_through(index).unwrap();
-        engine.write(b, Durability::Synced).unwrap();
+        compact(engine, R, index).unwrap();
         engine.purge().unwrap();
     };
     for _ in 0..4 {

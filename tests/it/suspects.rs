@@ -1,7 +1,8 @@
 //! Entries that may be torn and may be rotten: kept, fenced, and told apart from those that were
 //! acknowledged for certain.
 
-use crate::support::stores::{self, DIR, options};
+use crate::support::engines::{DIR, kill, of_run};
+use crate::support::files::ruin;
 use crate::support::two_regions::*;
 use raftwood::vfs::sim::{LossPolicy, Moment, SimVfs};
 use raftwood::{Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Lookup, ReadLimit};
@@ -16,14 +17,14 @@ fn rotten_last_group() -> Fixture {
     batch.region(R).set_hard_state(b"R: new").unwrap();
     engine.write(batch, Durability::Synced).unwrap();
     let (path, at) = f.find(R, 9);
-    stores::kill(&f.vfs, engine);
+    kill(&f.vfs, engine);
     f.vfs.settle();
-    f.vfs.write_bytes(path, at + 3, &[0xa7; 6]).unwrap();
+    ruin(&f.vfs, path, at + 3, 6);
     f
 }
 
 fn reopened(vfs: &SimVfs) -> Engine {
-    options(vfs, 77).open(DIR).unwrap()
+    of_run(vfs, 77).open(DIR).unwrap()
 }
 
 #[track_caller]
@@ -79,7 +80,7 @@ fn a_crash_anywhere_in_the_open_that_finds_a_suspect_keeps_it_one() {
     assert!(snapshots.len() > 10);
     for snapshot in snapshots {
         for loss in [LossPolicy::LoseAll, LossPolicy::KeepAll, LossPolicy::Random(3), LossPolicy::Random(4)] {
-            let engine = options(&snapshot.crash(loss), 80).open(DIR).unwrap();
+            let engine = of_run(&snapshot.crash(loss), 80).open(DIR).unwrap();
             let health = engine.region(R).health();
             assert_eq!(health, Health::Suspect { ranges: vec![(9, 9)] }, "{} {loss:?}", snapshot.call());
         }

@@ -3,19 +3,17 @@
 //! segment and made a third copy, whole. While the store was closed the power went once more, with nothing
 //! lost: and the batch was gone, because the torn copy still cut the old segment off.
 
+use crate::support::engines::on;
+use crate::support::entries::count;
+use crate::support::files::{find, is_a, of_kind};
 use raftwood::vfs::sim::{LossPolicy, Moment, OpKind, SimVfs};
-use raftwood::{Background, Durability, Engine, EntryId, EntryRef, Options, Pool, ReadLimit, RegionId};
-use std::path::Path;
+use raftwood::{Background, Durability, Engine, EntryId, EntryRef, Options, RegionId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 fn options(disk: &SimVfs) -> Options {
-    Options::new()
-        .segment_bytes(64 << 10)
-        .pool(Pool::default().prewrite(false))
-        .background(Background::Manual)
-        .vfs(Arc::new(disk.clone()))
+    on(disk).background(Background::Manual)
 }
 
 fn open(disk: &SimVfs) -> Engine {
@@ -23,7 +21,7 @@ fn open(disk: &SimVfs) -> Engine {
 }
 
 fn entries(engine: &Engine) -> usize {
-    engine.region(RegionId(1)).entries(.., ReadLimit::NONE).unwrap().len()
+    count(engine, RegionId(1))
 }
 
 #[test]
@@ -101,7 +99,7 @@ fn a_copy_that_is_synced_half_way_does_not_count_as_complete() {
     let (syncs, writes) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0));
     let seen = syncs.clone();
     disk.set_hook(Some(Arc::new(move |op| {
-        let log = op.path.extension().is_some_and(|e| e == "log");
+        let log = is_a(&op.path, "log");
         match op.kind {
             OpKind::SyncData if log && writes.load(Ordering::Acquire) > 0 => {
                 seen.fetch_add(1, Ordering::AcqRel);
@@ -164,12 +162,7 @@ fn an_unfinished_copy_does_not_vouch_for_its_original() {
         }
 
         let disk = disk.crash(LossPolicy::LoseAll);
-        let payload_at = |path: &Path| {
-            let bytes = disk.read_file(path).ok()?;
-            bytes.windows(LEN).position(|w| w == [0xa1; LEN])
-        };
-        let logs = disk.list().into_iter().map(|f| f.0).filter(|p| p.extension().is_some_and(|e| e == "log"));
-        let (original, at) = logs.filter_map(|p| payload_at(&p).map(|at| (p, at as u64))).next().unwrap();
+        let (original, at) = find(&disk, &[0xa1; LEN]);
         disk.snapshot_every(Some(Moment::After));
         drop(open(&disk));
         for copying in disk.take_snapshots() {
@@ -206,18 +199,16 @@ fn rot_of_an_announced_record_is_never_taken_for_a_tear() {
     batch.region(RegionId(1)).append([EntryRef { id: EntryId::new(1, 1), payload: &[7; 9000] }]).unwrap();
     engine.write(batch, Durability::Synced).unwrap();
     let disk = disk.crash(LossPolicy::LoseAll);
-    let original = disk.list().into_iter().map(|f| f.0).find(|p| p.extension().is_some_and(|e| e == "log"));
-    let original = original.unwrap();
+    let original = of_kind(&disk, "log").remove(0);
     disk.snapshot_every(Some(Moment::After));
     drop(open(&disk));
     let (mut tried, mut missed) = (0, Vec::new());
     for copying in disk.take_snapshots() {
         let cut = copying.crash(LossPolicy::KeepAll);
-        let files =
-            cut.list().into_iter().filter(|f| f.0.extension().is_some_and(|e| e == "log") && f.0 != original);
+        let files = of_kind(&cut, "log").into_iter().filter(|path| *path != original);
         // The copy has begun: its announcement is there.
         let announced =
-            files.map(|f| cut.read_file(&f.0).unwrap()).any(|bytes| bytes[4096..4100] == *b"\xd7rec");
+            files.map(|path| cut.read_file(path).unwrap()).any(|bytes| bytes[4096..4100] == *b"\xd7rec");
         if !announced || !cut.list().iter().any(|f| f.0 == original) {
             continue;
         }

@@ -1,5 +1,6 @@
 //! Two processes and one directory: the test runs itself again as the second one.
 
+use crate::support::entries::append;
 use crate::support::process::{role, second_process, with_descriptors_max};
 use raftwood::{Durability, Engine, EntryId, ErrorKind, Options, ReadMode, RegionId, ScrubOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -155,9 +156,7 @@ fn a_reader_of_nothing_is_told_so_and_creates_nothing() {
 }
 
 fn write_large(engine: &Engine, index: u64) {
-    let mut b = engine.batch();
-    b.region(RegionId(1)).append([(EntryId::new(1, index), &[index as u8; 8000][..])]).unwrap();
-    engine.write(b, Durability::Synced).unwrap();
+    append(engine, RegionId(1), index, 8000).unwrap();
 }
 
 /// Each sealed segment kept a descriptor: at the limit of the process neither a write nor a purge nor a

@@ -1,6 +1,7 @@
 //! What must hold of a store that was tampered with.
 
-use crate::support::stores::{Acked, DIR, REGIONS, State, Store, kill, options};
+use crate::support::engines::{DIR, kill, of_run};
+use crate::support::stores::{Acked, REGIONS, State, Store};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use raftwood::{Engine, ErrorKind, HardStateHealth, Health, ReadLimit, RegionId};
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ impl Outcome {
 /// Opens the store and compares it with what was acknowledged. `torn_is_fine`: the last groups may be gone
 /// where nothing is left that proves that they were acknowledged.
 pub(crate) fn examine(vfs: &SimVfs, store: &Store, torn_is_fine: bool) -> Result<Outcome, String> {
-    let engine = match options(vfs, 99).open(DIR) {
+    let engine = match of_run(vfs, 99).open(DIR) {
         Ok(engine) => engine,
         Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
             return match e.path() {

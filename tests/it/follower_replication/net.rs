@@ -1,14 +1,14 @@
 //! Five replicas of one group in two zones, and the wires between them, on which every byte is counted.
 
+use crate::support::engines::on;
 use protobuf::Message as _;
 use raft::prelude::{ConfState, Message};
 use raft::{Config, RawNode, StateRole};
 use raftwood::raft_rs::{Delegated, ReadyBatch, RegionStorage};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Background, Engine, EntryId, ErrorKind, Options, Pool, Region, RegionId, Result};
+use raftwood::{Background, Engine, EntryId, ErrorKind, Region, RegionId, Result};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -91,11 +91,7 @@ impl Node {
     }
 
     fn start(&mut self) {
-        let options = Options::new()
-            .segment_bytes(1 << 20)
-            .pool(Pool::default().prewrite(false))
-            .background(Background::Manual)
-            .vfs(Arc::new(self.disk.clone()));
+        let options = on(&self.disk).segment_bytes(1 << 20).background(Background::Manual);
         let engine = options.open("/db").unwrap();
         let storage = RegionStorage::new(&engine, GROUP);
         if !storage.region().exists() {

@@ -4,7 +4,9 @@
 //! given back, in any order, a replay with gaps would bring rolled-back entries, destroyed regions and old
 //! votes back: open refuses, and under `AcceptLoss` no such thing is answered.
 
-use crate::support::model::{DIR, Kind, Model, Rng, Writer, kill};
+use crate::support::engines::{DIR, kill};
+use crate::support::files::{of_kind, wipe};
+use crate::support::model::{Kind, Model, Rng, Writer};
 use crate::support::oracle::{Named, compare, write_to_all};
 use bytes::Bytes;
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
@@ -19,22 +21,19 @@ enum Loss {
 }
 
 fn lose_checkpoints(vfs: &SimVfs, loss: Loss) {
-    let mut lost = 0;
-    for (path, len) in vfs.list() {
-        if path.extension().is_none_or(|e| e != "ckpt") {
-            continue;
-        }
-        lost += 1;
+    let checkpoints = of_kind(vfs, "ckpt");
+    for path in &checkpoints {
+        let len = vfs.read_file(path).unwrap().len() as u64;
         match loss {
-            Loss::Removed => vfs.remove_file(&path).unwrap(),
-            Loss::Zeroed => vfs.write_bytes(&path, 0, &vec![0; len as usize]).unwrap(),
+            Loss::Removed => vfs.remove_file(path).unwrap(),
+            Loss::Zeroed => wipe(vfs, path, 0, len as usize),
             Loss::Flipped => {
                 let mut rng = Rng::new(len);
-                (0..64).for_each(|_| vfs.flip_bit(&path, rng.below(len * 8)).unwrap());
+                (0..64).for_each(|_| vfs.flip_bit(path, rng.below(len * 8)).unwrap());
             }
         }
     }
-    assert!(lost > 0);
+    assert!(!checkpoints.is_empty());
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,7 @@
 //! Files in the place of other files.
 
-use crate::support::model::{Files, Kind, Model, Writer, files_of};
+use crate::support::files::{self, Files};
+use crate::support::model::{Kind, Model, Writer};
 use crate::support::oracle::{Outcome, examine};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ fn store(seed: u64, closed: bool) -> (SimVfs, Model, Files) {
         w.kill(engine);
     }
     w.vfs.settle();
-    let files = files_of(&w.vfs);
+    let files = files::files(&w.vfs);
     (w.vfs.crash(LossPolicy::KeepAll), w.model().clone(), files)
 }
 
@@ -101,10 +102,10 @@ fn an_older_state_of_one_file_is_not_believed() {
     let mut w = Writer::new(43, Kind::PLAIN, false);
     let engine = w.open();
     w.rotate(&engine, 1);
-    let early = files_of(&w.vfs);
+    let early = files::files(&w.vfs);
     w.write(&engine, 8);
     engine.tick().unwrap();
-    let mid = files_of(&w.vfs);
+    let mid = files::files(&w.vfs);
     w.rotate(&engine, 1);
     engine.close().unwrap();
     drop(engine);

@@ -3,7 +3,8 @@
 //! The rule: what is no regular file is never followed, never waited for, never changed and never deleted.
 //! The store then opens without it, naming what it lacks, or refuses; it is never silent.
 
-use raftwood::{Durability, Engine, EntryId, Health, Options, Pool, ReadLimit, RegionId};
+use crate::support::engines::{pool_of, small};
+use raftwood::{Durability, Engine, EntryId, Health, Options, ReadLimit, RegionId};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::Duration;
 const ENTRIES: u64 = 40;
 
 fn options() -> Options {
-    Options::new().segment_bytes(64 << 10).pool(Pool::default().files_max(1).prewrite(false))
+    pool_of(small(), 1)
 }
 
 fn write(engine: &Engine, index: u64) {

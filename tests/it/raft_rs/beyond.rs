@@ -3,6 +3,7 @@
 use super::stores::{
     Ours, REGION, Store, campaigning, entry, filled, group, hard_state, here, logger, snapshot, store_error,
 };
+use crate::support::files::{find, rot};
 use raft::prelude::ConfState;
 use raft::{Config, GetEntriesContext, RawNode, Storage, StorageError};
 use raftwood::raft_rs::{BOOTSTRAP, Persisted, ReadyBatch, RegionStorage};
@@ -13,16 +14,8 @@ use std::sync::{Arc, Mutex};
 fn rotten() -> Ours {
     let store = Ours::fresh();
     store.append(&(1..=5).map(|i| filled(i, 1, 600)).collect::<Vec<_>>());
-    let wanted = [3u8; 600];
-    let mut flipped = 0;
-    for (path, _) in store.disk.list() {
-        let bytes = store.disk.read_file(&path).unwrap();
-        if let Some(at) = bytes.windows(600).position(|w| w == wanted) {
-            store.disk.flip_bit(&path, at as u64 * 8 + 77).unwrap();
-            flipped += 1;
-        }
-    }
-    assert_eq!(flipped, 1);
+    let (path, at) = find(&store.disk, &[3; 600]);
+    rot(&store.disk, path, at + 9);
     store
 }
 

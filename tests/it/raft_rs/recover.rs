@@ -1,6 +1,7 @@
 //! What a node starts from: hard state, conf state, and a log that fits its state machine.
 
 use super::stores::{Ours, REGION, Store, entry, filled, hard_state, logger, options, store_error};
+use crate::support::files::ruin;
 use raft::prelude::{ConfState, Entry};
 use raft::{Config, RawNode, Storage, StorageError};
 use raftwood::raft_rs::{BOOTSTRAP, ReadyBatch};
@@ -268,7 +269,7 @@ fn a_node_whose_vote_may_be_lost_is_not_started() {
     drop(store);
     disk.halt_after(u64::MAX);
     disk.settle();
-    disk.write_bytes("/db/0000000001.log", u64::from(at.offset()) + 70, &[0xa7; 6]).unwrap();
+    ruin(&disk, "/db/0000000001.log", u64::from(at.offset()) + 70, 6);
     let engine = options(&disk).tail_policy(TailPolicy::AssumeTorn).open("/db").unwrap();
     let again = Ours { engine, disk };
     let storage = again.storage();

@@ -1,13 +1,14 @@
 //! The two stores behind one interface.
 
+use crate::support::engines::on;
 use raft::prelude::{ConfState, Entry, HardState, Snapshot};
 use raft::storage::MemStorage;
 use raft::{Config, Error, GetEntriesContext, RawNode, Ready, Storage, StorageError};
 use raftwood::raft_rs::{RegionStorage, encode_conf_state, encode_entry, encode_hard_state};
 use raftwood::vfs::sim::SimVfs;
-use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, RegionBatch, RegionId};
+use raftwood::{Background, Durability, Engine, EntryId, Options, RegionBatch, RegionId};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 
 pub(crate) const REGION: RegionId = RegionId(1);
 
@@ -163,11 +164,7 @@ impl Ours {
 }
 
 pub(crate) fn options(disk: &SimVfs) -> Options {
-    Options::new()
-        .segment_bytes(64 << 10)
-        .pool(Pool::default().prewrite(false))
-        .background(Background::Manual)
-        .vfs(Arc::new(disk.clone()))
+    on(disk).background(Background::Manual)
 }
 
 pub(crate) fn entry(index: u64, term: u64) -> Entry {

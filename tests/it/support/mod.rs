@@ -1,8 +1,21 @@
-//! What several files of tests share.
+//! What the tests share. Each file has one noun:
+//!
+//! - `engines`: how they are opened, and killed; `threads`: those with threads, and work that has to end;
+//! - `entries`: what is written and read back; `files`: finding what the disk holds of it, and harming it;
+//! - `heard`: a listener that remembers; `process`: tests that need a process of their own;
+//! - `two_regions`, `stores`, `model`: small stores and what was acknowledged in them; `oracle`: what became
+//!   of a store, compared with a model;
+//! - `openraft`, `machine_09`, `as_postcard`: for the adapters.
 
-#[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+#[cfg(all(any(feature = "openraft-09", feature = "openraft-010"), feature = "sim"))]
 #[macro_use]
 mod as_postcard;
+pub(crate) mod engines;
+pub(crate) mod entries;
+#[cfg(feature = "sim")]
+pub(crate) mod files;
+#[cfg(feature = "sim")]
+pub(crate) mod heard;
 #[cfg(all(feature = "openraft-09", feature = "sim"))]
 pub(crate) mod machine_09;
 #[cfg(feature = "sim")]

@@ -1,16 +1,11 @@
 //! What the test itself remembers of a store, and a writer that keeps it true.
 
+use super::engines::{DIR, kill, of_run, pool_of};
+use super::files::{Files, files};
 use bytes::Bytes;
 use raftwood::vfs::sim::{LossPolicy, SimVfs, Snapshot};
-use raftwood::{
-    Background, Compression, Durability, Engine, EntryId, Options, Pool, Purge, RegionId, WriteBatch,
-};
+use raftwood::{Compression, Durability, Engine, EntryId, Options, RegionId, WriteBatch};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-pub(crate) const DIR: &str = "/db";
 
 /// A small generator (splitmix64): the same seed gives the same run.
 #[derive(Clone)]
@@ -68,33 +63,11 @@ impl Kind {
 
     /// The options for the run of this number: salts repeat for the same number and for no other.
     pub(crate) fn options(self, vfs: &SimVfs, run: u64) -> Options {
-        let salt = AtomicU64::new(run << 32 | 0x5a17);
-        Options::new()
-            .segment_bytes(64 << 10)
-            .pool(Pool::default().files_max(self.pool_files).prewrite(false))
-            .purge(Purge::default().background(false))
-            .background(Background::Manual)
-            .compression(match self.lz4 {
-                true => Compression::Lz4 { min_batch_bytes: 64 },
-                false => Compression::None,
-            })
-            .salt_source(Arc::new(move || salt.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)))
-            .vfs(Arc::new(vfs.clone()))
+        pool_of(of_run(vfs, run), self.pool_files).compression(match self.lz4 {
+            true => Compression::Lz4 { min_batch_bytes: 64 },
+            false => Compression::None,
+        })
     }
-}
-
-/// Ends a process: nothing that dropping the engine would do reaches the disk.
-pub(crate) fn kill(vfs: &SimVfs, engine: Engine) {
-    vfs.halt_after(0);
-    drop(engine);
-    vfs.halt_after(u64::MAX);
-}
-
-/// All files with their bytes.
-pub(crate) type Files = BTreeMap<PathBuf, Vec<u8>>;
-
-pub(crate) fn files_of(vfs: &SimVfs) -> Files {
-    vfs.list().into_iter().map(|(path, _)| (path.clone(), vfs.read_file(&path).unwrap())).collect()
 }
 
 /// Where a batch lies: from the end of the one before, in the segment of its own end.
@@ -180,7 +153,7 @@ impl Writer {
     }
 
     pub(crate) fn stage(&mut self) {
-        self.stages.push(files_of(&self.vfs));
+        self.stages.push(files(&self.vfs));
     }
 
     fn payload(&mut self) -> Bytes {

@@ -1,22 +1,19 @@
 //! Engines on a simulated disk, and waiting that ends.
 
+use super::engines::{DIR, on, pool_of};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Durability, Engine, Options, Pool, RegionId};
+use raftwood::{Durability, Engine, Options, RegionId};
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const R: RegionId = RegionId(7);
 
 pub(crate) fn options(vfs: &SimVfs) -> Options {
-    Options::new()
-        .segment_bytes(64 << 10)
-        .pool(Pool::default().files_max(1).prewrite(false))
-        .vfs(Arc::new(vfs.clone()))
+    pool_of(on(vfs), 1)
 }
 
 pub(crate) fn open(vfs: &SimVfs) -> Engine {
-    options(vfs).open("/db").unwrap()
+    options(vfs).open(DIR).unwrap()
 }
 
 /// Closes the engine and opens its store again.
@@ -70,15 +67,4 @@ pub(crate) async fn sync_is_stuck(vfs: &SimVfs) {
         let _ = told.send(());
     });
     soon("a sync at the gate", stuck).await.unwrap();
-}
-
-/// The file in `/db` whose content has `needle`, and where.
-pub(crate) fn find(vfs: &SimVfs, needle: &[u8]) -> (std::path::PathBuf, u64) {
-    for (path, _) in vfs.list() {
-        let bytes = vfs.read_file(&path).unwrap();
-        if let Some(at) = bytes.windows(needle.len()).position(|w| w == needle) {
-            return (path, at as u64);
-        }
-    }
-    panic!("no file has it");
 }

@@ -1,6 +1,7 @@
 //! What became of a store, compared with all that the test knows of it.
 
-use super::model::{DIR, Kind, Log, Model, kill};
+use super::engines::{DIR, kill};
+use super::model::{Kind, Log, Model};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use raftwood::{
     Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Lookup, ReadLimit, RegionId,

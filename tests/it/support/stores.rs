@@ -1,14 +1,11 @@
 //! Small complete stores, and what was acknowledged in them.
 
+use super::engines::{DIR, kill, of_run};
 use bytes::Bytes;
 use raftwood::vfs::sim::{LossPolicy, SimVfs, Snapshot};
-use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, Purge, RegionId};
+use raftwood::{Durability, Engine, EntryId, RegionId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-pub(crate) const DIR: &str = "/db";
 
 /// How many regions each store has.
 pub(crate) const REGIONS: u64 = 100;
@@ -34,41 +31,23 @@ pub(crate) struct Store {
     unproven_from: u64,
 }
 
-pub(crate) fn options(vfs: &SimVfs, life: u64) -> Options {
-    let salt = AtomicU64::new(life << 32 | 0x5a17);
-    Options::new()
-        .segment_bytes(64 << 10)
-        .pool(Pool::default().files_max(1).prewrite(false))
-        .purge(Purge::default().background(false))
-        .background(Background::Manual)
-        .salt_source(Arc::new(move || salt.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)))
-        .vfs(Arc::new(vfs.clone()))
-}
-
-/// Ends a process: nothing that dropping the engine would do reaches the disk.
-pub(crate) fn kill(vfs: &SimVfs, engine: Engine) {
-    vfs.halt_after(0);
-    drop(engine);
-    vfs.halt_after(u64::MAX);
-}
-
 /// Writes stores and remembers.
 pub(crate) struct Writer {
     pub(crate) vfs: SimVfs,
     pub(crate) acked: State,
-    life: u64,
+    run: u64,
     /// End of the last batch in its file.
     end: u64,
 }
 
 impl Writer {
     pub(crate) fn new(seed: u64) -> Writer {
-        Writer { vfs: SimVfs::new(seed), acked: State::new(), life: 0, end: 0 }
+        Writer { vfs: SimVfs::new(seed), acked: State::new(), run: 0, end: 0 }
     }
 
     pub(crate) fn open(&mut self) -> Engine {
-        self.life += 1;
-        options(&self.vfs, self.life).open(DIR).unwrap()
+        self.run += 1;
+        of_run(&self.vfs, self.run).open(DIR).unwrap()
     }
 
     /// One batch: one more entry and a new hard state for each of these regions.

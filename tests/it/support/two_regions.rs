@@ -1,31 +1,20 @@
 //! Two small regions on a simulated disk, and where their bytes lie.
 
-use super::stores::{DIR, options};
+use super::engines::{DIR, of_run};
+use super::files::{self, files, is_a, position};
+use super::heard::Heard;
 use raftwood::vfs::sim::SimVfs;
-use raftwood::{
-    Durability, Engine, EntryId, Event, EventListener, HardStateHealth, Health, Options, ReadLimit, RegionId,
-};
-use std::sync::{Arc, Mutex};
+use raftwood::{Durability, Engine, EntryId, Event, HardStateHealth, Health, Options, ReadLimit, RegionId};
+use std::sync::Arc;
 
 pub(crate) const R: RegionId = RegionId(7);
 pub(crate) const OTHER: RegionId = RegionId(8);
 
-/// Remembers what damage is delivered to it.
-#[derive(Default)]
-pub(crate) struct Heard(pub(crate) Mutex<Vec<String>>);
-
-impl EventListener for Heard {
-    fn on_event(&self, event: &Event<'_>) {
-        if let Event::Damage { error } = event {
-            self.0.lock().unwrap().push(error.to_string());
-        }
-    }
-}
-
 pub(crate) struct Fixture {
     pub(crate) vfs: SimVfs,
-    pub(crate) heard: Arc<Heard>,
-    pub(crate) life: u64,
+    pub(crate) run: u64,
+    /// The damage that its engines notified their listener of.
+    pub(crate) heard: Arc<Heard<String>>,
 }
 
 pub(crate) fn payload(region: RegionId, index: u64) -> Vec<u8> {
@@ -47,12 +36,16 @@ pub(crate) fn append(engine: &Engine, region: RegionId, indexes: std::ops::Range
 
 impl Fixture {
     pub(crate) fn new() -> Fixture {
-        Fixture { vfs: SimVfs::new(5), heard: Arc::default(), life: 0 }
+        let heard = Heard::new(|event| match event {
+            Event::Damage { error } => Some(error.to_string()),
+            _ => None,
+        });
+        Fixture { vfs: SimVfs::new(5), run: 0, heard }
     }
 
     pub(crate) fn open_with(&mut self, change: impl FnOnce(Options) -> Options) -> Engine {
-        self.life += 1;
-        change(options(&self.vfs, self.life).listener(self.heard.clone())).open(DIR).unwrap()
+        self.run += 1;
+        change(of_run(&self.vfs, self.run).listener(self.heard.clone())).open(DIR).unwrap()
     }
 
     pub(crate) fn open(&mut self) -> Engine {
@@ -77,26 +70,19 @@ impl Fixture {
 
     /// Where the bytes of an entry lie: file and offset. The newest copy, if there are several.
     pub(crate) fn find(&self, region: RegionId, index: u64) -> (std::path::PathBuf, u64) {
-        let wanted = payload(region, index);
-        let mut found = None;
-        for (path, len) in self.vfs.list() {
-            if len > 0 && path.extension().is_some_and(|e| e == "log" || e == "cold") {
-                let bytes = self.vfs.read_file(&path).unwrap();
-                if let Some(at) = bytes.windows(wanted.len()).position(|w| w == wanted) {
-                    found = found.max(Some((path, at as u64)));
-                }
-            }
-        }
-        found.unwrap()
+        let mut segments = files(&self.vfs);
+        segments.retain(|path, _| is_a(path, "log") || is_a(path, "cold"));
+        let found = |(path, bytes): (_, Vec<u8>)| Some((path, position(&bytes, &payload(region, index))?));
+        segments.into_iter().filter_map(found).max().unwrap()
     }
 
     pub(crate) fn rot(&self, region: RegionId, index: u64) {
         let (path, at) = self.find(region, index);
-        self.vfs.flip_bit(&path, (at + 3) * 8).unwrap();
+        files::rot(&self.vfs, path, at + 3);
     }
 
     pub(crate) fn heard(&self) -> usize {
-        self.heard.0.lock().unwrap().len()
+        self.heard.count()
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is done to a store, one thing at a time.
 
 use super::stores::Store;
-use crate::support::model::{Files, Rng};
+use crate::support::files::{Files, is_a};
+use crate::support::model::Rng;
 use crate::support::oracle::Entries;
 use raftwood::vfs::sim::SimVfs;
 use std::collections::BTreeMap;
@@ -94,7 +95,7 @@ impl Harm {
         let mut unproven = false;
         let footer_too =
             changed.keys().any(|p| changed.contains_key(&p.with_extension("foot")) && Store::is_segment(p));
-        let checkpoints = |p: &&PathBuf| p.extension().is_some_and(|e| e == "ckpt");
+        let checkpoints = |p: &&PathBuf| is_a(p, "ckpt");
         let no_checkpoint =
             changed.keys().filter(checkpoints).count() == store.files.keys().filter(checkpoints).count();
         for (path, changed) in &changed {
@@ -259,8 +260,7 @@ pub(crate) fn harms(store: &Store, family: &str, large: bool) -> Vec<Harm> {
                 all.push(harm);
             }
             let mut harm = Harm::new("removed all footers".to_string());
-            harm.removed =
-                store.files.keys().filter(|p| p.extension().is_some_and(|e| e == "foot")).cloned().collect();
+            harm.removed = store.files.keys().filter(|p| is_a(p, "foot")).cloned().collect();
             all.push(harm);
         }
         "unreadable" => {

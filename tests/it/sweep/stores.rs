@@ -1,6 +1,8 @@
 //! The stores that are harmed.
 
-use crate::support::model::{DIR, Files, Kind, Model, Record, Writer, files_of};
+use crate::support::engines::DIR;
+use crate::support::files::{self, Files, is_a};
+use crate::support::model::{Kind, Model, Record, Writer};
 use raftwood::vfs::sim::{LossPolicy, Snapshot};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -43,7 +45,7 @@ impl Store {
 
     /// A log that has no footer.
     pub(crate) fn is_unsealed(&self, path: &Path) -> bool {
-        path.extension().is_some_and(|e| e == "log") && !self.files.contains_key(&path.with_extension("foot"))
+        is_a(path, "log") && !self.files.contains_key(&path.with_extension("foot"))
     }
 
     /// The bytes from here on of a file mean nothing.
@@ -107,7 +109,7 @@ fn finish(w: Writer, name: &'static str, end: End) -> (Store, Vec<Snapshot>, Vec
     w.vfs.settle();
     w.snapshots.extend(w.vfs.take_snapshots());
     w.vfs.snapshot_every(None);
-    let files: Files = files_of(&w.vfs);
+    let files: Files = files::files(&w.vfs);
     let model = w.model().clone();
     let before = match end {
         End::Unconfirmed(n) => w.models.iter().rev().skip(1).take(n).cloned().collect(),
@@ -121,7 +123,7 @@ fn finish(w: Writer, name: &'static str, end: End) -> (Store, Vec<Snapshot>, Vec
         _ => None,
     };
     let placed = place(w.kind, &files, &model, &w.records);
-    let newest = files.keys().rfind(|p| p.extension().is_some_and(|e| e == "log")).and_then(|p| number(p));
+    let newest = files.keys().rfind(|p| is_a(p, "log")).and_then(|p| number(p));
     let last = w.records.last().unwrap();
     let tail = match newest {
         Some(n) if n == last.segment => (n, last.end as usize),
@@ -183,7 +185,7 @@ fn recycled(seed: u64, watched: bool) -> (Writer, raftwood::Engine) {
         engine.tick().unwrap();
         w.write(&engine, 6);
         let last = w.records.last().unwrap();
-        let active = &files_of(&w.vfs)[&PathBuf::from(format!("{DIR}/{:010}.log", last.segment))];
+        let active = &files::files(&w.vfs)[&PathBuf::from(format!("{DIR}/{:010}.log", last.segment))];
         if active[last.end as usize + 4096..].iter().filter(|b| **b != 0).count() > 20_000 {
             return (w, engine);
         }
