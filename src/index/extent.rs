@@ -50,6 +50,7 @@ struct Grown {
     segment: Arc<Segment>,
     first: u64,
     last: u64,
+    /// Payload bytes; exact until the extent is trimmed.
     bytes: u64,
     /// The term of the first entry.
     first_term: u64,
@@ -408,10 +409,8 @@ impl Grown {
     }
 
     fn keep(&mut self, first: u64, last: u64) {
-        let (before, after) = (self.first..first, last + 1..self.last + 1);
-        for gone in [before, after].iter().filter(|gone| !gone.is_empty()) {
-            self.bytes -= payload_bytes(self.locs(gone.start, gone.end - 1));
-        }
+        let count = self.last - self.first + 1;
+        self.bytes -= share(self.bytes, count - (last - first + 1), count);
         self.first_term = self.term(first);
         self.later.retain(|run| first < run.first && run.first <= last);
         (self.first, self.last) = (first, last);
@@ -430,7 +429,7 @@ impl Grown {
             segment: self.segment.clone(),
             first,
             last,
-            bytes: payload_bytes(&locs),
+            bytes: share(self.bytes, last - first + 1, self.last - self.first + 1),
             first_term: self.term(first),
             later: self.later.iter().filter(|run| first < run.first && run.first <= last).copied().collect(),
             locs_first: first,

@@ -65,7 +65,7 @@ enum PartLocs {
     Many(Vec<Loc>),
 }
 
-/// What `part` of `whole` entries takes of `bytes`, where the lengths are not at hand.
+/// What `part` of `whole` entries takes of `bytes`: an estimate, for lengths are seldom at hand.
 pub(super) fn share(bytes: u64, part: u64, whole: u64) -> u64 {
     // 128 bits: counts and bytes are both hostile at worst.
     (u128::from(bytes) * u128::from(part) / u128::from(whole.max(1))) as u64
@@ -87,7 +87,7 @@ impl<'a> Stretch<'a> {
         self.last - self.first + 1
     }
 
-    /// Payload bytes; exact until the extent of a sealed segment is trimmed.
+    /// Payload bytes; exact until the extent is trimmed.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -222,10 +222,10 @@ impl<'a> Stretch<'a> {
     pub(crate) fn reach(&self, a: u64, b: u64, bytes: u64, overhead: u64) -> u64 {
         let Some(locs) = self.on_heap.and_then(|mem| mem.between(a, b)) else { return b };
         let mut left = bytes;
-        for (i, loc) in (a..).zip(locs) {
+        for (i, loc) in locs.iter().enumerate() {
             let cost = u64::from(loc.len).saturating_add(overhead);
             if cost >= left {
-                return i;
+                return a + i as u64;
             }
             left -= cost;
         }

@@ -128,8 +128,7 @@ pub(crate) struct Segment {
     sealed_end: AtomicU32,
     /// Entries of the region table that lie here: exact.
     live_entries: AtomicU64,
-    /// Their payload bytes: exact until a range is trimmed after it was sealed, estimated by count from then
-    /// on.
+    /// Their payload bytes: exact until a range is trimmed, estimated by count from then on.
     live_bytes: AtomicU64,
     /// Bytes of the batches (with headers) written here.
     pub(crate) record_bytes: AtomicU64,
