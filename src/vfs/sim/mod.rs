@@ -41,7 +41,7 @@
 //!
 //! # Exploring
 //!
-//! Run a workload once with [`SimVfs::snapshot_every`], then for each [`Snapshot`] try every policy that
+//! [`explore`] does it in one call. By hand: run a workload once with [`SimVfs::snapshot_every`], then for each [`Snapshot`] try every policy that
 //! [`pending_count`](Snapshot::pending_count) leaves room for, and recover from [`Snapshot::crash`]. What was
 //! acknowledged by then, the test knows from [`Snapshot::mark`] or [`Snapshot::op`].
 //!
@@ -53,6 +53,7 @@ mod content;
 mod crash;
 mod dir;
 mod disk;
+mod explore;
 mod fault;
 mod file;
 mod op;
@@ -61,6 +62,7 @@ mod raw;
 mod tests;
 
 pub use crash::{LossPolicy, Moment, Snapshot};
+pub use explore::{Counterexample, Crashes, Explored, explore};
 pub use fault::{EACCES, EDQUOT, EFBIG, EINTR, EIO, EMFILE, ENOSPC, EROFS, Effect, Fault};
 pub use op::{Op, OpKind};
 
