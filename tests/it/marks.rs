@@ -268,8 +268,7 @@ fn unproven(batches: u64, len: usize) -> SimVfs {
     let engine = open(&disk);
     (1..=batches).for_each(|index| append(&engine, index, len, Durability::Synced));
     let cut = disk.crash(LossPolicy::LoseAll);
-    disk.halt_after(0);
-    drop(engine);
+    kill(&disk, engine);
     cut
 }
 
@@ -282,25 +281,24 @@ fn a_mark_that_only_the_cache_had_is_not_relied_upon() {
     for kill_at in 0..60 {
         let disk = unproven(batches, 2000);
         disk.halt_after(disk.ops() + kill_at);
-        let was_done = options(&disk).open("/db").is_ok();
+        let was_done = by_hand(&disk).open(DIR).is_ok();
         disk.halt_after(u64::MAX);
         if was_done {
             break;
         }
         disk.snapshot_every(Some(Moment::After));
         let engine = open(&disk);
-        assert_eq!(entries(&engine) as u64, batches);
+        assert_eq!(count(&engine, RegionId(1)) as u64, batches);
         engine.purge().unwrap();
-        disk.halt_after(0);
-        drop(engine);
-        disk.halt_after(u64::MAX);
+        kill(&disk, engine);
         for snapshot in disk.take_snapshots() {
             let each = 0..snapshot.pending_count().min(12);
             let losses = each
                 .flat_map(|n| [LossPolicy::LoseOnly(n), LossPolicy::KeepOnly(n), LossPolicy::KeepFirst(n)]);
             for loss in losses.chain([LossPolicy::LoseAll, LossPolicy::KeepAll]) {
                 tried += 1;
-                let found = options(&snapshot.crash(loss)).open("/db").map(|engine| entries(&engine) as u64);
+                let found =
+                    by_hand(&snapshot.crash(loss)).open(DIR).map(|engine| count(&engine, RegionId(1)) as u64);
                 if !matches!(found, Ok(n) if n == batches) {
                     wrong.push(format!("killed at {kill_at}, {} {loss:?}: {found:?}", snapshot.call()));
                 }
@@ -329,8 +327,8 @@ fn one_slot_of_the_mark_may_be_lost_after_a_recovery() {
                 tried += 1;
                 let after = snapshot.crash(LossPolicy::KeepAll);
                 (slot * 8..slot * 8 + 8).for_each(|sector| after.zero_sector(MARK, sector).unwrap());
-                match options(&after).open("/db") {
-                    Ok(engine) if entries(&engine) as u64 >= batches => {}
+                match by_hand(&after).open(DIR) {
+                    Ok(engine) if count(&engine, RegionId(1)) as u64 >= batches => {}
                     found => wrong.push(format!("{batches}, {}, slot {slot}: {found:?}", snapshot.call())),
                 }
             }
@@ -352,12 +350,10 @@ fn the_only_checkpoint_may_rot_beside_an_unfinished_copy() {
         for n in 0..snapshot.pending_count().min(12) {
             for loss in [LossPolicy::LoseOnly(n), LossPolicy::KeepOnly(n), LossPolicy::KeepFirst(n)] {
                 let after = snapshot.crash(loss);
-                let files = after.list().into_iter().map(|file| file.0);
-                let mut checkpoints = files.filter(|path| path.extension().is_some_and(|e| e == "ckpt"));
-                let (Some(only), None) = (checkpoints.next(), checkpoints.next()) else { continue };
-                after.zero_sector(&only, 0).unwrap();
+                let [only] = &of_kind(&after, "ckpt")[..] else { continue };
+                after.zero_sector(only, 0).unwrap();
                 tried += 1;
-                let found = options(&after).open("/db").map(|engine| entries(&engine));
+                let found = by_hand(&after).open(DIR).map(|engine| count(&engine, RegionId(1)));
                 if !matches!(found, Ok(2)) {
                     wrong.push(format!("{} {loss:?}: {found:?}", snapshot.call()));
                 }

@@ -7,7 +7,8 @@ use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How often the power goes off at one moment; where that is enough for every subset of what is pending, each.
+/// How often the power goes off at one moment; where that is enough for every subset of what is pending,
+/// each.
 const WAYS_MAX: usize = 16;
 
 /// What a workload and a check end with. A panic counts as an error.
@@ -97,11 +98,11 @@ impl Error for Counterexample {}
 /// Runs `workload` on an empty disk, then lets `check` look at what each crash leaves, with the mark
 /// ([`SimVfs::set_mark`]) as of that moment: how much was acknowledged by then.
 ///
-/// Where few changes are pending every subset of them is tried, elsewhere some by chance. A program that is to
-/// do the same each time does its work on this thread; an engine does with
+/// Where few changes are pending every subset of them is tried, elsewhere some by chance. A program that is
+/// to do the same each time does its work on this thread; an engine does with
 /// [`Background::Manual`](crate::Background::Manual) and a fixed
-/// [`salt_source`](crate::Options::salt_source). Deliberately absent: a crash while `check` recovers, which is
-/// another exploration, with the recovery for its workload.
+/// [`salt_source`](crate::Options::salt_source). Deliberately absent: a crash while `check` recovers, which
+/// is another exploration, with the recovery for its workload.
 ///
 /// ```
 /// use raftwood::vfs::sim::{Crashes, SimVfs, explore};

@@ -41,9 +41,10 @@
 //!
 //! # Exploring
 //!
-//! [`explore`] does it in one call. By hand: run a workload once with [`SimVfs::snapshot_every`], then for each [`Snapshot`] try every policy that
-//! [`pending_count`](Snapshot::pending_count) leaves room for, and recover from [`Snapshot::crash`]. What was
-//! acknowledged by then, the test knows from [`Snapshot::mark`] or [`Snapshot::op`].
+//! [`explore`] does it in one call. By hand: run a workload once with [`SimVfs::snapshot_every`], then for
+//! each [`Snapshot`] try every policy that [`pending_count`](Snapshot::pending_count) leaves room for, and
+//! recover from [`Snapshot::crash`]. What was acknowledged by then, the test knows from [`Snapshot::mark`] or
+//! [`Snapshot::op`].
 //!
 //! Deliberately absent: permissions, links that are symbolic, time, and files above 4 GiB. Those are
 //! tested on the real file system.

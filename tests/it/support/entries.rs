@@ -1,5 +1,5 @@
-//! What is written to regions here, and read back. Where nothing else is said, an entry is of term 1 and holds
-//! its index over and over.
+//! What is written to regions here, and read back. Where nothing else is said, an entry is of term 1 and
+//! holds its index over and over.
 
 use raftwood::{Durability, Engine, EntryId, EntryRef, Lsn, ReadLimit, RegionId, WriteBatch, WriteError};
 use std::ops::RangeInclusive;
