@@ -75,7 +75,7 @@ pub fn configs() -> Vec<Config> {
         },
         Config {
             prelude: vec![Do::Batch, Do::Batch, Do::Batch],
-            upkeep: &[Upkeep::Purge, Upkeep::Absorb],
+            upkeep: &[Upkeep::Purge, Upkeep::Seal, Upkeep::Absorb],
             crashes: 2,
             faults: FILES,
             ..config("purge", &[BOTH, ONE, ALL_GONE, BOTH])
@@ -95,7 +95,7 @@ pub fn configs() -> Vec<Config> {
         Config {
             crashes: 3,
             eager: true,
-            upkeep: &[Upkeep::Mark, Upkeep::Absorb],
+            upkeep: &[Upkeep::Mark, Upkeep::Seal, Upkeep::Absorb, Upkeep::Purge],
             ..config("deaths", &[BOTH, ONE])
         },
         Config { upkeep: &[Upkeep::Close, Upkeep::Mark], faults: FILES, ..config("closing", &[BOTH, ONE]) },

@@ -604,11 +604,12 @@ impl Reader<'_> {
         known: bool,
         watermark: Pos,
     ) -> bool {
+        let changed = self.how.changes.unfinished_copy_is_no_gap;
+        let copied = changed && self.announced.contains(&Pos::new(1, 0));
         let begins = log.first().is_some_and(|&at| {
-            links[at].seg == 1 && links[at].follows.is_some_and(|follows| follows.is_none())
+            (links[at].seg == 1 || copied) && links[at].follows.is_some_and(|follows| follows.is_none())
         });
         let unfinished = |l: &Link| !l.sealed && watermark <= Pos::new(l.seg, 0);
-        let changed = self.how.changes.unfinished_copy_is_no_gap;
         let left_over = links.iter().enumerate();
         let left_over = left_over
             .filter(|(_, link)| !(changed && unfinished(link)))

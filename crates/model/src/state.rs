@@ -543,13 +543,16 @@ impl Model for Log {
         for upkeep in config.upkeep {
             let due = match upkeep {
                 Upkeep::Seal => run.sealing != 0,
-                Upkeep::Absorb => run.retired != 0,
+                // `purge::upkeep` seals first.
+                Upkeep::Absorb => run.retired != 0 && run.sealing == 0,
                 Upkeep::Mark => run.is_idle() && run.durable > run.start && run.durable > run.marked,
                 Upkeep::Checkpoint => {
                     run.kept_len == 0 || run.accepted > run.kept[run.kept_len as usize - 1].2
                 }
-                Upkeep::Purge => bits(run.sealed | run.sealing)
-                    .any(|f| !run.table.lives_in(world.disk.files[f].header.seg)),
+                Upkeep::Purge => {
+                    let is_dead = |f: usize| !run.table.lives_in(world.disk.files[f].header.seg);
+                    run.retired != 0 || bits(run.sealed | run.sealing).any(is_dead)
+                }
                 Upkeep::Close => true,
                 Upkeep::Backup => !world.backup.done,
             };
@@ -599,6 +602,8 @@ impl Model for Log {
                     Upkeep::Close => "close",
                     Upkeep::Backup => "backup",
                 });
+                // A close ends a run as a crash does, and counts as one.
+                state.crashes -= u8::from(upkeep == Upkeep::Close);
                 self.begin(world, upkeep);
                 self.step(world);
             }
