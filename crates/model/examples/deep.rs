@@ -1,6 +1,6 @@
 //! Explores the configurations.
 
-use raftwood_model::configs::configs;
+use raftwood_model::configs::{configs, findings};
 use raftwood_model::explore::explore;
 use raftwood_model::mistakes::{MISTAKES, Mistake};
 
@@ -9,18 +9,15 @@ fn main() {
     let pick = args.first().cloned().unwrap_or_default();
     let name = args.get(1).cloned().unwrap_or_default();
     let mistake = MISTAKES.iter().find(|m| m.name == name).map_or(Mistake::None, |m| m.mistake);
-    for mut config in configs() {
-        if !pick.is_empty() && pick != "all" && pick != config.name {
+    let all: Vec<_> = match pick.as_str() {
+        "findings" => findings().into_iter().map(|f| f.config).collect(),
+        _ => configs(),
+    };
+    for mut config in all {
+        if !pick.is_empty() && pick != "all" && pick != config.name && pick != "findings" {
             continue;
         }
         config.bounds.mistake = mistake;
-        if std::env::var("CHANGED").is_ok_and(|c| !c.is_empty()) {
-            config.bounds.changes = raftwood_model::run::Changes {
-                mark_synced_at_open: true,
-                copy_marked_twice: true,
-                unfinished_copy_is_no_gap: true,
-            };
-        }
         let explored = explore(config, 2);
         println!("{}", explored.line());
         for (what, path) in &explored.broken {

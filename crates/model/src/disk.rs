@@ -86,6 +86,8 @@ pub struct Rec {
     pub wm: Pos,
     /// The record that it follows.
     pub prev: Shape,
+    /// It is a copy of one whose payload did not match its checksum, and neither does its own.
+    pub wrong: Option<View>,
 }
 
 /// What became of one sector of a record.
@@ -113,7 +115,7 @@ pub enum Part {
 }
 
 /// What a reader finds in a sector.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum View {
     /// Zeros.
     Zero,
@@ -175,11 +177,15 @@ impl Slot {
 
     /// What a reader finds, through the cache or on the disk.
     pub fn view(&self, side: Side, cached: bool) -> View {
+        let written = match side {
+            Side::Desc => View::Right,
+            Side::Payload => self.rec.wrong.unwrap_or(View::Right),
+        };
         match self.part(side) {
             Part::Base => self.base(side),
-            Part::Cached | Part::Syncing(_) | Part::CacheOnly if cached => View::Right,
+            Part::Cached | Part::Syncing(_) | Part::CacheOnly if cached => written,
             Part::Cached | Part::Syncing(_) | Part::CacheOnly => self.base(side),
-            Part::Disk => View::Right,
+            Part::Disk => written,
             Part::Flipped => View::Flipped,
             Part::Garbage => View::Garbage,
             Part::DescWrong => View::DescWrong,

@@ -70,6 +70,8 @@ pub enum Fault {
     MarkSlot(u8),
     /// The mark file is gone.
     Marks,
+    /// The mark file is gone, and with it the newest file of the log: the store is an unfinished copy.
+    Newest,
 }
 
 /// The observer.
@@ -99,6 +101,8 @@ pub struct Ghost {
     pub doubts: u8,
     /// The log does not reach back to the first record of the first segment any more.
     pub given_back: bool,
+    /// Another checkpoint than the first was written.
+    pub two_ckpts: bool,
     /// A fault was there.
     pub faulty: bool,
     /// It may make an open refuse.
@@ -138,6 +142,7 @@ impl Default for Ghost {
             at: Indexes::default(),
             doubts: 0,
             given_back: false,
+            two_ckpts: false,
             faulty: false,
             may_refuse: false,
             is_closed: false,
@@ -325,21 +330,18 @@ impl Ghost {
     ///
     /// A batch that was acknowledged, and of which nothing but its own bytes says so, may be lost without a
     /// word if these look as if they had never been written: that is what `docs/crash-safety.md` says remains.
-    pub(crate) fn hit(&mut self, fault: Fault, disk: &Disk) {
+    pub(crate) fn hit(&mut self, fault: Fault, disk: &Disk, strict_rebuild: bool, strict_files: bool) {
         self.faulty = true;
         self.may_refuse = match fault {
             Fault::Sector(.., Side::Payload, harm) => harm == Harm::Unreadable,
-            Fault::Sector(..) | Fault::Missing(_) | Fault::Marks => true,
+            Fault::Sector(..) | Fault::Missing(_) | Fault::Marks | Fault::Newest => true,
             // Where the log is whole, the regions are rebuilt from it. One that holds nothing is not known to be.
             Fault::AllCkpts => self.given_back || self.acked == 0,
             // Of a young store it is the only one.
-            Fault::NewestCkpt => {
-                let there = disk.ckpts.iter().filter(|ckpt| ckpt.entry.is_there()).count();
-                there == 1 && (self.given_back || self.acked == 0)
-            }
+            Fault::NewestCkpt => !self.two_ckpts && (!strict_rebuild || self.given_back || self.acked == 0),
             Fault::Foot(_) | Fault::MarkSlot(_) => false,
         };
-        if matches!(fault, Fault::Missing(_)) {
+        if matches!(fault, Fault::Missing(_) | Fault::Newest) {
             // The name may have been all that showed the unclean end.
             (self.unclean, self.unclean_before) = (false, 0);
         }
@@ -361,6 +363,16 @@ impl Ghost {
                 (f as usize, s as usize..s as usize + 1)
             }
             Fault::Missing(f) => (f as usize, 0..disk.files[f as usize].slots.len()),
+            Fault::Newest => {
+                // Without its mark a store opens only if it looks like one that was closed.
+                let newest = disk.ckpts.iter().filter(|c| c.entry.is_there()).max_by_key(|c| c.seq);
+                let start = newest.map_or(0, |ckpt| ckpt.start);
+                let logs = disk.files.iter().filter(|f| matches!(f.name(), Name::Log(seg) if seg >= start));
+                if logs.count() <= 1 {
+                    self.excused_from = 0;
+                }
+                return;
+            }
             _ => return,
         };
         let file = &disk.files[f];
@@ -376,7 +388,8 @@ impl Ghost {
                     && copy.slots[0].desc == Part::Disk
                     && copy.announced.contains(&Pos::new(seg, s as u8))
             });
-            let proven = if matches!(fault, Fault::Missing(_)) { self.proven_elsewhere } else { self.proven };
+            let elsewhere = matches!(fault, Fault::Missing(_)) && !strict_files;
+            let proven = if elsewhere { self.proven_elsewhere } else { self.proven };
             if n as u8 >= proven && !announced {
                 self.excused_from = self.excused_from.min(n as u8);
             }

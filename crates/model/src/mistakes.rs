@@ -91,8 +91,6 @@ mistakes! {
     MarkNotSynced,
     /// What the mark says is not looked at.
     MarkNotBelieved,
-    /// Without a checkpoint the regions are rebuilt from a log with gaps.
-    GapAcceptedAtRebuild,
     /// The files that show an unclean end go without a checkpoint that shows it.
     UncleanEndForgotten,
     /// A copy of the tail that was never finished cuts off the original.

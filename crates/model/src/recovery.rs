@@ -24,8 +24,6 @@ pub struct How<'a> {
     pub at: &'a Indexes,
     /// Payloads end in zeros.
     pub own_zeros: bool,
-    /// What is done otherwise than the engine does it.
-    pub changes: crate::run::Changes,
 }
 
 /// A record past the watermark that is kept.
@@ -37,6 +35,8 @@ pub struct TailRec {
     pub original: Pos,
     /// Its entries are wrong, and may have been acknowledged.
     pub suspect: bool,
+    /// What stands in place of its payload, if that is wrong: it is copied as it is.
+    pub wrong: Option<View>,
 }
 
 /// Records past the watermark, at most.
@@ -520,7 +520,7 @@ impl Reader<'_> {
         }
 
         let log = self.thread(&mut links, ckpt.start, watermark);
-        if rebuilt && !self.is_whole_history(&links, &log, lost, marked || known > Pos::ZERO, watermark) {
+        if rebuilt && !self.is_whole_history(&links, &log, lost, marked || known > Pos::ZERO) {
             self.refuse(Why::Gap)?;
             // What an accepted gap gives up is not modelled.
             return Err(Why::Gap);
@@ -596,25 +596,12 @@ impl Reader<'_> {
     }
 
     /// `chain::whole_history`
-    fn is_whole_history(
-        &self,
-        links: &[Link],
-        log: &[usize],
-        lost: bool,
-        known: bool,
-        watermark: Pos,
-    ) -> bool {
-        let changed = self.how.changes.unfinished_copy_is_no_gap;
-        let copied = changed && self.announced.contains(&Pos::new(1, 0));
+    fn is_whole_history(&self, links: &[Link], log: &[usize], lost: bool, known: bool) -> bool {
         let begins = log.first().is_some_and(|&at| {
-            (links[at].seg == 1 || copied) && links[at].follows.is_some_and(|follows| follows.is_none())
+            links[at].seg == 1 && links[at].follows.is_some_and(|follows| follows.is_none())
         });
-        let unfinished = |l: &Link| !l.sealed && watermark <= Pos::new(l.seg, 0);
-        let left_over = links.iter().enumerate();
-        let left_over = left_over
-            .filter(|(_, link)| !(changed && unfinished(link)))
-            .any(|(at, l)| l.end > 0 && !log.contains(&at));
-        self.makes(Mistake::GapAcceptedAtRebuild) || !left_over && begins && !lost && known
+        let left_over = links.iter().enumerate().any(|(at, l)| l.end > 0 && !log.contains(&at));
+        !left_over && begins && !lost && known
     }
 
     /// `chain::cut_at_watermark`
@@ -677,7 +664,14 @@ impl Reader<'_> {
                     let verdict = self.weigh(file, seg, at, &rec);
                     if let (Verdict::Keep | Verdict::Fence, Kind::Batch(batch)) = (verdict, rec.kind) {
                         let suspect = verdict == Verdict::Fence;
-                        tail.push(TailRec { batch, original: Pos::new(seg, at), suspect });
+                        let has = has_payload(self.how.script[usize::from(batch) - 1]);
+                        let wrong = match file.slots[at as usize].view(Side::Payload, true) {
+                            View::Right => None,
+                            View::Old | View::Unreadable => Some(View::Garbage),
+                            view => Some(view),
+                        };
+                        let original = Pos::new(seg, at);
+                        tail.push(TailRec { batch, original, suspect, wrong: wrong.filter(|_| has) });
                     }
                     verdict
                 }

@@ -36,9 +36,10 @@ pub struct Changes {
     pub mark_synced_at_open: bool,
     /// The mark that says that recovery's copy is whole is written to both slots.
     pub copy_marked_twice: bool,
-    /// A log without a checkpoint is whole also where an unfinished copy of its end follows.
-    pub unfinished_copy_is_no_gap: bool,
 }
+
+/// More checkpoints than this are not written in one history.
+const CKPT_SEQ_MAX: u8 = 16;
 
 /// A record that was accepted and not written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -289,7 +290,10 @@ impl Run {
                 _ => false,
             };
             let at = &mut disk.files[file as usize];
-            at.write(pos.slot(), Rec { kind, wm, prev: self.chain }, payload);
+            let copied = self.todo.tail[..self.todo.tail_len as usize].iter();
+            let copied = copied.filter(|_| self.recovering);
+            let wrong = copied.filter(|t| kind == Kind::Batch(t.batch)).find_map(|t| t.wrong);
+            at.write(pos.slot(), Rec { kind, wm, prev: self.chain, wrong }, payload);
             self.chain = Shape { pos, salt: at.header.salt };
             self.dirty |= 1 << file;
             self.written = Pos(pos.0 + 1);
@@ -543,6 +547,10 @@ impl World {
         let mistake = bounds.mistake;
         let (Some(run), disk) = (&mut self.run, &mut self.disk) else { return true };
         run.job.1 += 1;
+        if run.next_seq > CKPT_SEQ_MAX {
+            self.ghost.out_of_bounds = true;
+            return true;
+        }
         match run.job.1 {
             1 => {
                 let mut draft = Ckpt {
@@ -606,6 +614,7 @@ impl World {
                 disk.sync_dir();
                 let draft = run.draft;
                 self.ghost.proven_to(draft.synced);
+                self.ghost.two_ckpts = true;
                 run.next_seq += 1;
                 let keep = if mistake == Mistake::OneCheckpointKept { 1 } else { 3 };
                 let mut kept: Vec<_> = run.kept[..run.kept_len as usize].to_vec();
@@ -996,7 +1005,6 @@ impl World {
             script: &bounds.script,
             at: &self.ghost.at,
             own_zeros: bounds.own_zeros,
-            changes: bounds.changes,
         }
     }
 }

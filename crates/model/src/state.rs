@@ -39,6 +39,10 @@ pub struct Config {
     pub policies: bool,
     /// The log may be synced while the tail is being copied.
     pub early_syncs: bool,
+    /// A store opens without its only checkpoint wherever its log is there from the first record on.
+    pub strict_rebuild: bool,
+    /// A file that is missed is missed, whatever it held.
+    pub strict_files: bool,
 }
 
 /// Kinds of faults.
@@ -60,6 +64,8 @@ pub enum Harms {
     MarkSlot,
     /// See [`Fault::Marks`].
     Marks,
+    /// See [`Fault::Newest`].
+    Newest,
 }
 
 /// Jobs and tasks that begin at any time.
@@ -405,12 +411,13 @@ impl Log {
                 Harms::AllCkpts => push(Fault::AllCkpts),
                 Harms::MarkSlot => (0..2).for_each(|slot| push(Fault::MarkSlot(slot))),
                 Harms::Marks => push(Fault::Marks),
+                Harms::Newest => push(Fault::Newest),
             }
         }
     }
 
     fn harm(&self, world: &mut World, fault: Fault) {
-        world.ghost.hit(fault, &world.disk);
+        world.ghost.hit(fault, &world.disk, self.config.strict_rebuild, self.config.strict_files);
         let disk = &mut world.disk;
         match fault {
             Fault::Sector(f, s, side, harm) => {
@@ -447,6 +454,17 @@ impl Log {
                 disk.marks.cached = disk.marks.on_disk;
             }
             Fault::Marks => disk.marks = Default::default(),
+            Fault::Newest => {
+                disk.marks = Default::default();
+                let logs = disk.files.iter().enumerate();
+                let logs = logs.filter_map(|(f, file)| match file.name() {
+                    Name::Log(seg) => Some((seg, f)),
+                    _ => None,
+                });
+                if let Some((_, f)) = logs.max() {
+                    disk.files[f] = Default::default();
+                }
+            }
         }
     }
 
