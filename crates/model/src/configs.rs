@@ -70,6 +70,7 @@ pub fn configs() -> Vec<Config> {
             crashes: 3,
             eager: true,
             upkeep: &[Upkeep::Mark, Upkeep::Seal, Upkeep::Absorb, Upkeep::Purge],
+            bounds: Bounds { slots: 3, ..config("deaths", &[BOTH, ONE]).bounds },
             ..config("deaths", &[BOTH, ONE])
         },
         // A sync that fails, beside another one.
@@ -148,6 +149,22 @@ pub fn configs() -> Vec<Config> {
             ..config("backup", &[BOTH, ONE, ONE, ALL_GONE, BOTH])
         },
     ]
+}
+
+/// The same with wider bounds, for a run by hand: one crash more, processes that die, and more upkeep.
+pub fn deep() -> Vec<Config> {
+    let wider = |config: Config| Config {
+        crashes: config.crashes + 1,
+        kills: true,
+        subsets: 8,
+        upkeep: match config.name {
+            "rot" => &[Upkeep::Mark, Upkeep::Seal],
+            "recycle" => &[Upkeep::Mark, Upkeep::Seal, Upkeep::Purge, Upkeep::Absorb],
+            _ => config.upkeep,
+        },
+        ..config
+    };
+    configs().into_iter().map(wider).collect()
 }
 
 /// A configuration by its name.

@@ -9,13 +9,13 @@
 use crate::table::Table;
 
 /// Files at most: segments, and free ones.
-pub const FILES: usize = 5;
+pub const FILES: usize = 8;
 /// Records that a segment has room for, at most.
 pub const SLOTS: usize = 4;
 /// Checkpoints that stand in the directory at once, at most.
-pub const CKPTS: usize = 5;
+pub const CKPTS: usize = 7;
 /// Segments that a checkpoint lists, at most.
-pub const LISTED: usize = 4;
+pub const LISTED: usize = 8;
 
 /// A place in the log: a segment and so many records of it. As an end, one past a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]

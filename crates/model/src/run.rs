@@ -4,10 +4,7 @@
 //! A job goes on step by step, and a crash may come between any two. Within one step stands what a crash
 //! cannot divide: a write whose sectors are pending afterwards, one sync, one sync of the directory.
 
-use crate::disk::{
-    Bytes, Change, Ckpt, Disk, Entry, FILES, File, Foot, Header, Kind, Listed, Mark, Name, Part, Pos, Rec,
-    Shape,
-};
+use crate::disk::{Change, Ckpt, Disk, FILES, Kind, Part, Pos, Rec, Shape};
 use crate::ghost::Ghost;
 use crate::judge::Policy;
 use crate::mistakes::Mistake;
@@ -37,9 +34,6 @@ pub struct Changes {
     /// The mark that says that recovery's copy is whole is written to both slots.
     pub copy_marked_twice: bool,
 }
-
-/// More checkpoints than this are not written in one history.
-const CKPT_SEQ_MAX: u8 = 16;
 
 /// A record that was accepted and not written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -205,7 +199,7 @@ pub(crate) fn bits(mask: u8) -> impl Iterator<Item = usize> {
 
 impl Run {
     /// The last place that is known to be on the disk: never the start of a segment.
-    fn durable_record(&self) -> Pos {
+    pub(crate) fn durable_record(&self) -> Pos {
         if self.durable == self.start { self.before } else { self.durable }
     }
 
@@ -238,7 +232,7 @@ impl Run {
     }
 
     /// `Committer::active_id`
-    fn active_id(&self, disk: &Disk) -> u8 {
+    pub(crate) fn active_id(&self, disk: &Disk) -> u8 {
         self.active.map_or(self.next_id, |f| disk.files[f as usize].header.seg)
     }
 
@@ -267,7 +261,7 @@ impl Run {
     }
 
     /// Gives a record its place (`Committer::place`). The file that it goes to, and the position.
-    fn place(&mut self, disk: &Disk, kind: Kind, slots: u8) -> Option<Pos> {
+    pub(crate) fn place(&mut self, disk: &Disk, kind: Kind, slots: u8) -> Option<Pos> {
         if !(self.active.is_some() && self.offset < slots) && !self.rotate(disk) {
             return None;
         }
@@ -281,7 +275,7 @@ impl Run {
     }
 
     /// The write stage: all that is queued, as one group (`src/commit/stages.rs`).
-    fn write(&mut self, disk: &mut Disk, bounds: &Bounds) {
+    pub(crate) fn write(&mut self, disk: &mut Disk, bounds: &Bounds) {
         let wm = self.watermark(bounds.mistake);
         for n in 0..self.queued as usize {
             let Queued { kind, file, pos } = std::mem::take(&mut self.queue[n]);
@@ -301,7 +295,7 @@ impl Run {
         self.queued = 0;
     }
 
-    fn begin_sync(&mut self, disk: &mut Disk) {
+    pub(crate) fn begin_sync(&mut self, disk: &mut Disk) {
         let n = usize::from(self.syncs[0].target != Pos::ZERO);
         let place = if n == 1 { 1 - self.syncs[0].place } else { 0 };
         self.syncs[n] =
@@ -312,7 +306,7 @@ impl Run {
     }
 
     /// The end of a sync. Whether anything is acknowledged by it.
-    fn end_sync(&mut self, disk: &mut Disk, n: usize, ok: bool, mistake: Mistake) -> bool {
+    pub(crate) fn end_sync(&mut self, disk: &mut Disk, n: usize, ok: bool, mistake: Mistake) -> bool {
         let sync = self.syncs[n];
         let mut files: Vec<usize> = bits(sync.files).collect();
         files.sort_by_key(|f| disk.files[*f].header.seg);
@@ -354,7 +348,7 @@ impl Run {
     }
 
     /// Notes since when segments have held nothing that lives (`purge::mark_dead`).
-    fn mark_dead(&mut self, disk: &Disk) {
+    pub(crate) fn mark_dead(&mut self, disk: &Disk) {
         for f in bits(self.sealed) {
             let dead = !self.table.lives_in(disk.files[f].header.seg);
             if dead && self.dead_since[f] == Pos::ZERO {
@@ -364,7 +358,7 @@ impl Run {
     }
 
     /// `purge::reclaim`
-    fn reclaim(&mut self, disk: &Disk, mistake: Mistake, given_back: &mut bool) {
+    pub(crate) fn reclaim(&mut self, disk: &Disk, mistake: Mistake, given_back: &mut bool) {
         self.mark_dead(disk);
         let trusted = match (self.kept_len, mistake) {
             (_, Mistake::UnlinkBeforeCheckpoint) => (0, u8::MAX, Pos(u8::MAX)),
@@ -432,7 +426,7 @@ impl World {
     }
 
     /// Writes and syncs until everything before `flush_to` is durable, a step at a time. True when it is.
-    fn flush(&mut self, bounds: &Bounds) -> bool {
+    pub(crate) fn flush(&mut self, bounds: &Bounds) -> bool {
         let Some(run) = &mut self.run else { return true };
         if run.durable >= run.flush_to || run.shut {
             return true;
@@ -446,544 +440,6 @@ impl World {
             self.end_sync(0, true, bounds);
         }
         false
-    }
-
-    /// One step of the job. What it is about to do has to be possible.
-    pub fn step_job(&mut self, bounds: &Bounds) {
-        let Some(run) = &self.run else { return };
-        let done = match run.job.0 {
-            Job::None => return,
-            Job::Prepare => self.prepare(bounds),
-            Job::Seal => self.seal(bounds),
-            Job::Checkpoint => self.checkpoint(bounds),
-            Job::Absorb => self.absorb(bounds),
-            Job::Mark => self.note_mark(bounds),
-        };
-        if let (true, Some(run)) = (done, &mut self.run) {
-            run.job = (Job::None, 0);
-        }
-    }
-
-    /// `SegmentFactory::prepare`
-    fn prepare(&mut self, bounds: &Bounds) -> bool {
-        let (Some(run), disk, mistake) = (&mut self.run, &mut self.disk, bounds.mistake) else { return true };
-        run.job.1 += 1;
-        match run.job.1 {
-            1 => {
-                let free = bits(run.free).next();
-                let Some(f) = free.or_else(|| disk.files.iter().position(File::is_unused)) else {
-                    self.ghost.out_of_bounds = true;
-                    return true;
-                };
-                if free.is_none() {
-                    disk.files[f] = File::default();
-                    disk.files[f].rename(Name::Free);
-                    run.blank |= 1 << f;
-                }
-                run.free &= !(1 << f);
-                disk.salts += 1;
-                let stale = run.blank >> f & 1 == 0 && mistake != Mistake::FormerLifeForgotten;
-                run.blank &= !(1 << f);
-                let header = Header { seg: run.next_file, salt: disk.salts, stale };
-                run.next_file += 1;
-                disk.files[f].format(header, mistake != Mistake::HeaderNotSynced);
-                disk.files[f].unfinished = run.recovering;
-                run.preparing = f as u8;
-                false
-            }
-            2 => {
-                let file = &mut disk.files[run.preparing as usize];
-                file.rename(Name::Log(file.header.seg));
-                false
-            }
-            _ => {
-                if mistake != Mistake::NameNotSynced {
-                    disk.sync_dir();
-                }
-                run.ready = Some(std::mem::take(&mut run.preparing));
-                true
-            }
-        }
-    }
-
-    /// `purge::seal`
-    fn seal(&mut self, bounds: &Bounds) -> bool {
-        let Some(run) = &mut self.run else { return true };
-        let Some(f) = run.first_sealing(&self.disk) else { return true };
-        let (seg, end) = (self.disk.files[f].header.seg, run.ends[f]);
-        match run.job.1 {
-            0 => {
-                run.flush_to = Pos::new(seg, end);
-                let waits = bounds.mistake != Mistake::SealedBeforeSync;
-                if !waits || self.flush(bounds) {
-                    let Some(run) = &mut self.run else { return true };
-                    if waits && run.durable < run.flush_to {
-                        return true;
-                    }
-                    run.job.1 = 1;
-                }
-                false
-            }
-            1 => {
-                run.job.1 = 2;
-                let file = &mut self.disk.files[f];
-                let slots = &file.slots[..end as usize];
-                let wm = slots.iter().map(|slot| slot.rec.wm).max().unwrap_or_default();
-                file.foot = Foot { entry: Entry::Made, end, wm };
-                false
-            }
-            _ => {
-                self.disk.sync_dir();
-                run.sealing &= !(1 << f);
-                run.sealed |= 1 << f;
-                self.ghost.proven_to(Pos::new(seg, end));
-                true
-            }
-        }
-    }
-
-    /// `purge::checkpoint`
-    fn checkpoint(&mut self, bounds: &Bounds) -> bool {
-        let mistake = bounds.mistake;
-        let (Some(run), disk) = (&mut self.run, &mut self.disk) else { return true };
-        run.job.1 += 1;
-        if run.next_seq > CKPT_SEQ_MAX {
-            self.ghost.out_of_bounds = true;
-            return true;
-        }
-        match run.job.1 {
-            1 => {
-                let mut draft = Ckpt {
-                    seq: run.next_seq,
-                    start: run.active_id(disk),
-                    // Where accepting was when it began; `synced` is set once it is known.
-                    synced: run.accepted,
-                    next_file: run.next_file,
-                    unclean_before: run.unclean_before,
-                    ..Ckpt::default()
-                };
-                let mut listed: Vec<usize> = bits(run.segments).collect();
-                listed.extend(run.active.map(usize::from));
-                listed.sort_by_key(|f| disk.files[*f].header.seg);
-                if listed.len() > draft.listed.len() {
-                    self.ghost.out_of_bounds = true;
-                    return true;
-                }
-                for (to, f) in draft.listed.iter_mut().zip(listed) {
-                    let Header { seg, salt, .. } = disk.files[f].header;
-                    let end = if run.active == Some(f as u8) { 0 } else { run.ends[f] };
-                    *to = Listed { seg, salt, end };
-                }
-                run.draft = draft;
-                capture(run, 0, mistake);
-                false
-            }
-            2 => {
-                capture(run, 1, mistake);
-                run.flush_to = run.accepted;
-                false
-            }
-            3 => {
-                // The log is synced beyond what was captured.
-                let began = run.draft.synced;
-                if mistake != Mistake::CheckpointBeforeLogSync && !self.flush(bounds) {
-                    let Some(run) = &mut self.run else { return true };
-                    run.job.1 -= 1;
-                    return false;
-                }
-                let Some(run) = &mut self.run else { return true };
-                if (run.shut || run.durable < run.flush_to) && mistake != Mistake::CheckpointBeforeLogSync {
-                    run.draft = Ckpt::default();
-                    return true;
-                }
-                let Some(free) = self.disk.ckpts.iter().position(|c| c.entry == Entry::None) else {
-                    self.ghost.out_of_bounds = true;
-                    return true;
-                };
-                // In between, where the checkpoint began is remembered in place of `synced`.
-                run.flush_to = began;
-                run.draft.synced = run.durable_record();
-                run.draft.entry = Entry::Made;
-                if mistake == Mistake::CheckpointNotSynced {
-                    run.draft.bytes = Bytes::Cached;
-                }
-                self.disk.ckpts[free] = run.draft;
-                false
-            }
-            _ => {
-                disk.sync_dir();
-                let draft = run.draft;
-                self.ghost.proven_to(draft.synced);
-                self.ghost.two_ckpts = true;
-                run.next_seq += 1;
-                let keep = if mistake == Mistake::OneCheckpointKept { 1 } else { 3 };
-                let mut kept: Vec<_> = run.kept[..run.kept_len as usize].to_vec();
-                kept.push((draft.seq, draft.start, run.flush_to));
-                while kept.len() > keep {
-                    let old = kept.remove(0).0;
-                    for ckpt in disk.ckpts.iter_mut().filter(|c| c.seq == old && c.entry != Entry::None) {
-                        ckpt.entry.remove();
-                    }
-                }
-                run.kept = Default::default();
-                run.kept[..kept.len()].copy_from_slice(&kept);
-                run.kept_len = kept.len() as u8;
-                for region in &mut run.table.0 {
-                    if !region.exists && region.touched < draft.start {
-                        *region = Default::default();
-                    }
-                }
-                run.draft = Ckpt::default();
-                true
-            }
-        }
-    }
-
-    /// `SegmentFactory::absorb_retired`, with the sync of the directory that ends it.
-    fn absorb(&mut self, bounds: &Bounds) -> bool {
-        let (Some(run), disk) = (&mut self.run, &mut self.disk) else { return true };
-        run.job.1 += 1;
-        match run.job.1 {
-            1 => {
-                for f in bits(run.retired) {
-                    disk.files[f].foot.entry.remove();
-                    let again = run.recyclable >> f & 1 == 1;
-                    disk.files[f].rename(if again { Name::Free } else { Name::Gone });
-                }
-                bounds.mistake == Mistake::FreeNameNotSynced && {
-                    run.free |= std::mem::take(&mut run.recyclable);
-                    run.retired = 0;
-                    true
-                }
-            }
-            _ => {
-                disk.sync_dir();
-                run.free |= std::mem::take(&mut run.recyclable);
-                run.retired = 0;
-                true
-            }
-        }
-    }
-
-    /// `MarkFile::note`
-    fn note_mark(&mut self, bounds: &Bounds) -> bool {
-        let (Some(run), disk) = (&mut self.run, &mut self.disk) else { return true };
-        run.job.1 += 1;
-        let slot = usize::from(run.mark_seq % 2);
-        match run.job.1 {
-            1 => {
-                let says = if run.recovering { run.accepted } else { run.durable };
-                if says <= run.marked {
-                    return true;
-                }
-                run.marked = says;
-                disk.marks.cached[slot] = Mark { seq: run.mark_seq, durable: says };
-                if disk.marks.entry == Entry::None {
-                    disk.marks.entry = Entry::Made;
-                }
-                false
-            }
-            _ => {
-                if bounds.mistake != Mistake::MarkNotSynced {
-                    disk.marks.on_disk = disk.marks.cached;
-                    disk.marks.entry = Entry::Durable;
-                }
-                if !run.recovering {
-                    self.ghost.proven_to(run.marked);
-                }
-                run.mark_seq += 1;
-                if run.recovering && bounds.changes.copy_marked_twice && run.job.1 == 2 {
-                    let mark = Mark { seq: run.mark_seq, durable: run.marked };
-                    disk.marks.cached[usize::from(run.mark_seq % 2)] = mark;
-                    return false;
-                }
-                true
-            }
-        }
-    }
-
-    /// One step of the task, when no job is under way.
-    pub fn step_task(&mut self, bounds: &Bounds) {
-        let Some(run) = &self.run else { return };
-        match run.task.0 {
-            Task::None => {}
-            Task::Open => self.step_open(bounds),
-            Task::Purge => self.step_purge(bounds),
-            Task::Close => self.step_close(bounds),
-            Task::Backup => self.step_backup(bounds),
-        }
-    }
-
-    /// Whether the task is at this stage, and waits for a flush.
-    fn waits_at(&mut self, stage: u8, bounds: &Bounds) -> bool {
-        self.run.is_some_and(|run| run.task.1 == stage) && !self.flush(bounds)
-    }
-
-    /// Begins a job that the task needs.
-    fn first(&mut self, job: Job) {
-        if let Some(run) = &mut self.run {
-            run.job = (job, 0);
-        }
-    }
-
-    /// `purge::reclaim_all`
-    fn step_purge(&mut self, bounds: &Bounds) {
-        if self.waits_at(1, bounds) {
-            return;
-        }
-        let Some(run) = &mut self.run else { return };
-        let stage = run.task.1;
-        match stage {
-            0 => {
-                run.flush_to = run.accepted;
-                run.task.1 = 1;
-            }
-            1 => {
-                run.reclaim(&self.disk, bounds.mistake, &mut self.ghost.given_back);
-                run.task.1 = 2;
-            }
-            2 if run.retired != 0 => self.first(Job::Absorb),
-            2 if run.sealing != 0 => self.first(Job::Seal),
-            2 => {
-                run.mark_dead(&self.disk);
-                run.task.1 = 3;
-            }
-            3..=8 if stage % 2 == 1 => {
-                run.task.1 += 1;
-                if run.dead_since.iter().any(|since| *since > Pos::ZERO) {
-                    self.first(Job::Checkpoint);
-                }
-            }
-            4..=8 => {
-                run.reclaim(&self.disk, bounds.mistake, &mut self.ghost.given_back);
-                run.task.1 += 1;
-            }
-            9 if run.retired != 0 => self.first(Job::Absorb),
-            _ => run.task = (Task::None, 0),
-        }
-    }
-
-    /// `purge::close`
-    fn step_close(&mut self, bounds: &Bounds) {
-        if self.waits_at(1, bounds) {
-            return;
-        }
-        let Some(run) = &mut self.run else { return };
-        match run.task.1 {
-            0 => {
-                run.flush_to = run.accepted;
-                run.task.1 = 1;
-            }
-            1 => {
-                run.end_active();
-                if let Some(ready) = run.ready.take() {
-                    run.retired |= 1 << ready;
-                    run.recyclable |= 1 << ready;
-                }
-                run.next_id = run.next_file;
-                run.task.1 = 2;
-            }
-            2 if run.sealing != 0 => self.first(Job::Seal),
-            2 => {
-                run.task.1 = 3;
-                let start = run.kept_len.checked_sub(1).map_or(0, |n| run.kept[n as usize].1);
-                if bits(run.segments).any(|f| self.disk.files[f].header.seg >= start) {
-                    self.first(Job::Checkpoint);
-                }
-            }
-            3 => {
-                run.task.1 = 4;
-                if run.durable > run.start && run.durable > run.marked {
-                    self.first(Job::Mark);
-                }
-            }
-            4 => {
-                run.reclaim(&self.disk, bounds.mistake, &mut self.ghost.given_back);
-                run.task.1 = 5;
-            }
-            5 if run.retired != 0 => self.first(Job::Absorb),
-            _ => {
-                self.run = None;
-                self.ghost.closed(&self.disk);
-            }
-        }
-    }
-
-    /// `Engine::open`, from where the files are read (`src/engine/open.rs`).
-    fn step_open(&mut self, bounds: &Bounds) {
-        let mistake = bounds.mistake;
-        if self.waits_at(5, bounds) {
-            return;
-        }
-        let (Some(run), disk) = (&mut self.run, &mut self.disk) else { return };
-        let todo = run.todo;
-        match run.task.1 {
-            0 => {
-                if mistake != Mistake::DirectoryNotSyncedAtOpen {
-                    disk.sync_dir();
-                }
-                if bounds.changes.mark_synced_at_open && disk.marks.entry.is_there() {
-                    disk.marks.on_disk = disk.marks.cached;
-                }
-                run.task.1 = 1;
-            }
-            1 => {
-                if todo.unmarked {
-                    // ensure: both slots, synced, and the name.
-                    let marks = [1, 2].map(|seq| Mark { seq, durable: run.marked });
-                    disk.marks.cached = [marks[1], marks[0]];
-                    disk.marks.on_disk = disk.marks.cached;
-                    disk.marks.entry = Entry::Made;
-                    disk.sync_dir();
-                    run.mark_seq = 3;
-                }
-                run.task.1 = 2;
-            }
-            // The announcement, then the copy.
-            2 | 3 => {
-                let announces = todo.cut || todo.votes_lost;
-                let next = match run.task.1 {
-                    2 if announces && mistake != Mistake::CopyNotAnnounced => Some(Kind::Announcement),
-                    3 if run.copied < todo.tail_len => {
-                        Some(Kind::Batch(todo.tail[run.copied as usize].batch))
-                    }
-                    _ => None,
-                };
-                let Some(kind) = next else {
-                    run.task.1 += 1;
-                    return;
-                };
-                if !run.has_room(bounds.slots) {
-                    return self.first(Job::Prepare);
-                }
-                let Some(pos) = run.place(disk, kind, bounds.slots) else { return };
-                if let Kind::Batch(batch) = kind {
-                    run.copied += 1;
-                    let ops = bounds.script[usize::from(batch) - 1];
-                    if !run.table.apply(ops, batch, pos.seg(), &self.ghost.at) {
-                        self.ghost.wrong_now(crate::ghost::Wrong::NoPrefix);
-                    }
-                    self.ghost.copied(batch, Pos(pos.0 + 1));
-                } else {
-                    run.task.1 += 1;
-                }
-                // What the first record should have announced, whether or not it does.
-                let file = &mut disk.files[run.active.unwrap_or_default() as usize];
-                let first = kind == Kind::Announcement || run.copied == 1 && run.chain.pos.seg() < run.number;
-                let whole = todo.tail[..todo.tail_len as usize].iter().filter(|t| !t.suspect && first);
-                for (to, record) in file.announced.iter_mut().zip(whole) {
-                    *to = record.original;
-                }
-                run.write(disk, bounds);
-            }
-            4 => {
-                let suspects = todo.tail[..todo.tail_len as usize].iter().any(|t| t.suspect);
-                run.task.1 = if suspects || todo.votes_lost { 5 } else { 7 };
-                // note_doubts: roll.
-                if run.task.1 == 5 {
-                    run.end_active();
-                    run.flush_to = run.accepted;
-                }
-            }
-            5 => {
-                self.note_doubts(bounds);
-                self.first(Job::Checkpoint);
-            }
-            // end_recovery: sync, then the mark.
-            7 | 9 if (run.task.1 == 7) != (mistake == Mistake::MarkBeforeSync) => {
-                let cut = (todo.cut || todo.votes_lost) && mistake != Mistake::CopyNotSealed;
-                if cut && run.durable < run.accepted {
-                    if run.written == run.accepted && run.queued == 0 && run.flush_to != run.accepted {
-                        if !run.has_room(bounds.slots) {
-                            return self.first(Job::Prepare);
-                        }
-                        run.place(disk, Kind::Watermark, bounds.slots);
-                        run.flush_to = run.accepted;
-                    }
-                    self.flush(bounds);
-                    return;
-                }
-                run.task.1 += 1;
-            }
-            7 | 9 => {
-                run.task.1 += 1;
-                let cut = (todo.cut || todo.votes_lost) && mistake != Mistake::CopyNotSealed;
-                if cut {
-                    self.first(Job::Mark);
-                }
-            }
-            8 => run.task.1 = 9,
-            10 => {
-                run.recovering = false;
-                disk.files.iter_mut().for_each(|file| file.unfinished = false);
-                run.task.1 = 11;
-                if todo.last_witness && mistake != Mistake::UncleanEndForgotten {
-                    self.first(Job::Checkpoint);
-                }
-            }
-            11 => {
-                run.retired |= todo.unused;
-                for f in bits(todo.unused) {
-                    // Blank where the first sector past the header is.
-                    let slot = &disk.files[f].slots[0];
-                    if slot.view(crate::disk::Side::Desc, true) == crate::disk::View::Zero {
-                        run.recyclable |= 1 << f;
-                    }
-                }
-                for f in bits(todo.leftovers) {
-                    disk.files[f].rename(Name::Gone);
-                }
-                for f in 0..FILES {
-                    if disk.files[f].name() == Name::Free {
-                        disk.files[f].foot.entry.remove();
-                    }
-                }
-                for c in bits(todo.old_ckpts) {
-                    disk.ckpts[c].entry.remove();
-                }
-                run.sealing = run.segments & !run.sealed;
-                run.task.1 = 12;
-                if todo.bad_ckpts != 0 || todo.votes_lost || todo.rebuilt {
-                    self.first(Job::Checkpoint);
-                }
-            }
-            12 => {
-                for c in bits(todo.bad_ckpts) {
-                    disk.ckpts[c].entry.remove();
-                }
-                run.task = (Task::None, 0);
-                let Some(run) = &self.run else { return };
-                let answers = *run;
-                self.ghost.opened(&answers, &self.disk, bounds);
-                if let Some(run) = &mut self.run {
-                    (run.todo, run.copied) = (Todo::default(), 0);
-                }
-            }
-            _ => run.task.1 += 1,
-        }
-    }
-
-    /// `note_doubts`, but for the roll before it and the checkpoint after it.
-    fn note_doubts(&mut self, _: &Bounds) {
-        let Some(run) = &mut self.run else { return };
-        let as_of = run.active_id(&self.disk);
-        for record in &run.todo.tail[..run.todo.tail_len as usize] {
-            for region in &mut run.table.0 {
-                let count = region.count as usize;
-                for entry in &mut region.entries[..count] {
-                    if record.suspect && entry.batch == record.batch {
-                        entry.suspect = true;
-                        region.touched = as_of;
-                    }
-                }
-            }
-        }
-        if run.todo.votes_lost {
-            for region in run.table.0.iter_mut().filter(|region| region.exists) {
-                (region.hard_state_lost, region.touched) = (true, as_of);
-            }
-        }
-        run.task.1 = 7;
     }
 
     /// What a power cut could take now.
@@ -1007,16 +463,4 @@ impl World {
             own_zeros: bounds.own_zeros,
         }
     }
-}
-
-/// Takes a region into the checkpoint that is being written.
-fn capture(run: &mut Run, n: usize, mistake: Mistake) {
-    let mut region = run.table.0[n];
-    if !region.exists && region.touched < run.draft.start {
-        region = Default::default();
-    }
-    if mistake == Mistake::SuspectForgotten {
-        region.entries.iter_mut().for_each(|entry| entry.suspect = false);
-    }
-    run.draft.table.0[n] = region;
 }

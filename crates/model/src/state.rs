@@ -35,7 +35,7 @@ pub struct Config {
     pub eager: bool,
     /// Of more pending changes than this not all subsets are tried: none, all, each one alone, and each one missing.
     pub subsets: u8,
-    /// After a refusal the caller may accept a loss.
+    /// After a fault the caller may have decided to accept a loss.
     pub policies: bool,
     /// The log may be synced while the tail is being copied.
     pub early_syncs: bool,
@@ -129,60 +129,85 @@ pub enum Action {
     Open(Policy),
 }
 
-/// What happened at all, over a whole exploration: the reachability properties look here.
+/// What happened at all, over a whole exploration: the reachability properties look here. The state itself does
+/// not remember, or it would differ by what led to it.
 #[derive(Debug, Default)]
 pub struct Seen {
-    actions: AtomicU64,
-    rows: AtomicU64,
+    happened: AtomicU64,
+    /// What the checker was told of. Each is told once: it would keep every path.
+    told: AtomicU64,
 }
 
-/// Bits of [`Seen`].
-pub const ACTIONS: &[&str] = &[
-    "accept",
-    "write a group",
-    "sync",
-    "sync that fails",
-    "prepare",
-    "recycle",
-    "roll",
-    "seal",
-    "checkpoint",
-    "purge",
-    "give back",
-    "mark",
-    "close",
-    "backup",
-    "kill",
-    "power cut",
-    "crash inside recovery",
-    "fault",
-    "open",
-    "copy of the tail",
-    "refusal",
-    "loss accepted",
-    "sync of half a copy",
-    "out of bounds",
-];
+macro_rules! reached {
+    ($($name:literal,)+) => {
+        /// What ought to be reached by one configuration or another: actions, and the rows of the decision table.
+        pub const REACHED: &[&str] = &[$($name),+];
 
-/// The bits of a configuration that is left as soon as it is reached.
-pub const OUT_OF_BOUNDS: &str = "out of bounds";
+        fn reachable() -> Vec<Property<Log>> {
+            vec![$(Property::sometimes($name, |model: &Log, _: &State| model.seen.tells($name))),+]
+        }
+    };
+}
+
+reached! {
+    "accept", "write a group", "sync", "sync that fails", "prepare", "recycle", "roll", "seal", "checkpoint",
+    "purge", "give back", "mark", "close", "backup", "kill", "power cut", "crash inside recovery", "fault",
+    "open", "copy of the tail", "refusal", "loss accepted", "sync of half a copy",
+    "row 1: right, keep",
+    "row 2: payload torn",
+    "row 3: payload of an older generation, torn",
+    "row 4: payload with one flip in a recycled file, fence",
+    "row 5: payload wrong, fence",
+    "row 6: as 4, loss accepted",
+    "row 7: as 5, loss accepted",
+    "row 8: as 4, assumed torn, lose",
+    "row 9: as 5, assumed torn, lose",
+    "row 10: header or description torn",
+    "row 11: header or description of an older generation, torn",
+    "row 12: header or description wrong, refuse",
+    "row 13: as 12, assumed torn, lose",
+    "row 14: as 12, loss accepted, lose",
+}
+
+/// Where the rows begin among [`REACHED`].
+const ROWS_AT: usize = 23;
+
+const fn place_of(what: &str) -> u64 {
+    let mut n = 0;
+    while n < REACHED.len() {
+        if is_same(REACHED[n].as_bytes(), what.as_bytes()) {
+            return 1 << n;
+        }
+        n += 1;
+    }
+    0
+}
+
+const fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let mut n = 0;
+    while n < a.len() && n < b.len() && a[n] == b[n] {
+        n += 1;
+    }
+    n == a.len() && n == b.len()
+}
 
 impl Seen {
     fn note(&self, what: &str) {
-        if let Some(n) = ACTIONS.iter().position(|action| *action == what) {
-            self.actions.fetch_or(1 << n, Ordering::Relaxed);
+        let bit = place_of(what);
+        if self.happened.load(Ordering::Relaxed) & bit == 0 {
+            self.happened.fetch_or(bit, Ordering::Relaxed);
         }
     }
 
-    /// Whether it happened.
-    pub fn has(&self, what: &str) -> bool {
-        let n = ACTIONS.iter().position(|action| *action == what);
-        n.is_some_and(|n| self.actions.load(Ordering::Relaxed) >> n & 1 == 1)
+    fn note_rows(&self, rows: u16) {
+        self.happened.fetch_or(u64::from(rows) << ROWS_AT, Ordering::Relaxed);
     }
 
-    /// The rows of the decision table that were needed, one bit each.
-    pub fn rows(&self) -> u64 {
-        self.rows.load(Ordering::Relaxed)
+    /// Whether it has happened, once.
+    fn tells(&self, what: &str) -> bool {
+        let bit = place_of(what);
+        let news = self.happened.load(Ordering::Relaxed) & !self.told.load(Ordering::Relaxed);
+        news & bit != 0 && self.told.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 }
 
@@ -336,7 +361,7 @@ impl Log {
         match first {
             Outcome::Fresh => world.ghost.wrong_now(Wrong::Lost),
             Outcome::Refused(why, rows) => {
-                self.seen.rows.fetch_or(u64::from(rows), Ordering::Relaxed);
+                self.seen.note_rows(rows);
                 self.seen.note("refusal");
                 match policy {
                     Policy::Prove => world.ghost.refuses(why),
@@ -345,7 +370,7 @@ impl Log {
                 }
             }
             Outcome::Ready(found) => {
-                self.seen.rows.fetch_or(u64::from(found.rows), Ordering::Relaxed);
+                self.seen.note_rows(found.rows);
                 if found.todo.tail_len > 0 {
                     self.seen.note("copy of the tail");
                 }
@@ -510,7 +535,8 @@ impl Model for Log {
             }
             if !ghost.refused {
                 actions.push(Action::Open(Policy::Prove));
-            } else if config.policies {
+            }
+            if config.policies && ghost.faulty {
                 actions.extend([Action::Open(Policy::AssumeTorn), Action::Open(Policy::AcceptLoss)]);
             }
             return;
@@ -664,12 +690,10 @@ impl Model for Log {
                 self.open(&mut state, policy);
             }
         }
-        if state.world.ghost.out_of_bounds {
-            seen.note(OUT_OF_BOUNDS);
-        }
         // With no crash left, what opening does in between is of no interest.
         if state.crashes == 0 && state.world.is_opening() {
-            while state.world.is_opening() && state.world.ghost.wrong == Wrong::Nothing {
+            let stuck = |ghost: &crate::ghost::Ghost| ghost.wrong != Wrong::Nothing || ghost.out_of_bounds;
+            while state.world.is_opening() && !stuck(&state.world.ghost) {
                 self.step(&mut state.world);
                 state.steps += 1;
                 if state.steps >= STEPS_MAX {
@@ -689,7 +713,7 @@ impl Model for Log {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let mut properties = vec![
             Property::always("what was acknowledged is there, or named", |_: &Log, s: &State| {
                 !matches!(
                     s.world.ghost.wrong,
@@ -711,10 +735,9 @@ impl Model for Log {
             Property::always("a backup is a store", |_: &Log, s: &State| {
                 s.world.ghost.wrong != Wrong::Backup
             }),
-        ]
-    }
-
-    fn within_boundary(&self, state: &State) -> bool {
-        !state.world.ghost.out_of_bounds
+            Property::always("the bounds are wide enough", |_: &Log, s: &State| !s.world.ghost.out_of_bounds),
+        ];
+        properties.extend(reachable());
+        properties
     }
 }
