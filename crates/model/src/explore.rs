@@ -16,10 +16,13 @@ pub struct Explored {
     /// How long it took.
     pub elapsed: Duration,
     /// Promises that were found broken, each with a path there.
-    pub broken: Vec<(&'static str, Vec<(State, Option<Action>)>)>,
+    pub broken: Vec<(&'static str, Steps)>,
     /// What happened on the way, of what ought to be reached.
     pub reached: Vec<&'static str>,
 }
+
+/// The way to a state: each state, and what was done next.
+pub type Steps = Vec<(State, Option<Action>)>;
 
 impl Explored {
     /// One line.

@@ -205,9 +205,6 @@ impl Ghost {
         self.proven_elsewhere = self.proven_elsewhere.max(self.count_before(to).min(self.acked));
     }
 
-    /// What comes after was answered with an error, which promises nothing.
-    pub(crate) fn refused_from(&mut self, _: Pos) {}
-
     pub(crate) fn copied(&mut self, batch: u8, end: Pos) {
         if let Some(n) = self.log[..self.len as usize].iter().position(|b| *b == batch) {
             self.ends[n] = end;
@@ -227,7 +224,7 @@ impl Ghost {
         }
     }
 
-    pub(crate) fn closed(&mut self, _: &Disk) {
+    pub(crate) fn closed(&mut self) {
         (self.is_closed, self.acked) = (true, self.len);
         (self.proven, self.proven_elsewhere) = (self.len, self.len);
         self.ends = [Pos::ZERO; BATCHES];

@@ -84,7 +84,7 @@ impl World {
                 }
             }
             5 => {
-                self.note_doubts(bounds);
+                self.note_doubts();
                 self.first(Job::Checkpoint);
             }
             // end_recovery: sync, then the mark.
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// `note_doubts`, but for the roll before it and the checkpoint after it.
-    fn note_doubts(&mut self, _: &Bounds) {
+    fn note_doubts(&mut self) {
         let Some(run) = &mut self.run else { return };
         let as_of = run.active_id(&self.disk);
         for record in &run.todo.tail[..run.todo.tail_len as usize] {

@@ -4,7 +4,7 @@
 //! A job goes on step by step, and a crash may come between any two. Within one step stands what a crash
 //! cannot divide: a write whose sectors are pending afterwards, one sync, one sync of the directory.
 
-use crate::disk::{Change, Ckpt, Disk, FILES, Kind, Part, Pos, Rec, Shape};
+use crate::disk::{Ckpt, Disk, FILES, Kind, Part, Pos, Rec, Shape};
 use crate::ghost::Ghost;
 use crate::judge::Policy;
 use crate::mistakes::Mistake;
@@ -262,7 +262,8 @@ impl Run {
 
     /// Gives a record its place (`Committer::place`). The file that it goes to, and the position.
     pub(crate) fn place(&mut self, disk: &Disk, kind: Kind, slots: u8) -> Option<Pos> {
-        if !(self.active.is_some() && self.offset < slots) && !self.rotate(disk) {
+        let fits = self.active.is_some() && self.offset < slots;
+        if !fits && !self.rotate(disk) {
             return None;
         }
         let file = self.active?;
@@ -419,10 +420,6 @@ impl World {
         if run.end_sync(&mut self.disk, n, ok, bounds.mistake) && !run.recovering {
             self.ghost.acknowledged(run.durable);
         }
-        if run.shut {
-            // Whether it is durable is not known; nobody was told that it is.
-            self.ghost.refused_from(run.durable);
-        }
     }
 
     /// Writes and syncs until everything before `flush_to` is durable, a step at a time. True when it is.
@@ -440,11 +437,6 @@ impl World {
             self.end_sync(0, true, bounds);
         }
         false
-    }
-
-    /// What a power cut could take now.
-    pub fn pending(&self) -> Vec<Change> {
-        self.disk.pending()
     }
 
     /// Whether a run is opening the store.

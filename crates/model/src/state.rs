@@ -500,7 +500,7 @@ impl Log {
         if self.config.kills {
             actions.push(Action::Kill);
         }
-        let pending = state.world.pending().len() as u32;
+        let pending = state.world.disk.pending().len() as u32;
         if pending <= u32::from(self.config.subsets) {
             actions.extend((0..1 << pending).map(Action::Cut));
         } else {

@@ -106,7 +106,7 @@ impl World {
             5 if run.retired != 0 => self.first(Job::Absorb),
             _ => {
                 self.run = None;
-                self.ghost.closed(&self.disk);
+                self.ghost.closed();
             }
         }
     }
