@@ -18,8 +18,8 @@ test:
 
 # The lints that CI insists on.
 lint:
-    cargo fmt --check
-    cargo clippy --all-targets --all-features -- -D warnings
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
 
 # One fuzz target for a minute.
 fuzz TARGET:

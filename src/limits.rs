@@ -30,3 +30,9 @@ pub const BLOCK_BYTES_MAX: usize = 16 << 10;
 
 /// The highest term. One less than `u64::MAX`, which stands for "unknown" inside the engine.
 pub const TERM_MAX: u64 = u64::MAX - 1;
+
+/// What a disk writes at once, at least: a torn write leaves whole ones of these, old or new.
+pub(crate) const SECTOR: u64 = 512;
+
+/// What the page cache and the file system work in.
+pub(crate) const PAGE: u64 = 4096;

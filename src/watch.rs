@@ -4,7 +4,7 @@
 //! What upkeep and the preparation of segments do registers itself here. The writers' own writes and syncs do
 //! not: the pipeline knows of those anyway, and is asked.
 
-use crate::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// The register.
@@ -27,7 +27,7 @@ struct UnderWay {
 
 impl Watch {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Does `io`, which mostly waits for the disk, and whose name is `what`.

@@ -9,6 +9,8 @@
 
 #[path = "raft_rs_cluster/checker.rs"]
 mod checker;
+#[path = "raft_rs_cluster/machine.rs"]
+mod machine;
 #[path = "raft_rs_cluster/node.rs"]
 mod node;
 #[path = "raft_rs_cluster/run.rs"]

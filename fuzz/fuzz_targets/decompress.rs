@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| raftwood::fuzzing::decompress(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| raftwood_torture::fuzzing::decompress(data));

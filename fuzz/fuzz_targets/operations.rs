@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| raftwood::fuzzing::operations(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| raftwood_torture::fuzzing::operations(data));

@@ -11,11 +11,11 @@
 //! - A callback that panics ends there. The panic is reported and delivery goes on: the outcomes of other
 //!   batches, mostly of other groups, are none of its business.
 
-use super::ticket::{Pending, Waiting};
+use super::pending::{Pending, Waiting};
 use crate::error::Result;
 use crate::planted::{Bug, planted};
 use crate::sync::thread::{self, ThreadId};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::types::Lsn;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +33,7 @@ struct State {
 
 impl Completions {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// One more settled batch. The caller holds the pipeline's lock, and calls

@@ -16,6 +16,11 @@ impl Gate {
         }
     }
 
+    /// What it was shut for.
+    pub(crate) fn cause(&self) -> Option<&Error> {
+        self.0.get()
+    }
+
     /// Whether writing has stopped.
     pub(crate) fn is_shut(&self) -> bool {
         self.0.get().is_some()

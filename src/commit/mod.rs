@@ -47,15 +47,19 @@
 //! - Tickets of one durability complete in the order of their positions. A `Written` ticket need not wait for
 //!   the sync of a `Synced` one before it.
 
-mod accept;
+mod admission;
+mod committer;
 mod completion;
 mod gate;
 mod gather;
+mod pending;
 mod pipeline;
 mod rotate;
 mod sleepers;
-mod stages;
+mod stage_end;
+mod sync_stage;
 mod ticket;
+mod write_stage;
 
-pub(crate) use pipeline::{Accept, Committer, Encoded, Hooks, OnFull};
+pub(crate) use committer::{Accept, Committer, Hooks, OnFull, Origin};
 pub use ticket::Ticket;

@@ -8,13 +8,14 @@
 //! the order in which segments are prepared, become ready and become active has to be one and the same,
 //! however many threads want a next one.
 
-use super::pipeline::{Committer, OnFull, Pipeline};
+use super::committer::{Committer, OnFull};
+use super::pipeline::Pipeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::segment::pool::{SegmentFactory, segment_len_for};
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{FillError, Segment};
-use crate::sync::{Arc, MutexGuard, PoisonError};
+use crate::sync::{Arc, MutexGuard};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -143,7 +144,7 @@ impl Committer {
     /// has, its zeros do not matter, but for a failed sync, which may have taken records with it.
     fn fill_piece(&self) -> Result<bool> {
         // Held for the piece: a close waits for it, and no other follows.
-        let ended = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.preparing.lock();
         if *ended {
             return Ok(false);
         }
@@ -172,7 +173,7 @@ impl Committer {
     /// Prepares until nothing more is wanted. Others that come meanwhile wait: numbers are given here, and
     /// what is prepared by two at once would become ready in another order.
     fn prepare_wanted(&self) -> Result<()> {
-        let ended = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.preparing.lock();
         let heeded = !planted(Bug::ClosedEngineWorks);
         if *ended && heeded {
             return Err(Error::closed());
@@ -187,7 +188,14 @@ impl Committer {
             let first = p.active.is_none() && p.ready.is_empty();
             let len = p.usual_len(&self.factory).max(wanted);
             drop(p);
-            let prepare = || if first { self.factory.prepare_first(len) } else { self.factory.prepare(len) };
+            let is_awaited = || {
+                let p = self.lock();
+                self.manual || p.wanted_len > 0 || p.closed
+            };
+            let prepare = || match first {
+                true => self.factory.prepare_first(len),
+                false => self.factory.prepare(len, &is_awaited),
+            };
             // Somebody may be waiting for it, and has to be answered in any case.
             let prepared = catch_unwind(AssertUnwindSafe(prepare))
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "preparing a segment panicked")));
@@ -251,7 +259,7 @@ impl Committer {
     /// prepared any more: the one that is being is waited for. After that the next file has the
     /// number that the next run begins with.
     pub(crate) fn end_segments(&self) {
-        *self.preparing.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.preparing.lock() = true;
         let mut p = self.lock();
         self.end_active(&mut p);
         p.next_id = self.factory.next_file();

@@ -12,7 +12,7 @@
 //!   of its own any more: that one passes it on.
 
 use crate::planted::{Bug, planted};
-use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::types::Durability;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -45,7 +45,7 @@ struct State {
 
 impl Place {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -83,12 +83,11 @@ impl Sleepers {
         let mut timed_out = false;
         if state.promoted == 0 && state.woken < turn && !is_settled() {
             state = match at_most {
-                None => place.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => place.changed.wait(state),
                 Some(at_most) => {
                     let woken = place.changed.wait_timeout(state, at_most);
-                    let (state, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
-                    timed_out = timeout.timed_out();
-                    state
+                    timed_out = woken.1;
+                    woken.0
                 }
             };
         }

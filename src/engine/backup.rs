@@ -5,16 +5,16 @@
 //! and says so when it is opened.
 
 use super::Engine;
-use crate::engine::report::BackupReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::planted::{Bug, planted};
-use crate::purge;
+use crate::report::BackupReport;
 use crate::segment::mark::MarkFile;
 use crate::segment::{Segment, footer_name};
-use crate::store::{Store, lock};
 use crate::types::Lsn;
+use crate::upkeep;
+use crate::upkeep::Store;
 use crate::vfs::io::{read_exact_at, read_file, write_parts_at};
 use crate::vfs::{Dir, OpenMode, VfsFile};
 use std::ops::Range;
@@ -92,8 +92,8 @@ impl Moment {
     fn of(store: &Store) -> Result<Moment> {
         // Between the checkpoint and the list nothing is sealed, moved or removed.
         let _one = store.upkeep.lock()?;
-        purge::seal_due(store)?;
-        purge::checkpoint(store)?;
+        upkeep::seal_due(store)?;
+        store.checkpoints.take()?;
         let durable = store.committer.durable();
         let segments = store.all_segments().into_iter().filter(|s| !s.is_lost);
         let parts = segments.map(|segment| {
@@ -110,7 +110,7 @@ impl Moment {
             (segment, part)
         });
         let segments = parts.collect();
-        let newest = lock(&store.checkpoints).kept.back().map(|k| k.sequence);
+        let newest = store.checkpoints.newest().map(|k| k.sequence);
         let checkpoint = newest.unwrap_or(1);
         let name = FileName::Checkpoint(checkpoint).to_string();
         let opened = store.dir.open(&name, OpenMode::Read);
@@ -191,7 +191,7 @@ impl Copy<'_> {
 
     /// Fails once the engine is closed.
     fn go_on(&self) -> Result<()> {
-        match self.store.shared.pauses.is_stopped() {
+        match self.store.pauses.is_stopped() {
             true => Err(Error::new(ErrorKind::Closed, "the engine was closed before the copy was complete")),
             false => Ok(()),
         }

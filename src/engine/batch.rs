@@ -2,16 +2,15 @@
 
 use crate::codec::checksum::{crc32, entry_checksum};
 use crate::codec::compress::compress;
-use crate::commit::Encoded;
-use crate::engine::options::Compression;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::{Batch, Block, EntryMeta, Op, Section, TermRun};
+use crate::format::batch::{Batch, Block, Encoded, EntryMeta, Op, Section, TermRun};
 use crate::format::record::RecordKind;
 use crate::index::{Table, compaction_term};
 use crate::limits::{
     BATCH_BYTES_MAX, BLOCK_BYTES_MAX, DESC_BYTES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, KEY_BYTES_MAX, TERM_MAX,
     VALUE_BYTES_MAX,
 };
+use crate::options::Compression;
 use crate::planted::{Bug, planted};
 use crate::types::{EntryId, EntryRef, RegionId};
 use bytes::{Bytes, BytesMut};

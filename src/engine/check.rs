@@ -2,8 +2,6 @@
 
 use super::lock::StoreLock;
 use super::reader::recover_beside;
-use crate::engine::options::{Options, TailPolicy};
-use crate::engine::report::{CheckReport, Loss, ScrubOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Block, Op};
 use crate::format::checkpoint::read_checkpoint;
@@ -11,13 +9,14 @@ use crate::format::file_header::{FileKind, Identity};
 use crate::format::names::FileName;
 use crate::format::record::{RecordKind, record_len};
 use crate::index::Extent;
+use crate::options::{Options, TailPolicy};
 use crate::planted::{Bug, planted};
-use crate::purge::{Pace, verify};
 use crate::recovery::{Purpose, Recovered, recover};
+use crate::report::{CheckReport, Loss, ScrubOptions};
 use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
 use crate::segment::{Segment, audit, footer_name, load_footer};
-use crate::store::Pauses;
 use crate::types::{Lsn, RegionId};
+use crate::upkeep::{Pace, Pauses, verify};
 use crate::vfs::io::read_file;
 use crate::vfs::{Dir, OpenMode};
 use std::collections::BTreeSet;
@@ -193,13 +192,13 @@ fn is_there(dir: &Dir, name: &str) -> bool {
 fn loss(dir: &Dir, state: &Recovered) -> Result<Loss> {
     let end = state.chain.end().unwrap_or(Lsn::ZERO);
     // What open re-persists stands there too, first, and is not lost.
-    let mut seen = Seen { kept: state.tail.len(), ..Seen::default() };
+    let mut seen = Seen { kept: state.unfinished.tail.len(), ..Seen::default() };
     let kept = state.segments.values().filter(|s| s.kind == FileKind::Log && !s.is_lost);
     for s in kept.filter(|s| s.id >= end.segment()) {
         let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
         seen.read(&mut scanner, s.sealed_end().max(FIRST_RECORD))?;
     }
-    for file in &state.unused {
+    for file in &state.unfinished.unused {
         let Some(FileName::Log(id)) = FileName::parse(&file.name) else { continue };
         let path = dir.join(&file.name);
         let open = dir.open(&file.name, OpenMode::Read);

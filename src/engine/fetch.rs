@@ -3,7 +3,7 @@
 use crate::sync::mpsc::{Receiver, Sender, channel};
 use crate::sync::thread;
 use crate::sync::thread::{JoinHandle, ThreadId};
-use crate::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Arc, Mutex};
 
 type Job = Box<dyn FnOnce() + Send + 'static>;
 
@@ -45,7 +45,7 @@ impl Fetcher {
 
     /// Runs `job` on a thread of the engine, or here when there is none to be had.
     pub(crate) fn run(&self, job: Job) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         if state.jobs.is_none() && !state.stopped {
             state.start();
         }
@@ -61,13 +61,13 @@ impl Fetcher {
 
     /// Whether the calling thread is one of these.
     pub(crate) fn is_mine(&self) -> bool {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.lock();
         state.ids.contains(&thread::current().id())
     }
 
     /// Ends the threads once they have done what was asked of them.
     pub(crate) fn stop(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.stopped = true;
         state.jobs = None;
         let threads = std::mem::take(&mut state.threads);
@@ -83,7 +83,7 @@ impl Fetcher {
     /// In a fork of their process: the threads are not there, and what they share may be locked
     /// by one of them forever.
     pub(crate) fn forget(&mut self) {
-        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.get_mut();
         std::mem::forget((state.jobs.take(), std::mem::take(&mut state.threads)));
     }
 }
@@ -108,7 +108,7 @@ impl State {
 
 fn work(jobs: &Mutex<Receiver<Job>>) {
     loop {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = jobs.lock().recv();
         match job {
             // A panic in a caller's closure ends that job, not the thread.
             Ok(job) => drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(job))),

@@ -5,32 +5,30 @@ pub(crate) mod batch;
 mod check;
 pub(crate) mod digest;
 mod fetch;
-pub(crate) mod listener;
 mod lock;
 mod open;
-pub(crate) mod options;
 pub(crate) mod reader;
 pub(crate) mod region;
-pub(crate) mod report;
 mod threads;
 
 use crate::Options;
-use crate::commit::{Accept, Encoded, OnFull, Ticket};
+use crate::commit::{Accept, OnFull, Origin, Ticket};
 use crate::engine::batch::{Remains, WriteBatch};
 use crate::engine::fetch::Fetcher;
-use crate::engine::listener::Rollback;
 use crate::engine::lock::StoreLock;
 use crate::engine::region::Region;
-use crate::engine::report::{Latencies, OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::Encoded;
 use crate::index::{Doomed, Extent};
+use crate::listener::Rollback;
 use crate::planted::{Bug, planted};
-use crate::purge::{self, NameWatch};
-use crate::store::{Store, lock};
+use crate::report::{Latencies, OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, Lsn, ReadLimit, RegionId};
+use crate::upkeep::Store;
+use crate::upkeep::{self, NameWatch};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
@@ -202,7 +200,7 @@ impl Engine {
             |encoded, how| self.store().committer.write(encoded, how),
             || match durability {
                 Durability::Synced => self.sync(),
-                Durability::Written => self.store().committer.barrier(durability)?.wait(),
+                Durability::Written => Ticket::barrier(&self.store().committer, durability)?.wait(),
             },
         )
     }
@@ -233,8 +231,8 @@ impl Engine {
             batch,
             durability,
             on_full,
-            |encoded, how| committer.submit(encoded, how),
-            || committer.barrier(durability),
+            |encoded, how| Ticket::submit(committer, encoded, how),
+            || Ticket::barrier(committer, durability),
         )
     }
 
@@ -260,12 +258,11 @@ impl Engine {
         }
         let (encoded, remains): (Encoded, Remains) = batch.encode(self.store().options.compression);
         let ask = |doomed: &[Doomed]| self.before_rollback(doomed);
-        let listened = !self.store().shared.listeners().is_empty();
+        let listened = !self.store().listeners.is_empty();
         let how = Accept {
             durability,
             on_full,
-            checked: true,
-            before_rollback: if listened { Some(&ask) } else { None },
+            origin: Origin::Caller { before_rollback: if listened { Some(&ask) } else { None } },
         };
         match send(&encoded, &how) {
             Ok(sent) => {
@@ -283,8 +280,10 @@ impl Engine {
 
     fn before_rollback(&self, doomed: &[Doomed]) -> Result<()> {
         for d in doomed {
-            let rollback = Rollback { engine: self, region: d.region, first: d.first, last: d.last };
-            for listener in self.store().shared.listeners() {
+            let region = self.region(d.region);
+            let entry = move |index| region.entry(index);
+            let rollback = Rollback { region: d.region, first: d.first, last: d.last, entry: &entry };
+            for listener in self.store().listeners.iter() {
                 listener.before_rollback(&rollback).map_err(|e| {
                     Error::new(
                         ErrorKind::Refused,
@@ -376,7 +375,7 @@ impl Engine {
     /// on a full disk and beside writers.
     pub fn purge(&self) -> Result<PurgeReport> {
         self.store().check_process()?;
-        purge::purge(self.store())
+        upkeep::purge(self.store())
     }
 
     /// Who holds disk space: regions whose entries keep the oldest segments alive, oldest first. Compacting
@@ -416,7 +415,7 @@ impl Engine {
     /// found is no error.
     pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
         self.store().check_process()?;
-        purge::scrub(self.store(), options)
+        upkeep::scrub(self.store(), options)
     }
 
     /// How long writes and syncs took since open.
@@ -445,12 +444,12 @@ impl Engine {
             wakes: c.wakes.load(Ordering::Relaxed),
             filled_bytes: store.factory.filled_bytes.load(Ordering::Relaxed),
             cleaned_bytes: store.cleaned_bytes.load(Ordering::Relaxed),
-            upkeep_bytes: store.upkeep_bytes.load(Ordering::Relaxed),
+            upkeep_bytes: store.footer_bytes.load(Ordering::Relaxed) + store.checkpoints.written_bytes(),
             index_bytes: store.table.heap_bytes() as u64,
             ..Stats::default()
         };
         stats.pool_bytes = store.factory.free_bytes() + store.committer.ready_bytes();
-        let checkpoints: u64 = lock(&store.checkpoints).kept.iter().map(|k| k.bytes).sum();
+        let checkpoints: u64 = store.checkpoints.kept().list.iter().map(|k| k.bytes).sum();
         stats.disk_bytes = stats.pool_bytes + checkpoints + store.mark.bytes();
         let segments = store.all_segments();
         stats.segments = segments.len() as u64;
@@ -474,8 +473,8 @@ impl Engine {
         let in_place = self.0.names.look(store);
         store.committer.drain();
         store.committer.prepare()?;
-        purge::upkeep(store)?;
-        purge::clean_if_due(store)?;
+        upkeep::upkeep(store)?;
+        upkeep::clean_if_due(store)?;
         store.note_mark()?;
         in_place
     }
@@ -501,14 +500,14 @@ impl Inner {
     fn shut_down(&self) -> Result<()> {
         self.store.check_process()?;
         let mut closing = match self.closing.try_lock() {
-            Ok(closing) => closing,
-            Err(_) if self.is_awaited() => {
+            Some(closing) => closing,
+            None if self.is_awaited() => {
                 return Err(Error::invalid(
                     "another call of close() waits for this callback or listener to end, which cannot wait for it in turn",
                 ));
             }
-            Err(_) if planted(Bug::SecondCloseDoesNotWait) => return Ok(()),
-            Err(_) => lock(&self.closing),
+            None if planted(Bug::SecondCloseDoesNotWait) => return Ok(()),
+            None => self.closing.lock(),
         };
         if let Some(outcome) = &*closing {
             return outcome.clone();
@@ -539,12 +538,12 @@ impl Inner {
         let _ = self.names.look(store);
         // A thread that copies notices soon, and leaves no trace.
         store.copying.close();
-        let outcome = purge::close(store, self.is_whole.load(Ordering::Acquire));
+        let outcome = upkeep::close(store, self.is_whole.load(Ordering::Acquire));
         self.threads.stop_all();
         self.fetcher.stop();
         #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
         self.waiter.stop();
-        drop(lock(&self.lock).take());
+        drop(self.lock.lock().take());
         outcome
     }
 }

@@ -1,37 +1,62 @@
 //! Opening: recover, re-persist the tail, start.
 
 use super::lock::StoreLock;
+use super::reader::Reader;
 use super::{Engine, Inner};
-use crate::commit::{Accept, Committer, Hooks};
+use crate::checkpoint::{Checkpoints, Kept, Parts, write_first_checkpoint};
+use crate::commit::{Committer, Hooks};
 use crate::engine::fetch::Fetcher;
-use crate::engine::listener::Event;
-use crate::engine::options::{Background, Options};
-use crate::engine::report::OpenReport;
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::Install;
 use crate::format::file_header::{FileKind, StoreId};
 use crate::format::names::FileName;
-use crate::format::record::RecordKind;
 use crate::index::Table;
+use crate::listener::{Event, Listeners};
+use crate::options::{Background, Options};
 use crate::planted::{Bug, planted};
-use crate::purge::{self, NameWatch};
-use crate::recovery::{Purpose, Recovered, recover};
-use crate::segment::Retire;
+use crate::recovery::{Purpose, Recovered, Unfinished, recover};
+use crate::report::OpenReport;
+use crate::segment::SegmentSet;
 use crate::segment::mark::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
-use crate::store::{Checkpoints, Shared, Store};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
-use crate::types::{Durability, Lsn, RegionId};
+use crate::types::Lsn;
+use crate::upkeep::{self, NameWatch, PipelineHooks, Signals, Store};
 use crate::vfs::Dir;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+impl Options {
+    /// Opens the engine in `dir`, which is made if it does not exist, and recovers what is there.
+    ///
+    /// # Errors
+    /// `Locked` if another engine has it open; `Damaged` if acknowledged bytes are wrong that cannot be tied
+    /// to regions; `Unsupported` for a newer format; `InvalidArgument` if a directory, link or pipe bears the
+    /// name of a file of the store; `NoSpace`, `Io` from the operating system. Nothing that was acknowledged
+    /// is changed or removed by a failed open.
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Engine> {
+        self.validate()?;
+        Engine::open_with(dir.as_ref(), self.clone())
+    }
+
+    /// Opens `dir` for inspection: takes no lock, writes nothing, and may stand beside a running engine, in
+    /// which case it shows what was on disk at about this moment. Files that the engine gives back meanwhile
+    /// make it look again, for half a minute at most.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) for what is on disk; `InvalidArgument` if there is no store; `Locked` if the
+    /// engine that has it open gave files back faster than they could be read.
+    pub fn open_read_only(&self, dir: impl AsRef<Path>) -> Result<Reader> {
+        self.validate()?;
+        Reader::open_with(dir.as_ref(), self.clone())
+    }
+}
+
 impl Engine {
-    pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Engine> {
+    fn open_with(dir: &Path, options: Options) -> Result<Engine> {
         let began = Instant::now();
         let opened = options.vfs.create_dir_all(dir);
         let opened = opened.map_err(|e| Error::io("creating the directory of the store", dir, e))?;
@@ -48,22 +73,21 @@ impl Engine {
             };
             match build(dir.clone(), options.clone(), recovered) {
                 Ok(engine) => {
-                    *crate::store::lock(&engine.0.lock) = Some(lock);
+                    *engine.0.lock.lock() = Some(lock);
                     return Ok(engine.timed(began));
                 }
-                Err(error) => match no_space(&error) {
-                    Some(full) => {
-                        let free = free_files(&dir)?;
-                        let left = spare.unwrap_or(free.len()).min(free.len());
-                        let (Some(name), Some(left)) = (free.last(), left.checked_sub(1)) else {
-                            return Err(full);
-                        };
-                        let removed = dir.remove(name);
-                        removed.map_err(|e| Error::io("removing a free file", &dir.join(name), e))?;
-                        spare = Some(left);
-                    }
-                    None => return Err(cause(error)),
-                },
+                // Where a file system takes new blocks to write over old ones, a full disk stops writing.
+                Err(full) if full.kind() == ErrorKind::NoSpace && !planted(Bug::FullDiskPoisonsOpen) => {
+                    let free = free_files(&dir)?;
+                    let left = spare.unwrap_or(free.len()).min(free.len());
+                    let (Some(name), Some(left)) = (free.last(), left.checked_sub(1)) else {
+                        return Err(full);
+                    };
+                    let removed = dir.remove(name);
+                    removed.map_err(|e| Error::io("removing a free file", &dir.join(name), e))?;
+                    spare = Some(left);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -74,31 +98,6 @@ impl Engine {
         }
         self
     }
-}
-
-/// The full disk that an open failed for. Where a file system takes new blocks to write over old
-/// ones, a full disk stops writing.
-fn no_space(error: &Error) -> Option<Error> {
-    let mut cause = Some(error.clone());
-    while let Some(error) = cause {
-        if error.kind() == ErrorKind::NoSpace {
-            return Some(error).filter(|_| !planted(Bug::FullDiskPoisonsOpen));
-        }
-        cause = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<Error>()).cloned();
-    }
-    None
-}
-
-/// What an open failed with: where it stopped the writing of the tail, that, for there is no
-/// engine that could be poisoned.
-fn cause(mut error: Error) -> Error {
-    while error.kind() == ErrorKind::Poisoned
-        && let Some(first) =
-            std::error::Error::source(&error).and_then(|e| e.downcast_ref::<Error>()).cloned()
-    {
-        error = first;
-    }
-    error
 }
 
 /// The files of the pool and of the reserve: recovery finds room where one was.
@@ -122,38 +121,29 @@ fn fresh(options: &Options) -> Recovered {
         durable: Lsn::ZERO,
         next_file: 1,
         unclean_before: 0,
-        checkpoints: Checkpoints { next_sequence: 1, ..Checkpoints::default() },
-        bad_checkpoints: Vec::new(),
+        checkpoints: Kept::of_a_new_store(),
         marks: Vec::new(),
-        last_witness: false,
-        rebuilt: false,
-        tail: Vec::new(),
-        cut: false,
         free: Vec::new(),
-        unused: Vec::new(),
-        leftovers: Vec::new(),
+        unfinished: Unfinished::default(),
         report: OpenReport { created: true, ..Default::default() },
     }
 }
 
-/// An engine over what was recovered. No segment is made for it: the first record does that, and
+/// The parts of an engine over what was recovered. No segment is made: the first record does that, and
 /// recovery's copy of the tail is one.
-fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
-    let phase = Instant::now();
+fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>> {
     let factory = Arc::new(SegmentFactory::new(&dir, &options, r.id, r.next_file));
-    let mut leftovers = r.leftovers;
-    for (number, len) in r.free {
+    for (number, len) in std::mem::take(&mut r.free) {
         if !factory.adopt_free(number, len) {
-            leftovers.push(FileName::Free(number).to_string());
+            r.unfinished.leftovers.push(FileName::Free(number).to_string());
         }
     }
-    let mut report = r.report;
     let mark = MarkFile::new(dir.clone(), r.id, r.next_file, &r.marks);
-    if report.created {
+    if r.report.created {
         // Wherever a checkpoint is, the mark is too.
         mark.ensure()?;
         // Nothing else may stand in the directory without a checkpoint that names the store.
-        purge::first_checkpoint(&dir, &options, r.id)?;
+        write_first_checkpoint(&dir, &options.salts, r.id)?;
     } else {
         // The run before may have died without making the names durable that were just read. Files of the
         // pool are written under these names next, and leftovers are judged by them.
@@ -166,12 +156,18 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
         }
     }
     let logs = r.segments.values().filter(|s| s.kind == FileKind::Log);
-    let start = r.checkpoints.kept.back().map_or(0, |newest| newest.start_segment);
+    let start = r.checkpoints.newest().map_or(0, |newest| newest.start_segment);
     let replayed =
         logs.filter(|s| s.id >= start).map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD)));
     let replayed_bytes = replayed.sum();
-    let shared = Arc::new(Shared::new(r.segments, options.listeners.clone()));
-    let hooks: Arc<dyn Hooks> = shared.clone();
+    let segments = Arc::new(SegmentSet::new(std::mem::take(&mut r.segments)));
+    let listeners = Arc::new(Listeners::new(options.listeners.clone()));
+    let signals = Arc::new(Signals::default());
+    let hooks: Arc<dyn Hooks> = Arc::new(PipelineHooks {
+        segments: segments.clone(),
+        listeners: listeners.clone(),
+        signals: signals.clone(),
+    });
     let committer = Arc::new(Committer::new(
         r.table.clone(),
         factory.clone(),
@@ -181,31 +177,51 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
         options.in_flight_bytes_max,
         options.background == Background::Manual,
     ));
-    let mut checkpoints = r.checkpoints;
-    if report.created {
-        checkpoints = purge::first_checkpoint_info();
-    }
-    let store = Arc::new(Store {
+    let mark = Arc::new(mark);
+    let parts = Parts {
+        dir: dir.clone(),
+        store: r.id,
+        unclean_before: r.unclean_before,
+        segment_bytes: options.segment_bytes,
+        salts: options.salts.clone(),
+        table: r.table.clone(),
+        segments: segments.clone(),
+        factory: factory.clone(),
+        committer: committer.clone(),
+        mark: mark.clone(),
+        listeners: listeners.clone(),
+    };
+    Ok(Arc::new(Store {
         mark,
         dir,
         id: r.id,
         run: r.next_file,
         unclean_before: r.unclean_before,
-        table: r.table,
+        table: r.table.clone(),
         factory,
+        segments,
         committer,
-        shared,
+        checkpoints: Checkpoints::new(parts, r.checkpoints.clone(), replayed_bytes),
         rested_at: AtomicU64::new(0),
-        checkpoints: Mutex::new(checkpoints),
-        replayed_bytes,
+        listeners,
+        signals,
+        stall: Mutex::default(),
         upkeep: Default::default(),
         copying: Default::default(),
+        pauses: Default::default(),
         cleaned_bytes: AtomicU64::new(0),
-        upkeep_bytes: AtomicU64::new(0),
+        footer_bytes: AtomicU64::new(0),
         options,
-    });
+    }))
+}
+
+/// An engine over what was recovered.
+fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
+    let phase = Instant::now();
+    let store = assemble(dir, options, &mut r)?;
+    let mut report = r.report;
     // Of a store from before format 3, or one that lost it.
-    store.report(store.mark.ensure());
+    store.listeners.report(store.mark.ensure());
     let threads = Threads::start(&store)?;
     // From here on an error drops `engine`, which ends the threads.
     let inner = Inner {
@@ -222,103 +238,26 @@ fn build(dir: Dir, options: Options, r: Recovered) -> Result<Engine> {
     };
     let mut engine = Engine(Arc::new(inner));
 
-    let votes_lost = report.assumed_torn || report.accepted_loss && !planted(Bug::LossNotSaid);
-    let cut = r.cut || votes_lost;
-    if cut && !planted(Bug::CopyNotAnnounced) {
-        let whole = r.tail.iter().filter(|record| record.suspects.is_empty());
-        store.committer.announce(votes_lost, whole.map(|record| record.original).collect())?;
-    }
-    for record in &r.tail {
-        let encoded = &record.encoded;
-        store.committer.write(encoded, &Accept::internal(Durability::Written))?;
-        if encoded.kind == RecordKind::Install {
-            let install = Install::decode(&encoded.desc)
-                .map_err(|e| Error::damaged(format!("a control record is malformed: {e}")))?;
-            if let Some(cold) = store.shared.segment(install.cold) {
-                purge::relocate(&store.table, &cold, &install.sources);
-            }
-        }
-    }
-    let suspects: Vec<_> = r.tail.iter().flat_map(|t| t.suspects.iter().copied()).collect();
-    if votes_lost || !suspects.is_empty() {
-        report.hard_states_lost = note_doubts(&store, &suspects, votes_lost)?;
-    }
-    store.committer.end_recovery(cut, |durable, last| store.mark.note(durable, last))?;
-    if r.last_witness && !planted(Bug::UncleanEndForgotten) {
-        // The files that go now are all that shows the unclean end.
-        let _one = store.upkeep.lock()?;
-        purge::checkpoint(&store)?;
-    }
-    // Nothing of these is needed any more, now that the tail is durable elsewhere.
-    r.unused.into_iter().for_each(|file| store.factory.retire(file));
-    remove(&store, &leftovers, &mut report);
+    let turn = store.upkeep.lock()?;
+    let finished = r.unfinished.finish(&store.checkpoints, &mut report);
+    drop(turn);
+    // What it failed with, where that stopped all writing: there is no engine that could be poisoned.
+    finished.map_err(|e| store.committer.gate().cause().cloned().unwrap_or(e))?;
     for segment in r.unsealed {
         let end = segment.sealed_end();
-        crate::store::lock(&store.shared.sealing).push_back((segment, end));
+        store.segments.await_seal(segment, end);
     }
     for name in &report.foreign {
-        store.shared.tell(&Event::ForeignFile {
+        store.listeners.deliver(&Event::ForeignFile {
             path: &store.dir.join(FileName::parse(name).map_or(name.clone(), |n| n.to_string())),
         });
     }
-    if report.bad_checkpoints > 0 || votes_lost || r.rebuilt {
-        // Two good ones again, before anything relies on the older alone.
-        let _one = store.upkeep.lock()?;
-        purge::checkpoint(&store)?;
-        remove(&store, &r.bad_checkpoints, &mut report);
-    }
     engine.0.is_whole.store(true, Ordering::Release);
-    store.report(purge::upkeep_at_open(&store));
+    store.listeners.report(upkeep::upkeep_at_open(&store));
     engine.0.threads.start_upkeep(&store, &engine.0.names)?;
-    if !r.tail.is_empty() {
-        report.regions = store.table.count();
-    }
     report.times.tail = phase.elapsed();
     if let Some(inner) = Arc::get_mut(&mut engine.0) {
         inner.report = report;
     }
     Ok(engine)
-}
-
-/// Removes files that nothing needs. One that stays is removed by the next open.
-fn remove(store: &Store, names: &[String], report: &mut OpenReport) {
-    if !names.is_empty()
-        && let Err(e) = store.factory.check_open()
-    {
-        return store.report(Err(e));
-    }
-    for name in names {
-        match store.dir.remove(name) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                store.report(Err(Error::io("removing a leftover", &store.dir.join(name), e)));
-            }
-            _ => report.removed.push(name.clone()),
-        }
-    }
-}
-
-/// Notes which entries may have been acknowledged and are wrong and, if records were dropped that
-/// may have been acknowledged, that every region's newest hard state may have been in them.
-/// Returns of how many regions.
-///
-/// It is in a checkpoint before the log is cut off where the records were: the next run will find nothing
-/// that is wrong. And what the checkpoint says is past all records of the runs before, so that none of them
-/// is replayed as if it were good.
-fn note_doubts(store: &Store, suspects: &[(RegionId, u64)], votes_lost: bool) -> Result<u64> {
-    store.committer.roll()?;
-    let as_of = Lsn::new(store.committer.active_id(), FIRST_RECORD);
-    for &(region, index) in suspects {
-        store.table.get_or_create(region).write().suspect(index, as_of);
-    }
-    let mut lost = 0;
-    for cell in store.table.cells().filter(|_| votes_lost) {
-        let mut state = cell.write();
-        if state.exists {
-            state.lose_hard_state(as_of);
-            lost += 1;
-        }
-    }
-    let _one = store.upkeep.lock()?;
-    purge::checkpoint(store)?;
-    Ok(lost)
 }

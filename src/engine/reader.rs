@@ -1,14 +1,14 @@
 //! Looking at a store without opening it for writing.
 
-use crate::engine::options::Options;
 use crate::engine::region::health;
-use crate::engine::report::{Health, OpenReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
 use crate::index::RegionState;
+use crate::options::Options;
 use crate::planted::{Bug, planted};
 use crate::read::{Failed, Source, read, term, view};
 use crate::recovery::{Purpose, Recovered, doubtful, recover};
+use crate::report::{Health, OpenReport};
 use crate::segment::footer_name;
 use crate::types::{Entry, LogState, Lsn, ReadLimit, RegionId};
 use crate::vfs::Dir;

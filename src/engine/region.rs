@@ -2,15 +2,15 @@
 
 use crate::engine::Engine;
 use crate::engine::digest::Digest;
-use crate::engine::report::{HardStateHealth, Health, Lookup, RegionStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Extent, RegionState};
 use crate::planted::{Bug, planted};
-use crate::purge;
 use crate::read::{Failed, Source, bounds, compacted, first_or_next, parts, read, term, unavailable, view};
 use crate::recovery;
+use crate::report::{HardStateHealth, Health, Lookup, RegionStats};
 use crate::segment::rebuild_footer;
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
+use crate::upkeep;
 use bytes::Bytes;
 use std::ops::{Range, RangeBounds};
 
@@ -275,7 +275,7 @@ impl Region {
     /// `InvalidArgument` when it does not match; `Compacted`, `Unavailable` as for reads.
     pub fn repair(&self, id: EntryId, payload: &[u8]) -> Result<()> {
         self.engine.store().check_process()?;
-        purge::repair(self.engine.store(), self.id, id, payload)
+        upkeep::repair(self.engine.store(), self.id, id, payload)
     }
 
     /// A digest over index, term and payload of the entries of `range`, for replicas to compare. Every entry

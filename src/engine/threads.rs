@@ -1,14 +1,14 @@
 //! The engine's own threads: none of them is on the path of a write that somebody waits for.
 
-use crate::engine::listener::Event;
-use crate::engine::options::Background;
-use crate::engine::report::ScrubOptions;
 use crate::error::{Error, Result};
-use crate::purge::{self, NameWatch};
-use crate::store::{Store, lock};
+use crate::listener::Event;
+use crate::options::Background;
+use crate::report::ScrubOptions;
 use crate::sync::thread;
 use crate::sync::thread::{JoinHandle, ThreadId};
-use crate::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Arc, Mutex};
+use crate::upkeep::Store;
+use crate::upkeep::{self, NameWatch};
 use crate::watch::News;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -51,15 +51,15 @@ impl Threads {
         self.add(&self.others, commit);
         let s = store.clone();
         let pool = spawn("raftwood-pool", move || {
-            while s.shared.pool.wait(Duration::from_secs(60)) {
-                unharmed(|| s.report(s.committer.prepare()));
+            while s.signals.pool.wait(Duration::from_secs(60)) {
+                unharmed(|| s.listeners.report(s.committer.prepare()));
             }
         })?;
         self.add(&self.others, pool);
-        if !store.shared.listeners().is_empty() {
+        if !store.listeners.is_empty() {
             let s = store.clone();
             let watcher = spawn("raftwood-watch", move || {
-                while s.shared.watcher.wait(IDLE) {
+                while s.signals.watcher.wait(IDLE) {
                     unharmed(|| look_for_stalls(&s));
                 }
             })?;
@@ -77,8 +77,8 @@ impl Threads {
             // Upkeep may be busy for longer than acknowledgements should go on.
             let (s, names) = (store.clone(), names.clone());
             let handle = spawn("raftwood-names", move || {
-                while s.shared.names.wait(LOOK_EVERY) {
-                    unharmed(|| s.report(names.look(&s)));
+                while s.signals.names.wait(LOOK_EVERY) {
+                    unharmed(|| s.listeners.report(names.look(&s)));
                 }
             })?;
             self.add(&self.upkeep, handle);
@@ -86,8 +86,8 @@ impl Threads {
         if store.options.background == Background::Threads && store.options.purge.background {
             let s = store.clone();
             let handle = spawn("raftwood-clean", move || {
-                while s.shared.clean.wait(Duration::from_secs(60)) {
-                    unharmed(|| s.report(purge::clean_at_rate(&s)));
+                while s.signals.clean.wait(Duration::from_secs(60)) {
+                    unharmed(|| s.listeners.report(upkeep::clean_at_rate(&s)));
                 }
             })?;
             self.add(&self.upkeep, handle);
@@ -96,7 +96,7 @@ impl Threads {
         {
             let s = store.clone();
             let handle = spawn("raftwood-scrub", move || {
-                while s.shared.scrub.wait(pause) {
+                while s.signals.scrub.wait(pause) {
                     scrub(&s, &options);
                 }
             })?;
@@ -106,30 +106,30 @@ impl Threads {
     }
 
     fn add(&self, to: &Mutex<Vec<JoinHandle<()>>>, thread: JoinHandle<()>) {
-        lock(&self.awaited).push(thread.thread().id());
-        lock(to).push(thread);
+        self.awaited.lock().push(thread.thread().id());
+        to.lock().push(thread);
     }
 
     /// The calling thread closes the engine.
     pub(crate) fn closing(&self) {
-        lock(&self.awaited).push(thread::current().id());
+        self.awaited.lock().push(thread::current().id());
     }
 
     /// Whether the calling thread is one of these, or the one that closes the engine.
     pub(crate) fn is_mine(&self) -> bool {
-        lock(&self.awaited).contains(&thread::current().id())
+        self.awaited.lock().contains(&thread::current().id())
     }
 
     /// Ends upkeep.
     pub(crate) fn stop_upkeep(&self) {
         if let Some(store) = &self.store {
-            store.shared.pauses.stop();
-            store.shared.upkeep.stop();
-            store.shared.clean.stop();
-            store.shared.scrub.stop();
-            store.shared.names.stop();
+            store.pauses.stop();
+            store.signals.upkeep.stop();
+            store.signals.clean.stop();
+            store.signals.scrub.stop();
+            store.signals.names.stop();
         }
-        for thread in std::mem::take(&mut *lock(&self.upkeep)) {
+        for thread in std::mem::take(&mut *self.upkeep.lock()) {
             join(thread);
         }
     }
@@ -137,7 +137,7 @@ impl Threads {
     /// In a fork of their process there are no threads to end, and no handle of one that could be given back.
     pub(crate) fn forget(&mut self) {
         for threads in [&mut self.upkeep, &mut self.others] {
-            let threads = threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let threads = threads.get_mut();
             std::mem::forget(std::mem::take(threads));
         }
     }
@@ -145,10 +145,10 @@ impl Threads {
     /// Ends the rest.
     pub(crate) fn stop_all(&self) {
         if let Some(store) = &self.store {
-            store.shared.pool.stop();
-            store.shared.watcher.stop();
+            store.signals.pool.stop();
+            store.signals.watcher.stop();
         }
-        for thread in std::mem::take(&mut *lock(&self.others)) {
+        for thread in std::mem::take(&mut *self.others.lock()) {
             join(thread);
         }
     }
@@ -168,23 +168,23 @@ fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>
 }
 
 fn scrub(store: &Store, options: &ScrubOptions) {
-    match purge::scrub(store, options) {
-        Ok(report) => store.shared.tell(&Event::Scrubbed {
+    match upkeep::scrub(store, options) {
+        Ok(report) => store.listeners.deliver(&Event::Scrubbed {
             entries: report.entries,
             damaged: report.damage.len() as u64,
             mended: report.rot.len() as u64 + report.footers_rebuilt,
         }),
-        Err(e) => store.report(Err(e)),
+        Err(e) => store.listeners.report(Err(e)),
     }
 }
 
 fn upkeep(store: &Arc<Store>) {
-    while store.shared.upkeep.wait(IDLE) {
-        unharmed(|| store.report(purge::seal_at_leisure(store)));
-        unharmed(|| store.report(purge::upkeep(store)));
-        unharmed(|| store.report(store.note_mark_when_idle()));
-        if purge::is_cleaning_due(store) {
-            store.shared.clean.raise();
+    while store.signals.upkeep.wait(IDLE) {
+        unharmed(|| store.listeners.report(upkeep::seal_at_leisure(store)));
+        unharmed(|| store.listeners.report(upkeep::upkeep(store)));
+        unharmed(|| store.listeners.report(store.note_mark_when_idle()));
+        if upkeep::is_cleaning_due(store) {
+            store.signals.clean.raise();
         }
     }
 }
@@ -192,9 +192,9 @@ fn upkeep(store: &Arc<Store>) {
 /// Reports operations of the disk that take long, and of their end. Waits for no disk itself.
 pub(crate) fn look_for_stalls(store: &Store) {
     let oldest = store.committer.oldest_io();
-    let news = lock(&store.shared.stall).look(oldest, store.options.stall_after, Instant::now());
+    let news = store.stall.lock().look(oldest, store.options.stall_after, Instant::now());
     for news in news.into_iter().flatten() {
-        store.shared.tell(&match news {
+        store.listeners.deliver(&match news {
             News::Stalled(operation, elapsed) => Event::SyncStalled { operation, elapsed },
             News::Over(operation, elapsed) => Event::StallEnded { operation, elapsed },
         });

@@ -2,6 +2,7 @@
 
 use crate::codec::checksum::crc32;
 use crate::codec::{Malformed, Reader};
+use crate::limits::PAGE;
 use crate::planted::{Bug, planted};
 use std::fmt;
 
@@ -227,7 +228,7 @@ pub(crate) const FILE_HEADER_LEN: usize = 128;
 
 /// Where a segment's records start: a page in, so that they are page-aligned for direct I/O. The block at the
 /// end of the file that holds the second copy of its header is as long.
-pub(crate) const SEGMENT_HEADER_LEN: u32 = 4096;
+pub(crate) const SEGMENT_HEADER_LEN: u32 = PAGE as u32;
 
 /// The first bytes of every file.
 pub(crate) const FILE_MAGIC: [u8; 8] = *b"RAFTWOOD";

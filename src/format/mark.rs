@@ -10,6 +10,7 @@ use crate::format::file_header::{
     FILE_HEADER_LEN, FORMAT_VERSION, FileHeader, FileKind, HeaderError, Identity, StoreId,
 };
 use crate::format::record::Shape;
+use crate::limits::PAGE;
 use crate::types::Lsn;
 
 /// One slot.
@@ -98,7 +99,7 @@ impl Mark {
 }
 
 /// The length of a slot: as much as a device may lose at once.
-pub(crate) const MARK_SLOT_LEN: usize = 4096;
+pub(crate) const MARK_SLOT_LEN: usize = PAGE as usize;
 
 /// The length of the file.
 pub(crate) const MARK_LEN: u64 = 2 * MARK_SLOT_LEN as u64;

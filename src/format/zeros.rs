@@ -5,6 +5,8 @@
 //! that ends in a zero and rotted elsewhere would look like one that was cut short, and an acknowledged batch
 //! would be dropped without a word.
 
+use crate::limits::SECTOR;
+
 /// The zeros of a record's description and payload area, as they lie in the sectors of its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Zeros {
@@ -58,10 +60,8 @@ impl Zeros {
     }
 }
 
-const SECTOR: u64 = 512;
-
 /// Fewer bytes of a sector than this may be zero by chance.
-const TELLING_BYTES: u64 = 32;
+pub(crate) const TELLING_BYTES: u64 = 32;
 
 /// So many more zeros at the end are no rot.
 const CUT_BYTES: u8 = 4;

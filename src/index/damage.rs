@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn ranges_are_a_set_of_indexes_with_neighbours_joined() {
-        let mut random = crate::torture::rng::Rng::new(3);
+        let mut random = crate::random::Rng::new(3);
         for _ in 0..300 {
             let (mut ranges, mut set) = (Ranges::default(), BTreeSet::new());
             for _ in 0..12 {

@@ -110,8 +110,8 @@ mod tests {
     use super::*;
     use crate::format::checkpoint::ExtentRecord;
     use crate::format::file_header::{FileKind, Identity, StoreId};
+    use crate::random::Rng;
     use crate::segment::Segment;
-    use crate::torture::rng::Rng;
     use std::sync::Arc;
 
     fn segment() -> Arc<Segment> {

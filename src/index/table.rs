@@ -1,7 +1,8 @@
 //! All regions, sharded so that readers of one never wait for writers of another.
 
 use super::region::RegionState;
-use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::segment::Segment;
+use crate::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::types::{IdHasher, RegionId};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,11 +19,11 @@ pub(crate) struct RegionCell {
 
 impl RegionCell {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, RegionState> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read()
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, RegionState> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        self.state.write()
     }
 }
 
@@ -51,19 +52,19 @@ impl Table {
 
     /// The region's cell, if it was ever written (or destroyed, until that is forgotten).
     pub(crate) fn get(&self, id: RegionId) -> Option<Arc<RegionCell>> {
-        self.shard(id).read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.shard(id).read().get(&id).cloned()
     }
 
     /// The region's cell, made if there is none.
     pub(crate) fn get_or_create(&self, id: RegionId) -> Arc<RegionCell> {
-        let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(id).write();
         let fresh = || Arc::new(RegionCell { id, state: RwLock::default() });
         shard.entry(id).or_insert_with(fresh).clone()
     }
 
     /// Adds a region. False if there is one of this id.
     pub(crate) fn insert(&self, id: RegionId, state: RegionState) -> bool {
-        let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(id).write();
         match shard.entry(id) {
             Entry::Occupied(_) => false,
             Entry::Vacant(place) => {
@@ -78,14 +79,14 @@ impl Table {
         // Ids fall on shards by chance: a little more than the average.
         let each = regions / SHARDS + regions / SHARDS / 16;
         if each > 0 {
-            self.shards.iter().for_each(|s| s.write().unwrap_or_else(PoisonError::into_inner).reserve(each));
+            self.shards.iter().for_each(|s| s.write().reserve(each));
         }
     }
 
     /// Gives back what is kept for regions that were forgotten.
     pub(crate) fn shrink(&self) {
         for shard in &self.shards {
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.write();
             if shard.capacity() > 4 * shard.len() {
                 shard.shrink_to_fit();
             }
@@ -109,24 +110,33 @@ impl Table {
     /// Forgets a region for which `gone` still holds under its lock. Must not race with a writer of the
     /// region.
     pub(crate) fn forget(&self, id: RegionId, gone: impl Fn(&RegionState) -> bool) {
-        let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(id).write();
         if shard.get(&id).is_some_and(|cell| gone(&cell.read())) {
             shard.remove(&id);
+        }
+    }
+
+    /// Points the regions at the copy, in the cold segment, of what still lies in `sources`. Twice is once.
+    pub(crate) fn relocate(&self, cold: &Arc<Segment>, sources: &[u32]) {
+        let Some(footer) = cold.footer() else { return };
+        for range in footer.ranges() {
+            if let Some(cell) = self.get(range.region()) {
+                cell.write().relocate(range.first(), range.last(), range.bytes(), sources, cold);
+            }
         }
     }
 
     /// All cells, shard by shard; no lock is held while the caller looks at them.
     pub(crate) fn cells(&self) -> impl Iterator<Item = Arc<RegionCell>> + '_ {
         self.shards.iter().flat_map(|s| {
-            let shard = s.read().unwrap_or_else(PoisonError::into_inner);
+            let shard = s.read();
             shard.values().cloned().collect::<Vec<_>>()
         })
     }
 
     /// Bytes on the heap, the per-region ones included.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let slots: usize =
-            self.shards.iter().map(|s| s.read().unwrap_or_else(PoisonError::into_inner).capacity()).sum();
+        let slots: usize = self.shards.iter().map(|s| s.read().capacity()).sum();
         let each = size_of::<RegionCell>() + 2 * size_of::<usize>();
         slots * (size_of::<(RegionId, Arc<RegionCell>)>() + 1)
             + self.cells().map(|c| each + c.read().heap_bytes()).sum::<usize>()

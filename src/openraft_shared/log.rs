@@ -2,19 +2,19 @@
 
 use super::format::Format;
 use super::later::{Later, elsewhere, elsewhere_waiting, promise};
-use super::stored::{self, SavedVote};
+use super::stored::{self, Ids, SavedVote};
 use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::batch::WriteBatch;
 use crate::engine::region::Region;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
+use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 const COMMITTED: &[u8] = b"openraft/committed";
@@ -28,17 +28,6 @@ const NEAR_SEGMENTS: u32 = 1;
 
 /// How much a limited read returns, unless told otherwise.
 const READ_BYTES: u64 = 4 << 20;
-
-/// One release's entries and log ids, and what the engine needs to know of them.
-pub(crate) trait Ids: 'static {
-    type Entry: Send + 'static;
-    type LogId: PartialEq + Send + 'static;
-
-    fn log_id(entry: &Self::Entry) -> Self::LogId;
-
-    /// Index and term.
-    fn id(log_id: &Self::LogId) -> Result<EntryId>;
-}
 
 /// One region and the format of what is in it. A clone is another handle onto the same.
 pub(crate) struct RegionLog<F> {
@@ -121,14 +110,14 @@ impl<F: 'static> RegionLog<F> {
             accepted(engine.submit(batch, durability)?);
             Ok(())
         });
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(later);
+        *self.waiting.lock() = Some(later);
         self.in_turn().await.unwrap_or(Ok(()))
     }
 
     /// Waits until nothing waits for acceptance, and returns the outcome of what did.
     async fn in_turn(&self) -> Option<Result<()>> {
         poll_fn(|cx| {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.waiting.lock();
             let Some(later) = waiting.as_mut() else { return Poll::Ready(None) };
             let outcome = Pin::new(later).poll(cx);
             outcome.map(|outcome| {

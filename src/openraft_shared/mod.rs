@@ -7,7 +7,8 @@ mod log;
 mod stored;
 
 pub use format::{Format, Postcard};
-pub(crate) use log::{Ids, RegionLog};
+pub(crate) use log::RegionLog;
+pub(crate) use stored::Ids;
 
 use crate::error::{Error, ErrorKind};
 use std::io;

@@ -19,7 +19,6 @@
 //! the engine knows; one that does not is taken as bare.
 
 use super::format::Format;
-use super::log::Ids;
 use crate::error::{BoxError, Result};
 use crate::types::EntryId;
 
@@ -29,6 +28,17 @@ const VERSION: u8 = 1;
 
 /// The run of a vote that does not say in which it was saved: before all others.
 const FIRST_RUN: u64 = 0;
+
+/// One release's entries and log ids, and what the engine needs to know of them.
+pub(crate) trait Ids: 'static {
+    type Entry: Send + 'static;
+    type LogId: PartialEq + Send + 'static;
+
+    fn log_id(entry: &Self::Entry) -> Self::LogId;
+
+    /// Index and term.
+    fn id(log_id: &Self::LogId) -> Result<EntryId>;
+}
 
 /// Adds the entry's stored form to `out`.
 pub(super) fn put_entry<I: Ids, F>(entry: &I::Entry, out: &mut Vec<u8>) -> Result<(), BoxError>

@@ -7,6 +7,10 @@ use crate::types::{Entry, EntryId};
 use bytes::Bytes;
 use raft::prelude::{ConfState, Entry as RaftEntry, EntryType, HardState};
 
+/// What raft counts of an entry at least beside what is stored as its payload: term and index, each a
+/// tag and a number.
+pub(super) const RAFT_OVERHEAD: u64 = 4;
+
 const TYPE_BITS: u8 = 0b11;
 const HAS_CONTEXT: u8 = 0b100;
 const SYNC_LOG: u8 = 0b1000;
@@ -252,7 +256,7 @@ mod tests {
             let stored = stored(&entry);
             prop_assert_eq!(&decode_entry(&stored).unwrap(), &entry);
             // What `entries` relies on when it bounds its read by raft's limit.
-            let overhead = crate::raft_rs::storage::RAFT_OVERHEAD as usize;
+            let overhead = super::RAFT_OVERHEAD as usize;
             prop_assert!(stored.payload.len() + overhead <= raft_size(&entry) as usize);
         }
 

@@ -12,14 +12,13 @@
 //!   between and belong to another replica now, whose entries have the same names and need not be the same;
 //! - what is handed out is the log as it is then, not as it was when it was read.
 
-use super::storage::RegionStorage;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::planted::{Bug, planted};
-use crate::types::{Entry, RegionId};
+use crate::sync::{Arc, Mutex, MutexGuard};
+use crate::types::{Entry, ReadLimit, RegionId};
 use raft::GetEntriesContext;
-use raft::prelude::Entry as RaftEntry;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Called when entries are there that raft was waiting for.
 pub(super) type Notify = Box<dyn Fn(RegionId, GetEntriesContext) + Send + Sync>;
@@ -52,8 +51,12 @@ enum Read {
 
 /// The outcome of asking.
 pub(super) enum Fetched {
-    /// Read, or failed.
-    Now(Result<Vec<RaftEntry>>),
+    /// Entries as they were when they were read, from the first on that was asked for: the log may have
+    /// changed since.
+    There(Vec<Entry>),
+    /// Reading failed for a reason that may be gone, or there is no room to wait: the caller reads here and
+    /// now.
+    ReadNow,
     /// Notice will be given.
     Later,
 }
@@ -71,7 +74,7 @@ impl FarReads {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// raft reads something, near or far: what it has not come back for grows older.
@@ -96,10 +99,10 @@ impl FarReads {
     /// The entries from `low` on if they have been fetched; else sees to it that they are.
     pub(super) fn take(
         self: &Arc<Self>,
-        storage: &RegionStorage,
+        engine: &Engine,
         low: u64,
         high: u64,
-        max_size: Option<u64>,
+        limit: ReadLimit,
         context: GetEntriesContext,
     ) -> Fetched {
         let mut s = self.lock();
@@ -118,26 +121,18 @@ impl FarReads {
                     s.reads.remove(&key);
                 }
                 drop(s);
-                return Fetched::Now(match outcome {
-                    Ok(stored) if is_current(storage, &stored) => {
-                        let end = stored.partition_point(|e| e.id.index < high);
-                        storage.decode(&stored[..end], max_size)
-                    }
-                    // The log has changed since, or reading failed for a reason that may be
-                    // gone: find out here and now.
-                    _ => storage.read(low, high, max_size),
-                });
+                return outcome.map_or(Fetched::ReadNow, Fetched::There);
             }
             None => {}
         }
         if !s.has_room() {
             drop(s);
-            return Fetched::Now(storage.read(low, high, max_size));
+            return Fetched::ReadNow;
         }
         s.reads.insert(key, Read::Pending(vec![context]));
         drop(s);
-        let (this, limit) = (self.clone(), RegionStorage::limit(max_size));
-        storage.engine().fetch(self.region, low..high, limit, move |outcome| this.arrived(key, outcome));
+        let this = self.clone();
+        engine.fetch(self.region, low..high, limit, move |outcome| this.arrived(key, outcome));
         Fetched::Later
     }
 
@@ -175,12 +170,4 @@ impl State {
 /// again with its next heartbeat.
 fn is_same(a: &GetEntriesContext, b: &GetEntriesContext) -> bool {
     format!("{a:?}") == format!("{b:?}")
-}
-
-/// Whether these entries are still the log's. Index and term name an entry, and equal last entries have
-/// equal predecessors. Some of them may be compacted: what raft asks for then is not far, and gets another
-/// answer before it comes here.
-fn is_current(storage: &RegionStorage, stored: &[Entry]) -> bool {
-    let term = |index| storage.region().term(index).ok();
-    stored.last().is_some_and(|last| term(last.id.index) == Some(last.id.term))
 }

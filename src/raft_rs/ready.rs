@@ -7,13 +7,13 @@ use crate::engine::batch::{Outlook, RegionBatch, WriteBatch};
 use crate::engine::{Engine, WriteError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::types::{Durability, EntryId, Lsn, RegionId};
 use raft::prelude::{ConfState, HardState};
 use raft::{RawNode, Ready, Storage};
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A `Ready` that was written: `on_persist_ready(ready)` may be called for the replica with this tag,
 /// and for no other.
@@ -476,7 +476,7 @@ enum Slot {
 
 impl Line {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn enter(&self) -> u64 {

@@ -1,16 +1,16 @@
 //! `raft::Storage` for one region.
 
 use super::codec::{
-    decode_conf_state, decode_entry, decode_hard_state, encode_conf_state, encode_hard_state,
+    RAFT_OVERHEAD, decode_conf_state, decode_entry, decode_hard_state, encode_conf_state, encode_hard_state,
 };
 use super::fetch::{FarReads, Fetched};
 use super::store_error;
 use crate::engine::Engine;
 use crate::engine::batch::WriteBatch;
 use crate::engine::region::Region;
-use crate::engine::report::Health;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
+use crate::report::Health;
 use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
 use raft::prelude::{ConfState, Entry as RaftEntry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
@@ -269,6 +269,14 @@ impl RegionStorage {
         ranges.into_iter().map(|(_, last)| last).filter(|last| *last <= committed).fold(least, u64::max)
     }
 
+    /// Whether these entries are still the log's. Index and term name an entry, and equal last entries have
+    /// equal predecessors. Some of them may be compacted: what raft asks for then is not far, and gets
+    /// another answer before it comes here.
+    fn is_current(&self, stored: &[Entry]) -> bool {
+        let term = |index| self.region.term(index).ok();
+        stored.last().is_some_and(|last| term(last.id.index) == Some(last.id.term))
+    }
+
     /// Whether the entry lies so far back that reading it may wait for the device.
     fn is_far(&self, far: &FarReads, index: u64) -> bool {
         let active = self.engine.store().committer.accepted().segment();
@@ -329,8 +337,12 @@ impl Storage for RegionStorage {
         let for_follower = context.can_async();
         let read = match &self.far {
             Some(far) if for_follower && low < high && self.is_far(far, low) => {
-                match far.take(self, low, high, max_size, context) {
-                    Fetched::Now(entries) => entries,
+                match far.take(&self.engine, low, high, RegionStorage::limit(max_size), context) {
+                    Fetched::There(stored) if self.is_current(&stored) => {
+                        let end = stored.partition_point(|e| e.id.index < high);
+                        self.decode(&stored[..end], max_size)
+                    }
+                    Fetched::There(_) | Fetched::ReadNow => self.read(low, high, max_size),
                     Fetched::Later => return Err(StorageError::LogTemporarilyUnavailable.into()),
                 }
             }
@@ -417,7 +429,3 @@ fn cut_short(committed: u64, last: u64) -> Error {
         "entry {committed} is committed, but the log ends at {last}; if the state machine has applied more, call RegionStorage::recover"
     ))
 }
-
-/// What raft counts of an entry at least beside what is stored as its payload: term and index, each a
-/// tag and a number.
-pub(super) const RAFT_OVERHEAD: u64 = 4;

@@ -12,20 +12,21 @@
 //! | valid records, none with a watermark beyond the hole            | torn: dropped, they were never acknowledged |
 //! | a valid record with a watermark beyond the hole                 | damage: the hole was acknowledged |
 
+use super::Purpose;
 use super::files::Opened;
 use super::judge::refuse;
+use super::serving::{FIRST_SEGMENT, is_rebuilt};
 use super::tail::{self, TailRecord};
-use super::{FIRST_SEGMENT, Purpose, footer_on_disk, is_rebuilt};
-use crate::engine::options::Options;
-use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
 use crate::format::batch::Announcement;
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::FileKind;
 use crate::format::record::{RecordHeader, RecordKind, Shape, record_len};
+use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::segment::Segment;
+use crate::report::OpenReport;
 use crate::segment::scan::{FIRST_RECORD, Found, Record, Scanner};
+use crate::segment::{Segment, load_footer};
 use crate::types::Lsn;
 use crate::vfs::Dir;
 use std::collections::BTreeMap;
@@ -105,7 +106,7 @@ pub(super) fn follow(
     let logs: Vec<Arc<Segment>> =
         opened.segments.values().filter(|s| s.kind == FileKind::Log).cloned().collect();
     for segment in &logs {
-        let footer = footer_on_disk(dir, segment);
+        let footer = load_footer(dir, segment);
         if segment.is_lost {
             continue;
         }
@@ -118,7 +119,7 @@ pub(super) fn follow(
         links.push(read_link(segment, footer, &mut watermark, &mut said, options, report)?);
     }
     for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold && !s.is_lost) {
-        if let Some(footer) = footer_on_disk(dir, segment) {
+        if let Some(footer) = load_footer(dir, segment) {
             segment.set_sealed_end(footer.tail().end);
             segment.set_footer(footer);
         } else if segment.sealed_end() == 0 {

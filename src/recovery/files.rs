@@ -1,8 +1,6 @@
 //! What stands in the directory, by rule: ours, left over, or foreign.
 
 use super::judge::refuse;
-use crate::engine::options::{Options, ReadMode};
-use crate::engine::report::OpenReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::{
@@ -10,7 +8,9 @@ use crate::format::file_header::{
 };
 use crate::format::footer::Footer;
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
+use crate::options::{Options, ReadMode};
 use crate::planted::{Bug, planted};
+use crate::report::OpenReport;
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Scanner};
 use crate::vfs::io::{read_file, read_up_to};

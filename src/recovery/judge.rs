@@ -31,10 +31,10 @@
 //! not written shows its older generation. One flip: flipping one bit back makes the payload match, which
 //! no sector of other bytes does.
 
-use crate::engine::options::{Options, TailPolicy};
-use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
+use crate::options::{Options, TailPolicy};
 use crate::planted::{Bug, planted};
+use crate::report::OpenReport;
 
 /// What is known of a record past the watermark.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,22 +3,20 @@
 use super::judge::{Facts, RecordIs, Verdict, judge};
 use crate::codec::checksum::entry_checksum;
 use crate::codec::mend::{Flip, find_flip};
-use crate::commit::Encoded;
-use crate::engine::options::Options;
-use crate::engine::report::OpenReport;
 use crate::error::{Error, Result};
-use crate::format::batch::{Batch, Install};
+use crate::format::batch::{Batch, Encoded, Install};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape};
-use crate::format::zeros::Zeros;
+use crate::format::zeros::{TELLING_BYTES, Zeros};
+use crate::limits::SECTOR;
+use crate::options::Options;
 use crate::planted::{Bug, planted};
+use crate::report::OpenReport;
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Record, Scanner};
 use crate::segment::verify::{WrongEntry, wrong_entries};
 use crate::types::{Lsn, RegionId};
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-const SECTOR: u64 = 512;
 
 /// A record past the watermark that is kept.
 pub(crate) struct TailRecord {
@@ -196,11 +194,8 @@ fn is_one_flip(scanner: &mut Scanner<'_>, wrong: &WrongEntry, base: u32, record:
     let from = sector.max(u64::from(record.offset));
     let to = (sector + SECTOR).min(u64::from(record.payload_at() + record.header.payload_len));
     let len = to.saturating_sub(from);
-    Ok(len >= u64::from(TELLING_BYTES) && scanner.read(from, len as usize)?.iter().any(|b| *b != 0))
+    Ok(len >= TELLING_BYTES && scanner.read(from, len as usize)?.iter().any(|b| *b != 0))
 }
-
-/// Fewer bytes of a sector than this may agree with what was there before but for one bit, by chance.
-const TELLING_BYTES: u32 = 32;
 
 /// Judges what stands at `at` in place of a record, or of one whose header alone is right.
 fn unreadable(

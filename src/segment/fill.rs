@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Arc, Mutex};
 use crate::vfs::VfsFile;
 use crate::vfs::io::write_parts_at;
 use std::path::Path;
@@ -66,7 +66,7 @@ impl Filling {
 
     /// From here on no zero is written. Waits for the piece that is being written.
     pub(crate) fn claim(&self) {
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut handle = self.handle.lock();
         if handle.is_some() && !planted(Bug::ZerosOverRecords) {
             *handle = None;
             self.filled.store(u64::MAX, Ordering::Relaxed);
@@ -83,7 +83,7 @@ impl Filling {
     /// Writes the next piece, and sees to it that it gets to the device. Returns its length, 0 if there is
     /// nothing to fill any more.
     pub(crate) fn fill_piece(&self, path: &Path) -> std::result::Result<u64, FillError> {
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut handle = self.handle.lock();
         let Some(file) = handle.clone() else { return Ok(0) };
         let from = self.filled.load(Ordering::Relaxed);
         let len = self.end.saturating_sub(from).min(self.piece());

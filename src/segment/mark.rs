@@ -11,7 +11,7 @@ use crate::format::mark::{MARK_LEN, MARK_SLOT_LEN, Mark};
 use crate::format::names::FileName;
 use crate::format::record::Shape;
 use crate::planted::{Bug, planted};
-use crate::sync::{Mutex, PoisonError};
+use crate::sync::Mutex;
 use crate::types::Lsn;
 use crate::vfs::io::{read_up_to, write_parts_at};
 use crate::vfs::{Dir, OpenMode};
@@ -57,7 +57,7 @@ impl MarkFile {
     /// # Errors
     /// Of the operating system: then there is none, and the next call tries again.
     pub(crate) fn ensure(&self) -> Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.exists {
             return Ok(());
         }
@@ -72,7 +72,7 @@ impl MarkFile {
         if let Err(e) = made {
             // Its pages are not to be synced again.
             let name = FileName::Mark.to_string();
-            state.failed |= self.dir.remove(&name).is_err_and(|e| e.kind() != std::io::ErrorKind::NotFound);
+            state.failed |= self.dir.remove_if_there(&name).is_err();
             return Err(Error::io("making the mark", &self.dir.join(name), e));
         }
         (state.exists, state.sequence) = (true, 2);
@@ -81,13 +81,13 @@ impl MarkFile {
 
     /// Whether noting it would say something new.
     pub(crate) fn lacks(&self, durable: Lsn) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         durable > state.durable && !state.failed
     }
 
     /// The length of the file.
     pub(crate) fn bytes(&self) -> u64 {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         if state.exists { MARK_LEN } else { 0 }
     }
 
@@ -96,7 +96,7 @@ impl MarkFile {
     /// # Errors
     /// Of the operating system. Then this run notes nothing any more; the log is as durable as it was.
     pub(crate) fn note(&self, durable: Lsn, last: Shape) -> Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if durable <= state.durable {
             return Ok(());
         }

@@ -25,6 +25,7 @@ pub(crate) mod mark;
 pub(crate) mod pool;
 pub(crate) mod scan;
 mod seal;
+mod set;
 mod told;
 pub(crate) mod verify;
 
@@ -33,6 +34,7 @@ pub(crate) use fill::{FillError, Filling};
 pub(crate) use seal::{
     build_footer, build_footer_of_full, footer_name, load_footer, rebuild_footer, write_footer,
 };
+pub(crate) use set::{SegmentSet, Unsealed};
 pub(crate) use told::Told;
 
 use crate::codec::checksum::entry_checksum;
@@ -45,7 +47,7 @@ use crate::format::names::FileName;
 use crate::format::record::RECORD_HEADER_LEN;
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use crate::types::{EntryId, Lsn, RegionId};
 use crate::vfs::io::read_exact_at;
 use crate::vfs::{Map, VfsFile};
@@ -225,14 +227,14 @@ impl Segment {
 
     /// The handle for the sync in this slot.
     pub(crate) fn sync_handle(&self, slot: usize) -> Arc<dyn VfsFile> {
-        let handles = self.sync_handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let handles = self.sync_handles.lock();
         handles.get(slot).unwrap_or(&self.file).clone()
     }
 
     /// All records are durable through them and nothing else is written: the handles are closed.
     pub(crate) fn close_sync_handles(&self) {
         if !planted(Bug::DescriptorPerSegment) {
-            self.sync_handles.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.sync_handles.lock().clear();
         }
     }
 
@@ -276,17 +278,17 @@ impl Segment {
 
     /// The footer, once there is one.
     pub(crate) fn footer(&self) -> Option<Arc<Footer>> {
-        self.footer.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.footer.read().clone()
     }
 
     /// Gives the segment its footer, or a better one.
     pub(crate) fn set_footer(&self, footer: Arc<Footer>) {
-        *self.footer.write().unwrap_or_else(PoisonError::into_inner) = Some(footer);
+        *self.footer.write() = Some(footer);
     }
 
     /// The footer speaks of records that count no more.
     pub(crate) fn clear_footer(&self) {
-        *self.footer.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.footer.write() = None;
     }
 
     /// Whether there is a footer, or nothing to wait for.
@@ -326,7 +328,7 @@ impl Segment {
 
     /// When the last holder is gone, hand the file to `to`.
     pub(crate) fn retire_to(&self, to: Weak<dyn Retire>) {
-        *self.retired.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+        *self.retired.lock() = Some(to);
     }
 
     // ---- the reader's side --------------------------------------------------------------------------------
@@ -501,7 +503,7 @@ impl Segment {
     }
 
     fn lock_in_flight(&self) -> MutexGuard<'_, VecDeque<InFlight>> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_flight.lock()
     }
 
     /// What the file is called.
@@ -531,7 +533,7 @@ fn read_patiently(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> std::io::R
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        let to = self.retired.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let to = self.retired.get_mut().take();
         if let Some(to) = to.and_then(|w| w.upgrade()) {
             to.retire(RetiredFile {
                 name: self.name(),

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Install};
 use crate::format::file_header::{Identity, SEGMENT_HEADER_LEN};
 use crate::format::record::{RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader, RecordKind, Shape, record_len};
+use crate::limits::SECTOR;
 use crate::planted::{Bug, planted};
 use crate::types::Lsn;
 use crate::vfs::VfsFile;
@@ -260,8 +261,6 @@ impl<'a> Scanner<'a> {
         self.bad.range(place.start / SECTOR..=(place.end - 1) / SECTOR).next().copied()
     }
 }
-
-const SECTOR: u64 = 512;
 
 /// What stands for a byte that cannot be read.
 const UNREADABLE: u8 = 0xa5;

@@ -109,15 +109,10 @@ pub(crate) fn write_footer(dir: &Dir, id: u32, bytes: &[u8]) -> Result<()> {
         let temp = dir.join(&temp);
         move |e| Error::io(doing, &temp, e)
     };
-    match dir.remove(&temp) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail("removing a stale file")(e)),
-        _ => {}
-    }
-    let file = dir.open(&temp, OpenMode::CreateNew).map_err(fail("creating a footer"))?;
+    let file = dir.draft(&temp).map_err(fail("creating a footer"))?;
     write_parts_at(&*file, &[bytes], 0).map_err(fail("writing a footer"))?;
     file.sync_data().map_err(fail("syncing a footer"))?;
-    dir.rename(&temp, &footer_name(id)).map_err(fail("renaming a footer"))?;
-    dir.sync().map_err(|e| Error::io("syncing the directory", dir.path(), e))
+    dir.publish(&temp, &footer_name(id)).map_err(fail("naming a footer"))
 }
 
 /// The footer that is on disk for `segment`, or `None` when there is none that can be read and

@@ -8,7 +8,7 @@
 use super::scan::{FIRST_RECORD, Record};
 use crate::codec::checksum::crc32;
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader};
-use crate::sync::{Mutex, PoisonError};
+use crate::sync::Mutex;
 use crate::types::Lsn;
 use bytes::Bytes;
 
@@ -45,7 +45,7 @@ impl Told {
 
     /// The record at `start` was written. Calls come in the order of positions.
     pub(crate) fn note(&self, start: u32, record_end: u32, header: &[u8], desc: &[u8]) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         match &mut *state {
             State::Kept { bytes, end, bytes_max }
                 if *end == start && bytes.len() + header.len() + desc.len() <= *bytes_max =>
@@ -60,7 +60,7 @@ impl Told {
 
     /// Takes what is known of the records before `end`, if that is everything.
     pub(super) fn take(&self, end: u32) -> Option<Bytes> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         match std::mem::replace(&mut *state, State::Lacking) {
             State::Kept { bytes, end: known, .. } if known == end => Some(Bytes::from(bytes)),
             _ => None,
@@ -69,7 +69,7 @@ impl Told {
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.0.lock() {
             State::Kept { bytes, .. } => bytes.capacity(),
             State::Lacking => 0,
         }

@@ -5,7 +5,7 @@ use super::origin::Origin;
 use super::{OpenMode, VfsDir, VfsFile};
 use crate::planted::{Bug, planted};
 use std::fmt;
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +35,28 @@ impl Dir {
     /// `file` itself is used while somebody else holds it.
     pub(crate) fn by_name(&self, name: &str, file: &Arc<dyn VfsFile>) -> Result<Arc<dyn VfsFile>> {
         Ok(Arc::new(ByName::new(self.handle.clone(), self.files.clone(), name, file)?))
+    }
+
+    /// Removes a regular file. False if nothing has this name.
+    pub(crate) fn remove_if_there(&self, name: &str) -> Result<bool> {
+        match self.handle.remove(name) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A new file under a temporary name, in place of what an earlier attempt left.
+    pub(crate) fn draft(&self, temp: &str) -> Result<Arc<dyn VfsFile>> {
+        self.remove_if_there(temp)?;
+        self.open(temp, OpenMode::CreateNew)
+    }
+
+    /// Gives a draft, which is complete and durable, its name, durably, in place of what has it: a half
+    /// written file never has the name.
+    pub(crate) fn publish(&self, temp: &str, name: &str) -> Result<()> {
+        self.handle.rename(temp, name)?;
+        self.handle.sync()
     }
 
     /// What it was called when it was opened.

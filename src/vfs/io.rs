@@ -9,6 +9,7 @@
 //! - A write that takes nothing is an error, not a loop. A read that gives nothing is the end of the file.
 
 use super::{OpenMode, VfsDir, VfsFile};
+use crate::limits::SECTOR;
 use crate::planted::{Bug, planted};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 
@@ -129,9 +130,6 @@ fn up_to_a_sector<'a>(bufs: &'a [IoSlice<'_>], at: u64) -> Vec<IoSlice<'a>> {
     }
     whole
 }
-
-/// What a device writes whole or not at all.
-const SECTOR: u64 = 512;
 
 /// [`write_all_at`] for those who do not hold `IoSlice`s.
 pub fn write_parts_at(file: &dyn VfsFile, parts: &[&[u8]], offset: u64) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A node: one engine on a simulated disk, a replica of every group, and a state machine that is a list.
 
 use super::checker::{Checker, Fact, fact};
+use super::machine::Machine;
 use super::run::Counts;
 use raft::prelude::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, Snapshot};
 use raft::{Config, GetEntriesContext, RawNode, Ready, StateRole};
@@ -8,7 +9,7 @@ use raftwood::raft_rs::{
     BOOTSTRAP, Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state,
     may_send_first,
 };
-use raftwood::torture::{Setup, rng::Rng};
+use raftwood::random::Rng;
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use raftwood::{Background, Engine, EntryId, Health, RegionId, Ticket};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,7 +42,7 @@ pub(crate) struct Node {
     pub(crate) id: u64,
     seed: u64,
     disk: SimVfs,
-    setup: Setup,
+    machine: Machine,
     lives: u64,
     /// The call of the disk after which the power goes off.
     doomed_at: Option<u64>,
@@ -91,7 +92,7 @@ pub(crate) struct PowerCut;
 
 impl Node {
     pub(crate) fn new(id: u64, groups: u64, seed: u64, rng: &mut Rng) -> Node {
-        let setup = Setup::random(seed ^ id << 32, rng);
+        let machine = Machine::random(seed ^ id << 32, rng);
         let voters = if begins_alone(seed) { 1 } else { NODES };
         let everybody: Vec<_> = (1..=NODES).collect();
         let (voters, learners) = everybody.split_at(voters as usize);
@@ -104,8 +105,8 @@ impl Node {
         Node {
             id,
             seed,
-            disk: setup.disk(),
-            setup,
+            disk: machine.disk(),
+            machine,
             lives: 0,
             doomed_at: None,
             is_async: rng.one_in(2),
@@ -121,7 +122,7 @@ impl Node {
     /// Opens the store and starts the groups from what it holds.
     pub(crate) fn start(&mut self, checker: &Checker, counts: &mut Counts) {
         self.lives += 1;
-        let mut options = self.setup.options(&self.disk, self.lives);
+        let mut options = self.machine.options(&self.disk, self.lives);
         if has_threads(self.seed) {
             options = options.background(Background::Threads);
         }

@@ -3,7 +3,7 @@
 use super::checker::Checker;
 use super::node::{NODES, Node, PowerCut, has_threads};
 use raft::prelude::{ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, Message, MessageType};
-use raftwood::torture::rng::Rng;
+use raftwood::random::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 #[derive(Clone, Default, PartialEq, Debug)]

@@ -5,13 +5,13 @@
 use crate::child::{Figures, Job, READY, Task, acks_beside};
 use crate::engines::Engine;
 use crate::log::Result;
-use crate::measure::{disk_bytes, settle};
+use crate::measure::disk_bytes;
 use crate::plan::{Work, suits};
 use crate::results::Row;
+use crate::scratch::Scratch;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{sleep, spawn};
@@ -26,38 +26,6 @@ pub(crate) struct Bounds {
     pub(crate) disk_max: u64,
     /// Whether stores are killed and looked at after they were measured.
     pub(crate) verify: bool,
-}
-
-/// A directory of our own, removed at the end, also of a failed run. A process that is interrupted
-/// leaves it, and nothing else.
-pub(crate) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(parent: &Path) -> Result<Scratch> {
-        let dir = parent.join(format!("raftwood-peers-{}", std::process::id()));
-        fs::create_dir_all(&dir)
-            .map_err(|e| format!("cannot create {}: {e}; choose another --dir", dir.display()))?;
-        Ok(Scratch(dir))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The name of a store in it, where nothing stands.
-    pub(crate) fn store(&self) -> Result<PathBuf> {
-        fs::remove_dir_all(&self.0)?;
-        fs::create_dir_all(&self.0)?;
-        settle(&self.0)?;
-        Ok(self.0.join("store"))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // An error has nowhere to go.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Runs it all.

@@ -2,11 +2,11 @@
 //! above a bound gets its names.
 
 use crate::child::Pace;
-use crate::driver::Scratch;
 use crate::engines::raftwood::Raftwood;
 use crate::load::{Load, Payloads, Script};
 use crate::log::{Batch, PeerLog, Result};
 use crate::measure::{histogram, nanos};
+use crate::scratch::Scratch;
 use crate::trace::{Kind, Notes, Span, TraceVfs};
 use raftwood::{Event, EventListener, Options};
 use serde::{Deserialize, Serialize};

@@ -16,10 +16,12 @@
 
 mod announcement;
 mod desc;
+mod encoded;
 mod install;
 mod locate;
 
 pub(crate) use announcement::{ANNOUNCEMENT_TAG, Announcement};
+pub(crate) use encoded::Encoded;
 pub(crate) use install::{INSTALL_TAG, Install};
 pub(crate) use locate::{BLOCK_HEADER_LEN, Block, Loc, locate};
 

@@ -6,7 +6,7 @@ use crate::codec::{Malformed, Reader};
 use crate::format::file_header::FileKind;
 use crate::limits::{INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::types::{EntryId, Lsn, RegionId};
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(any(test, feature = "internals"))]
 use bytes::Bytes;
 
 impl SegmentRecord {
@@ -130,7 +130,7 @@ impl<'a> RegionView<'a> {
     }
 
     /// A copy that owns its bytes.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn to_record(&self) -> RegionRecord {
         let owned = |(key, value)| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
         RegionRecord {

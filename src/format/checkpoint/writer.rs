@@ -96,7 +96,7 @@ impl CheckpointWriter {
     }
 
     /// The whole file at once, when no chunk was taken.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         let (body, mut file) = self.finish();
         file.extend_from_slice(&body);

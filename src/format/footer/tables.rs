@@ -58,7 +58,7 @@ impl Row<'_> {
     }
 
     /// The index that each term starts at, and the term, in order.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(super) fn runs(&self) -> Vec<(u64, u64)> {
         match self.runs {
             [] => vec![(self.row.first, self.term)],
@@ -122,7 +122,7 @@ impl Tables {
     }
 
     /// The row with this ordinal.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(super) fn row(&self, ordinal: usize) -> Option<Row<'_>> {
         self.rows_from(ordinal / MARK_EVERY).nth(ordinal % MARK_EVERY)
     }

@@ -108,7 +108,7 @@ impl Footer {
     }
 
     /// How many ranges there are.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn range_count(&self) -> usize {
         self.header.range_count as usize
     }
@@ -151,7 +151,7 @@ impl Footer {
     }
 
     /// The range with this ordinal.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn range(&self, ordinal: usize) -> Option<RangeRef<'_>> {
         Some(RangeRef { footer: self, row: self.tables().ok()?.row(ordinal)? })
     }
@@ -162,7 +162,7 @@ impl Footer {
     }
 
     /// What the segment did to each region, in a list.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn deltas(&self) -> Result<Vec<RegionDelta>, Malformed> {
         let mut all = Vec::new();
         self.each_delta(|delta| {
@@ -278,7 +278,7 @@ impl<'a> RangeRef<'a> {
     }
 
     /// How many entries.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn count(&self) -> u32 {
         self.row.row.count
     }
@@ -289,19 +289,19 @@ impl<'a> RangeRef<'a> {
     }
 
     /// The term of the first entry.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn first_term(&self) -> u64 {
         self.row.term(self.first())
     }
 
     /// The term of the last entry.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn last_term(&self) -> u64 {
         self.row.term(self.last())
     }
 
     /// Where the entry at `index` lies; `None` when it is not in the range.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn loc(&self, index: u64) -> Option<Loc> {
         self.locs(index, index).ok()?.get(index)
     }
@@ -328,7 +328,7 @@ impl<'a> RangeRef<'a> {
     }
 
     /// The index that each term starts at, and the term, in order.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, u64)> + use<'a> {
         self.row.runs().into_iter()
     }

@@ -221,7 +221,7 @@ mod tests {
     /// Every operation, at random, against a plain vector.
     #[test]
     fn it_behaves_like_a_vector_of_bytes() {
-        let mut rng = super::super::rng::Rng::new(7);
+        let mut rng = crate::random::Rng::at(7);
         let mut content = Content::default();
         let mut model: Vec<u8> = Vec::new();
         for _ in 0..4000 {

@@ -9,8 +9,8 @@ use super::content::{Content, SECTOR, SectorBytes};
 use super::dir::{Dir, Ino, Names};
 use super::disk::Disk;
 use super::file::{Change, File};
-use super::rng::Rng;
 use super::{Profile, SimVfs};
+use crate::random::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -316,7 +316,7 @@ impl Disk {
         let seed = Rng::mixed(self.seed, self.seq).next();
         Disk {
             seed,
-            rng: Rng::new(seed),
+            rng: Rng::at(seed),
             profile: self.profile,
             capacity: self.capacity,
             files,

@@ -4,8 +4,8 @@
 use super::content::PAGE;
 use super::dir::{Dir, DirChange, Ino};
 use super::file::File;
-use super::rng::Rng;
 use super::{Profile, os};
+use crate::random::Rng;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io::Result;
@@ -33,7 +33,7 @@ impl Disk {
     pub(super) fn new(seed: u64) -> Disk {
         Disk {
             seed,
-            rng: Rng::new(seed),
+            rng: Rng::at(seed),
             profile: Profile::default(),
             capacity: None,
             files: BTreeMap::new(),

@@ -57,7 +57,6 @@ mod fault;
 mod file;
 mod op;
 mod raw;
-mod rng;
 #[cfg(test)]
 mod tests;
 

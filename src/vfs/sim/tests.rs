@@ -644,7 +644,7 @@ fn scramble(seed: u64) -> Vec<u64> {
     disk.create_dir_all(Path::new("/db")).unwrap();
     disk.set_short_io(Some(5));
     disk.snapshot_every(Some(Moment::After));
-    let mut rng = rng::Rng::new(seed);
+    let mut rng = crate::random::Rng::at(seed);
     for _ in 0..300 {
         let name = rng.below(4).to_string();
         let bytes = vec![rng.next() as u8; rng.below(3000) as usize];
@@ -679,7 +679,7 @@ fn the_same_seed_gives_the_same_disk() {
 fn keeping_everything_is_what_the_cache_shows_and_settling_agrees() {
     for seed in 0..20 {
         let disk = disk();
-        let mut rng = rng::Rng::new(seed);
+        let mut rng = crate::random::Rng::at(seed);
         for _ in 0..200 {
             let name = rng.below(3).to_string();
             let file = db(&disk)

@@ -1,0 +1,1 @@
+//! Two replicated key-value stores, as examples of this package: see its README.

@@ -1,0 +1,220 @@
+//! A replicated key-value store of many raft groups, and its tormentor.
+//!
+//! Three processes on this machine hold a replica of every group. Each has one Raftwood engine for all its
+//! logs, drives the groups with raft-rs, and keeps its state machine in a database of its own. Under load,
+//! nodes are killed with SIGKILL and started again, cut off from the others, made to hand over leadership and
+//! to leave and join the voters. In the end every acknowledged write must be there, on every node, once, and
+//! what the clients saw must be what a single register could have shown them.
+//!
+//! `cargo run --release --example kv`
+//!
+//! Exit code 0: all is well; 1: something is lost or stale, or a node ended or hung by itself, and the stores
+//! are kept; 2: it could not run, or ended before everything that it is to show had happened.
+//!
+//! | file | what |
+//! |---|---|
+//! | `node.rs` | a node: the loop that drives raft over the engine. Start reading here |
+//! | `machine.rs` | the state machine, with its own applied index |
+//! | `lease.rs` | the leader's lease, for reads without a round |
+//! | `rollback.rs` | saves what a new leader makes a node discard |
+//! | `net.rs`, `wire.rs` | sockets, and what goes over them |
+//! | `cluster.rs`, `chaos.rs`, `janitor.rs` | the processes, what is done to them, and what is left behind |
+//! | `load.rs`, `history.rs` | clients, and the check of what they saw |
+//! | `verdict.rs` | what came of it |
+
+// Poisoned locks end an example; what is public here is public to its own files.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod chaos;
+mod cluster;
+mod history;
+mod janitor;
+mod lease;
+mod load;
+mod machine;
+mod net;
+mod node;
+mod rollback;
+mod verdict;
+mod wire;
+
+use chaos::Chaos;
+use clap::{Parser, Subcommand, value_parser};
+use cluster::{Cluster, NODES};
+use history::Op;
+use indicatif::{ProgressBar, ProgressStyle};
+use janitor::Temporary;
+use load::{Load, StopOnDrop};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use verdict::{Evidence, Verdict};
+use wire::{Dump, Reply, Request, Result};
+
+/// A replicated key-value store of many raft groups, and its tormentor.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    args: Args,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One node; started by the program itself.
+    #[command(hide = true)]
+    Node(node::Args),
+    /// Cleans up; started by the program itself.
+    #[command(hide = true)]
+    Janitor(janitor::Args),
+}
+
+#[derive(clap::Args)]
+struct Args {
+    /// How long it goes on.
+    #[arg(long, default_value_t = 60, value_parser = value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Raft groups, each with a replica on every node.
+    #[arg(long, default_value_t = 100, value_parser = value_parser!(u64).range(1..))]
+    groups: u64,
+    /// Nodes killed with SIGKILL, spread over the time; it takes longer where that is too short.
+    #[arg(long, default_value_t = 22)]
+    kills: u64,
+    /// Clients, each with one request at a time.
+    #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..))]
+    clients: u64,
+    /// All choices come from it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where the nodes keep their stores, an empty directory or a new one [default: a temporary one,
+    /// removed at the end if all is well]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// One JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Some(Command::Node(args)) => node::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Janitor(args)) => janitor::run(&args).map(|()| ExitCode::SUCCESS),
+        None => run(&cli.args),
+    };
+    outcome.unwrap_or_else(|e| {
+        eprintln!("kv: {e}");
+        ExitCode::from(2)
+    })
+}
+
+/// Finds a place for the stores, and leaves them there if there is something to look into.
+fn run(args: &Args) -> Result<ExitCode> {
+    let temporary = match &args.dir {
+        None => Some(Temporary::new()?),
+        Some(_) => None,
+    };
+    let dir = match (&args.dir, &temporary) {
+        (None, Some(temporary)) => temporary.path(),
+        (dir, _) => dir.as_deref().unwrap_or(Path::new(".")),
+    }
+    .to_path_buf();
+    let named = |e| format!("{}: {e}", dir.display());
+    std::fs::create_dir_all(&dir).map_err(named)?;
+    if std::fs::read_dir(&dir).map_err(named)?.next().is_some() {
+        return Err(format!("{} is not empty: what it holds would be taken for lost", dir.display()).into());
+    }
+    let cluster = Cluster::start(&dir, args.groups)?;
+    let verdict = torment(args, cluster);
+    let code = match &verdict {
+        Ok(verdict) => {
+            match args.json {
+                true => println!("{}", serde_json::to_string(verdict)?),
+                false => verdict.print(),
+            }
+            verdict.code()
+        }
+        // It ran, so this is no fault of the caller's.
+        Err(e) => {
+            eprintln!("kv: {e}");
+            1
+        }
+    };
+    if code == 1 {
+        temporary.map(Temporary::keep).transpose()?;
+        eprintln!("kv: the stores are kept in {}", dir.display());
+    }
+    Ok(ExitCode::from(code))
+}
+
+fn torment(args: &Args, mut cluster: Cluster) -> Result<Verdict> {
+    let began = Instant::now();
+    let load = Load::new(cluster.addrs.clone(), args.groups, args.seed);
+    let bar = ProgressBar::new(args.seconds);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_bar} {pos} of {len} s, {msg}") {
+        bar.set_style(style);
+        bar.enable_steady_tick(Duration::from_millis(200));
+    }
+    let mut chaos = Chaos::new(args.seed, Duration::from_secs(args.seconds), args.kills, args.groups);
+    let ops = std::thread::scope(|scope| -> Result<Vec<Op>> {
+        let load = &*load;
+        let clients: Vec<_> = (0..args.clients).map(|n| scope.spawn(move || load.client(n))).collect();
+        let stop = StopOnDrop(load);
+        chaos.run(&mut cluster, load, &bar)?;
+        drop(stop);
+        clients.into_iter().map(|c| c.join().map_err(|_| "a client panicked".into())).try_fold(
+            std::mem::take(&mut chaos.ops),
+            |mut all, ops: Result<Vec<Op>>| {
+                all.extend(ops?);
+                Ok(all)
+            },
+        )
+    })?;
+    let dumps = settle(&mut cluster, args.groups)?;
+    bar.set_message("was anything lost or stale?");
+    let verdict = verdict::reach(&Evidence {
+        cluster: &cluster,
+        chaos: &chaos,
+        ops: &ops,
+        dumps: &dumps,
+        seconds: began.elapsed().as_secs_f64(),
+        reads_covered_by_lease: load.covered.load(Ordering::Relaxed),
+        kills_wanted: args.kills,
+    });
+    bar.finish_and_clear();
+    verdict
+}
+
+/// Waits until all replicas of every group have applied the same, and returns what they hold: by
+/// group, then by node.
+fn settle(cluster: &mut Cluster, groups: u64) -> Result<BTreeMap<u64, Vec<Dump>>> {
+    let until = Instant::now() + Duration::from_secs(120);
+    let mut settled = BTreeMap::new();
+    loop {
+        cluster.check()?;
+        for group in 1..=groups {
+            if settled.contains_key(&group) {
+                continue;
+            }
+            let dumps: Vec<Dump> = (1..=NODES)
+                .filter_map(|id| match cluster.ask(id, &Request::Dump { group }, Duration::from_secs(5)) {
+                    Ok(Reply::Dump(dump)) => Some(dump),
+                    _ => None,
+                })
+                .collect();
+            if dumps.len() == NODES as usize && dumps.iter().all(|d| d.applied == dumps[0].applied) {
+                settled.insert(group, dumps);
+            }
+        }
+        if settled.len() as u64 == groups {
+            return Ok(settled);
+        }
+        if Instant::now() > until {
+            return Err(format!("{} groups have not settled", groups - settled.len() as u64).into());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

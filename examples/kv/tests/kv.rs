@@ -1,0 +1,149 @@
+//! The replicated key-value stores of the examples, in small: `kv`, three processes, killed, cut off, stopped
+//! and reconfigured under load, and `openraft_kv`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Cargo builds examples for a test run of everything, and for `--examples`.
+fn example(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.push("examples");
+    path.push(name);
+    assert!(path.exists(), "{} is not built: run `cargo build --examples` first", path.display());
+    path
+}
+
+/// How often a run is repeated that found nothing wrong, and has not shown all that it is to show (exit code
+/// 2): whether a replica that was away needs a snapshot, say, is chance.
+const ATTEMPTS: usize = 4;
+
+fn run(name: &str, args: &[&str]) -> String {
+    let attempt = || Command::new(example(name)).args(args).output().unwrap();
+    let mut attempts = (0..ATTEMPTS).map(|_| attempt());
+    let first = attempts.next().unwrap();
+    let output = match first.status.code() {
+        Some(2) => attempts.find(|o| o.status.code() != Some(2)).unwrap_or(first),
+        _ => first,
+    };
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{:?}\n{out}\n{err}", output.status);
+    out.to_string()
+}
+
+fn count(summary: &serde_json::Value, what: &str) -> u64 {
+    summary[what].as_u64().unwrap_or_else(|| panic!("{what} in {summary}"))
+}
+
+#[test]
+fn three_killed_nodes_lose_nothing_and_show_nothing_stale() {
+    let out = run("kv", &["--seconds", "12", "--groups", "10", "--kills", "5", "--clients", "12", "--json"]);
+    let summary: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
+    for what in [
+        "answers_after_the_lease",
+        "answers_without_a_majority",
+        "discarded_unsaved",
+        "replicas_that_differ",
+        "configurations_that_differ",
+        "changes_forgotten",
+        "twice",
+        "lost",
+        "stale",
+    ] {
+        assert_eq!(count(&summary, what), 0, "{what} in {summary}");
+    }
+    // It happened at all. The program says so too, and would not have ended well.
+    assert_eq!(count(&summary, "kills"), 5);
+    for what in [
+        "partitions",
+        "freezes",
+        "leaders_moved",
+        "configurations_changed",
+        "writes_acknowledged",
+        "reads_through_log",
+        "reads_by_index",
+        "reads_covered_by_lease",
+        "probes_after_the_lease",
+        "replayed",
+        "compactions",
+        "snapshots_installed",
+        "rolled_back",
+        "rollbacks_refused",
+    ] {
+        assert!(count(&summary, what) > 0, "{what} in {summary}");
+    }
+    assert_eq!(summary["not_shown"], serde_json::json!([]));
+}
+
+#[test]
+fn a_run_that_has_not_shown_everything_does_not_end_well() {
+    let args = ["--seconds", "1", "--groups", "2", "--kills", "0", "--clients", "1"];
+    let output = Command::new(example("kv")).args(args).output().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{out}");
+    assert!(out.contains("0 lost, 0 stale\nbut this run has not shown"), "{out}");
+}
+
+#[test]
+fn stores_of_an_earlier_run_are_not_taken_for_this_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("node-1")).unwrap();
+    let output = Command::new(example("kv")).arg("--dir").arg(dir.path()).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.contains("is not empty"), "{err}");
+}
+
+/// However the program ends: nobody can clean up who was killed.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_that_is_killed_leaves_no_process_and_no_directory() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut program =
+        Command::new(example("kv")).args(["--groups", "5"]).env("TMPDIR", tmp.path()).spawn().unwrap();
+    let name = tmp.path().display().to_string();
+    let left = || {
+        let commands = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|process| {
+            let command = std::fs::read(process.path().join("cmdline")).ok()?;
+            String::from_utf8_lossy(&command).contains(&name).then_some(())
+        });
+        (commands.count(), std::fs::read_dir(tmp.path()).unwrap().count())
+    };
+    let until = |enough: &dyn Fn((usize, usize)) -> bool| {
+        let began = std::time::Instant::now();
+        while !enough(left()) {
+            assert!(began.elapsed().as_secs() < 60, "{:?}", left());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    // Three nodes and the janitor.
+    until(&|(processes, _)| processes == 4);
+    program.kill().unwrap();
+    program.wait().unwrap();
+    until(&|left| left == (0, 0));
+}
+
+#[test]
+fn openraft_over_three_stopped_nodes_loses_nothing() {
+    let out = run("openraft_kv", &["--seconds", "3", "--groups", "3"]);
+    assert!(out.ends_with("\n0 lost, 0 stale\n"), "{out}");
+}
+
+/// The check of what the clients saw; its tests run here, for `cargo test` runs none of an example.
+#[path = "../src/history.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod history;
+
+/// As much of the example's own module as the checker needs.
+#[allow(dead_code)]
+mod wire {
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) enum Via {
+        Log,
+        Index,
+        Lease,
+    }
+}

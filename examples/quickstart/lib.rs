@@ -1,0 +1,1 @@
+//! The smallest useful program on raftwood: `cargo run --example quickstart -- some-directory`.

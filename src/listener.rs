@@ -1,0 +1,265 @@
+//! What an engine reports to the program around it.
+
+use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::sync::Arc;
+use crate::types::{Entry, Lsn, RegionId};
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Something that happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A full segment got its footer.
+    SegmentSealed {
+        /// The segment.
+        segment: u32,
+        /// Entries that its footer lists.
+        entries: u64,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Replay would start at this segment.
+        start_segment: u32,
+        /// Its length in bytes.
+        bytes: u64,
+        /// Regions in it.
+        regions: u64,
+    },
+    /// A purge ended.
+    Purged {
+        /// Segments whose files were given back.
+        segments: u64,
+        /// Bytes that the cleaner moved.
+        moved_bytes: u64,
+    },
+    /// A [background scrub](crate::Options::scrub_every) ended. What it found was delivered as it was found.
+    Scrubbed {
+        /// Live entries that were verified.
+        entries: u64,
+        /// Entries that are damaged.
+        damaged: u64,
+        /// Headers, descriptions and checkpoints that had rotted, and footers that were rebuilt.
+        mended: u64,
+    },
+    /// The disk has been at one operation for longer than [`stall_after`](crate::Options::stall_after): a
+    /// write or sync of the log, or what prepares segments, seals, checkpoints, cleans or gives space back.
+    /// Delivered again about every 100 ms while it lasts, by a thread that waits for no disk; with
+    /// [`Background::Manual`](crate::Background::Manual), by [`tick`](crate::Engine::tick).
+    SyncStalled {
+        /// The operation that began first of those under way.
+        operation: &'static str,
+        /// For how long it has been under way.
+        elapsed: Duration,
+    },
+    /// The operation of a [`SyncStalled`](Event::SyncStalled) has ended, well or not.
+    StallEnded {
+        /// The operation.
+        operation: &'static str,
+        /// How long it took, to within 100 ms.
+        elapsed: Duration,
+    },
+    /// Bytes are wrong, or cannot be read: those of an entry, or rot in what holds entries (a header, a
+    /// description, a checkpoint), which affects no entry and names no region. Each scrub delivers again what
+    /// it still finds, known damage included.
+    Damage {
+        /// Names the region, range, file and offset as far as they are known.
+        error: &'a Error,
+    },
+    /// Work in the background failed; it will be tried again.
+    BackgroundError {
+        /// What failed and why.
+        error: &'a Error,
+    },
+    /// A callback of [`Ticket::on_complete`](crate::Ticket::on_complete) or a waker panicked. Its batch is
+    /// what its outcome says, and all else goes on; the process's panic hook has reported it before.
+    CallbackPanicked {
+        /// The [position](crate::Ticket::lsn) of the batch.
+        lsn: Lsn,
+        /// What it panicked with, if that is text.
+        message: &'a str,
+    },
+    /// All writing has stopped.
+    Poisoned {
+        /// The first cause.
+        error: &'a Error,
+    },
+    /// The directory holds something that is not of this store; it was left alone.
+    ForeignFile {
+        /// Where.
+        path: &'a Path,
+    },
+}
+
+/// One line for a log, with all causes of an error.
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::SegmentSealed { segment, entries } => {
+                write!(f, "segment {segment} sealed, entries in it: {entries}")
+            }
+            Event::Checkpoint { start_segment, bytes, regions } => write!(
+                f,
+                "checkpoint written, regions in it: {regions}, bytes: {bytes}; a replay starts at segment {start_segment}"
+            ),
+            Event::Purged { segments, moved_bytes } => {
+                write!(f, "purged, segments given back: {segments}, bytes moved: {moved_bytes}")
+            }
+            Event::Scrubbed { entries, damaged, mended } => {
+                write!(f, "scrubbed, entries verified: {entries}, damaged: {damaged}, mended: {mended}")
+            }
+            Event::SyncStalled { operation, elapsed } => {
+                write!(f, "the disk has been at one operation for {elapsed:.1?}: {operation}")
+            }
+            Event::StallEnded { operation, elapsed } => {
+                write!(f, "a stall ended, the disk took {elapsed:.1?}: {operation}")
+            }
+            Event::Damage { error } => write!(f, "damage: {}", error.with_causes()),
+            Event::BackgroundError { error } => {
+                write!(f, "work in the background failed and will be tried again: {}", error.with_causes())
+            }
+            Event::CallbackPanicked { lsn, message } => {
+                write!(f, "the callback of the batch at {lsn} panicked: {message}")
+            }
+            Event::Poisoned { error } => write!(f, "all writing has stopped: {}", error.with_causes()),
+            Event::ForeignFile { path } => {
+                write!(f, "not of this store, and left alone: {}", path.display())
+            }
+        }
+    }
+}
+
+/// Is notified of events, and may refuse a rollback.
+///
+/// All methods are called on whichever thread the event happened, and without any lock held that a read or a
+/// write needs: both may be called from here. What upkeep does is delivered while upkeep is running, so
+/// [`purge`](crate::Engine::purge), [`scrub`](crate::Engine::scrub), [`repair`](crate::Region::repair),
+/// [`backup`](crate::Engine::backup), [`tick`](crate::Engine::tick) and [`close`](crate::Engine::close) would
+/// wait for themselves: they are refused with `InvalidArgument`, and another thread has to call them.
+/// (`close` closes all the same, and writes no checkpoint.) A panic in a method ends what was being done and
+/// no thread of the engine.
+pub trait EventListener: Send + Sync {
+    /// Something happened. Must be quick: it may be called on the path of a write.
+    fn on_event(&self, event: &Event<'_>) {
+        let _ = event;
+    }
+
+    /// A batch is about to discard entries of a region: an append at an index that exists, or a truncation.
+    ///
+    /// It is called before anything of the batch is accepted. An error refuses the whole batch: nothing is
+    /// written and nothing lost. A retry of the batch calls again, and so does a change of the region's log
+    /// between this call and the acceptance that lets the batch discard other entries: it must be idempotent.
+    /// It may write, keys of this region too, but must not append to this one, as it would be called again
+    /// because of that: after a hundred times the batch is refused. The idea is Tarantool's
+    /// `on_replication_split_brain_rollback`.
+    fn before_rollback(&self, rollback: &Rollback<'_>) -> Result<(), BoxError> {
+        let _ = rollback;
+        Ok(())
+    }
+}
+
+/// All listeners of an engine, in the order in which they were added.
+pub(crate) struct Listeners(Vec<Arc<dyn EventListener>>);
+
+impl Listeners {
+    pub(crate) fn new(listeners: Vec<Arc<dyn EventListener>>) -> Listeners {
+        Listeners(listeners)
+    }
+
+    /// Notifies each.
+    pub(crate) fn deliver(&self, event: &Event<'_>) {
+        self.0.iter().for_each(|l| l.on_event(event));
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<dyn EventListener>> {
+        self.0.iter()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Work in the background ended like this; it is done again another time.
+    pub(crate) fn report(&self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            match error.kind() {
+                ErrorKind::Damaged => self.deliver(&Event::Damage { error: &error }),
+                ErrorKind::Poisoned | ErrorKind::Closed => {}
+                _ => self.deliver(&Event::BackgroundError { error: &error }),
+            }
+        }
+    }
+}
+
+/// Entries that are about to be discarded.
+pub struct Rollback<'a> {
+    pub(crate) region: RegionId,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// Reads one of them.
+    pub(crate) entry: &'a (dyn Fn(u64) -> Result<Entry> + Send + Sync),
+}
+
+impl fmt::Debug for Rollback<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rollback(region {}, {}..={})", self.region, self.first, self.last)
+    }
+}
+
+impl Rollback<'_> {
+    /// The region that loses entries.
+    pub fn region(&self) -> RegionId {
+        self.region
+    }
+
+    /// The first index to be discarded.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The last index to be discarded.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The entries to be discarded, in order. One that cannot be read is an error in its place.
+    pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
+        (self.first..=self.last).map(self.entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_that_names_what_it_knows() {
+        let cause = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = Error::io("writing a footer", Path::new("/db/3.foot"), cause).in_region(RegionId(7));
+        let all = [
+            (Event::SegmentSealed { segment: 3, entries: 12 }, vec!["segment 3", "12"]),
+            (Event::Checkpoint { start_segment: 4, bytes: 256, regions: 9 }, vec!["segment 4", "256", "9"]),
+            (Event::Purged { segments: 2, moved_bytes: 77 }, vec!["2", "77"]),
+            (Event::Scrubbed { entries: 50, damaged: 1, mended: 0 }, vec!["50", "damaged: 1"]),
+            (
+                Event::SyncStalled { operation: "syncing the log", elapsed: Duration::from_millis(1234) },
+                vec!["1.2s", "syncing the log"],
+            ),
+            (
+                Event::StallEnded { operation: "syncing the log", elapsed: Duration::from_millis(90) },
+                vec!["90.0ms"],
+            ),
+            (Event::Damage { error: &error }, vec!["region 7", "/db/3.foot", "no storage space"]),
+            (Event::BackgroundError { error: &error }, vec!["tried again", "writing a footer"]),
+            (Event::CallbackPanicked { lsn: Lsn::new(1, 4096), message: "oh" }, vec!["1:4096", "oh"]),
+            (Event::Poisoned { error: &error }, vec!["stopped", "no storage space"]),
+            (Event::ForeignFile { path: Path::new("/db/notes") }, vec!["/db/notes"]),
+        ];
+        for (event, names) in &all {
+            let line = event.to_string();
+            assert!(!line.contains('\n'), "{line}");
+            names.iter().for_each(|name| assert!(line.contains(name), "{name}: {line}"));
+        }
+    }
+}

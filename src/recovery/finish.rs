@@ -1,0 +1,126 @@
+//! The end of a recovery: what was read is made safe to go on from.
+//!
+//! Whole records past the watermark are re-persisted in the new run's first segment. What is doubtful is
+//! noted where the next run finds it. Only then does anything go that showed the crash.
+
+use super::tail::TailRecord;
+use crate::checkpoint::{Checkpoints, Parts};
+use crate::commit::Accept;
+use crate::error::{Error, Result};
+use crate::format::batch::Install;
+use crate::format::record::RecordKind;
+use crate::planted::{Bug, planted};
+use crate::report::OpenReport;
+use crate::segment::scan::FIRST_RECORD;
+use crate::segment::{Retire, RetiredFile};
+use crate::types::{Durability, Lsn, RegionId};
+
+/// What a recovery leaves to be done once the store can be written to.
+#[derive(Default)]
+pub(crate) struct Unfinished {
+    /// The table was rebuilt from the log alone: no checkpoint was there that could be believed.
+    pub(super) rebuilt: bool,
+    /// Nothing but `unused` shows that the run before did not end cleanly.
+    pub(super) last_witness: bool,
+    /// Newer checkpoints that cannot be believed: to be removed once there is one that can.
+    pub(super) bad_checkpoints: Vec<String>,
+    /// Whole batches past the watermark, in order: to be re-persisted.
+    pub(crate) tail: Vec<TailRecord>,
+    /// Whether records that show in the files are no part of the log any more.
+    pub(super) cut: bool,
+    /// Log segments that hold no record of the log: they can be given back once the tail is durable.
+    pub(crate) unused: Vec<RetiredFile>,
+    /// Files that nothing needs, to be removed once the store is open.
+    pub(crate) leftovers: Vec<String>,
+}
+
+impl Unfinished {
+    /// Does it. Nobody else writes, checkpoints or seals meanwhile. Afterwards a crash finds a store that
+    /// needs none of what was recovered from.
+    pub(crate) fn finish(self, checkpoints: &Checkpoints, report: &mut OpenReport) -> Result<()> {
+        let Parts { committer, factory, mark, table, .. } = &checkpoints.parts;
+        let votes_lost = report.assumed_torn || report.accepted_loss && !planted(Bug::LossNotSaid);
+        let cut = self.cut || votes_lost;
+        if cut && !planted(Bug::CopyNotAnnounced) {
+            let whole = self.tail.iter().filter(|record| record.suspects.is_empty());
+            committer.announce(votes_lost, whole.map(|record| record.original).collect())?;
+        }
+        self.rewrite_tail(&checkpoints.parts)?;
+        let suspects: Vec<_> = self.tail.iter().flat_map(|t| t.suspects.iter().copied()).collect();
+        if votes_lost || !suspects.is_empty() {
+            report.hard_states_lost = note_doubts(checkpoints, &suspects, votes_lost)?;
+        }
+        committer.end_recovery(cut, |durable, last| mark.note(durable, last))?;
+        if self.last_witness && !planted(Bug::UncleanEndForgotten) {
+            // The files that go now are all that shows the unclean end.
+            checkpoints.take()?;
+        }
+        // Nothing of these is needed any more, now that the tail is durable elsewhere.
+        self.unused.into_iter().for_each(|file| factory.retire(file));
+        remove(&checkpoints.parts, &self.leftovers, report);
+        if report.bad_checkpoints > 0 || votes_lost || self.rebuilt {
+            // Two good ones again, before anything relies on the older alone.
+            checkpoints.take()?;
+            remove(&checkpoints.parts, &self.bad_checkpoints, report);
+        }
+        if !self.tail.is_empty() {
+            report.regions = table.count();
+        }
+        Ok(())
+    }
+
+    fn rewrite_tail(&self, parts: &Parts) -> Result<()> {
+        for TailRecord { encoded, .. } in &self.tail {
+            parts.committer.write(encoded, &Accept::internal(Durability::Written))?;
+            if encoded.kind == RecordKind::Install {
+                let install = Install::decode(&encoded.desc)
+                    .map_err(|e| Error::damaged(format!("a control record is malformed: {e}")))?;
+                if let Some(cold) = parts.segments.get(install.cold) {
+                    parts.table.relocate(&cold, &install.sources);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes files that nothing needs. One that stays is removed by the next open.
+fn remove(parts: &Parts, names: &[String], report: &mut OpenReport) {
+    if !names.is_empty()
+        && let Err(e) = parts.factory.check_open()
+    {
+        return parts.listeners.report(Err(e));
+    }
+    for name in names {
+        match parts.dir.remove_if_there(name) {
+            Err(e) => parts.listeners.report(Err(Error::io("removing a leftover", &parts.dir.join(name), e))),
+            Ok(_) => report.removed.push(name.clone()),
+        }
+    }
+}
+
+/// Notes which entries may have been acknowledged and are wrong and, if records were dropped that
+/// may have been acknowledged, that every region's newest hard state may have been in them.
+/// Returns of how many regions.
+///
+/// It is in a checkpoint before the log is cut off where the records were: the next run will find nothing
+/// that is wrong. And what the checkpoint says is past all records of the runs before, so that none of them
+/// is replayed as if it were good.
+fn note_doubts(checkpoints: &Checkpoints, suspects: &[(RegionId, u64)], votes_lost: bool) -> Result<u64> {
+    let Parts { committer, table, .. } = &checkpoints.parts;
+    committer.roll()?;
+    let as_of = Lsn::new(committer.active_id(), FIRST_RECORD);
+    for &(region, index) in suspects {
+        table.get_or_create(region).write().suspect(index, as_of);
+    }
+    let mut lost = 0;
+    for cell in table.cells().filter(|_| votes_lost) {
+        let mut state = cell.write();
+        if state.exists {
+            state.lose_hard_state(as_of);
+            lost += 1;
+        }
+    }
+    checkpoints.take()?;
+    Ok(lost)
+}

@@ -1,0 +1,151 @@
+//! Full segments get their footer, and what the heap knew of them is let go.
+
+use super::Store;
+use super::names::check_name;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::footer::Footer;
+use crate::listener::Event;
+use crate::planted::{Bug, planted};
+use crate::segment::{Segment, Unsealed, build_footer, build_footer_of_full, load_footer, write_footer};
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
+use crate::types::Lsn;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A footer that nobody waits for is built for so long, and then pauses for so long: in one piece it would
+/// take a processor from the writers for tens of milliseconds.
+const SLICE: Duration = Duration::from_micros(100);
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// So many full segments that wait for a footer leave no time for pauses: what the heap knows of
+/// them has to be let go.
+const WAITING_MAX: usize = 2;
+
+/// Seals every full segment whose records are durable. One whose records are damaged goes without a footer:
+/// its entries are read by what the heap knows, and the segments after it are sealed all the same.
+///
+/// The caller has the turn of upkeep, and others wait for it: nothing here pauses.
+pub(crate) fn seal_due(store: &Store) -> Result<()> {
+    while let Some((segment, end)) = next_due(store)? {
+        let build = || build_footer_of_full(&segment, end, &mut || true)?.ok_or_else(Error::closed);
+        seal(store, &segment, build)?;
+    }
+    Ok(())
+}
+
+/// The same for the background, where nobody waits for it, before it has the turn: footers are built
+/// in slices and without the turn, which a full segment does not need to be read. A segment that
+/// others seal meanwhile is theirs.
+pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
+    while let Some((segment, end)) = next_due(store)? {
+        let mut began = Instant::now();
+        let mut go_on = || {
+            if began.elapsed() >= SLICE {
+                if store.segments.unsealed_count() < WAITING_MAX {
+                    thread::sleep(PAUSE);
+                }
+                began = Instant::now();
+            }
+            !store.pauses.is_stopped() && is_next(store, &segment)
+        };
+        let built = match build_footer_of_full(&segment, end, &mut go_on) {
+            Ok(Some(built)) => built,
+            Ok(None) if !store.pauses.is_stopped() => continue,
+            // What is wrong is found once more by the caller, with the turn, and reported there.
+            Ok(None) | Err(_) => return Ok(()),
+        };
+        let _one = store.upkeep.lock()?;
+        if is_next(store, &segment) {
+            seal(store, &segment, || Ok(built))?;
+        }
+    }
+    Ok(())
+}
+
+/// The full segment that is sealed next, and the end of its records, which are durable. `None` if
+/// there is none, or never will be.
+fn next_due(store: &Store) -> Result<Option<(Arc<Segment>, u32)>> {
+    let Some(Unsealed { segment, end }) = store.segments.next_unsealed() else { return Ok(None) };
+    let durable = store.committer.durable();
+    if durable < Lsn::new(segment.id, end) && !planted(Bug::SealedBeforeSync) {
+        if store.committer.gate().is_shut() {
+            return Ok(None);
+        }
+        store.committer.flush()?;
+    }
+    Ok(Some((segment, end)))
+}
+
+/// Whether `segment` is still the one that is sealed next.
+fn is_next(store: &Store, segment: &Segment) -> bool {
+    store.segments.next_unsealed().is_some_and(|next| next.segment.id == segment.id)
+}
+
+/// Seals the first of the full segments with the footer that `build` makes of its records.
+fn seal(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
+    match give_footer(store, segment, build) {
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            segment.unsealable.store(true, Ordering::Release);
+            store.listeners.deliver(&Event::Damage { error: &error });
+        }
+        sealed => sealed?,
+    }
+    segment.close_sync_handles();
+    store.segments.sealed_next();
+    Ok(())
+}
+
+fn give_footer(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
+    check_name(store, segment)?;
+    let built = build()?;
+    store.factory.check_open()?;
+    let write = || write_footer(&store.dir, segment.id, &built);
+    store.factory.watch.during("writing a footer", write)?;
+    store.footer_bytes.fetch_add(built.len() as u64, Ordering::Relaxed);
+    let footer = match load_footer(&store.dir, segment) {
+        Some(footer) => footer,
+        // Written and not readable: keep the copy that is at hand; the next open builds it again.
+        None => Arc::new(
+            Footer::open(built.into(), &segment.identity)
+                .map_err(|e| Error::damaged(format!("a footer just built is malformed: {e}")))?,
+        ),
+    };
+    let entries = footer.entry_count();
+    install(store, segment, footer);
+    store.listeners.deliver(&Event::SegmentSealed { segment: segment.id, entries });
+    Ok(())
+}
+
+/// Rebuilds the footer if any part of it is wrong, on disk too. Returns whether one was.
+pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<bool> {
+    let Some(footer) = segment.footer() else { return Ok(false) };
+    if footer.is_right() {
+        return Ok(false);
+    }
+    let built = build_footer(segment, segment.sealed_end())?;
+    let view = Footer::open(built.clone().into(), &segment.identity).map_err(|e| {
+        Error::damaged(format!("a footer just built is malformed: {e}")).at(&segment.path, None)
+    })?;
+    segment.set_footer(Arc::new(view));
+    // It is a cache: one that cannot be written is rebuilt when it is needed.
+    if !segment.is_lost {
+        store.factory.check_open()?;
+        let write = || write_footer(&store.dir, segment.id, &built);
+        store.factory.watch.during("writing a footer", write)?;
+    }
+    Ok(true)
+}
+
+fn install(store: &Store, segment: &Arc<Segment>, footer: Arc<Footer>) {
+    segment.set_footer(footer.clone());
+    let mut last = None;
+    for region in footer.ranges().map(|range| range.region()) {
+        if last.replace(region) == Some(region) {
+            continue;
+        }
+        if let Some(cell) = store.table.get(region) {
+            cell.write().use_footer(segment.id);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What upkeep works on: an open engine without its threads.
+
+use super::pauses::Pauses;
+use super::turn::Turn;
+use crate::checkpoint::Checkpoints;
+use crate::commit::{Committer, Hooks};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::file_header::StoreId;
+use crate::index::Table;
+use crate::listener::{Event, Listeners};
+use crate::options::Options;
+use crate::segment::mark::MarkFile;
+use crate::segment::pool::SegmentFactory;
+use crate::segment::{Segment, SegmentSet};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, Signal};
+use crate::types::{Lsn, RegionId};
+use crate::vfs::Dir;
+use crate::watch::Stall;
+use std::fmt;
+
+/// An open engine without its threads.
+pub(crate) struct Store {
+    pub(crate) options: Options,
+    pub(crate) dir: Dir,
+    pub(crate) id: StoreId,
+    /// The number of this run, and the first of the runs that no unclean end came after.
+    pub(crate) run: u32,
+    pub(crate) unclean_before: u32,
+    pub(crate) table: Arc<Table>,
+    pub(crate) segments: Arc<SegmentSet>,
+    pub(crate) factory: Arc<SegmentFactory>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) mark: Arc<MarkFile>,
+    /// Where the log was durable when it was last seen at rest.
+    pub(crate) rested_at: AtomicU64,
+    pub(crate) listeners: Arc<Listeners>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) stall: Mutex<Stall>,
+    pub(crate) upkeep: Turn,
+    /// Held by a thread that copies entries to a cold segment, and taken before `upkeep`: a copy takes its
+    /// time, and whatever needs `upkeep` alone does not wait for it.
+    pub(crate) copying: Turn,
+    pub(crate) pauses: Pauses,
+    pub(crate) cleaned_bytes: AtomicU64,
+    /// Bytes of footers. Those of checkpoints are counted where they are written.
+    pub(crate) footer_bytes: AtomicU64,
+}
+
+/// What wakes the threads of the engine: one each.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    pub(crate) upkeep: Signal,
+    pub(crate) pool: Signal,
+    pub(crate) clean: Signal,
+    pub(crate) scrub: Signal,
+    pub(crate) watcher: Signal,
+    pub(crate) names: Signal,
+}
+
+/// What the pipeline reaches of the rest.
+pub(crate) struct PipelineHooks {
+    pub(crate) segments: Arc<SegmentSet>,
+    pub(crate) listeners: Arc<Listeners>,
+    pub(crate) signals: Arc<Signals>,
+}
+
+impl Hooks for PipelineHooks {
+    fn segment_full(&self, segment: Arc<Segment>, end: u32) {
+        segment.set_sealed_end(end);
+        self.segments.add(segment.clone());
+        self.segments.await_seal(segment, end);
+        self.signals.upkeep.raise();
+    }
+
+    fn segment_wanted(&self) {
+        self.signals.pool.raise();
+    }
+
+    fn poisoned(&self, cause: &Error) {
+        self.listeners.deliver(&Event::Poisoned { error: cause });
+    }
+
+    fn callback_panicked(&self, lsn: Lsn, message: &str) {
+        self.listeners.deliver(&Event::CallbackPanicked { lsn, message });
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("dir", &self.dir).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// An entry was found damaged: listeners are notified, and it is fenced if its bytes were seen to be
+    /// wrong. A read that failed may succeed the next time: the region's health shows it until it does,
+    /// and the entry is not fenced.
+    pub(crate) fn note_damage(&self, region: RegionId, index: u64, error: &Error) {
+        if error.kind() != ErrorKind::Damaged {
+            return;
+        }
+        let failed = std::error::Error::source(error).is_some();
+        let news = self.table.get(region).is_none_or(|cell| match failed {
+            true => cell.write().note_unread(index),
+            false => {
+                cell.write().note_damage(index);
+                true
+            }
+        });
+        if news {
+            self.listeners.deliver(&Event::Damage { error });
+        }
+    }
+
+    /// These entries were read and are right.
+    pub(crate) fn forget_damage(&self, region: RegionId, indexes: std::ops::Range<u64>) {
+        if let Some(cell) = self.table.get(region) {
+            cell.write().forget_damage(indexes);
+        }
+    }
+
+    /// Notes in the mark file up to where the log is durable, if nothing is on its way: what says that the
+    /// last record was acknowledged must not lie beside it.
+    pub(crate) fn note_mark(&self) -> Result<()> {
+        match self.committer.at_rest() {
+            Some((durable, last)) if self.mark.lacks(durable) => self.mark.note(durable, last),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`note_mark`](Store::note_mark), once the log has been at rest since the last call: a writer that
+    /// is merely slow does not pay for a mark after each of its batches.
+    pub(crate) fn note_mark_when_idle(&self) -> Result<()> {
+        let Some((durable, _)) = self.committer.at_rest() else { return Ok(()) };
+        match self.rested_at.swap(durable.to_u64(), Ordering::Relaxed) == durable.to_u64() {
+            true => self.note_mark(),
+            false => Ok(()),
+        }
+    }
+
+    /// Fails in a fork of the process that opened the engine. Asked first in every call: locks may have been
+    /// held by threads that the fork did not take along.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.dir.is_here() { Ok(()) } else { Err(Error::forked()) }
+    }
+
+    /// Every segment but the prepared ones.
+    pub(crate) fn all_segments(&self) -> Vec<Arc<Segment>> {
+        // First: one that is full meanwhile is among the others.
+        let active = self.committer.active().map(|(active, _)| active);
+        let mut segments = self.segments.all();
+        segments.extend(active.filter(|active| !segments.iter().any(|s| s.id == active.id)));
+        segments
+    }
+}
