@@ -3,6 +3,7 @@
 use crate::disk::{Ckpt, Disk, FILES, File, Pos, SLOTS, Shape, Side, View};
 use crate::mistakes::Mistake;
 use crate::recovery::{Found, Reader, Result, TailRec, Why};
+use crate::run::Mask;
 
 /// One log segment on the way (`chain::Link`).
 struct Link {
@@ -166,7 +167,7 @@ impl Reader<'_> {
                 chain.last = link.last;
             }
             chain.ends[link.file] = link.end;
-            chain.sealed |= u8::from(link.sealed) << link.file;
+            chain.sealed |= Mask::from(link.sealed) << link.file;
         }
         Ok(chain)
     }
@@ -261,7 +262,7 @@ pub(crate) struct Chain {
     pub(crate) tail: Vec<TailRec>,
     pub(crate) cut: bool,
     pub(crate) ends: [u8; FILES],
-    pub(crate) sealed: u8,
+    pub(crate) sealed: Mask,
 }
 
 fn shape(file: &File, seg: u8, at: u8) -> Shape {

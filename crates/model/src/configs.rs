@@ -154,13 +154,18 @@ pub fn configs() -> Vec<Config> {
 /// The same with wider bounds, for a run by hand: one crash more, processes that die, and more upkeep.
 pub fn deep() -> Vec<Config> {
     let wider = |config: Config| Config {
-        crashes: config.crashes + 1,
+        crashes: (config.crashes + 1).min(3),
         kills: true,
         subsets: 8,
         upkeep: match config.name {
             "rot" => &[Upkeep::Mark, Upkeep::Seal],
             "recycle" => &[Upkeep::Mark, Upkeep::Seal, Upkeep::Purge, Upkeep::Absorb],
             _ => config.upkeep,
+        },
+        bounds: Bounds {
+            // Where nothing depends on when a segment is full, larger ones need fewer files.
+            slots: if config.prelude.is_empty() { 3 } else { config.bounds.slots },
+            ..config.bounds.clone()
         },
         ..config
     };

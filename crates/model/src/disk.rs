@@ -9,7 +9,7 @@
 use crate::table::Table;
 
 /// Files at most: segments, and free ones.
-pub const FILES: usize = 8;
+pub const FILES: usize = 10;
 /// Records that a segment has room for, at most.
 pub const SLOTS: usize = 4;
 /// Checkpoints that stand in the directory at once, at most.

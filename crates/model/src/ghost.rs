@@ -117,6 +117,8 @@ pub struct Ghost {
     pub unclean_before: u8,
     /// The last open was refused.
     pub refused: bool,
+    /// The caller has decided to accept one.
+    pub accepts_loss: bool,
     /// A loss was accepted: nothing is looked at after that.
     pub lossy: bool,
     /// The first promise that was broken.
@@ -150,6 +152,7 @@ impl Default for Ghost {
             unclean: false,
             unclean_before: 0,
             refused: false,
+            accepts_loss: false,
             lossy: false,
             wrong: Wrong::Nothing,
             out_of_bounds: false,
@@ -248,7 +251,10 @@ impl Ghost {
     /// The store is open again, and its first answer is given.
     pub(crate) fn opened(&mut self, run: &Run, disk: &Disk, bounds: &Bounds) {
         self.is_closed = false;
-        if run.todo.votes_lost {
+        let found = self.prefix_of(&run.table, bounds);
+        // A crash may have come after what was lost was cut off.
+        let cut_off = self.accepts_loss && found.is_none_or(|count| count < self.acked);
+        if run.todo.votes_lost || cut_off {
             let told = run.table.0.iter().all(|region| !region.exists || region.hard_state_lost);
             let known = |batch: &u8| self.log[..self.len as usize].contains(batch);
             let ours = run.table.0.iter().all(|region| region.live().iter().all(|e| known(&e.batch)));
@@ -261,7 +267,7 @@ impl Ghost {
             self.lossy = true;
             return;
         }
-        let Some(count) = self.prefix_of(&run.table, bounds) else { return self.wrong_now(Wrong::NoPrefix) };
+        let Some(count) = found else { return self.wrong_now(Wrong::NoPrefix) };
         if count < self.acked.min(self.excused_from) {
             self.wrong_now(Wrong::Lost);
         }

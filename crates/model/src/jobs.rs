@@ -1,4 +1,5 @@
-//! The jobs of upkeep, a step at a time: `src/segment/pool.rs`, `src/purge`, `src/segment/mark.rs`.
+//! The jobs of upkeep, a step at a time: `src/segment/pool.rs`, `src/upkeep`, `src/checkpoint`,
+//! `src/segment/mark.rs`.
 
 use crate::disk::{Bytes, Ckpt, Entry, File, Foot, Header, Listed, Mark, Name, Pos};
 use crate::mistakes::Mistake;
@@ -66,7 +67,7 @@ impl World {
         }
     }
 
-    /// `purge::seal`
+    /// `upkeep::seal`
     fn seal(&mut self, bounds: &Bounds) -> bool {
         let Some(run) = &mut self.run else { return true };
         let Some(f) = run.first_sealing(&self.disk) else { return true };
@@ -102,7 +103,7 @@ impl World {
         }
     }
 
-    /// `purge::checkpoint`
+    /// `Checkpoints::take`
     fn checkpoint(&mut self, bounds: &Bounds) -> bool {
         let mistake = bounds.mistake;
         let (Some(run), disk) = (&mut self.run, &mut self.disk) else { return true };

@@ -1,4 +1,4 @@
-//! `src/engine/open.rs`: what an open does once the files are read.
+//! `src/engine/open.rs` and `src/recovery/finish.rs`: what an open does once the files are read.
 
 use crate::disk::{Entry, FILES, Kind, Mark, Name, Pos, Side, View};
 use crate::ghost::Wrong;
@@ -7,7 +7,7 @@ use crate::recovery::Todo;
 use crate::run::{Bounds, Job, Task, World, bits};
 
 impl World {
-    /// `Engine::open`, from where the files are read (`src/engine/open.rs`).
+    /// `Engine::open`, from where the files are read (`Unfinished::finish`).
     pub(crate) fn step_open(&mut self, bounds: &Bounds) {
         let mistake = bounds.mistake;
         if self.waits_at(5, bounds) {

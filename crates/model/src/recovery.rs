@@ -7,6 +7,7 @@
 use crate::disk::{Bytes, Ckpt, Disk, FILES, File, Kind, Name, Pos, Rec, Shape, Side, View};
 use crate::judge::Policy;
 use crate::mistakes::Mistake;
+use crate::run::Mask;
 use crate::table::{Batch, Indexes, Table};
 
 /// What recovery has to know besides the disk.
@@ -54,13 +55,13 @@ pub struct Todo {
     /// Records were dropped that may have been acknowledged.
     pub votes_lost: bool,
     /// Files of the log without a record that counts, one bit each.
-    pub unused: u8,
+    pub unused: Mask,
     /// Files of the log that nothing needs.
-    pub leftovers: u8,
+    pub leftovers: Mask,
     /// Checkpoints that nothing needs.
-    pub old_ckpts: u8,
+    pub old_ckpts: Mask,
     /// Checkpoints that cannot be believed.
-    pub bad_ckpts: u8,
+    pub bad_ckpts: Mask,
     /// There was no checkpoint.
     pub rebuilt: bool,
     /// Nothing but what is unused shows that the run before did not end cleanly.
@@ -75,9 +76,9 @@ pub struct Recovered {
     /// The regions, as of what was durable.
     pub table: Table,
     /// The files that are segments of the store, one bit each.
-    pub segments: u8,
+    pub segments: Mask,
     /// Those of them with a footer on disk.
-    pub sealed: u8,
+    pub sealed: Mask,
     /// Where each ends.
     pub ends: [u8; FILES],
     /// What the next record follows.
@@ -109,7 +110,7 @@ pub enum Why {
     NoMark,
     /// A segment that is needed is missing, or another one under its name, or has no header.
     Segment,
-    /// `missing_behind_its_footer`
+    /// `missing_beside_its_footer`
     Footer,
     /// `acknowledged_hole`
     Hole,
@@ -181,7 +182,7 @@ impl Reader<'_> {
     fn recover(&mut self, disk: &mut Disk) -> Result<Option<Recovered>> {
         let marks = if disk.marks.entry.is_there() { disk.marks.cached } else { Default::default() };
         let marked = marks.iter().any(|mark| mark.seq > 0);
-        // newest_checkpoint
+        // serving::choose
         let mut there: Vec<usize> =
             (0..disk.ckpts.len()).filter(|c| disk.ckpts[*c].entry.is_there()).collect();
         there.sort_by_key(|c| std::cmp::Reverse(disk.ckpts[*c].seq));
@@ -210,7 +211,7 @@ impl Reader<'_> {
         };
 
         let (opened, leftovers, lost) = self.open_segments(disk, &logs, &ckpt)?;
-        // missing_behind_its_footer
+        // missing_beside_its_footer
         let gone = disk.files.iter().any(|file| {
             let seg = file.header.seg;
             file.foot.entry.is_there() && seg >= ckpt.start && !opened.iter().any(|(other, _)| *other == seg)
@@ -259,7 +260,7 @@ impl Reader<'_> {
             }
         }
 
-        // take_unused, unclean_before, kept
+        // take_unused, unclean_before, to_keep
         let mut segments = 0;
         let (mut unused, mut replayed, mut log_left) = (0, false, false);
         for &(seg, f) in &opened {
@@ -336,7 +337,7 @@ impl Reader<'_> {
         disk: &Disk,
         logs: &[(u8, usize)],
         ckpt: &Ckpt,
-    ) -> Result<(Vec<(u8, usize)>, u8, bool)> {
+    ) -> Result<(Vec<(u8, usize)>, Mask, bool)> {
         let (mut opened, mut leftovers, mut lost) = (Vec::new(), 0, false);
         for &(seg, f) in logs {
             let named = ckpt.find(seg);

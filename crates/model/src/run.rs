@@ -1,5 +1,5 @@
 //! A run of the engine: accepting, writing and syncing batches (`src/commit`), and the jobs of upkeep
-//! (`src/purge`, `src/segment/pool.rs`). What a crash forgets.
+//! (`src/upkeep`, `src/segment/pool.rs`). What a crash forgets.
 //!
 //! A job goes on step by step, and a crash may come between any two. Within one step stands what a crash
 //! cannot divide: a write whose sectors are pending afterwards, one sync, one sync of the directory.
@@ -35,6 +35,9 @@ pub struct Changes {
     pub copy_marked_twice: bool,
 }
 
+/// Files, or checkpoints, one bit each.
+pub type Mask = u16;
+
 /// A record that was accepted and not written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Queued {
@@ -52,7 +55,7 @@ pub struct Sync {
     /// It covers what was written before; zero when there is none.
     pub target: Pos,
     /// The files that it syncs.
-    pub files: u8,
+    pub files: Mask,
     /// Its place, by which its sectors are known.
     pub place: u8,
     /// It has ended well, and an earlier one has not ended.
@@ -133,17 +136,17 @@ pub struct Run {
     /// Everything before is on the disk.
     pub durable: Pos,
     /// Files written to since the last sync began.
-    pub dirty: u8,
+    pub dirty: Mask,
     /// Syncs under way, in the order in which they began.
     pub syncs: [Sync; 2],
     /// The first error has stopped all writing.
     pub shut: bool,
     /// Files of the store's segments, but for the active one.
-    pub segments: u8,
+    pub segments: Mask,
     /// Those of them with a footer.
-    pub sealed: u8,
+    pub sealed: Mask,
     /// Full ones that wait for theirs.
-    pub sealing: u8,
+    pub sealing: Mask,
     /// Where each ends.
     pub ends: [u8; FILES],
     /// Checkpoints that are kept, oldest first: number, start of replay, end of what was accepted.
@@ -155,13 +158,13 @@ pub struct Run {
     /// Since when each segment has held nothing that lives; zero while it does.
     pub dead_since: [Pos; FILES],
     /// Files that nobody needs.
-    pub retired: u8,
+    pub retired: Mask,
     /// Those of them that may be used again.
-    pub recyclable: u8,
+    pub recyclable: Mask,
     /// Files of the pool.
-    pub free: u8,
+    pub free: Mask,
     /// Those of which it is known that they hold zeros.
-    pub blank: u8,
+    pub blank: Mask,
     /// The number of the next mark.
     pub mark_seq: u8,
     /// What the newest says.
@@ -193,8 +196,8 @@ pub struct World {
     pub backup: crate::backup::Backup,
 }
 
-pub(crate) fn bits(mask: u8) -> impl Iterator<Item = usize> {
-    (0..8).filter(move |n| mask >> n & 1 == 1)
+pub(crate) fn bits(mask: Mask) -> impl Iterator<Item = usize> {
+    (0..16).filter(move |n| mask >> n & 1 == 1)
 }
 
 impl Run {
@@ -275,7 +278,7 @@ impl Run {
         Some(pos)
     }
 
-    /// The write stage: all that is queued, as one group (`src/commit/stages.rs`).
+    /// The write stage: all that is queued, as one group (`src/commit/write_stage.rs`).
     pub(crate) fn write(&mut self, disk: &mut Disk, bounds: &Bounds) {
         let wm = self.watermark(bounds.mistake);
         for n in 0..self.queued as usize {
@@ -348,7 +351,7 @@ impl Run {
         reached
     }
 
-    /// Notes since when segments have held nothing that lives (`purge::mark_dead`).
+    /// Notes since when segments have held nothing that lives (`upkeep::mark_dead`).
     pub(crate) fn mark_dead(&mut self, disk: &Disk) {
         for f in bits(self.sealed) {
             let dead = !self.table.lives_in(disk.files[f].header.seg);
@@ -358,7 +361,7 @@ impl Run {
         }
     }
 
-    /// `purge::reclaim`
+    /// `upkeep::reclaim`
     pub(crate) fn reclaim(&mut self, disk: &Disk, mistake: Mistake, given_back: &mut bool) {
         self.mark_dead(disk);
         let trusted = match (self.kept_len, mistake) {

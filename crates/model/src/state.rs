@@ -357,6 +357,7 @@ impl Log {
         }
         world.disk = disk;
         world.ghost.refused = false;
+        world.ghost.accepts_loss |= policy != Policy::Prove;
         state.steps = 0;
         match first {
             Outcome::Fresh => world.ghost.wrong_now(Wrong::Lost),
@@ -587,7 +588,7 @@ impl Model for Log {
         for upkeep in config.upkeep {
             let due = match upkeep {
                 Upkeep::Seal => run.sealing != 0,
-                // `purge::upkeep` seals first.
+                // `upkeep::upkeep` seals first.
                 Upkeep::Absorb => run.retired != 0 && run.sealing == 0,
                 Upkeep::Mark => run.is_idle() && run.durable > run.start && run.durable > run.marked,
                 Upkeep::Checkpoint => {

@@ -1,4 +1,4 @@
-//! What consists of jobs: `purge` and `close` of `src/purge/mod.rs`.
+//! What consists of jobs: `purge` and `close` of `src/upkeep/mod.rs`.
 
 use crate::disk::Pos;
 use crate::run::{Bounds, Job, Task, World, bits};
@@ -28,7 +28,7 @@ impl World {
         }
     }
 
-    /// `purge::reclaim_all`
+    /// `upkeep::reclaim_all`
     pub(crate) fn step_purge(&mut self, bounds: &Bounds) {
         if self.waits_at(1, bounds) {
             return;
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    /// `purge::close`
+    /// `upkeep::close`
     pub(crate) fn step_close(&mut self, bounds: &Bounds) {
         if self.waits_at(1, bounds) {
             return;
