@@ -41,6 +41,10 @@ sanitize:
 miri:
     .ci/miri
 
+# The model of the log and its recovery, with wider bounds than its tests have time for.
+model *ARGS:
+    cargo run --release -p raftwood-model --example deep {{ARGS}}
+
 # The engine's threads in one interleaving after another.
 interleavings:
     .ci/interleavings
