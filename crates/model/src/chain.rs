@@ -227,7 +227,7 @@ impl Reader<'_> {
             let proven = starts.iter().any(|start| {
                 start.seg() > link.seg && (watermark > *start || self.makes(Mistake::UnfinishedCopyBelieved))
             });
-            let keep = match self.makes(Mistake::TailNotWrittenAnew) {
+            let keep = match self.makes(Mistake::TailNotRewritten) {
                 true => link.records.len(),
                 false => link.records.partition_point(|r| Pos::new(link.seg, r.0) <= watermark),
             };

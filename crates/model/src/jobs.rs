@@ -1,5 +1,5 @@
 //! The jobs of upkeep, a step at a time: `src/segment/pool.rs`, `src/upkeep`, `src/checkpoint`,
-//! `src/segment/mark.rs`.
+//! `src/segment/mark_file.rs`.
 
 use crate::disk::{Bytes, Ckpt, Entry, File, Foot, Header, Listed, Mark, Name, Pos};
 use crate::mistakes::Mistake;
@@ -43,7 +43,7 @@ impl World {
                 }
                 run.free &= !(1 << f);
                 disk.salts += 1;
-                let stale = run.blank >> f & 1 == 0 && mistake != Mistake::FormerLifeForgotten;
+                let stale = run.blank >> f & 1 == 0 && mistake != Mistake::FormerGenerationForgotten;
                 run.blank &= !(1 << f);
                 let header = Header { seg: run.next_file, salt: disk.salts, stale };
                 run.next_file += 1;

@@ -58,7 +58,7 @@ mistakes! {
     /// A recycled file is formatted again before its free name is durable.
     FreeNameNotSynced,
     /// A recycled file says that it has no generation before.
-    FormerLifeForgotten,
+    FormerGenerationForgotten,
     /// A store whose mark is gone opens as if nothing were missing.
     MissingMarkUnheeded,
     /// Recovery does not look at a description's checksum.
@@ -98,7 +98,7 @@ mistakes! {
     /// A hole below the watermark ends the log.
     HoleTakenForTear,
     /// Recovery answers with batches that may be in the page cache only.
-    TailNotWrittenAnew,
+    TailNotRewritten,
     /// Recovery does not look at the payloads of the tail.
     TailNotVerified,
     /// A checkpoint gets its name before the log it speaks of is durable.
