@@ -1,6 +1,79 @@
 //! Raftwood: the storage engine for the logs of many Raft groups.
 //!
-//! All groups ("regions") of a process share one segmented log, one order, and one sync. See [`Engine`].
+//! All groups ("regions") of a process share one segmented log, one order, and one sync: a node that hosts a
+//! thousand of them pays for one `fdatasync` where each would have had its own.
+//!
+//! # Open, write, read
+//!
+//! ```
+//! use raftwood::{Durability, Engine, EntryId, ReadLimit, RegionId};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let engine = Engine::open(dir.path())?;
+//!
+//! // One batch, any number of regions: after a crash all of it is there, or none.
+//! let mut batch = engine.batch();
+//! batch
+//!     .region(RegionId(7))
+//!     .append([(EntryId::new(1, 1), &b"set x 1"[..]), (EntryId::new(1, 2), b"set x 2")])?
+//!     .set_hard_state(b"term 1, voted for 3")?;
+//! batch.region(RegionId(9)).append([(EntryId::new(4, 1), &b"set y 1"[..])])?;
+//! engine.write(batch, Durability::Synced)?; // on the device when this returns
+//!
+//! let region = engine.region(RegionId(7));
+//! let tail = region.entries(1.., ReadLimit::bytes(1 << 20))?;
+//! assert_eq!(&tail[1].payload[..], b"set x 2");
+//! # Ok(()) }
+//! ```
+//!
+//! # A Ready loop
+//!
+//! What a step of the consensus library says for all groups goes into one batch, is submitted, and what may
+//! only be sent once it is durable waits for the ticket. Meanwhile the groups go on: what was submitted can be
+//! read.
+//!
+//! ```
+//! # use raftwood::{Durability, Engine, EntryId, RegionId};
+//! struct Ready {
+//!     region: RegionId,
+//!     entries: Vec<(EntryId, Vec<u8>)>,
+//!     hard_state: Vec<u8>,
+//! }
+//!
+//! fn step(engine: &Engine, all: &[Ready]) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut batch = engine.batch();
+//!     for ready in all {
+//!         let entries = ready.entries.iter().map(|(id, payload)| (*id, &payload[..]));
+//!         batch.region(ready.region).append(entries)?.set_hard_state(&ready.hard_state)?;
+//!     }
+//!     let ticket = engine.submit(batch, Durability::Synced)?;
+//!     ticket.on_complete(|outcome| match outcome {
+//!         Ok(_) => println!("send the acknowledgements and votes"),
+//!         Err(error) => eprintln!("this node stops: {error}"),
+//!     });
+//!     Ok(())
+//! }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let engine = Engine::open(dir.path())?;
+//! # let hard_state = b"term 1".to_vec();
+//! # step(&engine, &[Ready { region: RegionId(7), entries: vec![(EntryId::new(1, 1), vec![1])], hard_state }])
+//! # }
+//! ```
+//!
+//! The adapters do that for raft-rs (`raft_rs::ReadyWriter`) and openraft (`openraft_09::LogStore`,
+//! `openraft_010::LogStore`), each behind a feature.
+//!
+//! # Where to go on
+//!
+//! - [`WriteBatch`] and [`RegionBatch`]: what can be written. [`Region`]: what can be read.
+//! - [`Durability`] and [`Ticket`]: when something is safe. [`Error`] and [`ErrorKind`]: what went wrong, and
+//!   what to do.
+//! - [`Options`], [`EventListener`], [`Engine::stats`], [`Engine::latencies`]: how it is run.
+//! - [`Engine::backup`], [`Engine::scrub`], [`Region::repair`], [`Reader`]: when something has to be looked
+//!   after.
+//! - `vfs::sim` (feature `sim`): the simulated disk, and one call by which a program tests itself on it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -139,6 +139,34 @@ impl fmt::Display for Event<'_> {
 /// wait for themselves: they are refused with `InvalidArgument`, and another thread has to call them.
 /// (`close` closes all the same, and writes no checkpoint.) A panic in a method ends what was being done and
 /// no thread of the engine.
+///
+/// ```
+/// use raftwood::{BoxError, Durability, Engine, EntryId, ErrorKind, EventListener, Options, RegionId, Rollback};
+/// use std::sync::Arc;
+///
+/// /// Keeps what is about to be discarded, or does not let it go.
+/// struct NothingGoes;
+///
+/// impl EventListener for NothingGoes {
+///     fn before_rollback(&self, rollback: &Rollback<'_>) -> Result<(), BoxError> {
+///         Err(format!("{} entries would go", rollback.entries().count()).into())
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Options::new().listener(Arc::new(NothingGoes)).open(dir.path())?;
+/// let append = |term, index| {
+///     let mut batch = engine.batch();
+///     batch.region(RegionId(7)).append([(EntryId::new(term, index), &b"set x"[..])])?;
+///     engine.write(batch, Durability::Synced).map_err(raftwood::Error::from)
+/// };
+/// append(1, 1)?;
+/// append(1, 2)?;
+/// assert_eq!(append(2, 1).unwrap_err().kind(), ErrorKind::Refused);
+/// assert_eq!(engine.region(RegionId(7)).term(1)?, 1);
+/// # Ok(()) }
+/// ```
 pub trait EventListener: Send + Sync {
     /// Something happened. Must be quick: it may be called on the path of a write.
     fn on_event(&self, event: &Event<'_>) {

@@ -164,9 +164,16 @@ pub enum TailPolicy {
 
 /// Options of an engine, in the manner of `std::fs::OpenOptions`.
 ///
-/// ```no_run
-/// # fn main() -> raftwood::Result<()> {
-/// let engine = raftwood::Options::new().segment_bytes(128 << 20).open("data")?;
+/// ```
+/// use raftwood::{Compression, Options, Pool};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let options = Options::new()
+///     .segment_bytes(16 << 20)
+///     .pool(Pool::default().files_max(4))
+///     .compression(Compression::Lz4 { min_batch_bytes: 4096 });
+/// let engine = options.open(dir.path())?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

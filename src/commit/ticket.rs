@@ -21,6 +21,25 @@ use std::task::{Context, Poll};
 /// A ticket does not keep the engine open: when the last handle goes, the engine sees to its end what was
 /// accepted, closes, and the ticket has its outcome. A ticket that is kept after that, or after its batch
 /// completed, holds a few words, and nothing of the batch.
+///
+/// ```
+/// use raftwood::{Durability, Engine, EntryId, RegionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// let mut batch = engine.batch();
+/// batch.region(RegionId(7)).append([(EntryId::new(1, 1), &b"set x 1"[..])])?;
+/// let ticket = engine.submit(batch, Durability::Synced)?;
+/// // Readable already, and not to be acknowledged yet.
+/// assert_eq!(engine.region(RegionId(7)).last_index(), 1);
+///
+/// let (send, outcome) = std::sync::mpsc::channel();
+/// ticket.on_complete(move |outcome| drop(send.send(outcome)));
+/// let durable = outcome.recv()??;
+/// assert!(engine.durable_lsn() >= durable);
+/// # Ok(()) }
+/// ```
 #[must_use = "the batch is not durable before its ticket completes"]
 pub struct Ticket {
     pending: Arc<Pending>,

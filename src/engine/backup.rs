@@ -37,6 +37,22 @@ impl Engine {
     /// `InvalidArgument` if the directory has something in it, `NoSpace`, `Io`, `Poisoned`, `Closed` when the
     /// engine is closed meanwhile. A copy that failed or was cut short by a crash has no checkpoint, and
     /// opening it is refused: remove it.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path().join("store"))?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append([(EntryId::new(1, 1), &b"set x 1"[..])])?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// engine.backup(dir.path().join("copy"))?;
+    ///
+    /// let copy = Engine::open(dir.path().join("copy"))?;
+    /// assert_eq!(copy.region(RegionId(7)).last_index(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn backup(&self, dir: impl AsRef<Path>) -> Result<BackupReport> {
         let (store, dir) = (self.store(), dir.as_ref());
         store.check_process()?;

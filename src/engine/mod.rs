@@ -373,6 +373,21 @@ impl Engine {
     /// Gives back all the space that can be given back now: seals, cleans, checkpoints, and
     /// removes or recycles what is dead. Regions that were destroyed leave the memory too. Works
     /// on a full disk and beside writers.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append((1..=9).map(|index| (EntryId::new(1, index), &[0; 1000][..])))?;
+    /// batch.region(RegionId(7)).compact_through(9)?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// println!("{:?}", engine.purge()?);
+    /// assert!(engine.pins(10).is_empty(), "nobody holds anything");
+    /// # Ok(()) }
+    /// ```
     pub fn purge(&self) -> Result<PurgeReport> {
         self.store().check_process()?;
         upkeep::purge(self.store())
@@ -413,6 +428,16 @@ impl Engine {
     /// # Errors
     /// `Closed` when the engine is closed meanwhile, `Io` from the operating system. What is
     /// found is no error.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = raftwood::Engine::open(dir.path())?;
+    /// // At night, at a rate that nobody feels.
+    /// let found = engine.scrub(&raftwood::ScrubOptions::default().rate_bytes(32 << 20))?;
+    /// found.damage.iter().for_each(|error| eprintln!("fetch this from a replica: {error}"));
+    /// # Ok(()) }
+    /// ```
     pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
         self.store().check_process()?;
         upkeep::scrub(self.store(), options)

@@ -16,6 +16,27 @@ use std::ops::{Range, RangeBounds};
 
 /// The name of one region of an engine, to read from. Cheap to make and to clone; it keeps no snapshot:
 /// each call answers as of now.
+///
+/// ```
+/// use raftwood::{Durability, Engine, EntryId, ErrorKind, ReadLimit, RegionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// let region = engine.region(RegionId(7));
+/// assert!(!region.exists());
+///
+/// let mut batch = engine.batch();
+/// batch.region(region.id()).append((1..=4).map(|index| (EntryId::new(1, index), &b"set x"[..])))?;
+/// batch.region(region.id()).compact_through(1)?.set_hard_state(b"term 1")?;
+/// engine.write(batch, Durability::Synced)?;
+///
+/// assert_eq!(region.entries(2..=3, ReadLimit::bytes(1 << 20))?.len(), 2);
+/// assert_eq!(region.term(1)?, 1); // of the last compacted entry, for good
+/// assert_eq!(region.entry(1).unwrap_err().kind(), ErrorKind::Compacted);
+/// assert_eq!(region.hard_state().as_deref(), Some(&b"term 1"[..]));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Region {
     engine: Engine,
@@ -272,6 +293,22 @@ impl Region {
     ///
     /// # Errors
     /// `InvalidArgument` when it does not match; `Compacted`, `Unavailable` as for reads.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, ErrorKind, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = Engine::open(dir.path())?;
+    /// # let mut batch = engine.batch();
+    /// # batch.region(RegionId(7)).append([(EntryId::new(1, 1), &b"set x 1"[..])])?;
+    /// # engine.write(batch, Durability::Synced)?;
+    /// // A replica that sends something else cannot slip it in.
+    /// let region = engine.region(RegionId(7));
+    /// assert!(region.repair(EntryId::new(1, 1), b"set x 9").is_err());
+    /// assert_eq!(&region.entry(1)?.payload[..], b"set x 1");
+    /// # Ok(()) }
+    /// ```
     pub fn repair(&self, id: EntryId, payload: &[u8]) -> Result<()> {
         self.engine.store().check_process()?;
         upkeep::repair(self.engine.store(), self.id, id, payload)

@@ -26,6 +26,28 @@ use std::sync::Arc;
 /// anything is written. The bytes of an entry are copied and checksummed when they are handed over.
 ///
 /// A batch without operations is accepted and writes nothing.
+///
+/// ```
+/// use raftwood::{Durability, Engine, EntryId, RegionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// let mut batch = engine.batch();
+/// // What one Ready of a group says, and another group's compaction, with one sync.
+/// batch
+///     .region(RegionId(7))
+///     .append([(EntryId::new(3, 1), &b"set x 1"[..]), (EntryId::new(3, 2), b"set x 2")])?
+///     .set_hard_state(b"term 3, voted for 2, commit 1")?
+///     .put(b"applied", &1u64.to_le_bytes())?;
+/// batch.region(RegionId(9)).reset(EntryId::new(2, 100))?;
+/// assert_eq!(batch.entry_count(), 2);
+/// engine.write(batch, Durability::Synced)?;
+///
+/// assert_eq!(engine.region(RegionId(7)).last_index(), 2);
+/// assert_eq!(engine.region(RegionId(9)).first_index(), 101);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct WriteBatch {
     table: Arc<Table>,
@@ -323,7 +345,27 @@ fn compress_blocks(batch: &Batch, payload: &[u8], blocks: &mut Vec<Block>) -> Op
     worth_it.then_some(out)
 }
 
-/// The operations on one region, added to a [`WriteBatch`].
+/// The operations on one region, added to a [`WriteBatch`]. Nothing is written before
+/// [`Engine::write`](crate::Engine::write), and a refusal there leaves no trace.
+///
+/// ```
+/// use raftwood::{Durability, Engine, EntryId, RegionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// let mut batch = engine.batch();
+/// let mut region = batch.region(RegionId(7));
+/// region.append((1..=5).map(|index| (EntryId::new(1, index), &b"old"[..])))?;
+/// // An entry at an index that exists discards what stood there and after it.
+/// region.append_with(EntryId::new(2, 4), |out| out.extend_from_slice(b"of a new leader"))?;
+/// region.compact_through(2)?;
+/// engine.write(batch, Durability::Synced)?;
+///
+/// let region = engine.region(RegionId(7));
+/// assert_eq!((region.first_index(), region.last_index(), region.term(4)?), (3, 4, 2));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct RegionBatch<'a> {
     batch: &'a mut WriteBatch,
