@@ -253,7 +253,8 @@ impl Ghost {
         self.is_closed = false;
         let found = self.prefix_of(&run.table, bounds);
         // A crash may have come after what was lost was cut off.
-        let cut_off = self.accepts_loss && found.is_none_or(|count| count < self.acked);
+        let cut_off =
+            self.accepts_loss && found.is_none_or(|count| count < self.acked.min(self.excused_from));
         if run.todo.votes_lost || cut_off {
             let told = run.table.0.iter().all(|region| !region.exists || region.hard_state_lost);
             let known = |batch: &u8| self.log[..self.len as usize].contains(batch);
