@@ -1,5 +1,5 @@
-//! Counterexamples that the model found, on the engine itself and the simulated disk. `docs/model.md` tells their
-//! stories. A test that the engine fails today is ignored, and says so:
+//! Counterexamples that the model found, on the engine itself and the simulated disk. `docs/model.md` tells
+//! their stories. A test that the engine fails today is ignored, and says so:
 //! `cargo test -p raftwood-model --test engine -- --ignored`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
@@ -169,8 +169,8 @@ fn the_only_checkpoint_rots_beside_an_unfinished_copy() {
     assert!(wrong.is_empty(), "{}: {:#?}", wrong.len(), &wrong[..wrong.len().min(6)]);
 }
 
-/// The newest file of the log is gone, and the store had not been idle since it was begun: neither the mark nor
-/// a checkpoint knows of it.
+/// The newest file of the log is gone, and the store had not been idle since it was begun: neither the mark
+/// nor a checkpoint knows of it.
 #[test]
 #[ignore = "the engine opens without a word: see docs/model.md"]
 fn the_newest_file_of_a_busy_log_is_missed() {
@@ -191,8 +191,9 @@ fn the_newest_file_of_a_busy_log_is_missed() {
     }
 }
 
-/// An idle store notes its mark, and the process dies before that is synced. The next open believes it. Then the
-/// power goes and takes the mark, and later the last batch loses its sector: nothing says that it was acknowledged.
+/// An idle store notes its mark, and the process dies before that is synced. The next open believes it. Then
+/// the power goes and takes the mark, and later the last batch loses its sector: nothing says that it was
+/// acknowledged.
 #[test]
 #[ignore = "the engine opens without a word: see docs/model.md"]
 fn a_batch_that_an_unsynced_mark_spoke_for_is_missed() {
@@ -225,8 +226,9 @@ fn a_batch_that_an_unsynced_mark_spoke_for_is_missed() {
     );
 }
 
-/// A caller accepts the loss of a batch, and a crash comes in the middle of that open. The next one, by the default
-/// policy, either refuses again or says that hard states are lost: the batch that is gone may have set one.
+/// A caller accepts the loss of a batch, and a crash comes in the middle of that open. The next one, by the
+/// default policy, either refuses again or says that hard states are lost: the batch that is gone may have
+/// set one.
 #[test]
 #[ignore = "the engine opens without a word: see docs/model.md"]
 fn a_loss_that_was_half_accepted_is_said_or_refused_again() {
