@@ -366,6 +366,9 @@ bugs! {
     /// A copy that a crash inside recovery left is called a gap where the checkpoint is lost. Breaks: one
     /// lost sector costs no more than itself.
     UnfinishedCopyIsGap caught by "marks::the_only_checkpoint_may_rot_beside_an_unfinished_copy",
+    /// An open that finds a loss announced, and not noted, says nothing of it. Breaks: a vote never goes back
+    /// unnoticed.
+    HalfAcceptedLossForgotten caught by "accept_loss::a_loss_that_an_open_accepted_and_did_not_note_is_noted_by_the_next",
     /// Open relies on names that may not be durable. Breaks: a crash inside recovery loses nothing.
     DirectoryNotSyncedAtOpen caught by "kill_then_cut::a_power_cut_while_a_killed_store_is_opened_loses_nothing",
     /// The log of a bootstrapped region begins at index 1. Breaks: a replica that joins gets the

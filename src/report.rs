@@ -38,7 +38,8 @@ pub struct OpenReport {
     /// [`TailPolicy::AssumeTorn`](crate::TailPolicy::AssumeTorn) says so. It may have been acknowledged.
     pub assumed_torn: bool,
     /// Whether acknowledged batches were dropped because
-    /// [`TailPolicy::AcceptLoss`](crate::TailPolicy::AcceptLoss) says so.
+    /// [`TailPolicy::AcceptLoss`](crate::TailPolicy::AcceptLoss) says so, now or for an open before this one
+    /// that did not come to its end.
     pub accepted_loss: bool,
     /// Regions whose hard state may have been in it, that is all of them: their health says so
     /// until it is set again.

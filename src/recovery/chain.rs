@@ -140,6 +140,9 @@ pub(super) fn follow(
         } else if said.loss {
             refuse(loss_accepted_before(&logs), options, report)?;
         }
+    } else if said.loss && !planted(Bug::HalfAcceptedLossForgotten) {
+        // An open that accepted it ended before a checkpoint said what it cost: this one has to.
+        report.accepted_loss = true;
     }
     let hole = log.last().map(|&at| Lsn::new(links[at].segment.id, links[at].end));
     let hole = hole.unwrap_or(Lsn::new(start_segment, FIRST_RECORD));

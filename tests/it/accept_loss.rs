@@ -1,8 +1,8 @@
 //! Damage that was acknowledged and that nobody can tie to regions: refused, shown, and given up
 //! only when told so.
 
-use crate::support::engines::{DIR, kill, of_run};
-use crate::support::files::{of_kind, records, remove_all, ruin};
+use crate::support::engines::{DIR, by_hand, kill, of_run};
+use crate::support::files::{of_kind, records, remove_all, ruin, wipe};
 use crate::support::stores::{self, REGIONS, State, Writer};
 use raftwood::vfs::sim::{LossPolicy, Moment, Op, OpKind, SimVfs};
 use raftwood::{CheckReport, TailPolicy};
@@ -365,4 +365,49 @@ fn what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost() {
         assert_eq!(region.health(), Health::Healthy);
         assert_eq!(region.hard_state_or_lost().unwrap().as_deref(), Some(&b"vote 99"[..]));
     }
+}
+
+// Found by the model of the log (`crates/model`). A batch rotted, open refused, and the loss was accepted. The
+// announcement of the copy was written, and the power went before the checkpoint that says of every region that
+// its hard state is lost. The announcement followed the last good record and ended the log there: the next open,
+// by the default policy, found a log without a hole, and answered a vote from before.
+#[test]
+fn a_loss_that_an_open_accepted_and_did_not_note_is_noted_by_the_next() {
+    const R: RegionId = RegionId(1);
+    let disk = SimVfs::new(1);
+    let engine = by_hand(&disk).open(DIR).unwrap();
+    for index in 1..=2u64 {
+        let mut batch = engine.batch();
+        let payload = vec![index as u8; 2000];
+        let entry = [(EntryId::new(1, index), &payload[..])];
+        batch.region(R).append(entry).unwrap().set_hard_state(&index.to_le_bytes()).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+    }
+    engine.tick().unwrap();
+    let harmed = disk.crash(LossPolicy::KeepAll);
+    kill(&disk, engine);
+    let log = of_kind(&harmed, "log").remove(0);
+    let second = records(&harmed.read_file(&log).unwrap())[1].at;
+    // Header and description.
+    wipe(&harmed, &log, second, 200);
+    harmed.settle();
+    assert!(by_hand(&harmed).open(DIR).is_err(), "refused as long as nobody accepts the loss");
+
+    harmed.snapshot_every(Some(Moment::After));
+    let engine = by_hand(&harmed).tail_policy(TailPolicy::AcceptLoss).open(DIR).unwrap();
+    kill(&harmed, engine);
+    let (mut opened, mut wrong) = (0, Vec::new());
+    for snapshot in harmed.take_snapshots() {
+        let each = (0..snapshot.pending_count().min(12))
+            .flat_map(|n| [LossPolicy::LoseOnly(n), LossPolicy::KeepOnly(n), LossPolicy::KeepFirst(n)]);
+        for loss in each.chain([LossPolicy::LoseAll, LossPolicy::KeepAll]) {
+            let Ok(engine) = by_hand(&snapshot.crash(loss)).open(DIR) else { continue };
+            opened += 1;
+            if engine.region(R).last_index() < 2 && engine.region(R).hard_state_or_lost().is_ok() {
+                wrong.push(format!("{} {loss:?}", snapshot.call()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {opened}: {:#?}", wrong.len(), &wrong[..wrong.len().min(6)]);
+    assert!(opened > 20, "{opened}");
 }

@@ -1,7 +1,7 @@
 //! The configurations with wider bounds than the tests have time for.
 //!
-//! `cargo run --release -p raftwood-model --example deep [CONFIGURATION]...`; `tests` as the tests explore them,
-//! `findings` for what the engine does not keep, with the shortest way there.
+//! `cargo run --release -p raftwood-model --example deep [CONFIGURATION]...`; `tests` as the tests explore
+//! them, `findings` for what the engine does not keep, with the shortest way there.
 
 use raftwood_model::configs::{configs, deep, findings};
 use raftwood_model::explore::{explore, explore_depth_first};

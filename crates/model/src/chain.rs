@@ -54,8 +54,8 @@ impl Reader<'_> {
         let mut previous: Option<Shape> = None;
         loop {
             let Found::Record(rec) = self.look(file, link.end, true) else {
-                // Scanner::seek, chain::behind. A header that is gone takes its description along here, so
-                // that nothing can be rebuilt from its successor.
+                // As Scanner::seek, for the highest watermark. A header that is gone takes its description
+                // along here, that nothing can be rebuilt from its successor.
                 let later = (link.end + 1..self.how.slots).filter_map(|at| match self.look(file, at, true) {
                     Found::Record(rec) | Found::BadDescription(rec) => Some(rec.wm),
                     Found::Nothing => None,

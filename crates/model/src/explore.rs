@@ -45,8 +45,8 @@ impl Explored {
     }
 }
 
-/// Explores everything within the configuration's bounds, breadth first, or up to the first broken promise: then
-/// the path there is a shortest one.
+/// Explores everything within the configuration's bounds, breadth first, or up to the first broken promise:
+/// then the path there is a shortest one.
 pub fn explore(config: Config, threads: usize) -> Explored {
     let (name, began) = (config.name, Instant::now());
     let builder = Log::new(config).checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);

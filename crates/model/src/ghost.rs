@@ -253,7 +253,8 @@ impl Ghost {
         self.is_closed = false;
         let found = self.prefix_of(&run.table, bounds);
         // A crash may have come after what was lost was cut off.
-        let cut_off = self.accepts_loss && found.is_none_or(|count| count < self.acked);
+        let cut_off =
+            self.accepts_loss && found.is_none_or(|count| count < self.acked.min(self.excused_from));
         if run.todo.votes_lost || cut_off {
             let told = run.table.0.iter().all(|region| !region.exists || region.hard_state_lost);
             let known = |batch: &u8| self.log[..self.len as usize].contains(batch);
@@ -332,13 +333,15 @@ impl Ghost {
     /// A fault is about to happen.
     ///
     /// A batch that was acknowledged, and of which nothing but its own bytes says so, may be lost without a
-    /// word if these look as if they had never been written: that is what `docs/crash-safety.md` says remains.
+    /// word if these look as if they had never been written: that is what `docs/crash-safety.md` says
+    /// remains.
     pub(crate) fn hit(&mut self, fault: Fault, disk: &Disk, strict_rebuild: bool, strict_files: bool) {
         self.faulty = true;
         self.may_refuse = match fault {
             Fault::Sector(.., Side::Payload, harm) => harm == Harm::Unreadable,
             Fault::Sector(..) | Fault::Missing(_) | Fault::Marks | Fault::Newest => true,
-            // Where the log is whole, the regions are rebuilt from it. One that holds nothing is not known to be.
+            // Where the log is whole, the regions are rebuilt from it. One that holds nothing is not known to
+            // be.
             Fault::AllCkpts => self.given_back || self.acked == 0,
             // Of a young store it is the only one.
             Fault::NewestCkpt => !self.two_ckpts && (!strict_rebuild || self.given_back || self.acked == 0),

@@ -1,6 +1,7 @@
 //! The mistakes that the model can make, under the names that the engine's own have in `src/planted.rs`.
 
-/// What a mistake is: one step of the protocol left out or done too early, or one rule of recovery switched off.
+/// What a mistake is: one step of the protocol left out or done too early, or one rule of recovery switched
+/// off.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct About {
     /// The mistake.

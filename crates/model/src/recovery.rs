@@ -420,7 +420,9 @@ impl Reader<'_> {
                 }
                 let index = self.how.at[usize::from(batch) - 1][n];
                 // What rot made of a description that nobody verifies: another batch.
-                let said = if slot.view(Side::Desc, true) == View::DescWrong { batch % 7 + 1 } else { batch };
+                let unverified =
+                    slot.view(Side::Desc, true) == View::DescWrong && !file.foot.entry.is_there();
+                let said = if unverified { batch % 7 + 1 } else { batch };
                 if !region.replay(ops[n], index, said, seg, self.how.mistake) {
                     return Err(Why::Inconsistent);
                 }

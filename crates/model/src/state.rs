@@ -33,7 +33,8 @@ pub struct Config {
     pub interleave: bool,
     /// A segment is made ready as soon as the active one has a record, and not when it is full.
     pub eager: bool,
-    /// Of more pending changes than this not all subsets are tried: none, all, each one alone, and each one missing.
+    /// Of more pending changes than this not all subsets are tried: none, all, each one alone, and each one
+    /// missing.
     pub subsets: u8,
     /// After a fault the caller may have decided to accept a loss.
     pub policies: bool,
@@ -129,8 +130,8 @@ pub enum Action {
     Open(Policy),
 }
 
-/// What happened at all, over a whole exploration: the reachability properties look here. The state itself does
-/// not remember, or it would differ by what led to it.
+/// What happened at all, over a whole exploration: the reachability properties look here. The state itself
+/// does not remember, or it would differ by what led to it.
 #[derive(Debug, Default)]
 pub struct Seen {
     happened: AtomicU64,
@@ -140,7 +141,8 @@ pub struct Seen {
 
 macro_rules! reached {
     ($($name:literal,)+) => {
-        /// What ought to be reached by one configuration or another: actions, and the rows of the decision table.
+        /// What ought to be reached by one configuration or another: actions, and the rows of the decision
+        /// table.
         pub const REACHED: &[&str] = &[$($name),+];
 
         fn reachable() -> Vec<Property<Log>> {
@@ -337,8 +339,8 @@ impl Log {
         let first = recover(&mut disk, world.how(self.bounds(), policy));
         let mut again = disk;
         let second = recover(&mut again, world.how(self.bounds(), policy));
-        // What a first recovery dropped from the cache, a second one does not see: so it may have less to go by,
-        // and copies more.
+        // What a first recovery dropped from the cache, a second one does not see: so it may have less to go
+        // by, and copies more.
         let whole = |found: &crate::recovery::Recovered| {
             let (mut table, todo) = (found.table, &found.todo);
             for record in &todo.tail[..todo.tail_len as usize] {

@@ -9,7 +9,8 @@ pub const ENTRIES: usize = 3;
 /// Batches of a history, at most.
 pub const BATCHES: usize = 7;
 
-/// What a batch does to a region. Each operation but [`Op::Leave`] and [`Op::Destroy`] also sets the hard state.
+/// What a batch does to a region. Each operation but [`Op::Leave`] and [`Op::Destroy`] also sets the hard
+/// state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Op {
     /// Nothing.
