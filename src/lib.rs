@@ -30,8 +30,8 @@
 //! # A Ready loop
 //!
 //! What a step of the consensus library says for all groups goes into one batch, is submitted, and what may
-//! only be sent once it is durable waits for the ticket. Meanwhile the groups go on: what was submitted can be
-//! read.
+//! only be sent once it is durable waits for the ticket. Meanwhile the groups go on: what was submitted can
+//! be read.
 //!
 //! ```
 //! # use raftwood::{Durability, Engine, EntryId, RegionId};

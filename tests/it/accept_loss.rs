@@ -367,10 +367,10 @@ fn what_stood_before_a_gap_is_given_up_when_all_checkpoints_are_lost() {
     }
 }
 
-// Found by the model of the log (`crates/model`). A batch rotted, open refused, and the loss was accepted. The
-// announcement of the copy was written, and the power went before the checkpoint that says of every region that
-// its hard state is lost. The announcement followed the last good record and ended the log there: the next open,
-// by the default policy, found a log without a hole, and answered a vote from before.
+// Found by the model of the log (`crates/model`). A batch rotted, open refused, and the loss was accepted.
+// The announcement of the copy was written, and the power went before the checkpoint that says of every
+// region that its hard state is lost. The announcement followed the last good record and ended the log there:
+// the next open, by the default policy, found a log without a hole, and answered a vote from before.
 #[test]
 fn a_loss_that_an_open_accepted_and_did_not_note_is_noted_by_the_next() {
     const R: RegionId = RegionId(1);
