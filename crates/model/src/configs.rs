@@ -157,6 +157,8 @@ pub fn deep() -> Vec<Config> {
         crashes: match config.name {
             // A crash while a loss is being accepted is one of the findings; more purges need more room.
             "policies" | "stale policies" | "purge" => config.crashes,
+            // Processes that die and more upkeep are enough for some minutes.
+            "rot" | "recycle" => config.crashes,
             _ => (config.crashes + 1).min(3),
         },
         kills: true,
