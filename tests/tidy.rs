@@ -262,6 +262,30 @@ fn no_two_files_use_each_other() {
     assert_eq!(cycle(&uses), None);
 }
 
+/// What documents say of where a thing stands. In the map a path begins in `src`.
+#[test]
+fn files_named_in_documents_are_there() {
+    let roots = ["src/", "tests/", "crates/", "examples/", "benches/", "fuzz/", "docs/", ".ci/"];
+    let mut wrong = Vec::new();
+    for document in documents().into_iter().filter(|d| !d.path.ends_with("CHANGELOG.md")) {
+        let is_map = document.path.ends_with("architecture.md");
+        for (n, line) in document.lines() {
+            for named in line.split('`').skip(1).step_by(2) {
+                let is_path =
+                    named.contains('/') && named.chars().all(|c| c.is_alphanumeric() || "_-./".contains(c));
+                let in_src = is_map && named.ends_with(".rs") && root().join("src").join(named).exists();
+                let begins = roots.iter().any(|r| named.starts_with(r)) || is_map && named.ends_with(".rs");
+                let beside = document.path.parent().is_some_and(|dir| dir.join(named).exists());
+                let is_there = in_src || beside || root().join(named).exists();
+                if is_path && begins && !is_there && !named.contains("TARGET") {
+                    wrong.push(format!("{}:{n}: `{named}` is not there", document.name()));
+                }
+            }
+        }
+    }
+    check(wrong);
+}
+
 #[test]
 fn an_import_that_runs_up_is_found_however_it_is_written() {
     let exports = root_exports();
