@@ -1,1 +1,2 @@
-//! The smallest useful program on raftwood: `cargo run --example quickstart -- some-directory`.
+//! The smallest useful program on raftwood:
+//! `cargo run -p raftwood-quickstart --example quickstart -- some-directory`.

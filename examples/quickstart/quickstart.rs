@@ -1,6 +1,6 @@
 //! The smallest useful program: write for two regions, roll one back, compact the other, reopen, read.
 //!
-//! `cargo run --example quickstart -- some-directory`
+//! `cargo run -p raftwood-quickstart --example quickstart -- some-directory`
 
 use raftwood::{Durability, Engine, EntryId, EntryRef, ReadLimit, RegionId};
 
