@@ -3,6 +3,7 @@
 //! Buckets grow with the value, eight for each doubling, as in HdrHistogram: a quantile is right to an eighth
 //! of itself, and all of it is an array of counters that threads add to without a lock.
 
+use crate::clock;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ impl fmt::Debug for Times {
 impl Times {
     /// Counts what began then and ends now.
     pub(crate) fn since(&self, began: Instant) {
-        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(clock::since(began).as_micros()).unwrap_or(u64::MAX);
         self.0[bucket(micros)].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -191,7 +192,7 @@ mod tests {
     fn threads_add_and_nothing_is_forgotten() {
         let times = Times::default();
         std::thread::scope(|s| {
-            (0..4).for_each(|_| drop(s.spawn(|| (0..1000).for_each(|_| times.since(Instant::now())))));
+            (0..4).for_each(|_| drop(s.spawn(|| (0..1000).for_each(|_| times.since(clock::now())))));
         });
         assert_eq!(times.get().count(), 4000);
     }

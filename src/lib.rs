@@ -75,6 +75,8 @@
 //!   after.
 //! - `vfs::sim` (feature `sim`): the simulated disk, and one call by which a program tests itself on it.
 
+// Time, and numbers on disk: `clippy.toml`.
+#![warn(clippy::disallowed_methods)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(unix))]
@@ -83,6 +85,7 @@ compile_error!(
 );
 
 pub(crate) mod checkpoint;
+pub(crate) mod clock;
 pub(crate) mod codec;
 pub(crate) mod commit;
 pub(crate) mod engine;

@@ -1,5 +1,6 @@
 //! Where the salts of new files come from.
 
+use crate::clock;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,9 +23,7 @@ impl SaltSource {
             let mut h = RandomState::new().build_hasher();
             h.write_u64(CALLS.fetch_add(1, Ordering::Relaxed));
             h.write_u32(std::process::id());
-            if let Ok(t) = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
-                h.write_u128(t.as_nanos());
-            }
+            h.write_u128(clock::since_epoch().as_nanos());
             h.finish()
         }))
     }

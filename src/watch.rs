@@ -4,6 +4,7 @@
 //! What upkeep and the preparation of segments do registers itself here. The writers' own writes and syncs do
 //! not: the pipeline knows of those anyway, and is asked.
 
+use crate::clock;
 use crate::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ impl Watch {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.under_way.push(UnderWay { number, what, since: Instant::now() });
+        state.under_way.push(UnderWay { number, what, since: clock::now() });
         drop(state);
         // Also when it panics.
         let _ends = Ends { watch: self, number };
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_stall_is_told_while_it_lasts_and_its_end_once() {
-        let (mut stall, start, ms) = (Stall::default(), Instant::now(), Duration::from_millis);
+        let (mut stall, start, ms) = (Stall::default(), clock::now(), Duration::from_millis);
         let (one, two) = (Some(("one", start)), Some(("two", start + ms(400))));
         let mut look = |oldest, at| stall.look(oldest, ms(500), start + ms(at));
         assert_eq!(look(one, 499), [None, None]);

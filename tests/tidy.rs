@@ -19,31 +19,32 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("limits", &[]),
     ("sync", &[]),
-    ("latency", &[]),
+    ("clock", &["sync"]),
+    ("latency", &["clock"]),
     ("random", &[]),
     ("types", &[]),
-    ("salt", &["sync"]),
-    ("watch", &["sync"]),
+    ("salt", &["clock", "sync"]),
+    ("watch", &["clock", "sync"]),
     ("error", &["types"]),
     ("codec", &["limits", "planted", "types"]),
     ("format", &["codec", "limits", "planted", "types"]),
-    ("vfs", &["limits", "planted", "random"]),
+    ("vfs", &["clock", "limits", "planted", "random"]),
     ("report", &["error", "latency", "types"]),
     ("listener", &["error", "sync", "types"]),
     ("options", &["error", "limits", "listener", "report", "salt", "vfs"]),
     (
         "segment",
         &[
-            "limits", "codec", "error", "format", "options", "planted", "salt", "sync", "types", "vfs",
-            "watch",
+            "clock", "limits", "codec", "error", "format", "options", "planted", "salt", "sync", "types",
+            "vfs", "watch",
         ],
     ),
     ("index", &["codec", "error", "format", "limits", "planted", "random", "segment", "sync", "types"]),
     (
         "commit",
         &[
-            "codec", "error", "format", "index", "latency", "limits", "planted", "segment", "sync", "types",
-            "vfs",
+            "clock", "codec", "error", "format", "index", "latency", "limits", "planted", "segment", "sync",
+            "types", "vfs",
         ],
     ),
     ("read", &["error", "format", "index", "planted", "segment", "types"]),
@@ -57,6 +58,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "recovery",
         &[
+            "clock",
             "limits",
             "commit",
             "checkpoint",
@@ -76,6 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "upkeep",
         &[
+            "clock",
             "checkpoint",
             "codec",
             "commit",
@@ -96,6 +99,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
+            "clock",
             "checkpoint",
             "codec",
             "commit",

@@ -5,6 +5,7 @@ use super::gate::Gate;
 use super::pending::{Pending, Record, Waiting};
 use super::pipeline::Pipeline;
 use super::sleepers::{Sleepers, Woken};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::format::batch::{Announcement, Batch, Encoded};
 use crate::format::record::{RecordKind, Shape};
@@ -248,7 +249,7 @@ impl Committer {
 
     /// Accepts a batch and waits until it is as durable as asked.
     pub(crate) fn write(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Lsn> {
-        let began = Instant::now();
+        let began = clock::now();
         let accepted = self.accept(encoded, how, false)?;
         let lsn = self.drive(accepted.p, accepted.waiting)?;
         self.counters.commit_times.since(began);

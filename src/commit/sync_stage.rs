@@ -2,13 +2,13 @@
 
 use super::committer::Committer;
 use super::pipeline::{Pipeline, Settled, SyncUnderWay};
+use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::planted::{Bug, planted};
 use crate::segment::SYNC_SLOTS;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 impl Committer {
     /// Syncs what is written. Returns the lock and what that settles, or nothing when it failed and
@@ -27,7 +27,7 @@ impl Committer {
         let turn = p.turn - 1;
         p.sync_turn = turn;
         p.watched = false;
-        let began = Instant::now();
+        let began = clock::now();
         p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: began, turn });
         p.sync_target = target;
         let bytes = std::mem::take(&mut p.unsynced_bytes);
@@ -45,7 +45,7 @@ impl Committer {
             segments.iter().skip(skipped).try_for_each(|s| {
                 self.counters.syncs.fetch_add(1, Ordering::Relaxed);
                 let sync = || s.sync_handle(slot).sync_data();
-                let began = Instant::now();
+                let began = clock::now();
                 let synced =
                     sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
                 self.counters.sync_times.since(began);
@@ -85,7 +85,7 @@ impl Committer {
                     self.settle(&mut p, batch.bytes, batch.ticket);
                 }
             }
-            p.gathering.synced(batches, began.elapsed());
+            p.gathering.synced(batches, clock::since(began));
             settled.synced = Some(std::mem::replace(&mut p.settled_synced, turn) + 1..=turn);
         }
         Some((p, settled))

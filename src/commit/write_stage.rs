@@ -3,6 +3,7 @@
 use super::committer::Committer;
 use super::pending::Record;
 use super::pipeline::{Pipeline, Settled};
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, Shape};
 use crate::format::zeros::Zeros;
@@ -15,7 +16,6 @@ use crate::vfs::io::write_log_at;
 use bytes::Bytes;
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 /// The most bytes that one write stage takes on: beyond it the sync that follows would keep others waiting.
 const GROUP_BYTES_MAX: usize = 8 << 20;
@@ -38,18 +38,18 @@ impl Committer {
         }
         let Some((returning, at_most)) = p.gathering.begin() else { return (p, false) };
         let all = p.queue.len() + returning;
-        let began = Instant::now();
+        let began = clock::now();
         // Nobody else begins to write meanwhile.
         p.writing = Some(began);
         for _ in 0..YIELDS {
             drop(p);
             thread::yield_now();
             p = self.lock();
-            if p.queue.len() >= all || p.urgent || self.gate.is_shut() || began.elapsed() > at_most {
+            if p.queue.len() >= all || p.urgent || self.gate.is_shut() || clock::since(began) > at_most {
                 break;
             }
         }
-        p.gathering.ended(began.elapsed());
+        p.gathering.ended(clock::since(began));
         p.writing = None;
         if self.gate.is_shut() && p.in_room > 0 {
             // What is left to do may be nothing, and a close waits for that.
@@ -65,7 +65,7 @@ impl Committer {
         mut p: MutexGuard<'a, Pipeline>,
     ) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
         let mut group = self.group.lock();
-        p.writing = Some(Instant::now());
+        p.writing = Some(clock::now());
         let (mut count, mut bytes) = (0, 0);
         for record in &p.queue {
             if count > 0 && bytes + record.len() > GROUP_BYTES_MAX {
@@ -161,7 +161,7 @@ impl Committer {
             let padded = end.next_multiple_of(PAGE).min(segment.records_end);
             slices.push(IoSlice::new(&ZEROS[..(padded - end) as usize]));
             segment.filling.claim();
-            let began = Instant::now();
+            let began = clock::now();
             let written = write_log_at(&*segment.file, &mut slices, start);
             self.counters.write_times.since(began);
             written.map_err(|e| Error::io("writing to the log", &segment.path, e))?;

@@ -4,6 +4,7 @@ use super::lock::StoreLock;
 use super::reader::Reader;
 use super::{Engine, Inner};
 use crate::checkpoint::{Checkpoints, Kept, Parts, write_first_checkpoint};
+use crate::clock;
 use crate::commit::{Committer, Hooks};
 use crate::engine::fetch::Fetcher;
 use crate::engine::threads::Threads;
@@ -57,7 +58,7 @@ impl Options {
 
 impl Engine {
     fn open_with(dir: &Path, options: Options) -> Result<Engine> {
-        let began = Instant::now();
+        let began = clock::now();
         let opened = options.vfs.create_dir_all(dir);
         let opened = opened.map_err(|e| Error::io("creating the directory of the store", dir, e))?;
         // The path is not looked up again from here on.
@@ -94,7 +95,7 @@ impl Engine {
 
     fn timed(mut self, began: Instant) -> Engine {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
-            inner.report.times.total = began.elapsed();
+            inner.report.times.total = clock::since(began);
         }
         self
     }
@@ -217,7 +218,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
 
 /// An engine over what was recovered.
 fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
-    let phase = Instant::now();
+    let phase = clock::now();
     let store = assemble(dir, options, &mut r)?;
     let mut report = r.report;
     // Of a store from before format 3, or one that lost it.
@@ -255,7 +256,7 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
     engine.0.is_whole.store(true, Ordering::Release);
     store.listeners.report(upkeep::upkeep_at_open(&store));
     engine.0.threads.start_upkeep(&store, &engine.0.names)?;
-    report.times.tail = phase.elapsed();
+    report.times.tail = clock::since(phase);
     if let Some(inner) = Arc::get_mut(&mut engine.0) {
         inner.report = report;
     }

@@ -1,5 +1,6 @@
 //! Looking at a store without opening it for writing.
 
+use crate::clock;
 use crate::engine::region::health;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
@@ -17,7 +18,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A store as its files show it at the moment of opening. It holds no lock and has changed nothing.
 ///
@@ -61,7 +62,7 @@ impl fmt::Debug for Reader {
 /// is looked at again as long as names changed. What is truly wrong says the same at every look; what a purge
 /// made of it says something else each time.
 pub(super) fn recover_beside(dir: &Dir, options: &Options) -> Result<Option<Recovered>> {
-    let began = Instant::now();
+    let began = clock::now();
     let mut before = names(dir)?;
     let mut last = String::new();
     let mut alike = 0;
@@ -76,7 +77,7 @@ pub(super) fn recover_beside(dir: &Dir, options: &Options) -> Result<Option<Reco
         if now == before {
             return found;
         }
-        if began.elapsed() > LOOK_AT_MOST {
+        if clock::since(began) > LOOK_AT_MOST {
             let says = "the engine that has this store open gives files back faster than they can be read: look again when it does less";
             return Err(Error::new(ErrorKind::Locked, says).at(dir.path(), None));
         }

@@ -1,5 +1,6 @@
 //! The engine's own threads: none of them is on the path of a write that somebody waits for.
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::listener::Event;
 use crate::options::Background;
@@ -11,7 +12,7 @@ use crate::upkeep::Store;
 use crate::upkeep::{self, NameWatch};
 use crate::watch::News;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often upkeep looks around when nothing wakes it.
 const IDLE: Duration = Duration::from_millis(100);
@@ -192,7 +193,7 @@ fn upkeep(store: &Arc<Store>) {
 /// Reports operations of the disk that take long, and of their end. Waits for no disk itself.
 pub(crate) fn look_for_stalls(store: &Store) {
     let oldest = store.committer.oldest_io();
-    let news = store.stall.lock().look(oldest, store.options.stall_after, Instant::now());
+    let news = store.stall.lock().look(oldest, store.options.stall_after, clock::now());
     for news in news.into_iter().flatten() {
         store.listeners.deliver(&match news {
             News::Stalled(operation, elapsed) => Event::SyncStalled { operation, elapsed },

@@ -15,6 +15,7 @@ use super::serving::{
     self, Serving, has_mark, is_closed, is_ours_and_bad, is_rebuilt, known_durable, read_file,
 };
 use super::{Purpose, Recovered, Unfinished, tail};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::{FileHeader, FileKind};
@@ -52,7 +53,7 @@ pub(super) struct Listed {
 
 impl Listed {
     pub(super) fn read(dir: &Dir) -> Result<Listed> {
-        let began = Instant::now();
+        let began = clock::now();
         // Before the list, and that before the log: a running engine may go on beside an inspection.
         let marks = read_marks(dir)?;
         Ok(Listed { began, marks, listing: files::list(dir)? })
@@ -68,7 +69,7 @@ impl Listed {
                 false => Ok(None),
             };
         };
-        r.report.times.checkpoint = began.elapsed();
+        r.report.times.checkpoint = clock::since(began);
         Ok(Some(Served { marks, listing, serving }))
     }
 }
@@ -82,7 +83,7 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn open_segments(self, r: &mut Recovery<'_>) -> Result<Opened> {
-        let began = Instant::now();
+        let began = clock::now();
         let Served { mut marks, mut listing, serving } = self;
         let header = &serving.header;
         // Of a store that was closed the mark says nothing that the checkpoint does not.
@@ -165,7 +166,7 @@ impl Followed {
         if let Some(e) = failed {
             return Err(e);
         }
-        r.report.times.segments = began.elapsed();
+        r.report.times.segments = clock::since(began);
         Ok(Indexed { marks, listing, serving, files, chain, unsealed, unsealable })
     }
 }
@@ -186,7 +187,7 @@ pub(super) struct Indexed {
 impl Indexed {
     /// Fills the table: the checkpoint, and what the log did since.
     pub(super) fn replay(self, r: &mut Recovery<'_>) -> Result<Replayed> {
-        let began = Instant::now();
+        let began = clock::now();
         let Indexed { marks, listing, mut serving, mut files, chain, unsealed, unsealable } = self;
         let report = &mut r.report;
         let table = Arc::new(Table::default());
@@ -203,7 +204,7 @@ impl Indexed {
         if report.accepted_loss {
             truncate_what_was_lost(&table, report);
         }
-        report.times.replay = began.elapsed();
+        report.times.replay = clock::since(began);
 
         let harmed = unsealable.into_iter().filter(|(segment, _)| segment.live_entries() > 0);
         report.damage.extend(harmed.map(|(_, e)| e));

@@ -1,5 +1,6 @@
 //! How many free files are worth keeping.
 
+use crate::clock;
 use std::time::{Duration, Instant};
 
 /// So many are kept although nobody used as many lately.
@@ -23,7 +24,7 @@ impl Demand {
     /// A file is used.
     pub(super) fn used(&mut self) {
         self.now += 1;
-        self.last = Some(Instant::now());
+        self.last = Some(clock::now());
     }
 
     /// Segments became free.
@@ -67,10 +68,10 @@ mod tests {
     #[test]
     fn a_store_that_was_used_is_idle_after_a_minute() {
         let mut demand = Demand::default();
-        let later = |by| Instant::now() + IDLE_AFTER + Duration::from_secs(by);
+        let later = |by| clock::now() + IDLE_AFTER + Duration::from_secs(by);
         assert!(!demand.is_idle(later(1)));
         (0..9).for_each(|_| demand.used());
-        assert!(!demand.is_idle(Instant::now()) && demand.is_idle(later(1)));
+        assert!(!demand.is_idle(clock::now()) && demand.is_idle(later(1)));
         demand.end();
         assert_eq!((demand.files(12), demand.is_idle(later(1))), (3, false));
     }

@@ -15,6 +15,7 @@
 
 use super::demand::Demand;
 use super::{EIO, FillError, Filling, Notes, Retire, RetiredFile, SYNC_SLOTS, Segment};
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{
     FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, StoreId,
@@ -24,13 +25,13 @@ use crate::options::{Options, ReadMode};
 use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, thread};
+use crate::sync::{Arc, Mutex};
 use crate::vfs::io::{read_up_to, write_parts_at};
 use crate::vfs::{Dir, OpenMode, Reserved, VfsFile};
 use crate::watch::Watch;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Files of the reserve: for the copies of the tail when a store opens again and again on a full disk, for
 /// the record that compacts, and for what a purge has to write before it can give anything back.
@@ -409,7 +410,7 @@ impl SegmentFactory {
     /// use. Returns how many bytes the file system got back.
     pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64> {
         if self.retired.lock().is_empty() {
-            let is_idle = self.demand.lock().is_idle(Instant::now());
+            let is_idle = self.demand.lock().is_idle(clock::now());
             return if is_idle { self.give_surplus_back() } else { Ok(0) };
         }
         self.check_open()?;
@@ -547,7 +548,7 @@ impl SegmentFactory {
                 return false;
             }
             if !is_awaited() {
-                thread::sleep(LOOK_PAUSE);
+                clock::sleep(LOOK_PAUSE);
             }
         }
         true

@@ -188,7 +188,7 @@ mod tests {
             let also = s.spawn(|| pauses.sleep(hour, false));
             let _hurry = pauses.hurry();
             assert_eq!(hurried.join().unwrap(), Ok(()));
-            std::thread::sleep(Duration::from_millis(20));
+            crate::clock::sleep(Duration::from_millis(20));
             assert!(!kept.is_finished() && !also.is_finished());
             pauses.stop();
             assert_eq!(kept.join().unwrap(), Err(ErrorKind::Closed));

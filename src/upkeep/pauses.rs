@@ -1,5 +1,6 @@
 //! Sleeps of background work, and what ends them.
 
+use crate::clock;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ pub(crate) struct Pauses {
 impl Default for Pauses {
     fn default() -> Pauses {
         let waiting = Mutex::default();
-        Pauses { started: Instant::now(), stopped: AtomicBool::new(false), waiting, changed: Condvar::new() }
+        Pauses { started: clock::now(), stopped: AtomicBool::new(false), waiting, changed: Condvar::new() }
     }
 }
 
@@ -46,7 +47,7 @@ impl Pauses {
     }
 
     pub(crate) fn now(&self) -> Duration {
-        self.started.elapsed()
+        clock::since(self.started)
     }
 
     pub(crate) fn sleep(&self, time: Duration, may_be_hurried: bool) {

@@ -2,16 +2,16 @@
 
 use super::Store;
 use super::name_watch::check_name;
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::footer::Footer;
 use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::segment::{Segment, Unsealed, build_footer, build_footer_of_full, load_footer, write_footer};
 use crate::sync::atomic::Ordering;
-use crate::sync::thread;
 use crate::types::Lsn;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A footer that nobody waits for is built for so long, and then pauses for so long: in one piece it would
 /// take a processor from the writers for tens of milliseconds.
@@ -39,13 +39,13 @@ pub(crate) fn seal_due(store: &Store) -> Result<()> {
 /// others seal meanwhile is theirs.
 pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
     while let Some((segment, end)) = next_due(store)? {
-        let mut began = Instant::now();
+        let mut began = clock::now();
         let mut go_on = || {
-            if began.elapsed() >= SLICE {
+            if clock::since(began) >= SLICE {
                 if store.segments.unsealed_count() < WAITING_MAX {
-                    thread::sleep(PAUSE);
+                    clock::sleep(PAUSE);
                 }
-                began = Instant::now();
+                began = clock::now();
             }
             !store.pauses.is_stopped() && is_next(store, &segment)
         };

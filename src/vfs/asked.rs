@@ -4,6 +4,7 @@
 //! device's whole read-ahead around it. To ask costs a system call, which is as much as a read that finds
 //! everything there. What was written or asked for of late is therefore remembered.
 
+use crate::clock;
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +28,7 @@ pub(super) struct Asked {
 impl Asked {
     /// Of a mapping of `len` bytes, nothing of which is known.
     pub(super) fn new(len: usize) -> Asked {
-        Asked { len, words: OnceLock::new(), born: Instant::now(), forgotten: AtomicU64::new(0) }
+        Asked { len, words: OnceLock::new(), born: clock::now(), forgotten: AtomicU64::new(0) }
     }
 
     fn words(&self) -> &[AtomicU64] {
@@ -49,7 +50,7 @@ impl Asked {
     /// The part of `range` that has to be asked for, in whole pages, and is taken to be asked for from here
     /// on. `None` if all of it was, or was written, of late.
     pub(super) fn missing(&self, range: Range<usize>) -> Option<Range<usize>> {
-        self.forget(self.born.elapsed());
+        self.forget(clock::since(self.born));
         let mut missing: Option<Range<usize>> = None;
         for (at, mask) in masks(range) {
             let Some(word) = self.words().get(at) else { break };
