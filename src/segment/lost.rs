@@ -51,12 +51,6 @@ impl VfsFile for LostFile {
     fn len(&self) -> Result<u64> {
         lost()
     }
-    fn allocated(&self) -> Result<u64> {
-        lost()
-    }
-    fn punch_hole(&self, _: Range<u64>) -> Result<()> {
-        lost()
-    }
     fn drop_cache(&self, _: Range<u64>) -> Result<()> {
         lost()
     }

@@ -152,12 +152,6 @@ impl VfsFile for ByName {
     fn len(&self) -> Result<u64> {
         self.file()?.len()
     }
-    fn allocated(&self) -> Result<u64> {
-        self.file()?.allocated()
-    }
-    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        self.file()?.punch_hole(range)
-    }
     fn drop_cache(&self, range: Range<u64>) -> Result<()> {
         self.file()?.drop_cache(range)
     }

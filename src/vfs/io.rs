@@ -209,12 +209,6 @@ mod tests {
         fn len(&self) -> Result<u64> {
             Ok(self.bytes.lock().unwrap().len() as u64)
         }
-        fn allocated(&self) -> Result<u64> {
-            Ok(0)
-        }
-        fn punch_hole(&self, _: Range<u64>) -> Result<()> {
-            Ok(())
-        }
         fn drop_cache(&self, _: Range<u64>) -> Result<()> {
             Ok(())
         }

@@ -174,11 +174,6 @@ pub trait VfsFile: Send + Sync + Debug {
     fn is_empty(&self) -> Result<bool> {
         Ok(self.len()? == 0)
     }
-    /// Bytes that the file occupies on the device.
-    fn allocated(&self) -> Result<u64>;
-    /// Gives back the blocks of a range; it reads as zeros, the length stays.
-    /// `ErrorKind::Unsupported` where it cannot.
-    fn punch_hole(&self, range: Range<u64>) -> Result<()>;
     /// Forgets clean cached pages of the range, so that the next read comes from the device. Advisory.
     fn drop_cache(&self, range: Range<u64>) -> Result<()>;
     /// A read-only mapping of `0..len`, or `None` where reads should go through

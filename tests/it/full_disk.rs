@@ -2,8 +2,8 @@
 
 use crate::support::engines::{DIR, kill, of_run};
 use crate::support::entries;
+use raftwood::vfs::Vfs;
 use raftwood::vfs::sim::{ENOSPC, Fault, LossPolicy, OpKind, SimVfs};
-use raftwood::vfs::{OpenMode, Vfs};
 use raftwood::{Durability, Engine, ErrorKind, RegionId, WriteError};
 
 const R: RegionId = RegionId(7);
@@ -36,14 +36,6 @@ fn compact(engine: &Engine, through: u64) {
 #[track_caller]
 fn holds(engine: &Engine, indexes: std::ops::RangeInclusive<u64>) {
     entries::holds(engine, R, indexes, PAYLOAD);
-}
-
-/// Blocks that the files take.
-fn allocated(vfs: &SimVfs) -> u64 {
-    let dir = vfs.open_dir(DIR.as_ref()).unwrap();
-    let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_string();
-    let of = |path: &std::path::Path| dir.open(&name(path), OpenMode::Read).unwrap().allocated().unwrap();
-    vfs.list().iter().map(|(path, _)| of(path)).sum()
 }
 
 /// A store with room for about a dozen segments, filled up.
@@ -87,7 +79,7 @@ fn a_full_disk_fails_the_append_that_needs_space_and_nothing_else() {
 fn a_full_disk_purges_though_not_a_block_is_free() {
     let (vfs, engine, last) = full();
     compact(&engine, last - 1);
-    vfs.set_capacity(Some(allocated(&vfs)));
+    vfs.set_capacity(Some(vfs.allocated()));
     assert_eq!(vfs.open_dir(DIR.as_ref()).unwrap().free_space().unwrap(), 0);
     let report = engine.purge().unwrap();
     assert!(report.segments_freed > 5, "{report:?}");
@@ -142,7 +134,7 @@ fn a_store_whose_directory_cannot_be_synced_is_read_at_once_and_written_to_once_
 #[test]
 fn a_store_on_a_full_disk_opens_and_takes_what_makes_room() {
     let (vfs, engine, last) = full();
-    vfs.set_capacity(Some(allocated(&vfs)));
+    vfs.set_capacity(Some(vfs.allocated()));
     kill(&vfs, engine);
     assert_eq!(vfs.open_dir(DIR.as_ref()).unwrap().free_space().unwrap(), 0);
     let engine = open(&vfs, 2).unwrap();
@@ -151,7 +143,7 @@ fn a_store_on_a_full_disk_opens_and_takes_what_makes_room() {
     holds(&engine, last..=last);
     // A part of the reserve went into opening. The rest is for the footers and checkpoints that have to
     // come before any segment goes.
-    vfs.set_capacity(Some(allocated(&vfs)));
+    vfs.set_capacity(Some(vfs.allocated()));
     engine.purge().unwrap();
     append(&engine, last + 1).unwrap();
     holds(&engine, last..=last + 1);

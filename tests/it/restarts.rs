@@ -9,7 +9,6 @@ use crate::support::model::{self, Kind, Writer};
 use crate::support::oracle::{Named, compare, write_to_all};
 use crate::support::process::ran_alone;
 use raftwood::vfs::sim::{ENOSPC, EROFS, Fault, LossPolicy, OpKind, SimVfs};
-use raftwood::vfs::{OpenMode, Vfs};
 use raftwood::{
     Background, Durability, Engine, ErrorKind, Options, Pool, ReadLimit, RegionId, Result, WriteError,
 };
@@ -100,13 +99,7 @@ const BYTES_MAX: u64 = 64 << 20;
 
 /// Files, and the bytes allocated for them.
 fn usage(vfs: &SimVfs) -> (usize, u64) {
-    let files = vfs.list();
-    let allocated = |path: &Path| {
-        let dir = vfs.open_dir(path.parent().unwrap()).unwrap();
-        dir.open(path.file_name().unwrap().to_str().unwrap(), OpenMode::Read).unwrap().allocated().unwrap()
-    };
-    let bytes = files.iter().map(|(path, _)| allocated(path)).sum();
-    (files.len(), bytes)
+    (vfs.list().len(), vfs.allocated())
 }
 
 #[test]
@@ -388,7 +381,7 @@ const SPACE: [OpKind; 9] = [
 fn fault(vfs: &SimVfs, errno: i32, how: How, at: u64) {
     let mut kinds = SPACE.to_vec();
     if errno == EROFS {
-        kinds.extend([OpKind::Remove, OpKind::PunchHole]);
+        kinds.push(OpKind::Remove);
     }
     for kind in kinds {
         let fault = Fault::error(errno).on(kind).at(at);

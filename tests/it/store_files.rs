@@ -585,12 +585,6 @@ impl VfsFile for WrappedFile {
     fn len(&self) -> IoResult<u64> {
         self.0.len()
     }
-    fn allocated(&self) -> IoResult<u64> {
-        self.0.allocated()
-    }
-    fn punch_hole(&self, range: std::ops::Range<u64>) -> IoResult<()> {
-        self.0.punch_hole(range)
-    }
     fn drop_cache(&self, range: std::ops::Range<u64>) -> IoResult<()> {
         self.0.drop_cache(range)
     }

@@ -1,7 +1,6 @@
 //! The three traits over the disk: every call is numbered, may be struck by a fault,
 //! photographed, and written down.
 
-use super::content::SECTOR;
 use super::crash::{Moment, Snapshot};
 use super::disk::Disk;
 use super::fault::{EIO, Effect, Fault};
@@ -547,20 +546,6 @@ impl VfsFile for SimFile {
 
     fn len(&self) -> Result<u64> {
         self.call(OpKind::Len, None, |s, _| Ok(s.disk.file(self.ino)?.cached.len()))
-    }
-
-    fn allocated(&self) -> Result<u64> {
-        self.call(OpKind::Allocated, None, |s, _| Ok(s.disk.file(self.ino)?.cached.allocated()))
-    }
-
-    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        let (start, end) = (range.start, range.end.max(range.start));
-        self.change(OpKind::PunchHole, (start, end), |s, _| {
-            let (file, seq) = s.disk.file_and_seq(self.ino)?;
-            // What lies past the end is a hole already.
-            file.punch(start..end.min(file.cached.len().next_multiple_of(SECTOR)), seq);
-            Ok(())
-        })
     }
 
     fn drop_cache(&self, range: Range<u64>) -> Result<()> {

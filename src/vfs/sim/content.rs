@@ -122,23 +122,6 @@ impl Content {
         self.len = self.len.max(len);
     }
 
-    /// Zeroes the range, and releases the pages that lie wholly in it; the length stays.
-    pub(super) fn punch(&mut self, range: Range<u64>) {
-        let range = range.start..range.end.min(self.pages.len() as u64 * PAGE);
-        if range.is_empty() {
-            return;
-        }
-        let pages = Arc::make_mut(&mut self.pages);
-        for (page, within, _) in pieces(range.start, (range.end - range.start) as usize) {
-            if within.len() == PAGE as usize {
-                pages[page] = Page::Hole;
-            } else if matches!(pages[page], Page::Data(_)) {
-                let zeros = [0; PAGE as usize];
-                write_page(&mut pages[page], within.clone(), &zeros[within]);
-            }
-        }
-    }
-
     /// Bytes allocated.
     pub(super) fn allocated(&self) -> u64 {
         self.pages.iter().filter(|p| !matches!(p, Page::Hole)).count() as u64 * PAGE
@@ -245,13 +228,6 @@ mod tests {
                     model.resize(model.len().max(n), 0);
                     content.allocate(n as u64);
                     assert!(content.allocated() >= n as u64);
-                }
-                4 => {
-                    let end = (offset + n).min(model.len());
-                    if offset < end {
-                        model[offset..end].fill(0);
-                    }
-                    content.punch(offset as u64..(offset + n) as u64);
                 }
                 _ => {
                     if let Some(sector) = model.chunks_exact_mut(SECTOR as usize).next() {

@@ -143,9 +143,13 @@ impl Disk {
     /// Bytes that can still be allocated.
     pub(super) fn room(&self) -> u64 {
         let Some(capacity) = self.capacity else { return UNLIMITED };
-        // A removed file keeps its blocks as long as it is open.
+        capacity.saturating_sub(self.allocated()) / PAGE * PAGE
+    }
+
+    /// Bytes that the files take. A removed file keeps its blocks as long as it is open.
+    pub(super) fn allocated(&self) -> u64 {
         let live = self.files.values().filter(|f| f.links > 0 || f.handles > 0);
-        capacity.saturating_sub(live.map(|f| f.cached.allocated()).sum()) / PAGE * PAGE
+        live.map(|f| f.cached.allocated()).sum()
     }
 
     /// Forgets a file that nobody can reach any more, by a name, by a handle, or by a crash.

@@ -15,8 +15,6 @@ pub(super) enum Change {
     Len(u64),
     /// Blocks reserved up to here.
     Allocate(u64),
-    /// Blocks given back.
-    Punch(Range<u64>),
 }
 
 impl Change {
@@ -31,7 +29,6 @@ impl Change {
                 // The length is a change of its own; without it nothing stays reserved past the end.
                 content.set_len(old);
             }
-            Change::Punch(range) => content.punch(range.clone()),
         }
     }
 }
@@ -44,7 +41,6 @@ impl fmt::Display for Change {
             }
             Change::Len(len) => write!(f, "length {len}"),
             Change::Allocate(len) => write!(f, "blocks reserved up to {len}"),
-            Change::Punch(range) => write!(f, "hole {}..{}", range.start, range.end),
         }
     }
 }
@@ -123,11 +119,6 @@ impl File {
         self.push(seq, Change::Allocate(len));
     }
 
-    pub(super) fn punch(&mut self, range: Range<u64>, seq: &mut u64) {
-        self.cached.punch(range.clone());
-        self.push(seq, Change::Punch(range));
-    }
-
     /// Makes durable what was changed up to `seq`.
     pub(super) fn sync(&mut self, seq: u64) {
         let upto = self.pending.partition_point(|(s, _)| *s <= seq);
@@ -153,7 +144,6 @@ impl File {
         for (_, change) in &self.pending {
             match change {
                 Change::Sector { sector, .. } => drop(dirty.insert(sector * SECTOR / PAGE)),
-                Change::Punch(range) => dirty.extend(range.start / PAGE..range.end.div_ceil(PAGE)),
                 Change::Len(_) | Change::Allocate(_) => {}
             }
         }

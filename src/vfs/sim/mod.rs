@@ -10,7 +10,7 @@
 //! # The model
 //!
 //! ```text
-//!              write, set_len, allocate, punch_hole            create, link, rename, remove
+//!              write, set_len, allocate                        create, link, rename, remove
 //!                            |                                              |
 //!   file    cached bytes  <--+                  directory   cached names <--+
 //!           pending       <--+                              pending      <--+
@@ -138,6 +138,11 @@ impl SimVfs {
     /// then fail with ENOSPC.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.shared.lock().disk.capacity = bytes;
+    }
+
+    /// Bytes that the files take, in pages of 4 KiB: what counts against the capacity.
+    pub fn allocated(&self) -> u64 {
+        self.shared.lock().disk.allocated()
     }
 
     /// Makes one in so many reads and writes short or interrupted, by chance.

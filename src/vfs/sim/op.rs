@@ -33,8 +33,6 @@ pub enum OpKind {
     SyncData,
     SyncAll,
     Len,
-    Allocated,
-    PunchHole,
     DropCache,
     Map,
     Id,
@@ -46,9 +44,8 @@ impl OpKind {
         use OpKind::*;
         match self {
             CreateDirAll | Create | Remove | Rename | HardLink | SyncDir | Lock | Write | Allocate
-            | SetLen | SyncData | SyncAll | PunchHole => true,
-            OpenDir | List | Open | LockDir | FreeSpace | IdOf | Read | Len | Allocated | DropCache | Map
-            | Id => false,
+            | SetLen | SyncData | SyncAll => true,
+            OpenDir | List | Open | LockDir | FreeSpace | IdOf | Read | Len | DropCache | Map | Id => false,
         }
     }
 
@@ -79,8 +76,6 @@ impl OpKind {
             OpKind::SyncData => "sync_data",
             OpKind::SyncAll => "sync_all",
             OpKind::Len => "len",
-            OpKind::Allocated => "allocated",
-            OpKind::PunchHole => "punch_hole",
             OpKind::DropCache => "drop_cache",
             OpKind::Map => "map",
             OpKind::Id => "id",

@@ -127,12 +127,6 @@ impl VfsFile for File {
     fn len(&self) -> Result<u64> {
         self.other().len()
     }
-    fn allocated(&self) -> Result<u64> {
-        self.other().allocated()
-    }
-    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        self.other().punch_hole(range)
-    }
     fn drop_cache(&self, range: Range<u64>) -> Result<()> {
         self.other().drop_cache(range)
     }
