@@ -5,7 +5,7 @@ use super::reader::recover_beside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Block, Op};
 use crate::format::checkpoint::read_checkpoint;
-use crate::format::file_header::{FileKind, Identity};
+use crate::format::file_header::{Identity, SegmentKind};
 use crate::format::names::FileName;
 use crate::format::record::{RecordKind, record_len};
 use crate::index::Part;
@@ -135,7 +135,7 @@ impl Options {
     ) -> Result<()> {
         let segment = part.segment();
         let durable = (state.durable.segment(), u64::from(state.durable.offset()));
-        let is_log = segment.kind == FileKind::Log && !planted(Bug::BatchInFlightCalledDamage);
+        let is_log = segment.kind == SegmentKind::Log && !planted(Bug::BatchInFlightCalledDamage);
         // Beside an engine, a batch of which the description is there and the payload not yet.
         let in_flight = |e: &Error| is_log && e.offset().is_some_and(|at| (segment.id, at) >= durable);
         verify(region, part, |_, outcome| match outcome {
@@ -193,7 +193,7 @@ fn loss(dir: &Dir, state: &Recovered) -> Result<Loss> {
     let end = state.chain.end().unwrap_or(Lsn::ZERO);
     // What open re-persists stands there too, first, and is not lost.
     let mut seen = Seen { kept: state.unfinished.tail.len(), ..Seen::default() };
-    let kept = state.segments.values().filter(|s| s.kind == FileKind::Log && !s.is_lost);
+    let kept = state.segments.values().filter(|s| s.kind == SegmentKind::Log && !s.is_lost);
     for s in kept.filter(|s| s.id >= end.segment()) {
         let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
         seen.read(&mut scanner, s.sealed_end().max(FIRST_RECORD))?;

@@ -9,7 +9,7 @@ use crate::commit::{Committer, Hooks};
 use crate::engine::fetch::Fetcher;
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::file_header::{FileKind, StoreId};
+use crate::format::file_header::{SegmentKind, StoreId};
 use crate::format::names::FileName;
 use crate::index::Table;
 use crate::listener::{Event, Listeners};
@@ -156,7 +156,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
             synced => synced?,
         }
     }
-    let logs = r.segments.values().filter(|s| s.kind == FileKind::Log);
+    let logs = r.segments.values().filter(|s| s.kind == SegmentKind::Log);
     let start = r.checkpoints.newest().map_or(0, |newest| newest.start_segment);
     let replayed =
         logs.filter(|s| s.id >= start).map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD)));

@@ -4,6 +4,7 @@ use crate::clock;
 use crate::engine::region::health;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
+use crate::format::file_header::SegmentKind;
 use crate::index::RegionState;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
@@ -169,7 +170,7 @@ impl Reader {
         segments
             .map(|s| SegmentInfo {
                 id: s.id,
-                cold: s.kind == crate::format::file_header::FileKind::Cold,
+                cold: s.kind == SegmentKind::Cold,
                 bytes: s.len,
                 used_bytes: u64::from(s.sealed_end()),
                 live_entries: s.live_entries(),

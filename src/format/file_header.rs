@@ -16,31 +16,64 @@ impl fmt::Display for StoreId {
     }
 }
 
+/// What a segment is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum SegmentKind {
+    /// A part of the log.
+    Log,
+    /// What the cleaner wrote: entries sorted by region, nothing else.
+    Cold,
+}
+
 /// What a file is. The name says it too; the header is what counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum FileKind {
-    /// A segment of the log.
-    Log = 1,
-    /// A segment that the cleaner wrote: entries sorted by region, nothing else.
-    Cold = 2,
+    /// A segment.
+    Segment(SegmentKind),
     /// The index of a sealed segment.
-    Footer = 3,
+    Footer,
     /// The region table as of one point of the log.
-    Checkpoint = 4,
+    Checkpoint,
     /// Up to where the log is durable.
-    Mark = 5,
+    Mark,
+}
+
+impl SegmentKind {
+    /// The kind with this number on disk.
+    pub(crate) fn from_u32(number: u32) -> Result<SegmentKind, Malformed> {
+        match FileKind::from_u32(number)? {
+            FileKind::Segment(kind) => Ok(kind),
+            _ => Err(Malformed("the file is no segment")),
+        }
+    }
+
+    /// Its number on disk.
+    pub(crate) fn to_u32(self) -> u32 {
+        FileKind::Segment(self).to_u32()
+    }
 }
 
 impl FileKind {
     /// The kind with this number on disk.
     pub(crate) fn from_u32(number: u32) -> Result<FileKind, Malformed> {
         match number {
-            1 => Ok(FileKind::Log),
-            2 => Ok(FileKind::Cold),
+            1 => Ok(FileKind::Segment(SegmentKind::Log)),
+            2 => Ok(FileKind::Segment(SegmentKind::Cold)),
             3 => Ok(FileKind::Footer),
             4 => Ok(FileKind::Checkpoint),
             5 => Ok(FileKind::Mark),
             _ => Err(Malformed("the kind of file is unknown")),
+        }
+    }
+
+    /// Its number on disk.
+    pub(crate) fn to_u32(self) -> u32 {
+        match self {
+            FileKind::Segment(SegmentKind::Log) => 1,
+            FileKind::Segment(SegmentKind::Cold) => 2,
+            FileKind::Footer => 3,
+            FileKind::Checkpoint => 4,
+            FileKind::Mark => 5,
         }
     }
 }
@@ -121,7 +154,7 @@ impl FileHeader {
         let mut out = Vec::with_capacity(FILE_HEADER_LEN);
         out.extend_from_slice(&FILE_MAGIC);
         out.extend_from_slice(&self.version.to_le_bytes());
-        out.extend_from_slice(&(self.kind as u32).to_le_bytes());
+        out.extend_from_slice(&self.kind.to_u32().to_le_bytes());
         out.extend_from_slice(&0u64.to_le_bytes());
         out.extend_from_slice(&self.identity.store.0);
         out.extend_from_slice(&self.identity.file.to_le_bytes());
@@ -255,7 +288,13 @@ mod tests {
 
     fn header() -> FileHeader {
         let identity = Identity { store: StoreId(*b"0123456789abcdef"), file: 7, salt: 0x1122_3344 };
-        FileHeader { version: FORMAT_VERSION, kind: FileKind::Log, identity, len: 64 << 20, previous_salt: 9 }
+        FileHeader {
+            version: FORMAT_VERSION,
+            kind: FileKind::Segment(SegmentKind::Log),
+            identity,
+            len: 64 << 20,
+            previous_salt: 9,
+        }
     }
 
     /// Changes four bytes and makes the checksum right again, as a newer release would have written them.

@@ -1,5 +1,6 @@
 //! What the files of a store are called.
 
+use crate::format::file_header::SegmentKind;
 use std::fmt;
 
 /// A file of the store. Names are made from our own counters only, never from anything a caller says.
@@ -24,6 +25,14 @@ pub(crate) enum FileName {
 }
 
 impl FileName {
+    /// The file of a segment.
+    pub(crate) fn segment(kind: SegmentKind, id: u32) -> FileName {
+        match kind {
+            SegmentKind::Log => FileName::Log(id),
+            SegmentKind::Cold => FileName::Cold(id),
+        }
+    }
+
     /// The file that `name` is, or `None` when it is none of ours. Strict: `parse` accepts exactly what
     /// `Display` prints, so that no two names mean one file.
     pub(crate) fn parse(name: &str) -> Option<FileName> {

@@ -3,7 +3,7 @@ use super::extents::{Extents, Moved};
 use super::{Part, RegionState, Table};
 use crate::format::batch::{Loc, TermRun};
 use crate::format::checkpoint::ExtentRecord;
-use crate::format::file_header::{FileKind, Identity, StoreId};
+use crate::format::file_header::{Identity, SegmentKind, StoreId};
 use crate::segment::{Live, Segment};
 use crate::types::RegionId;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 fn segment(id: u32) -> Arc<Segment> {
     let identity = Identity { store: StoreId([7; 16]), file: id, salt: 9 };
-    Arc::new(Segment::lost(identity, FileKind::Log, format!("{id}.log").into()).unwrap())
+    Arc::new(Segment::lost(identity, SegmentKind::Log, format!("{id}.log").into()).unwrap())
 }
 
 fn record(first: u64, count: u64, terms: (u64, u64), bytes: u64) -> ExtentRecord {

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::Result as EngineResult;
-use crate::format::file_header::FileKind;
+use crate::format::file_header::SegmentKind;
 use crate::format::names::FileName;
 use crate::report::PurgeReport;
 use crate::upkeep::{Pace, clean_once};
@@ -39,8 +39,8 @@ pub fn leaks(engine: &Engine, mut names: Vec<String>) -> Result<(), String> {
     if let Some(dead) = dead {
         return Err(format!("{} holds nothing and is kept after a purge", dead.path.display()));
     }
-    let logs = sealed.iter().filter(|s| s.kind == FileKind::Log && Some(s.id) != active).count();
-    let colds = sealed.iter().filter(|s| s.kind == FileKind::Cold).count();
+    let logs = sealed.iter().filter(|s| s.kind == SegmentKind::Log && Some(s.id) != active).count();
+    let colds = sealed.iter().filter(|s| s.kind == SegmentKind::Cold).count();
     let mut left = [
         ("log", logs + usize::from(active.is_some()) + store.committer.ready_count()),
         ("cold", colds),

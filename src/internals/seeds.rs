@@ -11,9 +11,7 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut all = Vec::new();
     let mut add = |target, name: &str, bytes: Vec<u8>| all.push((target, name.to_owned(), bytes));
 
-    for (number, kind) in
-        (1..).zip([FileKind::Log, FileKind::Cold, FileKind::Footer, FileKind::Checkpoint, FileKind::Mark])
-    {
+    for (number, kind) in (1..=5).filter_map(|number| Some((number, FileKind::from_u32(number).ok()?))) {
         let identity = Identity { store: StoreId(*b"raftwood-example"), file: number, salt: 99 };
         let header = FileHeader { version: FORMAT_VERSION, kind, identity, len: 64 << 10, previous_salt: 7 };
         add("file_header", &format!("kind-{number}"), header.encode().to_vec());

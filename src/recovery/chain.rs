@@ -20,7 +20,7 @@ use super::tail::{self, TailRecord};
 use crate::error::{Error, Result};
 use crate::format::batch::Announcement;
 use crate::format::checkpoint::CheckpointHeader;
-use crate::format::file_header::FileKind;
+use crate::format::file_header::SegmentKind;
 use crate::format::record::{RecordHeader, RecordKind, Shape, record_len};
 use crate::options::Options;
 use crate::planted::{Bug, planted};
@@ -104,7 +104,7 @@ pub(super) fn follow(
     let mut links: Vec<Link> = Vec::new();
     let mut before = Shape::default();
     let logs: Vec<Arc<Segment>> =
-        opened.segments.values().filter(|s| s.kind == FileKind::Log).cloned().collect();
+        opened.segments.values().filter(|s| s.kind == SegmentKind::Log).cloned().collect();
     for segment in &logs {
         let footer = load_footer(dir, segment);
         if segment.is_lost {
@@ -118,7 +118,7 @@ pub(super) fn follow(
         }
         links.push(read_link(segment, footer, &mut watermark, &mut said, options, report)?);
     }
-    for segment in opened.segments.values().filter(|s| s.kind == FileKind::Cold && !s.is_lost) {
+    for segment in opened.segments.values().filter(|s| s.kind == SegmentKind::Cold && !s.is_lost) {
         if let Some(footer) = load_footer(dir, segment) {
             segment.set_sealed_end(footer.tail().end);
             segment.set_footer(footer);
@@ -219,7 +219,7 @@ fn whole_history(
     let left_over = others.find(|(_, link)| !is_unfinished_copy(link));
     let gap = left_over.map(|(_, link)| link).or(if begins { None } else { links.first() });
     let lost =
-        opened.lost.iter().find(|(id, _)| opened.segments.get(id).is_none_or(|s| s.kind == FileKind::Log));
+        opened.lost.iter().find(|(id, _)| opened.segments.get(id).is_none_or(|s| s.kind == SegmentKind::Log));
     let known = evidence.marked || evidence.durable > Lsn::ZERO;
     if planted(Bug::GapAcceptedAtRebuild) || gap.is_none() && begins && lost.is_none() && known {
         return Ok(());

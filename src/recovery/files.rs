@@ -4,7 +4,7 @@ use super::judge::refuse;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::{
-    FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN, StoreId, second_copy_at,
+    FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN, SegmentKind, StoreId, second_copy_at,
 };
 use crate::format::footer::Footer;
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
@@ -40,6 +40,12 @@ impl Listing {
     /// No store was ever finished here: the first checkpoint is made before the first segment.
     pub(super) fn is_fresh(&self) -> bool {
         self.checkpoints.is_empty() && self.logs.is_empty() && self.colds.is_empty()
+    }
+
+    /// All segments: those of the log, then the cold ones.
+    fn segments(&self) -> impl Iterator<Item = (u32, SegmentKind)> + '_ {
+        let logs = self.logs.iter().map(|id| (*id, SegmentKind::Log));
+        logs.chain(self.colds.iter().map(|id| (*id, SegmentKind::Cold)))
     }
 }
 
@@ -104,15 +110,9 @@ pub(super) fn open_segments(
     report: &mut OpenReport,
 ) -> Result<Opened> {
     let mut opened = Opened::default();
-    let logs = listing.logs.iter().map(|n| (*n, FileKind::Log));
-    let colds = listing.colds.iter().map(|n| (*n, FileKind::Cold));
-    for (id, kind) in logs.chain(colds).collect::<Vec<_>>() {
+    for (id, kind) in listing.segments().collect::<Vec<_>>() {
         let named = checkpoint.segments.iter().find(|s| s.id == id);
-        let name = match kind {
-            FileKind::Cold => FileName::Cold(id),
-            _ => FileName::Log(id),
-        };
-        let name = name.to_string();
+        let name = FileName::segment(kind, id).to_string();
         let path = dir.join(&name);
         // A name from before the checkpoint that it does not list: its removal was lost in a crash,
         // unless the file was never ours.
@@ -125,7 +125,7 @@ pub(super) fn open_segments(
             continue;
         }
         // What comes before the replay is only read by index: its loss is that of the entries in it.
-        let contained = named.is_some() && id < checkpoint.start_segment || kind == FileKind::Cold;
+        let contained = named.is_some() && id < checkpoint.start_segment || kind == SegmentKind::Cold;
         let segment = match open_segment(dir, &name, kind, id, options, checkpoint, contained) {
             Ok(Some(segment)) => segment,
             Ok(None) if named.is_none() => {
@@ -169,15 +169,11 @@ pub(super) fn open_segments(
     }
     for named in &checkpoint.segments {
         if !opened.segments.contains_key(&named.id) {
-            let name = match named.kind {
-                FileKind::Cold => FileName::Cold(named.id),
-                _ => FileName::Log(named.id),
-            };
-            let path = dir.join(name.to_string());
+            let path = dir.join(FileName::segment(named.kind, named.id).to_string());
             let error =
                 Error::damaged("a segment is missing; put the file back, or restore the store from a backup");
             let error = error.at(&path, None);
-            if named.kind == FileKind::Log && named.id >= checkpoint.start_segment {
+            if named.kind == SegmentKind::Log && named.id >= checkpoint.start_segment {
                 refuse(error.clone(), options, report)?;
             }
             opened.lost.push((named.id, error));
@@ -187,7 +183,7 @@ pub(super) fn open_segments(
     Ok(opened)
 }
 
-fn lost(checkpoint: &CheckpointHeader, id: u32, kind: FileKind, path: PathBuf) -> Result<Segment> {
+fn lost(checkpoint: &CheckpointHeader, id: u32, kind: SegmentKind, path: PathBuf) -> Result<Segment> {
     let salt = checkpoint.segments.iter().find(|s| s.id == id).map_or(0, |s| s.salt);
     Segment::lost(Identity { store: checkpoint.identity.store, file: id, salt }, kind, path)
 }
@@ -200,7 +196,7 @@ fn cut_short(segment: &Segment) -> Error {
 fn open_segment(
     dir: &Dir,
     name: &str,
-    kind: FileKind,
+    kind: SegmentKind,
     id: u32,
     options: &Options,
     checkpoint: &CheckpointHeader,
@@ -210,7 +206,7 @@ fn open_segment(
     let file = dir.open(name, OpenMode::Read).map_err(|e| Error::io("opening a segment", path, e))?;
     let salt = checkpoint.segments.iter().find(|s| s.id == id).map(|s| s.salt);
     let fits = |header: &FileHeader| {
-        let named = header.identity.file == id && header.kind == kind;
+        let named = header.identity.file == id && header.kind == FileKind::Segment(kind);
         named && is_ours(header, checkpoint) && salt.is_none_or(|salt| salt == header.identity.salt)
     };
     let read =
@@ -240,7 +236,7 @@ fn open_segment(
     if !is_ours(&header, checkpoint) {
         return Ok(None);
     }
-    if header.identity.file != id || header.kind != kind {
+    if header.identity.file != id || header.kind != FileKind::Segment(kind) {
         return Err(Error::damaged(format!(
             "the file is segment {} under another name; put it back or move it away",
             header.identity.file
@@ -253,7 +249,7 @@ fn open_segment(
     let len = len.min(header.len);
     // Nothing is written to it any more, and there may be thousands.
     let named = dir.by_name(name, &file).map_err(|e| Error::io("looking at a segment", path, e))?;
-    let mut segment = Segment::new(&header, path.to_path_buf(), len, named, Vec::new(), mapped)?;
+    let mut segment = Segment::new(kind, &header, path.to_path_buf(), len, named, Vec::new(), mapped)?;
     segment.is_cut = len < header.len;
     segment.set_found();
     Ok(Some(segment))
@@ -265,7 +261,7 @@ fn recognise(
     dir: &Dir,
     file: &dyn VfsFile,
     path: &Path,
-    kind: FileKind,
+    kind: SegmentKind,
     id: u32,
     checkpoint: &CheckpointHeader,
 ) -> Option<FileHeader> {
@@ -281,20 +277,19 @@ fn recognise(
     let len = file.len().ok()?;
     let first = Scanner::new(file, path, &identity, len).look(SEGMENT_HEADER_LEN).ok()?;
     // Where its records end is not known any more: in an older segment, anywhere in the file.
-    let header = FileHeader { version: 1, kind, identity, len, previous_salt: 0 };
+    let header = FileHeader { version: 1, kind: FileKind::Segment(kind), identity, len, previous_salt: 0 };
     (!matches!(first, Found::Nothing) && !planted(Bug::SecondHeaderIgnored)).then_some(header)
 }
 
 /// The store that every segment in the directory belongs to, if they all say so and their release notes in
 /// the log what a table that is rebuilt from it has to know.
 pub(super) fn store_of_all_segments(dir: &Dir, listing: &Listing) -> Option<StoreId> {
-    let logs = listing.logs.iter().map(|id| (FileName::Log(*id), *id, FileKind::Log));
-    let colds = listing.colds.iter().map(|id| (FileName::Cold(*id), *id, FileKind::Cold));
     let mut store = None;
-    for (name, id, kind) in logs.chain(colds) {
-        let name = name.to_string();
+    for (id, kind) in listing.segments() {
+        let name = FileName::segment(kind, id).to_string();
         let file = dir.open(&name, OpenMode::Read).ok()?;
-        let named = |header: &FileHeader| header.identity.file == id && header.kind == kind;
+        let named =
+            |header: &FileHeader| header.identity.file == id && header.kind == FileKind::Segment(kind);
         let header = read_header(&*file, &dir.join(&name), named).ok()?.ok()?;
         if header.version < 3 || *store.get_or_insert(header.identity.store) != header.identity.store {
             return None;

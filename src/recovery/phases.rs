@@ -18,7 +18,7 @@ use super::{Purpose, Recovered, Unfinished, tail};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
-use crate::format::file_header::{FileHeader, FileKind};
+use crate::format::file_header::{FileHeader, SegmentKind};
 use crate::format::footer::Footer;
 use crate::format::mark::Mark;
 use crate::format::names::FileName;
@@ -154,7 +154,7 @@ impl Followed {
             match give_footer(segment, &mut r.report) {
                 Ok(()) => unsealed.push(segment.clone()),
                 // Its entries answer with an error, one by one; the rest of the store goes on.
-                Err(e) if segment.id < replayed_from || segment.kind == FileKind::Cold => {
+                Err(e) if segment.id < replayed_from || segment.kind == SegmentKind::Cold => {
                     segment.unsealable.store(true, Ordering::Release);
                     unsealable.push((segment.clone(), e));
                 }
@@ -246,7 +246,7 @@ impl Replayed {
         let newest_file = segments.keys().next_back().copied().unwrap_or(0).max(listing.highest);
         let unclean_before = unclean_before(header, &segments, &listing);
         let unused = take_unused(&mut segments, header);
-        let is_log = |s: &Arc<Segment>| s.kind == FileKind::Log;
+        let is_log = |s: &Arc<Segment>| s.kind == SegmentKind::Log;
         let last_witness = header.unclean_before != Some(unclean_before)
             && !unused.is_empty()
             && !segments.range(header.start_segment..).any(|(_, s)| is_log(s));
@@ -295,7 +295,7 @@ impl Replayed {
         let is_known = |id: &u32| {
             named.iter().any(|s| s.id == *id) || self.installed.contains(id) || awaited.contains(id)
         };
-        let colds = self.segments.values().filter(|s| s.kind == FileKind::Cold);
+        let colds = self.segments.values().filter(|s| s.kind == SegmentKind::Cold);
         let orphans: Vec<u32> = colds.map(|s| s.id).filter(|id| !is_known(id)).collect();
         for id in orphans {
             if let Some(segment) = self.segments.remove(&id) {
@@ -331,7 +331,7 @@ fn unclean_before(
     segments: &BTreeMap<u32, Arc<Segment>>,
     listing: &Listing,
 ) -> u32 {
-    let replayed = segments.range(checkpoint.start_segment..).any(|(_, s)| s.kind == FileKind::Log);
+    let replayed = segments.range(checkpoint.start_segment..).any(|(_, s)| s.kind == SegmentKind::Log);
     let newer = listing.checkpoints.iter().any(|sequence| *sequence > checkpoint.identity.file);
     match checkpoint.unclean_before {
         Some(before) if !replayed && !newer => before,
@@ -346,7 +346,8 @@ fn take_unused(
     checkpoint: &CheckpointHeader,
 ) -> Vec<RetiredFile> {
     let named = |id: u32| checkpoint.segments.iter().any(|s| s.id == id);
-    let empty = |s: &&Arc<Segment>| s.kind == FileKind::Log && s.sealed_end() == FIRST_RECORD && !s.is_lost;
+    let empty =
+        |s: &&Arc<Segment>| s.kind == SegmentKind::Log && s.sealed_end() == FIRST_RECORD && !s.is_lost;
     let ids: Vec<u32> = segments.values().filter(empty).map(|s| s.id).filter(|id| !named(*id)).collect();
     let taken = ids.iter().filter_map(|id| segments.remove(id));
     taken

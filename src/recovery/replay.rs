@@ -3,7 +3,7 @@
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{RegionView, read_checkpoint, read_proof};
-use crate::format::file_header::FileKind;
+use crate::format::file_header::SegmentKind;
 use crate::format::footer::RegionDelta;
 use crate::index::{Damage, Extent, RegionState, Stretch, Table, Value};
 use crate::planted::{Bug, planted};
@@ -142,7 +142,7 @@ pub(super) fn give_up_before_gap(
             state.give_up();
         }
     }
-    for segment in segments.values().filter(|s| s.kind == FileKind::Cold) {
+    for segment in segments.values().filter(|s| s.kind == SegmentKind::Cold) {
         let Some(footer) = segment.footer() else { continue };
         for range in footer.ranges() {
             let cell = table.get_or_create(range.region());
@@ -165,7 +165,7 @@ pub(super) fn replay<'a>(
     report: &mut OpenReport,
 ) -> Result<Vec<u32>> {
     let mut installed = Vec::new();
-    for segment in part.map(|(_, s)| s).filter(|s| s.kind == FileKind::Log) {
+    for segment in part.map(|(_, s)| s).filter(|s| s.kind == SegmentKind::Log) {
         let Some(footer) = segment.footer() else { continue };
         let bad = |e: Malformed| {
             Error::damaged(format!("the footer of the segment is damaged: {e}")).at(&segment.path, None)

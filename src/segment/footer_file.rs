@@ -5,7 +5,7 @@ use super::scan::{FIRST_RECORD, Found, Record, Scanner};
 use super::{Segment, read_patiently};
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Install};
-use crate::format::file_header::FileKind;
+use crate::format::file_header::SegmentKind;
 use crate::format::footer::{Footer, FooterBuilder, FooterFile, Tail};
 use crate::format::names::FileName;
 use crate::format::record::{RecordKind, Shape};
@@ -63,8 +63,8 @@ fn build(
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Vec<u8>>> {
     let mut builder = match segment.kind {
-        FileKind::Cold => FooterBuilder::new_cold(segment.identity),
-        _ => FooterBuilder::new(segment.identity),
+        SegmentKind::Cold => FooterBuilder::new_cold(segment.identity),
+        SegmentKind::Log => FooterBuilder::new(segment.identity),
     };
     let mut tail = Tail { end: FIRST_RECORD, last: Shape::default(), watermark: Lsn::ZERO };
     while tail.end < end {

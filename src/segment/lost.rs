@@ -4,7 +4,7 @@
 //! and any read of them is an error that names the file; every other region goes on.
 
 use super::Segment;
-use crate::format::file_header::{FORMAT_VERSION, FileHeader, FileKind, Identity};
+use crate::format::file_header::{FORMAT_VERSION, FileHeader, FileKind, Identity, SegmentKind};
 use crate::vfs::{Map, Reserved, VfsFile};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::ops::Range;
@@ -13,9 +13,15 @@ use std::sync::Arc;
 
 impl Segment {
     /// A segment without a file.
-    pub(crate) fn lost(identity: Identity, kind: FileKind, path: PathBuf) -> crate::Result<Segment> {
-        let header = FileHeader { version: FORMAT_VERSION, kind, identity, len: 0, previous_salt: 0 };
-        let mut segment = Segment::new(&header, path, 0, Arc::new(LostFile), Vec::new(), false)?;
+    pub(crate) fn lost(identity: Identity, kind: SegmentKind, path: PathBuf) -> crate::Result<Segment> {
+        let header = FileHeader {
+            version: FORMAT_VERSION,
+            kind: FileKind::Segment(kind),
+            identity,
+            len: 0,
+            previous_salt: 0,
+        };
+        let mut segment = Segment::new(kind, &header, path, 0, Arc::new(LostFile), Vec::new(), false)?;
         segment.is_lost = true;
         Ok(segment)
     }

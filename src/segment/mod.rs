@@ -41,7 +41,7 @@ use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
-use crate::format::file_header::{FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN};
+use crate::format::file_header::{FileHeader, Identity, SEGMENT_HEADER_LEN, SegmentKind};
 use crate::format::footer::Footer;
 use crate::format::names::FileName;
 use crate::format::record::RECORD_HEADER_LEN;
@@ -95,7 +95,7 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) id: u32,
-    pub(crate) kind: FileKind,
+    pub(crate) kind: SegmentKind,
     pub(crate) identity: Identity,
     /// Initial value of every checksum of a place in this file.
     pub(crate) seed: u32,
@@ -183,6 +183,7 @@ impl Segment {
     /// A segment over an open file whose header was read or has just been written. It holds a descriptor as
     /// long as it has `sync_handles`, where `file` is known by its name.
     pub(crate) fn new(
+        kind: SegmentKind,
         header: &FileHeader,
         path: PathBuf,
         len: u64,
@@ -196,7 +197,7 @@ impl Segment {
         };
         Ok(Segment {
             id: header.identity.file,
-            kind: header.kind,
+            kind,
             identity: header.identity,
             seed: header.identity.seed(),
             previous_salt: header.previous_salt,
@@ -523,11 +524,7 @@ impl Segment {
 
     /// What the file is called.
     pub(crate) fn name(&self) -> String {
-        match self.kind {
-            FileKind::Cold => FileName::Cold(self.id),
-            _ => FileName::Log(self.id),
-        }
-        .to_string()
+        FileName::segment(self.kind, self.id).to_string()
     }
 }
 

@@ -18,7 +18,7 @@ use super::{EIO, FillError, Filling, Notes, Retire, RetiredFile, SYNC_SLOTS, Seg
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{
-    FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, StoreId,
+    FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, SegmentKind, StoreId,
 };
 use crate::format::names::FileName;
 use crate::options::{Options, ReadMode};
@@ -303,7 +303,7 @@ impl SegmentFactory {
         self.demand.lock().used();
         let header = FileHeader {
             version: FORMAT_VERSION,
-            kind: FileKind::Log,
+            kind: FileKind::Segment(SegmentKind::Log),
             identity: Identity { store: self.store, file: id, salt: self.salts.next() },
             len: free.len,
             previous_salt: if planted(Bug::FormerGenerationForgotten) { 0 } else { free.salt },
@@ -353,7 +353,8 @@ impl SegmentFactory {
             .collect::<Result<Vec<_>>>()?;
         let named = self.dir.by_name(name, &file);
         let named = named.map_err(|e| Error::io("looking at a segment", &path, e))?;
-        let mut segment = Segment::new(header, path, free.len, named, handles, self.mapped)?;
+        let mut segment =
+            Segment::new(SegmentKind::Log, header, path, free.len, named, handles, self.mapped)?;
         if free.unwritten {
             segment.filling = Filling::of(self.open(name)?, segment.records_end);
         }
@@ -377,7 +378,7 @@ impl SegmentFactory {
         let len = segment_len_for(u64::from(end) - u64::from(SEGMENT_HEADER_LEN));
         let header = FileHeader {
             version: FORMAT_VERSION,
-            kind: FileKind::Cold,
+            kind: FileKind::Segment(SegmentKind::Cold),
             identity: cold.identity,
             len,
             previous_salt: 0,
@@ -394,7 +395,7 @@ impl SegmentFactory {
         self.sync_dir()?;
         let named = self.dir.by_name(&name, &cold.file);
         let named = named.map_err(|e| Error::io("looking at a cold segment", &path, e))?;
-        let segment = Segment::new(&header, path, len, named, Vec::new(), self.mapped)?;
+        let segment = Segment::new(SegmentKind::Cold, &header, path, len, named, Vec::new(), self.mapped)?;
         segment.advance_written(end);
         segment.set_sealed_end(end);
         Ok(Arc::new(segment))

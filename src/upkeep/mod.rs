@@ -44,7 +44,7 @@ pub(crate) use store::{PipelineHooks, Signals, Store};
 
 use crate::checkpoint::CHECKPOINTS_KEPT;
 use crate::error::{ErrorKind, Result};
-use crate::format::file_header::FileKind;
+use crate::format::file_header::SegmentKind;
 use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::report::PurgeReport;
@@ -147,7 +147,7 @@ fn finish(store: &Store) -> Result<()> {
 /// Whether the next open would find records that are not in the newest checkpoint.
 fn is_replayed(store: &Store) -> bool {
     let start = store.checkpoints.newest().map_or(0, |newest| newest.start_segment);
-    store.segments.all().iter().any(|s| s.kind == FileKind::Log && s.id >= start)
+    store.segments.all().iter().any(|s| s.kind == SegmentKind::Log && s.id >= start)
 }
 
 /// Whether the segments that only wait for checkpoints are out of proportion to what one costs. On a full
@@ -322,7 +322,7 @@ fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<()> {
     for segment in store.segments.all() {
         let dead = segment.dead_since.get().is_some_and(|since| *since <= accepted);
         // A cold segment has no operations that a replay could need.
-        if dead && (segment.kind == FileKind::Cold || segment.id < start) {
+        if dead && (segment.kind == SegmentKind::Cold || segment.id < start) {
             remove(store, segment)?;
             report.segments_freed += 1;
         }

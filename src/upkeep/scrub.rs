@@ -14,7 +14,7 @@ use super::{Store, mark_dead, reclaim, seal_due};
 use crate::checkpoint::CHECKPOINTS_KEPT;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::read_checkpoint;
-use crate::format::file_header::FileKind;
+use crate::format::file_header::SegmentKind;
 use crate::format::names::FileName;
 use crate::index::Part;
 use crate::listener::Event;
@@ -166,7 +166,8 @@ fn make_good(
     }
     mark_dead(store);
     let oldest = store.checkpoints.kept().list.front().map_or(0, |k| k.start_segment);
-    let needed = |s: &Arc<Segment>| s.kind == FileKind::Log && s.id >= oldest || s.dead_since.get().is_some();
+    let needed =
+        |s: &Arc<Segment>| s.kind == SegmentKind::Log && s.id >= oldest || s.dead_since.get().is_some();
     if checkpoints_rotten || rotten.iter().any(needed) {
         for _ in 0..CHECKPOINTS_KEPT {
             store.checkpoints.take()?;

@@ -24,7 +24,7 @@ use record::Items;
 
 use crate::codec::Malformed;
 use crate::codec::checksum::crc32;
-use crate::format::file_header::{FileKind, HeaderError, Identity};
+use crate::format::file_header::{HeaderError, Identity, SegmentKind};
 use crate::types::{EntryId, Lsn, RegionId};
 use bytes::Bytes;
 use std::fmt;
@@ -54,7 +54,7 @@ pub(crate) struct SegmentRecord {
     /// Its number.
     pub(crate) id: u32,
     /// Whether it is one of the log or a cold one.
-    pub(crate) kind: FileKind,
+    pub(crate) kind: SegmentKind,
     /// Its salt: another generation of the file is another segment.
     pub(crate) salt: u64,
     /// The offset one past its last record; 0 when it was not sealed yet.

@@ -3,7 +3,7 @@
 use super::{ExtentRecord, RegionRecord, RegionView, SegmentRecord};
 use crate::codec::varint::put_varint;
 use crate::codec::{Cursor, Malformed};
-use crate::format::file_header::FileKind;
+use crate::format::file_header::SegmentKind;
 use crate::limits::{INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::types::{EntryId, Lsn, RegionId};
 #[cfg(any(test, feature = "internals"))]
@@ -12,16 +12,13 @@ use bytes::Bytes;
 impl SegmentRecord {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         put_varint(out, u64::from(self.id));
-        put_varint(out, self.kind as u64);
+        put_varint(out, u64::from(self.kind.to_u32()));
         put_varint(out, self.salt);
         put_varint(out, u64::from(self.sealed_end));
     }
 
     pub(super) fn read(r: &mut Cursor<'_>) -> Result<SegmentRecord, Malformed> {
-        let (id, kind) = (r.varint_u32()?, FileKind::from_u32(r.varint_u32()?)?);
-        if !matches!(kind, FileKind::Log | FileKind::Cold) {
-            return Err(Malformed("a segment is neither one of the log nor a cold one"));
-        }
+        let (id, kind) = (r.varint_u32()?, SegmentKind::from_u32(r.varint_u32()?)?);
         Ok(SegmentRecord { id, kind, salt: r.varint()?, sealed_end: r.varint_u32()? })
     }
 }

@@ -1,7 +1,7 @@
 //! Checkpoints against vandals.
 
 use super::*;
-use crate::format::file_header::{FORMAT_VERSION, StoreId};
+use crate::format::file_header::{FORMAT_VERSION, SegmentKind, StoreId};
 use crate::limits::{INDEX_MAX, VALUE_BYTES_MAX};
 use proptest::prelude::*;
 
@@ -54,7 +54,7 @@ fn region(id: u64) -> RegionRecord {
 }
 
 fn segment(id: u32) -> SegmentRecord {
-    SegmentRecord { id, kind: FileKind::Cold, salt: 77, sealed_end: 8192 }
+    SegmentRecord { id, kind: SegmentKind::Cold, salt: 77, sealed_end: 8192 }
 }
 
 fn write(header: CheckpointHeader, regions: &[RegionRecord]) -> Bytes {
@@ -262,7 +262,7 @@ proptest! {
         start_segment: u32, synced: u64, next_file: u32, unclean_before: u32,
     ) {
         let segments = segments.into_iter().map(|(id, cold, salt, sealed_end)| {
-            let kind = if cold { FileKind::Cold } else { FileKind::Log };
+            let kind = if cold { SegmentKind::Cold } else { SegmentKind::Log };
             SegmentRecord { id, kind, salt, sealed_end }
         });
         let synced = Lsn::from_u64(synced);
