@@ -43,9 +43,11 @@
 //!
 #![doc = include_str!("../openraft_shared/contract.md")]
 
+mod notify;
 mod store;
 mod term;
 
-pub use crate::openraft_shared::{Format, Postcard};
+pub use crate::openraft_shared::{Format, OnAnyThread, OnThisThread, Postcard};
+pub use notify::Notify;
 pub use store::{LogReader, LogStore};
 pub use term::LeaderTerm;

@@ -1,13 +1,14 @@
 //! `RaftLogStorage` and `RaftLogReader` of openraft 0.10 for one region.
 
+use super::notify::Notify;
 use super::term::LeaderTerm;
 use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::error::{Error, Result};
-use crate::openraft_shared::{Format, Ids, Postcard, RegionLog, io_error};
+use crate::openraft_shared::{Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Turn, io_error};
 use crate::planted::{Bug, planted};
-use crate::types::{Durability, EntryId, Lsn, RegionId};
+use crate::types::{Durability, EntryId, RegionId};
 use openraft010::entry::RaftEntry;
 use openraft010::storage::{IOFlushed, RaftLogStorage};
 use openraft010::type_config::alias::{CommittedLeaderIdOf, LogIdOf, VoteOf};
@@ -22,12 +23,14 @@ use std::ops::RangeBounds;
 ///
 /// It is the region's only writer: make one for each group, and one only. What is wanted for reading is a
 /// [reader](RaftLogStorage::get_log_reader).
-pub struct LogStore<C, F = Postcard> {
+pub struct LogStore<C, F = Postcard, N = OnAnyThread> {
     log: RegionLog<F>,
-    types: PhantomData<fn() -> C>,
+    /// Whose callback is next.
+    turn: Turn,
+    types: PhantomData<fn() -> (C, N)>,
 }
 
-impl<C, F> Debug for LogStore<C, F> {
+impl<C, F, N> Debug for LogStore<C, F, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogStore").finish_non_exhaustive()
     }
@@ -44,12 +47,19 @@ impl<C: RaftTypeConfig, F: 'static> LogStore<C, F> {
     /// The log of `region` in a format of your own: `LogStore::<TypeConfig,
     /// MyFormat>::with_format(&engine, region)`.
     pub fn with_format(engine: &Engine, region: RegionId) -> LogStore<C, F> {
-        LogStore { log: RegionLog::new(engine, region), types: PhantomData }
+        LogStore { log: RegionLog::new(engine, region), turn: Turn::default(), types: PhantomData }
     }
 
+    /// The same, calling back on the thread that openraft runs on: see [`OnThisThread`].
+    pub fn on_this_thread(self) -> LogStore<C, F, OnThisThread> {
+        LogStore { log: self.log, turn: self.turn, types: PhantomData }
+    }
+}
+
+impl<C: RaftTypeConfig, F: 'static, N> LogStore<C, F, N> {
     /// How many bytes of entries are sent to a follower at once, at least one entry
     /// ([`limited_get_log_entries`](RaftLogReader::limited_get_log_entries)). Default 4 MiB.
-    pub fn read_bytes(mut self, bytes: u64) -> LogStore<C, F> {
+    pub fn read_bytes(mut self, bytes: u64) -> LogStore<C, F, N> {
         self.log.set_read_bytes(bytes);
         self
     }
@@ -115,8 +125,9 @@ where
     }
 }
 
-impl<C, F> RaftLogStorage<C> for LogStore<C, F>
+impl<C, F, N> RaftLogStorage<C> for LogStore<C, F, N>
 where
+    N: Notify<C>,
     C: RaftTypeConfig,
     CommittedLeaderIdOf<C>: LeaderTerm,
     F: Format<C::Entry> + Format<VoteOf<C>> + Format<LogIdOf<C>>,
@@ -151,8 +162,8 @@ where
         I::IntoIter: OptionalSend,
     {
         let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(io_error)?;
-        let durable = |outcome: Result<Lsn>| callback.io_completed(outcome.map(drop).map_err(io_error));
-        let accepted = |ticket: Ticket| ticket.on_complete(durable);
+        let durable = N::hand_over(callback, &mut self.turn);
+        let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable(outcome.map(drop)));
         self.log.submit(batch, Durability::Synced, accepted).await.map_err(io_error)
     }
 

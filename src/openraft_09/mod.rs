@@ -34,7 +34,9 @@
 //!
 #![doc = include_str!("../openraft_shared/contract.md")]
 
+mod notify;
 mod store;
 
-pub use crate::openraft_shared::{Format, Postcard};
+pub use crate::openraft_shared::{Format, OnAnyThread, OnThisThread, Postcard};
+pub use notify::Notify;
 pub use store::{LogReader, LogStore};

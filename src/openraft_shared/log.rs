@@ -423,8 +423,9 @@ impl<F: 'static> RegionLog<F> {
         }
     }
 
-    /// One read, so that it is one moment's, wherever it is done.
-    async fn read_within<T: Send + 'static>(
+    /// One read, so that it is one moment's, wherever it is done. Decoded here: what the bytes become need
+    /// not be able to go to another thread.
+    async fn read_within<T>(
         &self,
         from: u64,
         to: u64,
@@ -436,16 +437,16 @@ impl<F: 'static> RegionLog<F> {
         if from >= to {
             return Ok(Vec::new());
         }
-        let read = move |log: &RegionLog<F>| {
-            let stored = log.region.entries_clamped(from..to, limit)?;
-            stored.iter().map(|entry| decode(log, entry)).collect()
-        };
+        let read = move |region: &Region| region.entries_clamped(from..to, limit);
         let active = self.engine.store().committer.active_id();
-        if self.region.is_quick(from, to, ON_THE_SPOT_BYTES, active.saturating_sub(NEAR_SEGMENTS)) {
-            return read(self);
-        }
-        let log = self.clone();
-        elsewhere(&self.engine, move || read(&log)).await
+        let stored =
+            if self.region.is_quick(from, to, ON_THE_SPOT_BYTES, active.saturating_sub(NEAR_SEGMENTS)) {
+                read(&self.region)?
+            } else {
+                let region = self.region.clone();
+                elsewhere(&self.engine, move || read(&region)).await?
+            };
+        stored.iter().map(|entry| decode(self, entry)).collect()
     }
 
     fn decode_entry<I: Ids>(&self, stored: &Entry) -> Result<I::Entry>

@@ -4,10 +4,13 @@
 mod format;
 mod later;
 mod log;
+mod notify;
 mod stored;
 
 pub use format::{Format, Postcard};
 pub(crate) use log::RegionLog;
+pub use notify::{OnAnyThread, OnThisThread};
+pub(crate) use notify::{Sealed, Turn};
 pub(crate) use stored::Ids;
 
 use crate::error::{Error, ErrorKind};

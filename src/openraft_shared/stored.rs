@@ -31,8 +31,8 @@ const FIRST_RUN: u64 = 0;
 
 /// One release's entries and log ids, and what the engine needs to know of them.
 pub(crate) trait Ids: 'static {
-    type Entry: Send + 'static;
-    type LogId: PartialEq + Send + 'static;
+    type Entry: 'static;
+    type LogId: PartialEq + 'static;
 
     fn log_id(entry: &Self::Entry) -> Self::LogId;
 
