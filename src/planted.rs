@@ -65,6 +65,9 @@ bugs! {
     DigestOfManyMoments caught by "concurrency::a_digest_is_of_one_moment",
     /// A batch that another engine made is accepted. Breaks: what was checked while a batch was built holds.
     ForeignBatchTaken caught by "refused::a_batch_of_another_engine_is_refused",
+    /// A deferred compaction drops entries of a region that was recreated since it was added. Breaks: what is not
+    /// applied stays.
+    OtherIncarnationCompacted caught by "deferred::a_late_compaction_drops_nothing_of_a_region_that_was_recreated",
     /// A batch that returns to a region is applied section by section. Breaks: a reader sees the
     /// whole of a batch or nothing.
     BatchAppliedInParts caught by "concurrency::a_batch_that_returns_to_a_region_is_seen_whole_or_not_at_all",

@@ -1,5 +1,9 @@
 //! What the engine reports of itself.
 
+mod outcome;
+
+pub use outcome::{Compacted, Compaction, Outcome};
+
 use crate::error::Error;
 use crate::latency::Latency;
 use crate::types::{Lsn, RegionId};

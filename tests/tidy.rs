@@ -38,12 +38,15 @@ const LAYERS: &[(&str, &[&str])] = &[
             "watch",
         ],
     ),
-    ("index", &["codec", "error", "format", "limits", "planted", "random", "segment", "sync", "types"]),
+    (
+        "index",
+        &["codec", "error", "format", "limits", "planted", "random", "report", "segment", "sync", "types"],
+    ),
     (
         "commit",
         &[
-            "codec", "error", "format", "index", "latency", "limits", "planted", "segment", "sync", "types",
-            "vfs",
+            "codec", "error", "format", "index", "latency", "limits", "planted", "report", "segment", "sync",
+            "types", "vfs",
         ],
     ),
     ("read", &["error", "format", "index", "planted", "segment", "types"]),

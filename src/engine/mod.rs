@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod deferred;
 pub(crate) mod digest;
 mod fetch;
 mod lock;
@@ -23,7 +24,7 @@ use crate::format::batch::Encoded;
 use crate::index::Discard;
 use crate::listener::Rollback;
 use crate::planted::{Bug, planted};
-use crate::report::{Latencies, OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
+use crate::report::{Latencies, OpenReport, Outcome, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, Lsn, ReadLimit, RegionId};
@@ -193,14 +194,27 @@ impl Engine {
     /// was written; if it was this batch that met the error, whether it survives a crash is
     /// unknown. It does not come back.
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Lsn, WriteError> {
+        self.write_outcome(batch, durability).map(|outcome| outcome.lsn)
+    }
+
+    /// As [`write`](Engine::write), and returns what became of the batch beside its position: how many bytes it
+    /// takes, and what was decided of the operations that leave something to acceptance. Of a batch that is
+    /// submitted, [`Ticket::outcome`] says it.
+    ///
+    /// # Errors
+    /// As [`write`](Engine::write).
+    pub fn write_outcome(&self, batch: WriteBatch, durability: Durability) -> Result<Outcome, WriteError> {
         self.send(
             batch,
             durability,
             OnFull::Wait,
             |encoded, how| self.store().committer.write(encoded, how),
-            || match durability {
-                Durability::Synced => self.sync(),
-                Durability::Written => Ticket::barrier(&self.store().committer, durability)?.wait(),
+            || {
+                let lsn = match durability {
+                    Durability::Synced => self.sync()?,
+                    Durability::Written => Ticket::barrier(&self.store().committer, durability)?.wait()?,
+                };
+                Ok(Outcome { lsn, ..Outcome::default() })
             },
         )
     }
@@ -241,7 +255,7 @@ impl Engine {
         batch: WriteBatch,
         durability: Durability,
         on_full: OnFull,
-        send: impl FnOnce(&Encoded, &Accept<'_>) -> Result<T>,
+        send: impl FnOnce(&mut Encoded, &Accept<'_>) -> Result<T>,
         empty: impl FnOnce() -> Result<T>,
     ) -> Result<T, WriteError> {
         if let Err(error) = self.store().check_process() {
@@ -256,7 +270,7 @@ impl Engine {
         if batch.is_empty() {
             return empty().map_err(|error| WriteError { error, batch: Some(Box::new(batch)) });
         }
-        let (encoded, remains): (Encoded, Remains) = batch.encode(self.store().options.compression);
+        let (mut encoded, remains): (Encoded, Remains) = batch.encode(self.store().options.compression);
         let ask = |discards: &[Discard]| self.before_rollback(discards);
         let listened = !self.store().listeners.is_empty();
         let how = Accept {
@@ -264,7 +278,7 @@ impl Engine {
             on_full,
             origin: Origin::Caller { before_rollback: if listened { Some(&ask) } else { None } },
         };
-        match send(&encoded, &how) {
+        match send(&mut encoded, &how) {
             Ok(sent) => {
                 remains.recycle(encoded);
                 Ok(sent)

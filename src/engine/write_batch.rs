@@ -25,7 +25,9 @@ use std::sync::Arc;
 /// be checked without the region's state; [`Engine::write`](crate::Engine::write) checks the rest before
 /// anything is written. The bytes of an entry are copied and checksummed when they are handed over.
 ///
-/// A batch without operations is accepted and writes nothing.
+/// A batch without operations is accepted and writes nothing. A batch that was written leaves its memory to the
+/// next one that its thread makes, so there is no need to keep one;
+/// [`Engine::write_outcome`](crate::Engine::write_outcome) says how many bytes it took.
 ///
 /// ```
 /// use raftwood::{Durability, Engine, EntryId, RegionId};
@@ -50,8 +52,8 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct WriteBatch {
-    table: Arc<Table>,
-    batch: Batch,
+    pub(super) table: Arc<Table>,
+    pub(super) batch: Batch,
     payload: Vec<u8>,
     /// What hard states are cut from: they have one buffer, not one each.
     values: BytesMut,
@@ -368,8 +370,8 @@ fn compress_blocks(batch: &Batch, payload: &[u8], blocks: &mut Vec<Block>) -> Op
 /// ```
 #[derive(Debug)]
 pub struct RegionBatch<'a> {
-    batch: &'a mut WriteBatch,
-    region: RegionId,
+    pub(super) batch: &'a mut WriteBatch,
+    pub(super) region: RegionId,
 }
 
 impl RegionBatch<'_> {
@@ -447,6 +449,7 @@ impl RegionBatch<'_> {
 
     /// Drops the entries up to and including `last_removed`, which a snapshot covers. The term of the last
     /// removed entry stays answerable forever. At or below the present compaction point it does nothing.
+    /// [`compact_to`](Self::compact_to) is decided later, and refuses nothing.
     ///
     /// # Errors
     /// `Unavailable` beyond the last entry: a snapshot that lies ahead of the log is a
@@ -516,7 +519,7 @@ impl RegionBatch<'_> {
 
     // ---- inside -------------------------------------------------------------------------------------------
 
-    fn op(&mut self, op: Op) {
+    pub(super) fn op(&mut self, op: Op) {
         let b = &mut self.batch.batch;
         match b.sections.last_mut() {
             Some(s) if s.region == self.region => s.ops += 1,

@@ -19,6 +19,7 @@
 
 mod counts;
 mod damage;
+mod decide;
 mod extent;
 mod extents;
 mod plan;

@@ -4,12 +4,14 @@
 //! touches is followed through the batch in a small shadow of its log. What would break a log is refused
 //! here, with both indexes named.
 
+use super::decide::{Decided, Standing};
 use super::state::TermAt;
 use super::table::{RegionCell, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Op, Step};
 use crate::planted::{Bug, planted};
-use crate::types::{EntryId, IdHasher, RegionId};
+use crate::report::Compaction;
+use crate::types::{EntryId, IdHasher, Lsn, RegionId};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
@@ -40,6 +42,8 @@ impl Discard {
 pub(crate) struct Planned {
     /// Entries that stand now and will not afterwards because an append or truncation discards them.
     pub(crate) discards: Vec<Discard>,
+    /// What was chosen for what the batch leaves open.
+    pub(crate) decided: Decided,
     /// The batch comes back to a region after operations on another one.
     pub(crate) returns: bool,
     /// The regions, in the order in which the batch comes to them.
@@ -48,13 +52,19 @@ pub(crate) struct Planned {
 }
 
 /// A region's log as it would be after the operations so far.
-struct Shadow {
+pub(super) struct Shadow {
     region: RegionId,
     cell: Option<Arc<RegionCell>>,
     cuts: u32,
+    /// As it stands in the table.
+    pub(super) identity: Lsn,
+    pub(super) exists: bool,
+    /// The number of the batch's operation that destroyed it last, and of the one that made it since, or at all.
+    pub(super) wiped: Option<usize>,
+    pub(super) made: Option<usize>,
     base: Option<EntryId>,
     /// First and last live index.
-    live: Option<(u64, u64)>,
+    pub(super) live: Option<(u64, u64)>,
     /// Entries of the real log below this index still count; those from here on were discarded in this batch.
     real_end: u64,
     /// Runs that this batch appended and not discarded.
@@ -95,10 +105,10 @@ impl Runs {
 const KEPT_MAX: usize = 1024;
 
 impl Planned {
-    /// Follows `batch` through the table as it stands. The caller holds the commit lock.
-    pub(crate) fn plan(&mut self, table: &Table, batch: &Batch) -> Result<()> {
+    /// Follows `batch`, which will end at `end`, through the table as it stands. The caller holds the commit lock.
+    pub(crate) fn plan(&mut self, table: &Table, batch: &Batch, end: Lsn) -> Result<()> {
         self.clear();
-        for step in batch.steps() {
+        for (nth, step) in batch.steps().enumerate() {
             let at = match self.places.of(step.region, &self.shadows) {
                 Some(at) => {
                     self.returns |= at + 1 < self.shadows.len();
@@ -109,7 +119,9 @@ impl Planned {
                     self.shadows.len() - 1
                 }
             };
-            if let Err(refused) = self.shadows[at].follow(&step, &mut self.discards) {
+            let standing = Standing { nth, end };
+            let shadow = &mut self.shadows[at];
+            if let Err(refused) = shadow.follow(&step, standing, &mut self.discards, &mut self.decided) {
                 self.clear();
                 return Err(refused);
             }
@@ -120,6 +132,7 @@ impl Planned {
     /// Forgets the batch.
     pub(crate) fn clear(&mut self) {
         self.discards.clear();
+        self.decided.clear();
         self.returns = false;
         self.shadows.clear();
         self.shadows.shrink_to(KEPT_MAX);
@@ -160,18 +173,26 @@ impl Places {
 impl Shadow {
     fn of(table: &Table, region: RegionId) -> Shadow {
         let cell = table.get(region);
-        let (cuts, base, live) = match &cell {
-            None => (0, None, None),
+        let (cuts, identity, base, live) = match &cell {
+            None => (0, Lsn::ZERO, None, None),
             Some(cell) => {
                 let s = cell.read();
-                (s.cuts, s.base, s.first().zip(s.last()))
+                (s.cuts, s.identity(), s.base, s.first().zip(s.last()))
             }
         };
         let real_end = live.map_or(0, |l| l.1 + 1);
-        Shadow { region, cell, cuts, base, live, real_end, own: Runs::default() }
+        let (exists, wiped, made) = (identity > Lsn::ZERO, None, None);
+        let own = Runs::default();
+        Shadow { region, cell, cuts, identity, exists, wiped, made, base, live, real_end, own }
     }
 
-    fn follow(&mut self, step: &Step<'_>, discards: &mut Vec<Discard>) -> Result<()> {
+    fn follow(
+        &mut self,
+        step: &Step<'_>,
+        at: Standing,
+        discards: &mut Vec<Discard>,
+        decided: &mut Decided,
+    ) -> Result<()> {
         match step.op {
             Op::Append { first, entries, .. } | Op::AppendNext { first, entries, .. } => {
                 let runs = step.runs.iter().map(|r| (r.term, r.entries));
@@ -179,17 +200,29 @@ impl Shadow {
             }
             Op::TruncateFrom(index) => self.truncate(*index, discards),
             Op::CompactThrough(id) => self.compact(*id)?,
-            Op::CompactTo { .. } if step.op.is_void() => {}
-            Op::CompactTo { id, .. } => self.compact(*id)?,
+            Op::CompactTo { incarnation, id } => {
+                let since = at.nth.saturating_sub(id.term as usize);
+                let (op, done) = self.compact_to(id.index, *incarnation, since, at);
+                decided.ops.push(op);
+                decided.compactions.push(Compaction { region: self.region, index: id.index, done });
+                return Ok(());
+            }
             Op::ForgetLog => self.reset(None),
             Op::Reset(base) => self.reset(Some(*base)),
-            Op::Destroy => self.reset(None),
+            Op::Destroy => {
+                self.reset(None);
+                (self.exists, self.wiped, self.made) = (false, Some(at.nth), None);
+                return Ok(());
+            }
             Op::SetHardState(_) | Op::Put { .. } | Op::Delete { .. } => {}
+        }
+        if !self.exists {
+            (self.exists, self.made) = (true, Some(at.nth));
         }
         Ok(())
     }
 
-    fn term(&self, index: u64) -> Result<Option<u64>> {
+    pub(super) fn term(&self, index: u64) -> Result<Option<u64>> {
         if let Some(term) = self.own.term(index) {
             return Ok(Some(term));
         }
@@ -332,9 +365,13 @@ impl Shadow {
                 );
             }
         }
+        self.drop_through(id);
+        Ok(())
+    }
+
+    pub(super) fn drop_through(&mut self, id: EntryId) {
         self.live = self.live.filter(|l| id.index < l.1).map(|l| (id.index + 1, l.1));
         self.base = Some(id);
-        Ok(())
     }
 
     fn reset(&mut self, base: Option<EntryId>) {
@@ -354,9 +391,9 @@ pub(crate) fn compaction_term(
     index: u64,
 ) -> Result<Option<EntryId>> {
     let mut shadow = Shadow::of(table, region);
-    let mut ignored = Vec::new();
-    for step in batch.steps().filter(|s| s.region == region) {
-        shadow.follow(&step, &mut ignored)?;
+    let (mut discards, mut decided) = (Vec::new(), Decided::default());
+    for (nth, step) in batch.steps().enumerate().filter(|(_, s)| s.region == region) {
+        shadow.follow(&step, Standing { nth, end: Lsn::ZERO }, &mut discards, &mut decided)?;
     }
     let below = shadow.base.is_some_and(|b| index <= b.index) || shadow.live.is_some_and(|l| index < l.0);
     if below {

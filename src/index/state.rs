@@ -47,6 +47,9 @@ pub(crate) struct RegionState {
     pub(crate) damage: Option<Box<Damage>>,
 }
 
+/// No batch ends here.
+const MADE_BEFORE_FORMAT_3: Lsn = Lsn::new(0, 1);
+
 /// A change of the base by a batch that was accepted.
 #[derive(Debug)]
 pub(crate) struct Rebased {
@@ -69,6 +72,12 @@ impl RegionState {
     /// `None` while it does not exist, and when it came to be before format 3.
     pub(crate) fn incarnation(&self) -> Option<Lsn> {
         Some(self.incarnation).filter(|made| *made > Lsn::ZERO)
+    }
+
+    /// The incarnation, which is [`Lsn::ZERO`] only of a region that does not exist: one that came to be before
+    /// format 3 has the same as all others of those, and each that takes its place has one of its own.
+    pub(crate) fn identity(&self) -> Lsn {
+        if self.exists { self.incarnation.max(MADE_BEFORE_FORMAT_3) } else { Lsn::ZERO }
     }
 
     pub(crate) fn set_incarnation(&mut self, made: Option<Lsn>) {
