@@ -2,7 +2,7 @@
 
 mod outcome;
 
-pub use outcome::{Compacted, Compaction, Outcome};
+pub use outcome::{Appended, Compacted, Compaction, Outcome};
 
 use crate::error::Error;
 use crate::latency::Latency;

@@ -133,10 +133,16 @@ impl Committer {
         let payload_at = offset + RECORD_HEADER_LEN + desc_len;
         locate(&encoded.batch.entries, &encoded.blocks, payload_at, |loc| locs.push(loc))
             .map_err(|e| Error::invalid(format!("the batch is malformed: {e}")))?;
-        let outcome =
-            Outcome { lsn: end, bytes: len, compactions: std::mem::take(&mut planned.decided.compactions) };
-        if !planned.decided.ops.is_empty() {
-            encoded.decide(planned.decided.ops.drain(..));
+        let decided = &mut planned.decided;
+        let outcome = Outcome {
+            lsn: end,
+            bytes: len,
+            compactions: std::mem::take(&mut decided.compactions),
+            appends: std::mem::take(&mut decided.appends),
+        };
+        if !decided.ops.is_empty() {
+            encoded.decide(decided.ops.drain(..));
+            locs.iter_mut().zip(&encoded.batch.entries).for_each(|(loc, entry)| loc.crc = entry.crc);
         }
         if encoded.kind == RecordKind::Batch {
             segment.push_in_flight(InFlight { start: offset, desc_len, payload: encoded.payload.clone() });

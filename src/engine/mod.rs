@@ -197,9 +197,9 @@ impl Engine {
         self.write_outcome(batch, durability).map(|outcome| outcome.lsn)
     }
 
-    /// As [`write`](Engine::write), and returns what became of the batch beside its position: how many bytes it
-    /// takes, and what was decided of the operations that leave something to acceptance. Of a batch that is
-    /// submitted, [`Ticket::outcome`] says it.
+    /// As [`write`](Engine::write), and returns what became of the batch beside its position: how many bytes
+    /// it takes, and what was decided of the operations that leave something to acceptance. Of a batch that
+    /// is submitted, [`Ticket::outcome`] says it.
     ///
     /// # Errors
     /// As [`write`](Engine::write).

@@ -19,14 +19,16 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+mod join;
+
 /// The atomic unit of writing, over any regions: after a crash all of it is there or none of it.
 ///
 /// Operations apply in the order in which they were added, also within one region. Building checks what can
 /// be checked without the region's state; [`Engine::write`](crate::Engine::write) checks the rest before
 /// anything is written. The bytes of an entry are copied and checksummed when they are handed over.
 ///
-/// A batch without operations is accepted and writes nothing. A batch that was written leaves its memory to the
-/// next one that its thread makes, so there is no need to keep one;
+/// A batch without operations is accepted and writes nothing. A batch that was written leaves its memory to
+/// the next one that its thread makes, so there is no need to keep one;
 /// [`Engine::write_outcome`](crate::Engine::write_outcome) says how many bytes it took.
 ///
 /// ```
@@ -540,23 +542,9 @@ impl RegionBatch<'_> {
     }
 
     fn push(&mut self, id: EntryId, len_hint: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        check_id(self.region, id)?;
         let region = self.region;
-        if self.batch.is_spoilt {
-            return Err(spoilt_by_closure(region));
-        }
         let open = self.open_append();
-        let start = self.batch.payload.len();
-        if len_hint > ENTRY_BYTES_MAX {
-            return Err(too_large(region, "entry", len_hint, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
-        }
-        fill(&mut self.batch.payload);
-        let payload = self.batch.payload.get(start..).ok_or_else(|| spoilt_by_closure(region))?;
-        let len = payload.len();
-        if len > ENTRY_BYTES_MAX {
-            return Err(too_large(region, "entry", len, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
-        }
-        let crc = entry_checksum(region, id, payload);
+        let meta = self.fill(id, len_hint, fill)?;
         let b = &mut self.batch.batch;
         let joins = open.is_some_and(|(first, n)| first + u64::from(n) == id.index);
         if joins {
@@ -587,8 +575,33 @@ impl RegionBatch<'_> {
             self.op(Op::Append { first: id.index, entries: 1, runs: 1 });
             self.batch.batch.runs.push(TermRun { term: id.term, entries: 1 });
         }
-        self.batch.batch.entries.push(EntryMeta { len: len as u32, crc });
+        self.batch.batch.entries.push(meta);
         self.check_size()
+    }
+
+    /// Adds a payload, and no entry yet.
+    pub(super) fn fill(
+        &mut self,
+        id: EntryId,
+        len_hint: usize,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<EntryMeta> {
+        check_id(self.region, id)?;
+        let region = self.region;
+        if self.batch.is_spoilt {
+            return Err(spoilt_by_closure(region));
+        }
+        let start = self.batch.payload.len();
+        if len_hint > ENTRY_BYTES_MAX {
+            return Err(too_large(region, "entry", len_hint, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
+        }
+        fill(&mut self.batch.payload);
+        let payload = self.batch.payload.get(start..).ok_or_else(|| spoilt_by_closure(region))?;
+        let len = payload.len();
+        if len > ENTRY_BYTES_MAX {
+            return Err(too_large(region, "entry", len, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
+        }
+        Ok(EntryMeta { len: len as u32, crc: entry_checksum(region, id, payload) })
     }
 
     fn check_inline(&mut self, key: usize, value: usize) -> Result<()> {
@@ -606,7 +619,7 @@ impl RegionBatch<'_> {
         checked
     }
 
-    fn check_size(&self) -> Result<()> {
+    pub(super) fn check_size(&self) -> Result<()> {
         let desc = self.batch.desc_len_max();
         if desc > DESC_BYTES_MAX {
             return Err(too_large(self.region, "batch description", desc, "DESC_BYTES_MAX", DESC_BYTES_MAX));

@@ -19,12 +19,12 @@
 
 mod counts;
 mod damage;
-mod decide;
 mod extent;
 mod extents;
 mod plan;
 mod relocate;
 mod runs;
+mod shadow;
 mod state;
 mod stretch;
 mod table;
@@ -32,7 +32,8 @@ mod value;
 
 pub(crate) use damage::Damage;
 pub(crate) use extent::Extent;
-pub(crate) use plan::{Discard, Planned, compaction_term};
+pub(crate) use plan::{Planned, compaction_term};
+pub(crate) use shadow::Discard;
 pub(crate) use state::{RegionState, TermAt};
 pub(crate) use stretch::{Part, Stretch};
 pub(crate) use table::Table;

@@ -74,8 +74,8 @@ impl RegionState {
         Some(self.incarnation).filter(|made| *made > Lsn::ZERO)
     }
 
-    /// The incarnation, which is [`Lsn::ZERO`] only of a region that does not exist: one that came to be before
-    /// format 3 has the same as all others of those, and each that takes its place has one of its own.
+    /// The incarnation, which is [`Lsn::ZERO`] only of a region that does not exist: one that came to be
+    /// before format 3 has the same as all others of those, and each that takes its place has one of its own.
     pub(crate) fn identity(&self) -> Lsn {
         if self.exists { self.incarnation.max(MADE_BEFORE_FORMAT_3) } else { Lsn::ZERO }
     }
@@ -112,6 +112,11 @@ impl RegionState {
     /// The last live index, if there is an entry.
     pub(crate) fn last(&self) -> Option<u64> {
         self.extents.last().map(|e| e.last())
+    }
+
+    /// The index that the next entry gets where none is said.
+    pub(crate) fn next(&self) -> u64 {
+        self.last().or(self.base.map(|b| b.index)).map_or(1, |last| last + 1)
     }
 
     /// The log as it stands. `durable` is the position known to be on the device.

@@ -31,6 +31,21 @@ pub struct Outcome {
     pub bytes: u64,
     /// What each [`compact_to`](crate::RegionBatch::compact_to) did, in the order in which they were added.
     pub compactions: Vec<Compaction>,
+    /// Where the entries of each [`append_next`](crate::RegionBatch::append_next) stand, in the order in
+    /// which they were added; a call without payloads is not among them.
+    pub appends: Vec<Appended>,
+}
+
+/// The indexes that one [`append_next`](crate::RegionBatch::append_next) was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The region.
+    pub region: RegionId,
+    /// The index of its first entry.
+    pub first: u64,
+    /// The index of its last entry.
+    pub last: u64,
 }
 
 /// What was decided of one [`compact_to`](crate::RegionBatch::compact_to).
@@ -62,7 +77,7 @@ pub enum Compacted {
     /// Nothing: the region is not there, or not the one any more that there was when the compaction was
     /// added: it was destroyed since, and perhaps recreated.
     Gone,
-    /// Nothing: the term of the last entry to drop stands in an index that cannot be read, and it would have to
-    /// be made up. [`Region::term`](crate::Region::term) of that entry says what is wrong.
+    /// Nothing: the term of the last entry to drop stands in an index that cannot be read, and it would have
+    /// to be made up. [`Region::term`](crate::Region::term) of that entry says what is wrong.
     Unreadable,
 }

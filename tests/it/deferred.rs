@@ -1,10 +1,12 @@
-//! What a batch leaves to acceptance is decided there, once, and what was decided is what every recovery finds.
+//! What a batch leaves to acceptance is decided there, once, and what was decided is what every recovery
+//! finds.
 
 use crate::support::engines::{DIR, kill, of_run};
 use crate::support::two_regions::*;
 use raftwood::vfs::sim::LossPolicy;
 use raftwood::{
-    Compacted, Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Outcome, RegionId, WriteBatch,
+    Compacted, Compression, Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Outcome,
+    ReadLimit, RegionId, WriteBatch, limits,
 };
 
 fn write(engine: &Engine, build: impl FnOnce(&mut WriteBatch)) -> Outcome {
@@ -289,6 +291,220 @@ fn building_many_deferred_compactions_does_not_look_at_the_batch_again() {
     let done = compacted(&outcome);
     assert_eq!(done[0], dropped(1, 4));
     assert!(done[1..].iter().all(|d| *d == Compacted::Nothing || *d == Compacted::Gone));
+}
+
+/// Index, term and payload of all entries.
+fn log(engine: &Engine, region: RegionId) -> Vec<(u64, u64, String)> {
+    let entries = engine.region(region).entries(.., ReadLimit::NONE).unwrap();
+    let text = |e: &raftwood::Entry| String::from_utf8_lossy(&e.payload).into_owned();
+    entries.iter().map(|e| (e.id.index, e.id.term, text(e))).collect()
+}
+
+fn firsts(outcome: &Outcome) -> Vec<(u64, u64)> {
+    outcome.appends.iter().map(|a| (a.first, a.last)).collect()
+}
+
+#[test]
+fn what_is_appended_next_comes_after_the_last_entry_when_the_batch_is_accepted() {
+    for compression in [Compression::None, Compression::Lz4 { min_batch_bytes: 1 }] {
+        let mut f = Fixture::new();
+        let engine = f.open_with(|o| o.compression(compression));
+        append(&engine, R, 1..=2);
+        let mut late = engine.batch();
+        let long = "long ".repeat(2000);
+        late.region(R).append_next(["a", "", &long], 5).unwrap().append_next(["b"], 6).unwrap();
+        late.region(OTHER).append_next(["first"], 0).unwrap();
+        late.region(R).set_hard_state(b"with it").unwrap();
+        // Meanwhile the one grows, and the other is reset.
+        append(&engine, R, 3..=7);
+        write(&engine, |b| {
+            b.region(OTHER).reset(EntryId::new(0, 40)).unwrap();
+        });
+        let outcome = engine.write_outcome(late, Durability::Synced).unwrap();
+        assert_eq!(firsts(&outcome), [(8, 10), (11, 11), (41, 41)]);
+        let expected: Vec<_> = [(8, 5, "a"), (9, 5, ""), (10, 5, &long), (11, 6, "b")]
+            .map(|(index, term, text): (u64, u64, &str)| (index, term, text.to_owned()))
+            .into();
+        let look = |engine: &Engine| {
+            assert_eq!(log(engine, R)[7..], expected);
+            assert_eq!(log(engine, OTHER), [(41, 0, "first".to_owned())]);
+            assert_eq!(engine.region(R).hard_state().as_deref(), Some(&b"with it"[..]));
+        };
+        look(&engine);
+        look(&of_run(&f.vfs.crash(LossPolicy::LoseAll), 90).open(DIR).unwrap());
+        engine.close().unwrap();
+        drop(engine);
+        look(&f.open());
+    }
+}
+
+#[test]
+fn what_is_appended_next_comes_after_what_its_batch_did_before() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    let outcome = write(&engine, |b| {
+        b.region(R).truncate_from(5).append_next(["five", "six"], 9).unwrap();
+        b.region(OTHER)
+            .destroy()
+            .append_next(["one"], 0)
+            .unwrap()
+            .compact_to(1)
+            .append_next(["two"], 0)
+            .unwrap();
+        b.region(RegionId(1))
+            .append([(EntryId::new(1, 0), &b"x"[..])])
+            .unwrap()
+            .append_next(["y"], 1)
+            .unwrap();
+        b.region(R).compact_to(5);
+    });
+    assert_eq!(firsts(&outcome), [(5, 6), (1, 1), (2, 2), (1, 1)]);
+    let bases =
+        [(R, Some(EntryId::new(9, 5)), 6), (OTHER, Some(EntryId::new(0, 1)), 2), (RegionId(1), None, 1)];
+    is_everywhere(&mut f, engine, &bases);
+}
+
+#[test]
+fn what_is_appended_next_is_refused_where_the_term_falls_or_the_indexes_end() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    let refused = |region, term, count| {
+        let mut batch = engine.batch();
+        batch.region(region).append_next(vec!["x"; count], term).unwrap();
+        let error = engine.write(batch, Durability::Synced).unwrap_err();
+        assert_eq!(error.error().region(), Some(region), "{error}");
+        let mut back = error.into_batch().unwrap();
+        assert_eq!(back.entry_count(), count);
+        back.clear();
+        engine.write(back, Durability::Synced).map(drop).unwrap();
+    };
+    refused(R, term(8) - 1, 1);
+    write(&engine, |b| {
+        b.region(OTHER).reset(EntryId::new(1, limits::INDEX_MAX - 1)).unwrap();
+    });
+    refused(OTHER, 1, 2);
+    let outcome = write(&engine, |b| {
+        b.region(OTHER).append_next(["the last"], 1).unwrap();
+    });
+    assert_eq!(firsts(&outcome), [(limits::INDEX_MAX, limits::INDEX_MAX)]);
+    refused(OTHER, 1, 1);
+    let mut batch = engine.batch();
+    let error = batch.region(R).append_next(["x"], u64::MAX).map(drop).unwrap_err();
+    assert_eq!((error.kind(), batch.is_empty()), (ErrorKind::TooLarge, true));
+    batch.region(R).append_next([""; 0], 1).unwrap();
+    assert!(batch.is_empty());
+}
+
+#[test]
+fn callers_that_append_to_one_region_get_indexes_of_their_own_without_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path()).unwrap();
+    let empty = engine.append_next(R, [""; 0], Durability::Synced).unwrap_err();
+    assert_eq!((empty.kind(), empty.region()), (ErrorKind::InvalidArgument, Some(R)));
+    let mut given: Vec<(u64, String)> = std::thread::scope(|s| {
+        let writer = |w: u64| {
+            let engine = &engine;
+            move || {
+                let one = |n: u64| {
+                    let texts = [format!("{w} {n} a"), format!("{w} {n} b")];
+                    let first = engine.append_next(R, &texts, Durability::Synced).unwrap();
+                    (first..).zip(texts).collect::<Vec<_>>()
+                };
+                (0..50).flat_map(one).collect::<Vec<_>>()
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|w| s.spawn(writer(w))).collect();
+        threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+    });
+    given.sort_unstable();
+    assert!(given.iter().map(|e| e.0).eq(1..=400));
+    let look = |engine: &Engine| {
+        let found: Vec<_> = log(engine, R).into_iter().map(|(index, _, text)| (index, text)).collect();
+        assert_eq!(found, given);
+    };
+    look(&engine);
+    drop(engine);
+    look(&Engine::open(dir.path()).unwrap());
+}
+
+#[test]
+fn joined_batches_are_one_record_in_their_order() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    let (mut all, mut one) = (engine.batch(), engine.batch());
+    all.append_batch(&mut one).unwrap();
+    assert!(all.is_empty() && one.is_empty());
+    one.region(R).append([(EntryId::new(9, 9), &b"nine"[..])]).unwrap().set_hard_state(b"R").unwrap();
+    all.append_batch(&mut one).unwrap();
+    assert!(one.is_empty() && one.entry_count() == 0);
+    one.region(R).append([(EntryId::new(9, 10), &b"ten"[..])]).unwrap().put(b"k", b"v").unwrap();
+    one.region(OTHER).compact_to(4);
+    all.append_batch(&mut one).unwrap();
+    // What is added now goes on where the other ended.
+    one.region(OTHER).append([(EntryId::new(9, 9), &b"other"[..])]).unwrap();
+    all.append_batch(&mut one).unwrap();
+    all.region(OTHER).append([(EntryId::new(9, 10), &b"same append"[..])]).unwrap();
+    let before = engine.stats().batches;
+    let outcome = engine.write_outcome(all, Durability::Synced).unwrap();
+    assert_eq!(engine.stats().batches, before + 1);
+    assert_eq!(compacted(&outcome), [dropped(1, 4)]);
+    let tail: Vec<_> = log(&engine, R).split_off(8).into_iter().map(|e| e.2).collect();
+    assert_eq!(tail, ["nine", "ten"]);
+    assert_eq!(log(&engine, OTHER).last().unwrap().2, "same append");
+    assert_eq!(engine.region(R).hard_state().as_deref(), Some(&b"R"[..]));
+    assert_eq!(engine.region(R).get(b"k").as_deref(), Some(&b"v"[..]));
+    is_everywhere(&mut f, engine, &[(R, None, 10), (OTHER, Some(EntryId::new(2, 4)), 10)]);
+}
+
+#[test]
+fn batches_that_do_not_fit_together_stay_as_they_were() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    let value = vec![7; limits::VALUE_BYTES_MAX];
+    let full = |key: u8, values: u8| {
+        let mut batch = engine.batch();
+        for n in 0..values {
+            batch.region(R).put(&[key, n], &value).unwrap();
+        }
+        batch
+    };
+    let (mut a, mut b) = (full(1, 9), full(2, 9));
+    let lens = (a.encoded_len(), b.encoded_len());
+    let error = a.append_batch(&mut b).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(error.to_string().contains("DESC_BYTES_MAX"), "{error}");
+    assert_eq!((a.encoded_len(), b.encoded_len()), lens);
+    engine.write(a, Durability::Written).unwrap();
+    engine.write(b, Durability::Written).unwrap();
+    assert_eq!(engine.region(R).scan(b"").len(), 18);
+    // Nor are those of two engines, nor one that a closure spoilt.
+    let dir = tempfile::tempdir().unwrap();
+    let stranger = Engine::open(dir.path()).unwrap();
+    let (mut a, mut b) = (engine.batch(), stranger.batch());
+    b.region(R).set_hard_state(b"x").unwrap();
+    assert_eq!(a.append_batch(&mut b).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert!(a.is_empty() && !b.is_empty());
+    let mut spoilt = engine.batch();
+    spoilt.region(R).append([(EntryId::new(9, 9), &b"nine"[..])]).unwrap();
+    spoilt.region(R).append_with(EntryId::new(9, 10), Vec::clear).map(drop).unwrap_err();
+    assert_eq!(a.append_batch(&mut spoilt).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!((a.entry_count(), spoilt.entry_count()), (0, 1));
+}
+
+/// What was collected for the old region is in one batch with what replaces it.
+#[test]
+fn a_joined_compaction_drops_nothing_of_a_region_that_the_batch_before_it_recreates() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    let (mut all, mut late) = (engine.batch(), engine.batch());
+    late.region(R).compact_to(8);
+    late.region(RegionId(1)).compact_to(8);
+    all.region(R).destroy().append_next(["new"], 1).unwrap();
+    all.region(RegionId(1)).append_next(["new"], 1).unwrap();
+    all.append_batch(&mut late).unwrap();
+    let outcome = engine.write_outcome(all, Durability::Synced).unwrap();
+    assert_eq!(compacted(&outcome), [Compacted::Gone, Compacted::Gone]);
+    is_everywhere(&mut f, engine, &[(R, None, 1), (RegionId(1), None, 1)]);
 }
 
 #[test]

@@ -98,6 +98,11 @@ impl Model {
                 log.truncate_from(entries[0].0.index);
                 log.entries.extend_from_slice(entries);
             }
+            Op::AppendNext(term, payloads) => {
+                let next = self.log(region).next().unwrap_or(1);
+                let ids = (0..).map(|n| EntryId::new(*term, next.saturating_add(n)));
+                return self.apply(region, &Op::Append(ids.zip(payloads.iter().cloned()).collect()));
+            }
             Op::TruncateFrom(index) => self.edit(region).truncate_from(*index),
             Op::CompactThrough(index) => {
                 let log = self.log(region);
@@ -111,6 +116,13 @@ impl Model {
                 let log = self.edit(region);
                 log.entries.retain(|e| e.0.index > *index);
                 log.base = Some(EntryId::new(term, *index));
+            }
+            Op::CompactTo(index) => {
+                let Some(last) = self.log(region).last() else { return Ok(()) };
+                let log = self.edit(region);
+                let dropped = log.entries.iter().rfind(|e| e.0.index <= *index.min(&last)).map(|e| e.0);
+                log.entries.retain(|e| e.0.index > *index);
+                log.base = dropped.or(log.base);
             }
             Op::Reset(base) => {
                 if base.index > INDEX_MAX || base.term > TERM_MAX {

@@ -120,8 +120,9 @@ impl Op {
         }
     }
 
-    /// A [`CompactTo`](Op::CompactTo) for which nothing is chosen yet: the index that is asked for, the identity
-    /// that the region had when the operation was added, and how many operations its batch had by then.
+    /// A [`CompactTo`](Op::CompactTo) for which nothing is chosen yet: the index that is asked for, the
+    /// identity that the region had when the operation was added, and how many operations its batch had by
+    /// then.
     pub(crate) fn compact_request(index: u64, seen: Lsn, ops_before: usize) -> Op {
         Op::CompactTo { incarnation: seen, id: EntryId::new(ops_before as u64, index) }
     }
