@@ -133,4 +133,4 @@ pub use report::{
     Appended, BackupReport, CheckReport, Compacted, Compaction, HardStateHealth, Health, Latencies, Lookup,
     Loss, OpenReport, OpenTimes, Outcome, Pin, PurgeReport, RegionStats, ScrubOptions, ScrubReport, Stats,
 };
-pub use types::{Durability, Entry, EntryId, EntryRef, LogState, Lsn, ReadLimit, RegionId};
+pub use types::{Durability, Entry, EntryId, EntryRef, KeyOrder, LogState, Lsn, ReadLimit, RegionId};

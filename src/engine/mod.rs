@@ -5,6 +5,7 @@ mod check;
 mod deferred;
 pub(crate) mod digest;
 mod fetch;
+mod keys;
 mod lock;
 mod open;
 pub(crate) mod reader;
@@ -21,17 +22,17 @@ use crate::engine::threads::Threads;
 use crate::engine::write_batch::{Remains, WriteBatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Encoded;
-use crate::index::Discard;
+use crate::index::{Discard, RegionCell};
 use crate::listener::Rollback;
 use crate::planted::{Bug, planted};
 use crate::report::{Latencies, OpenReport, Outcome, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
-use crate::types::{Durability, Entry, Lsn, ReadLimit, RegionId};
+use crate::types::{Durability, Entry, LogState, Lsn, ReadLimit, RegionId};
 use crate::upkeep::Store;
 use crate::upkeep::{self, NameWatch};
 use std::fmt;
-use std::ops::RangeBounds;
+use std::ops::{ControlFlow, RangeBounds};
 use std::path::Path;
 
 /// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or
@@ -144,6 +145,11 @@ impl Engine {
 
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.0.store
+    }
+
+    /// The directory of the store, by the path that it was opened with.
+    pub fn dir(&self) -> &Path {
+        self.store().dir.path()
     }
 
     /// What opening found and did.
@@ -349,6 +355,53 @@ impl Engine {
         ids
     }
 
+    /// Hands each region that exists to `visit`, with its log as it stands by then, until it breaks, and returns
+    /// what it broke with. In no order; no list of all is made, and no lock is held while `visit` runs: it may
+    /// call the engine.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, RegionId};
+    /// use std::ops::ControlFlow;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// for region in 1..=5 {
+    ///     engine.append_next(RegionId(region), vec!["x"; region as usize], Durability::Written)?;
+    /// }
+    /// // Cut what is long.
+    /// let mut batch = engine.batch();
+    /// engine.for_each_region(|region, log| {
+    ///     if log.last - log.first >= 3 {
+    ///         batch.region(region).compact_to(log.last - 2);
+    ///     }
+    ///     ControlFlow::<()>::Continue(())
+    /// });
+    /// assert_eq!(engine.write_outcome(batch, Durability::Written)?.compactions.len(), 2);
+    /// # Ok(()) }
+    /// ```
+    pub fn for_each_region<T>(
+        &self,
+        mut visit: impl FnMut(RegionId, LogState) -> ControlFlow<T>,
+    ) -> Option<T> {
+        if self.store().check_process().is_err() {
+            return None;
+        }
+        let durable = self.durable_lsn();
+        let look = |cell: &RegionCell| {
+            let state = cell.read();
+            state.exists.then(|| state.log_state(cell.id, durable))
+        };
+        for cell in self.store().table.cells() {
+            if let Some(log) = look(&cell)
+                && let ControlFlow::Break(found) = visit(cell.id, log)
+            {
+                return Some(found);
+            }
+        }
+        None
+    }
+
     /// Reads entries on a thread of the engine and hands them to `done`.
     pub fn fetch(
         &self,
@@ -409,20 +462,34 @@ impl Engine {
 
     /// Who holds disk space: regions whose entries keep the oldest segments alive, oldest first. Compacting
     /// them gives space back without copying.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = raftwood::Engine::open(dir.path())?;
+    /// // Regions to be compacted, by force if need be: they hold a segment that is old and mostly garbage.
+    /// let pins = engine.pins(usize::MAX);
+    /// let urgent = pins.iter().filter(|pin| pin.age > 8 && pin.garbage_percent > 50);
+    /// urgent.for_each(|pin| println!("region {} holds segment {}", pin.region, pin.oldest_segment));
+    /// # Ok(()) }
+    /// ```
     pub fn pins(&self, limit: usize) -> Vec<Pin> {
         if self.store().check_process().is_err() {
             return Vec::new();
         }
+        let newest = self.store().committer.active_id();
         let mut pins: Vec<Pin> = self
             .store()
             .table
             .cells()
             .filter_map(|cell| {
                 let state = cell.read();
-                let oldest = state.extents.iter().map(|e| e.segment_id()).min()?;
+                let oldest = state.extents.iter().min_by_key(|e| e.segment_id())?;
                 Some(Pin {
                     region: cell.id,
-                    oldest_segment: oldest,
+                    oldest_segment: oldest.segment_id(),
+                    age: newest.saturating_sub(oldest.segment_id()),
+                    garbage_percent: oldest.segment().garbage_percent(),
                     first: state.first()?,
                     last: state.last()?,
                     bytes: state.extents.iter().map(|e| e.bytes()).sum(),

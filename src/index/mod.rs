@@ -36,7 +36,7 @@ pub(crate) use plan::{Planned, compaction_term};
 pub(crate) use shadow::Discard;
 pub(crate) use state::{RegionState, TermAt};
 pub(crate) use stretch::{Part, Stretch};
-pub(crate) use table::Table;
+pub(crate) use table::{RegionCell, Table};
 pub(crate) use value::Value;
 
 #[cfg(test)]

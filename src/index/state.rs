@@ -16,7 +16,7 @@ use crate::format::footer::RegionDelta;
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
-use crate::types::{EntryId, LogState, Lsn, RegionId};
+use crate::types::{EntryId, KeyOrder, LogState, Lsn, RegionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
@@ -97,6 +97,32 @@ impl RegionState {
             .take_while(|(k, _)| k.starts_with(prefix))
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect()
+    }
+
+    /// The first key-values in `bounds`, in this order, at most so many.
+    pub(crate) fn key_values(
+        &self,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        order: KeyOrder,
+        count: usize,
+    ) -> Vec<(Bytes, Bytes)> {
+        let is_empty = match bounds {
+            (Bound::Included(from), Bound::Included(to)) => from > to,
+            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
+                from >= to
+            }
+            _ => false,
+        };
+        if is_empty {
+            // The map would panic.
+            return Vec::new();
+        }
+        let range = self.kv().range::<[u8], _>(bounds);
+        let clone = |(k, v): (&Bytes, &Bytes)| (k.clone(), v.clone());
+        match order {
+            KeyOrder::Ascending => range.take(count).map(clone).collect(),
+            KeyOrder::Descending => range.rev().take(count).map(clone).collect(),
+        }
     }
 
     /// A copy of the hard state.
