@@ -230,8 +230,8 @@ pub struct Pin {
     pub oldest_segment: u32,
     /// How many segments were begun since then.
     pub age: u32,
-    /// How much of that segment's file is no live payload, of any region. A young segment that is not full yet
-    /// has much of that.
+    /// How much of that segment's file is no live payload, of any region. A young segment that is not full
+    /// yet has much of that.
     pub garbage_percent: u8,
     /// Its first live index.
     pub first: u64,

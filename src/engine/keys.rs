@@ -6,11 +6,11 @@ use bytes::Bytes;
 use std::ops::{Bound, ControlFlow, RangeBounds};
 
 impl Region {
-    /// Hands the key-values of `range` to `visit`, in the order of their keys or against it, until it breaks, and
-    /// returns what it broke with.
+    /// Hands the key-values of `range` to `visit`, in the order of their keys or against it, until it breaks,
+    /// and returns what it broke with.
     ///
-    /// No lock is held while `visit` runs: it may call the engine, and write to this region. The key-values are
-    /// taken in pieces of 128 for that; those of one piece are of one moment, and a change that comes
+    /// No lock is held while `visit` runs: it may call the engine, and write to this region. The key-values
+    /// are taken in pieces of 128 for that; those of one piece are of one moment, and a change that comes
     /// between two pieces is seen in the later one.
     ///
     /// ```

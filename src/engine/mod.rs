@@ -355,9 +355,9 @@ impl Engine {
         ids
     }
 
-    /// Hands each region that exists to `visit`, with its log as it stands by then, until it breaks, and returns
-    /// what it broke with. In no order; no list of all is made, and no lock is held while `visit` runs: it may
-    /// call the engine.
+    /// Hands each region that exists to `visit`, with its log as it stands by then, until it breaks, and
+    /// returns what it broke with. In no order; no list of all is made, and no lock is held while `visit`
+    /// runs: it may call the engine.
     ///
     /// ```
     /// use raftwood::{Durability, Engine, EntryId, RegionId};

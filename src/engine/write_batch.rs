@@ -477,6 +477,43 @@ impl RegionBatch<'_> {
         Ok(self)
     }
 
+    /// Forgets the log: all entries and the compaction point, as before the first entry. The hard state and
+    /// the metadata stay. It stands only before what begins the log again, in the same batch: an append,
+    /// whose first index may be any then, or a [`reset`](Self::reset). A region never is without the log that
+    /// its hard state speaks of.
+    ///
+    /// It discards entries, so listeners are asked
+    /// ([`before_rollback`](crate::EventListener::before_rollback)), unlike by a reset, which a snapshot
+    /// covers.
+    ///
+    /// # Errors
+    /// [`Engine::write`](crate::Engine::write) refuses it with `InvalidArgument` where nothing of the batch
+    /// begins the log again.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append([(EntryId::new(5, 60), &b"set x"[..])])?.put(b"peers", b"1 2 3")?;
+    /// engine.write(batch, Durability::Synced)?;
+    ///
+    /// // The log of another source, from its start.
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).forget_log().append([(EntryId::new(1, 1), &b"set y"[..])])?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// let region = engine.region(RegionId(7));
+    /// assert_eq!((region.first_index(), region.last_index(), region.state().base), (1, 1, None));
+    /// assert_eq!(region.get(b"peers").as_deref(), Some(&b"1 2 3"[..]));
+    /// # Ok(()) }
+    /// ```
+    pub fn forget_log(&mut self) -> &mut Self {
+        self.op(Op::ForgetLog);
+        self
+    }
+
     /// Replaces the hard state: term, vote and what else the consensus library needs back after a restart.
     ///
     /// # Errors

@@ -6,8 +6,9 @@
 
 use super::shadow::{Decided, Discard, Shadow, Standing};
 use super::table::{RegionCell, Table};
-use crate::error::Result;
-use crate::format::batch::Batch;
+use crate::error::{Error, Result};
+use crate::format::batch::{Batch, Op};
+use crate::planted::{Bug, planted};
 use crate::types::{EntryId, IdHasher, Lsn, RegionId};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -34,7 +35,9 @@ impl Planned {
     /// lock.
     pub(crate) fn plan(&mut self, table: &Table, batch: &Batch, end: Lsn) -> Result<()> {
         self.clear();
+        let mut forgets = false;
         for (nth, step) in batch.steps().enumerate() {
+            forgets |= *step.op == Op::ForgetLog;
             let at = match self.places.of(step.region, &self.shadows) {
                 Some(at) => {
                     self.returns |= at + 1 < self.shadows.len();
@@ -52,7 +55,17 @@ impl Planned {
                 return Err(refused);
             }
         }
-        Ok(())
+        let without = self.shadows.iter().find(|s| forgets && s.forgotten).map(|s| s.region);
+        match without {
+            Some(region) if !planted(Bug::LogForgottenForGood) => {
+                self.clear();
+                Err(Error::invalid(
+                    "forget_log() refused: nothing after it in the batch begins the log again; append to the region, or reset it",
+                )
+                .in_region(region))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Forgets the batch.

@@ -70,6 +70,8 @@ pub(super) struct Shadow {
     wiped: Option<usize>,
     made: Option<usize>,
     pub(super) base: Option<EntryId>,
+    /// The log was forgotten, and nothing began it again.
+    pub(super) forgotten: bool,
     /// First and last live index.
     pub(super) live: Option<(u64, u64)>,
     /// Entries of the real log below this index still count; those from here on were discarded in this batch.
@@ -120,8 +122,8 @@ impl Shadow {
         };
         let real_end = live.map_or(0, |l| l.1 + 1);
         let (exists, wiped, made) = (identity > Lsn::ZERO, None, None);
-        let own = Runs::default();
-        Shadow { region, cell, cuts, identity, exists, wiped, made, base, live, real_end, own }
+        let (forgotten, own) = (false, Runs::default());
+        Shadow { region, cell, cuts, identity, exists, wiped, made, base, forgotten, live, real_end, own }
     }
 
     pub(super) fn follow(
@@ -156,7 +158,13 @@ impl Shadow {
                 decided.compactions.push(Compaction { region: self.region, index: id.index, done });
                 return Ok(());
             }
-            Op::ForgetLog => self.reset(None),
+            Op::ForgetLog => {
+                if !planted(Bug::ForgottenUnasked) {
+                    self.truncate(0, discards);
+                }
+                self.reset(None);
+                self.forgotten = true;
+            }
             Op::Reset(base) => self.reset(Some(*base)),
             Op::Destroy => {
                 self.reset(None);
@@ -259,6 +267,7 @@ impl Shadow {
         }
         let last = first + (entries - 1);
         self.live = Some((self.live.map_or(first, |l| l.0), last));
+        self.forgotten = false;
         Ok(())
     }
 
@@ -333,6 +342,7 @@ impl Shadow {
 
     fn reset(&mut self, base: Option<EntryId>) {
         (self.base, self.live, self.real_end) = (base, None, 0);
+        self.forgotten = false;
         self.own = Runs::default();
     }
 

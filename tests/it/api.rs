@@ -14,7 +14,7 @@ use raftwood::{
 };
 use std::fmt::{Debug, Display};
 use std::future::Future;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::Path;
 use std::pin::Pin as Pinned;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -336,7 +336,8 @@ fn a_region_answers_as_of_now() {
     assert_ne!(digest.to_u64(), r.checksum(4..9).unwrap().to_u64());
 }
 
-/// Any range of a map, in both orders, also where a scan takes several pieces and meanwhile something changes.
+/// Any range of a map, in both orders, also where a scan takes several pieces and meanwhile something
+/// changes.
 #[test]
 fn a_scan_visits_the_keys_of_its_range_in_either_order() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 
 use crate::support::engines::{DIR, kill, of_run};
 use crate::support::two_regions::*;
+use raftwood::random::Rng;
 use raftwood::vfs::sim::LossPolicy;
 use raftwood::{
     Compacted, Compression, Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Outcome,
@@ -505,6 +506,96 @@ fn a_joined_compaction_drops_nothing_of_a_region_that_the_batch_before_it_recrea
     let outcome = engine.write_outcome(all, Durability::Synced).unwrap();
     assert_eq!(compacted(&outcome), [Compacted::Gone, Compacted::Gone]);
     is_everywhere(&mut f, engine, &[(R, None, 1), (RegionId(1), None, 1)]);
+}
+
+/// A region of which each entry was appended next, and its number among all that were ever made; 0 for none.
+#[derive(Clone, Copy, Default)]
+struct Sim {
+    made: u64,
+    base: u64,
+    last: u64,
+}
+
+enum Late {
+    Append,
+    Destroy,
+    Compact { index: u64, seen: u64 },
+}
+
+/// Batches that are built at one time and accepted at another, with others in between, by chance.
+#[test]
+fn late_batches_do_what_a_plain_model_says() {
+    for seed in 0..60 {
+        let rng = &mut Rng::new(seed);
+        let mut f = Fixture::new();
+        let engine = f.open();
+        let (mut model, mut births) = ([Sim::default(); 3], 0);
+        let mut waiting: Vec<(WriteBatch, Vec<(usize, Late)>)> = Vec::new();
+        for _ in 0..60 {
+            let (mut batch, mut ops) = (engine.batch(), Vec::new());
+            for _ in 0..1 + rng.below(4) {
+                let at = rng.below(3) as usize;
+                let mut region = batch.region(RegionId(at as u64));
+                ops.push(match rng.below(9) {
+                    0..=3 => {
+                        region.append_next(["an entry"], 0).unwrap();
+                        (at, Late::Append)
+                    }
+                    4 => {
+                        region.destroy();
+                        (at, Late::Destroy)
+                    }
+                    _ => {
+                        let index = rng.below(model[at].last + 3);
+                        region.compact_to(index);
+                        (at, Late::Compact { index, seen: model[at].made })
+                    }
+                });
+            }
+            waiting.push((batch, ops));
+            if waiting.len() < 4 && rng.one_in(2) {
+                continue;
+            }
+            let (batch, ops) = waiting.swap_remove(rng.below(waiting.len() as u64) as usize);
+            let before = model;
+            let (mut wiped, mut done, mut given) = ([false; 3], Vec::new(), Vec::new());
+            for (at, op) in ops {
+                let sim = &mut model[at];
+                match op {
+                    Late::Append => {
+                        if sim.made == 0 {
+                            births += 1;
+                            sim.made = births;
+                        }
+                        sim.last += 1;
+                        given.push(sim.last);
+                    }
+                    Late::Destroy => (*sim, wiped[at]) = (Sim::default(), true),
+                    // What the batch itself makes of nothing it may compact.
+                    Late::Compact { seen, .. } if sim.made == 0 || !wiped[at] && before[at].made != seen => {
+                        done.push(Compacted::Gone);
+                    }
+                    Late::Compact { index, .. } if index <= sim.base || sim.base == sim.last => {
+                        done.push(Compacted::Nothing);
+                    }
+                    Late::Compact { index, .. } => {
+                        let last = index.min(sim.last);
+                        done.push(Compacted::Dropped { first: sim.base + 1, base: EntryId::new(0, last) });
+                        sim.base = last;
+                    }
+                }
+            }
+            let outcome = engine.write_outcome(batch, Durability::Written).unwrap();
+            assert_eq!(compacted(&outcome), done, "seed {seed}");
+            assert_eq!(outcome.appends.iter().map(|a| a.first).collect::<Vec<_>>(), given, "seed {seed}");
+        }
+        drop(waiting);
+        let base = |sim: &Sim| (sim.base > 0).then(|| EntryId::new(0, sim.base));
+        let regions: Vec<_> =
+            (0..).zip(&model).map(|(id, sim)| (RegionId(id), base(sim), sim.last)).collect();
+        engine.sync().unwrap();
+        is_everywhere(&mut f, engine, &regions);
+    }
 }
 
 #[test]

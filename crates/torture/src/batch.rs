@@ -22,6 +22,8 @@ pub enum Op {
     AppendNext(u64, Vec<Bytes>),
     /// Starts again after this entry.
     Reset(EntryId),
+    /// Forgets the entries and the base.
+    ForgetLog,
     /// Replaces the hard state.
     HardState(Bytes),
     /// Sets a key.
@@ -94,6 +96,9 @@ fn build(ops: &[(u64, Op)], out: &mut WriteBatch) -> Result<()> {
             Op::Reset(base) => {
                 r.reset(*base)?;
             }
+            Op::ForgetLog => {
+                r.forget_log();
+            }
             Op::HardState(value) => {
                 r.set_hard_state(value)?;
             }
@@ -129,6 +134,7 @@ impl fmt::Debug for Op {
                 write!(f, "append_next {} of term {term} {bytes} bytes", payloads.len())
             }
             Op::Reset(base) => write!(f, "reset {base}"),
+            Op::ForgetLog => f.write_str("forget_log"),
             Op::HardState(value) => write!(f, "set_hard_state {} bytes", value.len()),
             Op::Put(key, value) => write!(f, "put {key:?} {} bytes", value.len()),
             Op::Delete(key) => write!(f, "delete {key:?}"),

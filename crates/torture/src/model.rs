@@ -81,9 +81,18 @@ impl Model {
     pub fn after(&self, batch: &Batch) -> Result<Model, Vec<ErrorKind>> {
         let mut next = self.clone();
         let mut refusals = Vec::new();
-        for (region, op) in &batch.0 {
+        for (n, (region, op)) in batch.0.iter().enumerate() {
             if let Err(kind) = next.apply(*region, op) {
                 refusals.push(kind);
+            }
+            let begins = |op: &Op| match op {
+                Op::Append(entries) => !entries.is_empty(),
+                Op::AppendNext(_, payloads) => !payloads.is_empty(),
+                Op::Reset(_) | Op::Destroy => true,
+                _ => false,
+            };
+            if *op == Op::ForgetLog && !batch.0[n..].iter().any(|(other, op)| other == region && begins(op)) {
+                refusals.push(ErrorKind::InvalidArgument);
             }
         }
         if refusals.is_empty() { Ok(next) } else { Err(refusals) }
@@ -131,6 +140,11 @@ impl Model {
                 let log = self.edit(region);
                 log.entries.clear();
                 log.base = Some(*base);
+            }
+            Op::ForgetLog => {
+                let log = self.edit(region);
+                log.entries.clear();
+                log.base = None;
             }
             Op::HardState(value) => self.edit(region).hard_state = Some(value.clone()),
             Op::Put(key, value) => drop(self.edit(region).kv.insert(key.clone(), value.clone())),

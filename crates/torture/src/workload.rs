@@ -462,6 +462,12 @@ impl Maker<'_> {
 
     fn reset(&mut self, b: &mut Batch, region: u64) {
         let log = self.model.log(region);
+        if self.rng.one_in(5) {
+            let first = EntryId::new(1 + self.rng.below(3), self.rng.pick(&[0, 1, 1, 30]));
+            let entries = self.entries(first, 2);
+            b.add(region, Op::ForgetLog).add(region, Op::Append(entries));
+            return;
+        }
         let next = log.next().unwrap_or(1);
         let index = match self.rng.below(4) {
             0 => next.saturating_sub(1),
@@ -502,7 +508,8 @@ impl Maker<'_> {
         let term = log.last_term().max(1);
         let payload = self.payload();
         let one = |term, index| Op::Append(vec![(EntryId::new(term, index), payload.clone())]);
-        match self.rng.below(7) {
+        match self.rng.below(8) {
+            7 => b.add(region, Op::ForgetLog),
             6 if log.last_term() > 1 => {
                 b.add(region, Op::AppendNext(log.last_term() - 1, vec![payload.clone()]))
             }
