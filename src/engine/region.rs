@@ -247,8 +247,8 @@ impl Region {
         self.with(|s| s.kv().get(key).cloned())
     }
 
-    /// The metadata whose keys start with `prefix`, sorted by key, of one moment. For any range, in either order
-    /// and piece by piece there is [`scan_range`](Region::scan_range).
+    /// The metadata whose keys start with `prefix`, sorted by key, of one moment. For any range, in either
+    /// order and piece by piece there is [`scan_range`](Region::scan_range).
     pub fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
         self.with(|s| s.scan(prefix))
     }

@@ -11,9 +11,9 @@ impl WriteBatch {
     /// encoded again.
     ///
     /// What was checked or noted while `other` was built stays as it was then:
-    /// [`compact_through`](crate::RegionBatch::compact_through) knew nothing of this batch's operations, and may be
-    /// refused when they are written together; [`compact_to`](crate::RegionBatch::compact_to) drops nothing of a
-    /// region that this batch destroys before.
+    /// [`compact_through`](crate::RegionBatch::compact_through) knew nothing of this batch's operations, and
+    /// may be refused when they are written together; [`compact_to`](crate::RegionBatch::compact_to) drops
+    /// nothing of a region that this batch destroys before.
     ///
     /// # Errors
     /// Both batches stay as they were. `TooLarge` where they are larger together than
