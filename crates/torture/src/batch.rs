@@ -70,7 +70,7 @@ impl Batch {
             Op::CompactTo(_) | Op::CompactThrough(_) => first.iter().all(|(other, _)| other != region),
             _ => true,
         });
-        (at > 0 && self.0.len() % 2 == 0 && apart).then_some(at)
+        (at > 0 && self.0.len().is_multiple_of(2) && apart).then_some(at)
     }
 }
 
