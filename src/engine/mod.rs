@@ -188,9 +188,9 @@ impl Engine {
     /// | `Gap`             | an append would leave a hole after the last entry                                       |
     /// | `Compacted`       | an append lies at or below the compaction point                                         |
     /// | `TermRegression`  | an append would lower the term                                                          |
-    /// | `Unavailable`     | a compaction lies beyond the last entry: the log was cut since it was added             |
-    /// | `InvalidArgument` | a compaction was added to another log than there is now, a closure spoilt the batch, or it is one of another engine |
-    /// | `TooLarge`        | the batch is larger than a [limit](crate::limits)                                       |
+    /// | `Unavailable`     | a compaction lies beyond the last entry: the log was cut since it was added (`compact_to` is never refused) |
+    /// | `InvalidArgument` | a compaction was added to another log than there is now, a log is forgotten and not begun again, a closure spoilt the batch, or it is one of another engine |
+    /// | `TooLarge`        | the batch is larger than a [limit](crate::limits), or what is appended next is beyond the last index |
     /// | `Refused`         | a listener does not let entries be discarded                                            |
     /// | `Damaged`         | the term that has to be compared stands in an index that cannot be read                 |
     /// | `NoSpace`, `Io`   | the next segment could not be prepared                                                  |
