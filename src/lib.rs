@@ -133,7 +133,7 @@ pub use latency::Latency;
 pub use listener::{Event, EventListener, Rollback};
 pub use options::{Background, Compression, Options, Pool, Purge, ReadMode, TailPolicy};
 pub use report::{
-    BackupReport, CheckReport, HardStateHealth, Health, Latencies, Lookup, Loss, OpenReport, OpenTimes, Pin,
-    PurgeReport, RegionStats, ScrubOptions, ScrubReport, Stats,
+    Appended, BackupReport, CheckReport, Compacted, Compaction, HardStateHealth, Health, Latencies, Lookup,
+    Loss, OpenReport, OpenTimes, Outcome, Pin, PurgeReport, RegionStats, ScrubOptions, ScrubReport, Stats,
 };
-pub use types::{Durability, Entry, EntryId, EntryRef, LogState, Lsn, ReadLimit, RegionId};
+pub use types::{Durability, Entry, EntryId, EntryRef, KeyOrder, LogState, Lsn, ReadLimit, RegionId};

@@ -65,6 +65,22 @@ bugs! {
     DigestOfManyMoments caught by "concurrency::a_digest_is_of_one_moment",
     /// A batch that another engine made is accepted. Breaks: what was checked while a batch was built holds.
     ForeignBatchTaken caught by "refused::a_batch_of_another_engine_is_refused",
+    /// A deferred compaction drops entries of a region that was recreated since it was added. Breaks: what is
+    /// not applied stays.
+    OtherIncarnationCompacted caught by "deferred::a_late_compaction_drops_nothing_of_a_region_that_was_recreated",
+    /// What is appended next gets the index that was next when the batch was built. Breaks: it comes after
+    /// the last entry.
+    NextIndexOfBuilding caught by "deferred::what_is_appended_next_comes_after_the_last_entry_when_the_batch_is_accepted",
+    /// Entries that get other indexes than were foreseen keep the checksums of those. Breaks: what was
+    /// acknowledged can be read.
+    ChecksumOfBuilding caught by "deferred::what_is_appended_next_comes_after_the_last_entry_when_the_batch_is_accepted",
+    /// A batch that does not fit into another one is emptied all the same. Breaks: a refusal changes nothing.
+    RefusedBatchEmptied caught by "deferred::batches_that_do_not_fit_together_stay_as_they_were",
+    /// A log may be forgotten and nothing put in its place. Breaks: a hard state has the log that it speaks
+    /// of.
+    LogForgottenForGood caught by "refused::a_log_is_forgotten_only_for_another_one_and_not_unasked",
+    /// Nobody is asked when a log is forgotten. Breaks: a listener sees what is discarded before it is gone.
+    ForgottenUnasked caught by "refused::a_log_is_forgotten_only_for_another_one_and_not_unasked",
     /// A batch that returns to a region is applied section by section. Breaks: a reader sees the
     /// whole of a batch or nothing.
     BatchAppliedInParts caught by "concurrency::a_batch_that_returns_to_a_region_is_seen_whole_or_not_at_all",

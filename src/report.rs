@@ -1,5 +1,9 @@
 //! What the engine reports of itself.
 
+mod outcome;
+
+pub use outcome::{Appended, Compacted, Compaction, Outcome};
+
 use crate::error::Error;
 use crate::latency::Latency;
 use crate::types::{Lsn, RegionId};
@@ -224,6 +228,11 @@ pub struct Pin {
     pub region: RegionId,
     /// The oldest segment that holds an entry of it.
     pub oldest_segment: u32,
+    /// How many segments were begun since then.
+    pub age: u32,
+    /// How much of that segment's file is no live payload, of any region. A young segment that is not full
+    /// yet has much of that.
+    pub garbage_percent: u8,
     /// Its first live index.
     pub first: u64,
     /// Its last live index.

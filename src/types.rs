@@ -157,6 +157,15 @@ pub enum Durability {
     Synced,
 }
 
+/// In which order keys are visited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyOrder {
+    /// From the lowest to the highest.
+    Ascending,
+    /// From the highest to the lowest.
+    Descending,
+}
+
 /// Bounds one read of [`entries`](crate::Region::entries). A read returns at least one entry if there is any,
 /// whatever the bounds: a limit of 0 bytes or 0 entries gives one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

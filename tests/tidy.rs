@@ -39,12 +39,15 @@ const LAYERS: &[(&str, &[&str])] = &[
             "vfs", "watch",
         ],
     ),
-    ("index", &["codec", "error", "format", "limits", "planted", "random", "segment", "sync", "types"]),
+    (
+        "index",
+        &["codec", "error", "format", "limits", "planted", "random", "report", "segment", "sync", "types"],
+    ),
     (
         "commit",
         &[
-            "clock", "codec", "error", "format", "index", "latency", "limits", "planted", "segment", "sync",
-            "types", "vfs",
+            "clock", "codec", "error", "format", "index", "latency", "limits", "planted", "report",
+            "segment", "sync", "types", "vfs",
         ],
     ),
     ("read", &["error", "format", "index", "planted", "segment", "types"]),

@@ -32,6 +32,15 @@ pub(crate) fn entry_checksum(region: RegionId, id: EntryId, payload: &[u8]) -> u
     hasher.finalize()
 }
 
+/// What the [`entry_checksum`] of a payload that belongs to `was` is when it belongs to `is`, without the
+/// payload: the sum is linear, so it changes by what the identities differ in, moved past the payload.
+pub(crate) fn moved_checksum(sum: u32, region: RegionId, was: EntryId, is: EntryId, payload_len: u32) -> u32 {
+    let differ = entry_checksum(region, was, b"") ^ entry_checksum(region, is, b"");
+    let mut moved = Hasher::new_with_initial(differ);
+    moved.combine(&Hasher::new_with_initial_len(0, u64::from(payload_len)));
+    sum ^ moved.finalize()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +66,17 @@ mod tests {
             prop_assert_ne!(sum, entry_checksum(RegionId(region ^ flip), EntryId::new(term, index), &payload));
             prop_assert_ne!(sum, entry_checksum(RegionId(region), EntryId::new(term ^ flip, index), &payload));
             prop_assert_ne!(sum, entry_checksum(RegionId(region), EntryId::new(term, index ^ flip), &payload));
+        }
+
+        #[test]
+        fn a_sum_is_moved_to_another_identity_without_the_payload(
+            region: u64, was: (u64, u64), is: (u64, u64), payload: Vec<u8>,
+        ) {
+            let id = |(term, index)| EntryId::new(term, index);
+            let region = RegionId(region);
+            let sum = |at| entry_checksum(region, id(at), &payload);
+            let moved = moved_checksum(sum(was), region, id(was), id(is), payload.len() as u32);
+            prop_assert_eq!(moved, sum(is));
         }
 
         #[test]

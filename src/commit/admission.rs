@@ -9,6 +9,7 @@ use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
 use crate::index::{Discard, Planned};
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
 use crate::planted::{Bug, planted};
+use crate::report::Outcome;
 use crate::segment::{InFlight, Segment};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
@@ -27,7 +28,7 @@ impl Committer {
     /// `has_ticket`: a callback or waker may come to need the outcome, which is then delivered in its turn.
     pub(super) fn accept(
         &self,
-        encoded: &Encoded,
+        encoded: &mut Encoded,
         how: &Accept<'_>,
         has_ticket: bool,
     ) -> Result<Accepted<'_>> {
@@ -58,7 +59,8 @@ impl Committer {
             match &how.origin {
                 Origin::Engine => p.planned.clear(),
                 Origin::Caller { before_rollback } => {
-                    p.planned.plan(&self.table, &encoded.batch)?;
+                    let end = Lsn::new(active.id, p.offset + len as u32);
+                    p.planned.plan(&self.table, &encoded.batch, end)?;
                     let stale = planted(Bug::StaleApprovalTaken) && !approved.is_empty();
                     let ask = before_rollback.filter(|_| !planted(Bug::RollbackNotAsked));
                     if let Some(ask) = ask.filter(|_| !stale && !is_approved(&p.planned.discards, &approved))
@@ -117,7 +119,7 @@ impl Committer {
         &'a self,
         mut p: MutexGuard<'a, Pipeline>,
         segment: Arc<Segment>,
-        encoded: &Encoded,
+        encoded: &mut Encoded,
         how: &Accept<'_>,
         has_ticket: bool,
     ) -> Result<Accepted<'a>> {
@@ -131,6 +133,17 @@ impl Committer {
         let payload_at = offset + RECORD_HEADER_LEN + desc_len;
         locate(&encoded.batch.entries, &encoded.blocks, payload_at, |loc| locs.push(loc))
             .map_err(|e| Error::invalid(format!("the batch is malformed: {e}")))?;
+        let decided = &mut planned.decided;
+        let outcome = Outcome {
+            lsn: end,
+            bytes: len,
+            compactions: std::mem::take(&mut decided.compactions),
+            appends: std::mem::take(&mut decided.appends),
+        };
+        if !decided.ops.is_empty() {
+            encoded.decide(decided.ops.drain(..));
+            locs.iter_mut().zip(&encoded.batch.entries).for_each(|(loc, entry)| loc.crc = entry.crc);
+        }
         if encoded.kind == RecordKind::Batch {
             segment.push_in_flight(InFlight { start: offset, desc_len, payload: encoded.payload.clone() });
             // Of what is not planned it is not known whether it returns.
@@ -174,7 +187,7 @@ impl Committer {
         if soon && (p.ready.is_empty() || p.due_for_filling().is_some()) {
             self.hooks.segment_wanted();
         }
-        Ok(Accepted { p, waiting, ticket })
+        Ok(Accepted { p, waiting, ticket, outcome })
     }
 
     /// Makes the batch readable. A reader of a region sees all that the batch does to it, or nothing: its

@@ -12,6 +12,7 @@ use crate::format::record::{RecordKind, Shape};
 use crate::index::{Discard, Table};
 use crate::latency::Times;
 use crate::planted::{Bug, planted};
+use crate::report::Outcome;
 use crate::segment::Segment;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
@@ -68,6 +69,7 @@ pub(super) struct Accepted<'a> {
     pub(super) waiting: Waiting,
     /// If one was asked for.
     pub(super) ticket: Option<Arc<Pending>>,
+    pub(super) outcome: Outcome,
 }
 
 /// Counters of the pipeline.
@@ -196,13 +198,13 @@ impl Committer {
     pub(crate) fn announce(&self, loss: bool, records: Vec<Shape>) -> Result<()> {
         let mut desc = Vec::new();
         Announcement { loss, records }.encode(&mut desc);
-        let record = Encoded {
+        let mut record = Encoded {
             kind: RecordKind::Announcement,
             desc_crc: crate::codec::checksum::crc32(0, &desc),
             desc: Bytes::from(desc),
             ..watermark_record()
         };
-        self.write(&record, &Accept::internal(Durability::Written)).map(drop)
+        self.write(&mut record, &Accept::internal(Durability::Written)).map(drop)
     }
 
     /// The tail of the run before has been copied, after its announcement. Before anything is acknowledged,
@@ -219,7 +221,7 @@ impl Committer {
         }
         self.recovering.store(false, Ordering::Release);
         if marked.is_err() {
-            self.write(&watermark_record(), &Accept::internal(Durability::Synced))?;
+            self.write(&mut watermark_record(), &Accept::internal(Durability::Synced))?;
         }
         Ok(())
     }
@@ -248,17 +250,17 @@ impl Committer {
     }
 
     /// Accepts a batch and waits until it is as durable as asked.
-    pub(crate) fn write(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Lsn> {
+    pub(crate) fn write(&self, encoded: &mut Encoded, how: &Accept<'_>) -> Result<Outcome> {
         let began = clock::now();
-        let accepted = self.accept(encoded, how, false)?;
-        let lsn = self.drive(accepted.p, accepted.waiting)?;
+        let Accepted { p, waiting, outcome, .. } = self.accept(encoded, how, false)?;
+        self.drive(p, waiting)?;
         self.counters.commit_times.since(began);
-        Ok(lsn)
+        Ok(outcome)
     }
 
     /// Accepts a batch that others see through; a ticket waits for it.
-    pub(super) fn submit(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Arc<Pending>> {
-        let Accepted { mut p, waiting, ticket } = self.accept(encoded, how, true)?;
+    pub(super) fn submit(&self, encoded: &mut Encoded, how: &Accept<'_>) -> Result<(Arc<Pending>, Outcome)> {
+        let Accepted { mut p, waiting, ticket, outcome } = self.accept(encoded, how, true)?;
         let pending = ticket.unwrap_or_else(|| Arc::new(Pending::new(waiting)));
         // Where it has to wait for others, they go on with it, and somebody looks whether that
         // takes too long.
@@ -266,7 +268,7 @@ impl Committer {
         let driver = Some(&self.work).filter(|_| concerns_driver && std::mem::take(&mut p.driver_sleeps));
         drop(p);
         self.notify(driver);
-        Ok(pending)
+        Ok((pending, outcome))
     }
 
     /// What became of a batch, if that is known.
@@ -445,7 +447,7 @@ impl Committer {
             self.gate.check()?;
             return Ok(self.durable());
         }
-        self.write(&watermark_record(), &Accept::internal(Durability::Synced))
+        Ok(self.write(&mut watermark_record(), &Accept::internal(Durability::Synced))?.lsn)
     }
 
     /// Makes everything accepted so far durable without a record of its own, also while the engine closes.

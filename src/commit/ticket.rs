@@ -4,6 +4,7 @@ use super::committer::{Accept, Committer, watermark_record};
 use super::pending::Pending;
 use crate::error::Result;
 use crate::format::batch::Encoded;
+use crate::report::Outcome;
 use crate::sync::Arc;
 use crate::types::{Durability, Lsn};
 use std::fmt;
@@ -44,6 +45,7 @@ use std::task::{Context, Poll};
 pub struct Ticket {
     pending: Arc<Pending>,
     committer: Arc<Committer>,
+    outcome: Outcome,
 }
 
 impl fmt::Debug for Ticket {
@@ -54,19 +56,31 @@ impl fmt::Debug for Ticket {
 
 impl Ticket {
     /// Accepts a batch; the ticket delivers the rest.
-    pub(crate) fn submit(committer: &Arc<Committer>, encoded: &Encoded, how: &Accept<'_>) -> Result<Ticket> {
-        let pending = committer.submit(encoded, how)?;
-        Ok(Ticket { pending, committer: committer.clone() })
+    pub(crate) fn submit(
+        committer: &Arc<Committer>,
+        encoded: &mut Encoded,
+        how: &Accept<'_>,
+    ) -> Result<Ticket> {
+        let (pending, outcome) = committer.submit(encoded, how)?;
+        Ok(Ticket { pending, committer: committer.clone(), outcome })
     }
 
     /// One that completes when everything accepted so far has the durability.
     pub(crate) fn barrier(committer: &Arc<Committer>, durability: Durability) -> Result<Ticket> {
-        Ticket::submit(committer, &watermark_record(), &Accept::internal(durability))
+        let mut ticket = Ticket::submit(committer, &mut watermark_record(), &Accept::internal(durability))?;
+        ticket.outcome.bytes = 0;
+        Ok(ticket)
     }
 
     /// The position one past the batch, known before it completes.
     pub fn lsn(&self) -> Lsn {
         self.pending.waiting.end
+    }
+
+    /// Where the batch stands, and what was decided when it was accepted: known before it completes, and, as
+    /// the batch, not durable before that.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
     /// Blocks until the batch has the durability it was submitted with.

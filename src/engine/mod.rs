@@ -2,8 +2,10 @@
 
 mod backup;
 mod check;
+mod deferred;
 pub(crate) mod digest;
 mod fetch;
+mod keys;
 mod lock;
 mod open;
 pub(crate) mod reader;
@@ -20,17 +22,17 @@ use crate::engine::threads::Threads;
 use crate::engine::write_batch::{Remains, WriteBatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Encoded;
-use crate::index::Discard;
+use crate::index::{Discard, RegionCell};
 use crate::listener::Rollback;
 use crate::planted::{Bug, planted};
-use crate::report::{Latencies, OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
+use crate::report::{Latencies, OpenReport, Outcome, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
-use crate::types::{Durability, Entry, Lsn, ReadLimit, RegionId};
+use crate::types::{Durability, Entry, LogState, Lsn, ReadLimit, RegionId};
 use crate::upkeep::Store;
 use crate::upkeep::{self, NameWatch};
 use std::fmt;
-use std::ops::RangeBounds;
+use std::ops::{ControlFlow, RangeBounds};
 use std::path::Path;
 
 /// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or
@@ -145,6 +147,11 @@ impl Engine {
         &self.0.store
     }
 
+    /// The directory of the store, by the path that it was opened with.
+    pub fn dir(&self) -> &Path {
+        self.store().dir.path()
+    }
+
     /// What opening found and did.
     pub fn open_report(&self) -> &OpenReport {
         &self.0.report
@@ -181,9 +188,9 @@ impl Engine {
     /// | `Gap`             | an append would leave a hole after the last entry                                       |
     /// | `Compacted`       | an append lies at or below the compaction point                                         |
     /// | `TermRegression`  | an append would lower the term                                                          |
-    /// | `Unavailable`     | a compaction lies beyond the last entry: the log was cut since it was added             |
-    /// | `InvalidArgument` | a compaction was added to another log than there is now, a closure spoilt the batch, or it is one of another engine |
-    /// | `TooLarge`        | the batch is larger than a [limit](crate::limits)                                       |
+    /// | `Unavailable`     | a compaction lies beyond the last entry: the log was cut since it was added (`compact_to` is never refused) |
+    /// | `InvalidArgument` | a compaction was added to another log than there is now, a log is forgotten and not begun again, a closure spoilt the batch, or it is one of another engine |
+    /// | `TooLarge`        | the batch is larger than a [limit](crate::limits), or what is appended next is beyond the last index |
     /// | `Refused`         | a listener does not let entries be discarded                                            |
     /// | `Damaged`         | the term that has to be compared stands in an index that cannot be read                 |
     /// | `NoSpace`, `Io`   | the next segment could not be prepared                                                  |
@@ -193,14 +200,27 @@ impl Engine {
     /// was written; if it was this batch that met the error, whether it survives a crash is
     /// unknown. It does not come back.
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Lsn, WriteError> {
+        self.write_outcome(batch, durability).map(|outcome| outcome.lsn)
+    }
+
+    /// As [`write`](Engine::write), and returns what became of the batch beside its position: how many bytes
+    /// it takes, and what was decided of the operations that leave something to acceptance. Of a batch that
+    /// is submitted, [`Ticket::outcome`] says it.
+    ///
+    /// # Errors
+    /// As [`write`](Engine::write).
+    pub fn write_outcome(&self, batch: WriteBatch, durability: Durability) -> Result<Outcome, WriteError> {
         self.send(
             batch,
             durability,
             OnFull::Wait,
             |encoded, how| self.store().committer.write(encoded, how),
-            || match durability {
-                Durability::Synced => self.sync(),
-                Durability::Written => Ticket::barrier(&self.store().committer, durability)?.wait(),
+            || {
+                let lsn = match durability {
+                    Durability::Synced => self.sync()?,
+                    Durability::Written => Ticket::barrier(&self.store().committer, durability)?.wait()?,
+                };
+                Ok(Outcome { lsn, ..Outcome::default() })
             },
         )
     }
@@ -241,7 +261,7 @@ impl Engine {
         batch: WriteBatch,
         durability: Durability,
         on_full: OnFull,
-        send: impl FnOnce(&Encoded, &Accept<'_>) -> Result<T>,
+        send: impl FnOnce(&mut Encoded, &Accept<'_>) -> Result<T>,
         empty: impl FnOnce() -> Result<T>,
     ) -> Result<T, WriteError> {
         if let Err(error) = self.store().check_process() {
@@ -256,7 +276,7 @@ impl Engine {
         if batch.is_empty() {
             return empty().map_err(|error| WriteError { error, batch: Some(Box::new(batch)) });
         }
-        let (encoded, remains): (Encoded, Remains) = batch.encode(self.store().options.compression);
+        let (mut encoded, remains): (Encoded, Remains) = batch.encode(self.store().options.compression);
         let ask = |discards: &[Discard]| self.before_rollback(discards);
         let listened = !self.store().listeners.is_empty();
         let how = Accept {
@@ -264,7 +284,7 @@ impl Engine {
             on_full,
             origin: Origin::Caller { before_rollback: if listened { Some(&ask) } else { None } },
         };
-        match send(&encoded, &how) {
+        match send(&mut encoded, &how) {
             Ok(sent) => {
                 remains.recycle(encoded);
                 Ok(sent)
@@ -335,6 +355,53 @@ impl Engine {
         ids
     }
 
+    /// Hands each region that exists to `visit`, with its log as it stands by then, until it breaks, and
+    /// returns what it broke with. In no order; no list of all is made, and no lock is held while `visit`
+    /// runs: it may call the engine.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, RegionId};
+    /// use std::ops::ControlFlow;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// for region in 1..=5 {
+    ///     engine.append_next(RegionId(region), vec!["x"; region as usize], Durability::Written)?;
+    /// }
+    /// // Cut what is long.
+    /// let mut batch = engine.batch();
+    /// engine.for_each_region(|region, log| {
+    ///     if log.last - log.first >= 3 {
+    ///         batch.region(region).compact_to(log.last - 2);
+    ///     }
+    ///     ControlFlow::<()>::Continue(())
+    /// });
+    /// assert_eq!(engine.write_outcome(batch, Durability::Written)?.compactions.len(), 2);
+    /// # Ok(()) }
+    /// ```
+    pub fn for_each_region<T>(
+        &self,
+        mut visit: impl FnMut(RegionId, LogState) -> ControlFlow<T>,
+    ) -> Option<T> {
+        if self.store().check_process().is_err() {
+            return None;
+        }
+        let durable = self.durable_lsn();
+        let look = |cell: &RegionCell| {
+            let state = cell.read();
+            state.exists.then(|| state.log_state(cell.id, durable))
+        };
+        for cell in self.store().table.cells() {
+            if let Some(log) = look(&cell)
+                && let ControlFlow::Break(found) = visit(cell.id, log)
+            {
+                return Some(found);
+            }
+        }
+        None
+    }
+
     /// Reads entries on a thread of the engine and hands them to `done`.
     pub fn fetch(
         &self,
@@ -395,20 +462,34 @@ impl Engine {
 
     /// Who holds disk space: regions whose entries keep the oldest segments alive, oldest first. Compacting
     /// them gives space back without copying.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = raftwood::Engine::open(dir.path())?;
+    /// // Regions to be compacted, by force if need be: they hold a segment that is old and mostly garbage.
+    /// let pins = engine.pins(usize::MAX);
+    /// let urgent = pins.iter().filter(|pin| pin.age > 8 && pin.garbage_percent > 50);
+    /// urgent.for_each(|pin| println!("region {} holds segment {}", pin.region, pin.oldest_segment));
+    /// # Ok(()) }
+    /// ```
     pub fn pins(&self, limit: usize) -> Vec<Pin> {
         if self.store().check_process().is_err() {
             return Vec::new();
         }
+        let newest = self.store().committer.active_id();
         let mut pins: Vec<Pin> = self
             .store()
             .table
             .cells()
             .filter_map(|cell| {
                 let state = cell.read();
-                let oldest = state.extents.iter().map(|e| e.segment_id()).min()?;
+                let oldest = state.extents.iter().min_by_key(|e| e.segment_id())?;
                 Some(Pin {
                     region: cell.id,
-                    oldest_segment: oldest,
+                    oldest_segment: oldest.segment_id(),
+                    age: newest.saturating_sub(oldest.segment_id()),
+                    garbage_percent: oldest.segment().garbage_percent(),
                     first: state.first()?,
                     last: state.last()?,
                     bytes: state.extents.iter().map(|e| e.bytes()).sum(),

@@ -53,7 +53,7 @@ impl Region {
         self.id
     }
 
-    fn with<T>(&self, read: impl FnOnce(&RegionState) -> T) -> T {
+    pub(super) fn with<T>(&self, read: impl FnOnce(&RegionState) -> T) -> T {
         let store = self.engine.store();
         match store.dir.is_here().then(|| store.table.get(self.id)).flatten() {
             Some(cell) => read(&cell.read()),
@@ -247,7 +247,8 @@ impl Region {
         self.with(|s| s.kv().get(key).cloned())
     }
 
-    /// The metadata whose keys start with `prefix`, sorted by key.
+    /// The metadata whose keys start with `prefix`, sorted by key, of one moment. For any range, in either
+    /// order and piece by piece there is [`scan_range`](Region::scan_range).
     pub fn scan(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
         self.with(|s| s.scan(prefix))
     }

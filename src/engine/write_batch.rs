@@ -19,13 +19,17 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+mod join;
+
 /// The atomic unit of writing, over any regions: after a crash all of it is there or none of it.
 ///
 /// Operations apply in the order in which they were added, also within one region. Building checks what can
 /// be checked without the region's state; [`Engine::write`](crate::Engine::write) checks the rest before
 /// anything is written. The bytes of an entry are copied and checksummed when they are handed over.
 ///
-/// A batch without operations is accepted and writes nothing.
+/// A batch without operations is accepted and writes nothing. A batch that was written leaves its memory to
+/// the next one that its thread makes, so there is no need to keep one;
+/// [`Engine::write_outcome`](crate::Engine::write_outcome) says how many bytes it took.
 ///
 /// ```
 /// use raftwood::{Durability, Engine, EntryId, RegionId};
@@ -50,8 +54,8 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct WriteBatch {
-    table: Arc<Table>,
-    batch: Batch,
+    pub(super) table: Arc<Table>,
+    pub(super) batch: Batch,
     payload: Vec<u8>,
     /// What hard states are cut from: they have one buffer, not one each.
     values: BytesMut,
@@ -368,8 +372,8 @@ fn compress_blocks(batch: &Batch, payload: &[u8], blocks: &mut Vec<Block>) -> Op
 /// ```
 #[derive(Debug)]
 pub struct RegionBatch<'a> {
-    batch: &'a mut WriteBatch,
-    region: RegionId,
+    pub(super) batch: &'a mut WriteBatch,
+    pub(super) region: RegionId,
 }
 
 impl RegionBatch<'_> {
@@ -447,6 +451,7 @@ impl RegionBatch<'_> {
 
     /// Drops the entries up to and including `last_removed`, which a snapshot covers. The term of the last
     /// removed entry stays answerable forever. At or below the present compaction point it does nothing.
+    /// [`compact_to`](Self::compact_to) is decided later, and refuses nothing.
     ///
     /// # Errors
     /// `Unavailable` beyond the last entry: a snapshot that lies ahead of the log is a
@@ -470,6 +475,43 @@ impl RegionBatch<'_> {
         check_id(self.region, base)?;
         self.op(Op::Reset(base));
         Ok(self)
+    }
+
+    /// Forgets the log: all entries and the compaction point, as before the first entry. The hard state and
+    /// the metadata stay. It stands only before what begins the log again, in the same batch: an append,
+    /// whose first index may be any then, or a [`reset`](Self::reset). A region never is without the log that
+    /// its hard state speaks of.
+    ///
+    /// It discards entries, so listeners are asked
+    /// ([`before_rollback`](crate::EventListener::before_rollback)), unlike by a reset, which a snapshot
+    /// covers.
+    ///
+    /// # Errors
+    /// [`Engine::write`](crate::Engine::write) refuses it with `InvalidArgument` where nothing of the batch
+    /// begins the log again.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append([(EntryId::new(5, 60), &b"set x"[..])])?.put(b"peers", b"1 2 3")?;
+    /// engine.write(batch, Durability::Synced)?;
+    ///
+    /// // The log of another source, from its start.
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).forget_log().append([(EntryId::new(1, 1), &b"set y"[..])])?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// let region = engine.region(RegionId(7));
+    /// assert_eq!((region.first_index(), region.last_index(), region.state().base), (1, 1, None));
+    /// assert_eq!(region.get(b"peers").as_deref(), Some(&b"1 2 3"[..]));
+    /// # Ok(()) }
+    /// ```
+    pub fn forget_log(&mut self) -> &mut Self {
+        self.op(Op::ForgetLog);
+        self
     }
 
     /// Replaces the hard state: term, vote and what else the consensus library needs back after a restart.
@@ -516,7 +558,7 @@ impl RegionBatch<'_> {
 
     // ---- inside -------------------------------------------------------------------------------------------
 
-    fn op(&mut self, op: Op) {
+    pub(super) fn op(&mut self, op: Op) {
         let b = &mut self.batch.batch;
         match b.sections.last_mut() {
             Some(s) if s.region == self.region => s.ops += 1,
@@ -537,23 +579,9 @@ impl RegionBatch<'_> {
     }
 
     fn push(&mut self, id: EntryId, len_hint: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        check_id(self.region, id)?;
         let region = self.region;
-        if self.batch.is_spoilt {
-            return Err(spoilt_by_closure(region));
-        }
         let open = self.open_append();
-        let start = self.batch.payload.len();
-        if len_hint > ENTRY_BYTES_MAX {
-            return Err(too_large(region, "entry", len_hint, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
-        }
-        fill(&mut self.batch.payload);
-        let payload = self.batch.payload.get(start..).ok_or_else(|| spoilt_by_closure(region))?;
-        let len = payload.len();
-        if len > ENTRY_BYTES_MAX {
-            return Err(too_large(region, "entry", len, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
-        }
-        let crc = entry_checksum(region, id, payload);
+        let meta = self.fill(id, len_hint, fill)?;
         let b = &mut self.batch.batch;
         let joins = open.is_some_and(|(first, n)| first + u64::from(n) == id.index);
         if joins {
@@ -584,8 +612,33 @@ impl RegionBatch<'_> {
             self.op(Op::Append { first: id.index, entries: 1, runs: 1 });
             self.batch.batch.runs.push(TermRun { term: id.term, entries: 1 });
         }
-        self.batch.batch.entries.push(EntryMeta { len: len as u32, crc });
+        self.batch.batch.entries.push(meta);
         self.check_size()
+    }
+
+    /// Adds a payload, and no entry yet.
+    pub(super) fn fill(
+        &mut self,
+        id: EntryId,
+        len_hint: usize,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<EntryMeta> {
+        check_id(self.region, id)?;
+        let region = self.region;
+        if self.batch.is_spoilt {
+            return Err(spoilt_by_closure(region));
+        }
+        let start = self.batch.payload.len();
+        if len_hint > ENTRY_BYTES_MAX {
+            return Err(too_large(region, "entry", len_hint, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
+        }
+        fill(&mut self.batch.payload);
+        let payload = self.batch.payload.get(start..).ok_or_else(|| spoilt_by_closure(region))?;
+        let len = payload.len();
+        if len > ENTRY_BYTES_MAX {
+            return Err(too_large(region, "entry", len, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
+        }
+        Ok(EntryMeta { len: len as u32, crc: entry_checksum(region, id, payload) })
     }
 
     fn check_inline(&mut self, key: usize, value: usize) -> Result<()> {
@@ -603,7 +656,7 @@ impl RegionBatch<'_> {
         checked
     }
 
-    fn check_size(&self) -> Result<()> {
+    pub(super) fn check_size(&self) -> Result<()> {
         let desc = self.batch.desc_len_max();
         if desc > DESC_BYTES_MAX {
             return Err(too_large(self.region, "batch description", desc, "DESC_BYTES_MAX", DESC_BYTES_MAX));

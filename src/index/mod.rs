@@ -24,6 +24,7 @@ mod extents;
 mod plan;
 mod relocate;
 mod runs;
+mod shadow;
 mod state;
 mod stretch;
 mod table;
@@ -31,10 +32,11 @@ mod value;
 
 pub(crate) use damage::Damage;
 pub(crate) use extent::Extent;
-pub(crate) use plan::{Discard, Planned, compaction_term};
+pub(crate) use plan::{Planned, compaction_term};
+pub(crate) use shadow::Discard;
 pub(crate) use state::{RegionState, TermAt};
 pub(crate) use stretch::{Part, Stretch};
-pub(crate) use table::Table;
+pub(crate) use table::{RegionCell, Table};
 pub(crate) use value::Value;
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::format::footer::RegionDelta;
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
-use crate::types::{EntryId, LogState, Lsn, RegionId};
+use crate::types::{EntryId, KeyOrder, LogState, Lsn, RegionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
@@ -47,6 +47,9 @@ pub(crate) struct RegionState {
     pub(crate) damage: Option<Box<Damage>>,
 }
 
+/// No batch ends here.
+const MADE_BEFORE_FORMAT_3: Lsn = Lsn::new(0, 1);
+
 /// A change of the base by a batch that was accepted.
 #[derive(Debug)]
 pub(crate) struct Rebased {
@@ -71,6 +74,12 @@ impl RegionState {
         Some(self.incarnation).filter(|made| *made > Lsn::ZERO)
     }
 
+    /// The incarnation, which is [`Lsn::ZERO`] only of a region that does not exist: one that came to be
+    /// before format 3 has the same as all others of those, and each that takes its place has one of its own.
+    pub(crate) fn identity(&self) -> Lsn {
+        if self.exists { self.incarnation.max(MADE_BEFORE_FORMAT_3) } else { Lsn::ZERO }
+    }
+
     pub(crate) fn set_incarnation(&mut self, made: Option<Lsn>) {
         self.incarnation = made.unwrap_or(Lsn::ZERO);
     }
@@ -90,6 +99,32 @@ impl RegionState {
             .collect()
     }
 
+    /// The first key-values in `bounds`, in this order, at most so many.
+    pub(crate) fn key_values(
+        &self,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        order: KeyOrder,
+        count: usize,
+    ) -> Vec<(Bytes, Bytes)> {
+        let is_empty = match bounds {
+            (Bound::Included(from), Bound::Included(to)) => from > to,
+            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
+                from >= to
+            }
+            _ => false,
+        };
+        if is_empty {
+            // The map would panic.
+            return Vec::new();
+        }
+        let range = self.kv().range::<[u8], _>(bounds);
+        let clone = |(k, v): (&Bytes, &Bytes)| (k.clone(), v.clone());
+        match order {
+            KeyOrder::Ascending => range.take(count).map(clone).collect(),
+            KeyOrder::Descending => range.rev().take(count).map(clone).collect(),
+        }
+    }
+
     /// A copy of the hard state.
     pub(crate) fn hard_state_bytes(&self) -> Option<Bytes> {
         self.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice()))
@@ -103,6 +138,11 @@ impl RegionState {
     /// The last live index, if there is an entry.
     pub(crate) fn last(&self) -> Option<u64> {
         self.extents.last().map(|e| e.last())
+    }
+
+    /// The index that the next entry gets where none is said.
+    pub(crate) fn next(&self) -> u64 {
+        self.last().or(self.base.map(|b| b.index)).map_or(1, |last| last + 1)
     }
 
     /// The log as it stands. `durable` is the position known to be on the device.

@@ -37,7 +37,7 @@ pub(crate) struct Unfinished {
 impl Unfinished {
     /// Does it. Nobody else writes, checkpoints or seals meanwhile. Afterwards a crash finds a store that
     /// needs none of what was recovered from.
-    pub(crate) fn finish(self, checkpoints: &Checkpoints, report: &mut OpenReport) -> Result<()> {
+    pub(crate) fn finish(mut self, checkpoints: &Checkpoints, report: &mut OpenReport) -> Result<()> {
         let Parts { committer, factory, mark, table, .. } = &checkpoints.parts;
         let votes_lost = report.assumed_torn || report.accepted_loss && !planted(Bug::LossNotSaid);
         let cut = self.cut || votes_lost;
@@ -69,8 +69,8 @@ impl Unfinished {
         Ok(())
     }
 
-    fn rewrite_tail(&self, parts: &Parts) -> Result<()> {
-        for TailRecord { encoded, .. } in &self.tail {
+    fn rewrite_tail(&mut self, parts: &Parts) -> Result<()> {
+        for TailRecord { encoded, .. } in &mut self.tail {
             parts.committer.write(encoded, &Accept::internal(Durability::Written))?;
             if encoded.kind == RecordKind::Install {
                 let install = Install::decode(&encoded.desc)

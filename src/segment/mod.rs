@@ -332,6 +332,12 @@ impl Segment {
         self.live_bytes.load(Ordering::Relaxed)
     }
 
+    /// How much of the file is no live payload.
+    pub(crate) fn garbage_percent(&self) -> u8 {
+        let live = self.live_bytes().min(self.len);
+        ((self.len - live) * 100 / self.len.max(1)) as u8
+    }
+
     /// The file has another name, outside of the store, under which it must stay as it is.
     pub(crate) fn keep_as_it_is(&self) {
         self.recyclable.store(planted(Bug::LinkedFileReused), Ordering::Release);

@@ -326,7 +326,7 @@ pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment
     store.segments.add(cold.clone());
     let mut desc = Vec::new();
     Install { cold: cold.id, sources: sources.clone() }.encode(&mut desc);
-    let record = Encoded {
+    let mut record = Encoded {
         kind: RecordKind::Install,
         batch: Batch::default(),
         blocks: Vec::new(),
@@ -335,7 +335,7 @@ pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment
         payload: Bytes::new(),
     };
     let durability = if planted(Bug::InstallNotSynced) { Durability::Written } else { Durability::Synced };
-    store.committer.write(&record, &Accept::internal(durability))?;
+    store.committer.write(&mut record, &Accept::internal(durability))?;
     store.table.relocate(cold, &sources);
     Ok(())
 }

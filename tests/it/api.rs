@@ -8,12 +8,13 @@ use bytes::Bytes;
 use raftwood::vfs::{OsVfs, Vfs, VfsFile};
 use raftwood::{
     BoxError, Compression, Digest, Durability, Engine, Entry, EntryId, EntryRef, Error, ErrorKind, Event,
-    EventListener, Health, LogState, Lookup, Lsn, OpenReport, Options, Pin, Pool, Purge, PurgeReport,
-    ReadLimit, ReadMode, Reader, Region, RegionBatch, RegionId, RegionStats, Rollback, ScrubOptions,
-    ScrubReport, Stats, TailPolicy, Ticket, WriteBatch, WriteError,
+    EventListener, Health, KeyOrder, LogState, Lookup, Lsn, OpenReport, Options, Pin, Pool, Purge,
+    PurgeReport, ReadLimit, ReadMode, Reader, Region, RegionBatch, RegionId, RegionStats, Rollback,
+    ScrubOptions, ScrubReport, Stats, TailPolicy, Ticket, WriteBatch, WriteError,
 };
 use std::fmt::{Debug, Display};
 use std::future::Future;
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::Path;
 use std::pin::Pin as Pinned;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -227,6 +228,20 @@ fn the_engine_does_what_its_methods_say() {
     }
     let pins: Vec<Pin> = engine.pins(1);
     assert_eq!(pins.len(), 1);
+    let newest = engine.stats().accepted.segment();
+    assert_eq!((pins[0].oldest_segment, pins[0].age), (1, newest - 1));
+    assert!(pins[0].age > 0 && pins[0].garbage_percent < 100);
+    assert_eq!(engine.dir(), dir.path());
+    let mut seen = Vec::new();
+    let all = engine.for_each_region(|id, log| {
+        assert_eq!(log, engine.region(id).state());
+        seen.push(id);
+        ControlFlow::<()>::Continue(())
+    });
+    seen.sort_unstable();
+    assert_eq!((all, seen), (None, engine.regions()));
+    let first = engine.for_each_region(|id, _| ControlFlow::Break(id));
+    assert!([Some(A), Some(B)].contains(&first));
     let scrub: ScrubReport = engine.scrub(&ScrubOptions::default().rate_bytes(0).from_device(true)).unwrap();
     assert_eq!((scrub.entries, scrub.damage.len()), (61, 0));
     let mut batch = engine.batch();
@@ -319,6 +334,76 @@ fn a_region_answers_as_of_now() {
     let digest: Digest = r.checksum(4..=9).unwrap();
     assert_eq!((digest, digest.entries()), (r.checksum(..).unwrap(), 6));
     assert_ne!(digest.to_u64(), r.checksum(4..9).unwrap().to_u64());
+}
+
+/// Any range of a map, in both orders, also where a scan takes several pieces and meanwhile something
+/// changes.
+#[test]
+fn a_scan_visits_the_keys_of_its_range_in_either_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path()).unwrap();
+    let r = engine.region(A);
+    let key = |n: u32| n.to_be_bytes();
+    let mut batch = engine.batch();
+    (0..600).for_each(|n| drop(batch.region(A).put(&key(n), b"v").map(drop)));
+    engine.write(batch, Durability::Synced).unwrap();
+    let scan = |from: Bound<u32>, to: Bound<u32>, order| {
+        let (from, to) = (from.map(key), to.map(key));
+        let bounds = (from.as_ref().map(|k| &k[..]), to.as_ref().map(|k| &k[..]));
+        let mut seen = Vec::new();
+        let end = r.scan_range(bounds, order, |k, _| {
+            seen.push(u32::from_be_bytes(k[..].try_into().unwrap()));
+            ControlFlow::<()>::Continue(())
+        });
+        assert_eq!(end, None);
+        seen
+    };
+    let places = [0, 1, 127, 128, 256, 300, 599, 700];
+    let bounds =
+        places.iter().flat_map(|n| [Bound::Included(*n), Bound::Excluded(*n)]).chain([Bound::Unbounded]);
+    for from in bounds.clone() {
+        for to in bounds.clone() {
+            let within = |n: &u32| (from, to).contains(n);
+            let mut expected: Vec<u32> = (0..600).filter(within).collect();
+            assert_eq!(scan(from, to, KeyOrder::Ascending), expected, "{from:?} {to:?}");
+            expected.reverse();
+            assert_eq!(scan(from, to, KeyOrder::Descending), expected, "{from:?} {to:?}");
+        }
+    }
+    // It stops when it is told to, and may write to the region that it visits.
+    let mut visited = 0;
+    let found = r.scan_range(.., KeyOrder::Ascending, |k, _| {
+        visited += 1;
+        let mut batch = engine.batch();
+        batch.region(A).delete(&k).unwrap().delete(&key(visited + 300)).unwrap();
+        engine.write(batch, Durability::Written).unwrap();
+        if visited == 200 { ControlFlow::Break(k) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(found.as_deref(), Some(&key(199)[..]));
+    assert_eq!(
+        scan(Bound::Unbounded, Bound::Included(400), KeyOrder::Ascending),
+        (200..=300).collect::<Vec<_>>()
+    );
+    assert_eq!(engine.region(B).scan_range(.., KeyOrder::Descending, |k, _| ControlFlow::Break(k)), None);
+}
+
+#[test]
+fn the_last_key_at_or_before_another_has_the_prefix() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path()).unwrap();
+    let keys: [&[u8]; 9] = [b"", b"a", b"p", b"p1", b"p3", b"p3\xff", b"q", b"\xff\xff1", b"\xff\xff\xff"];
+    let mut batch = engine.batch();
+    keys.iter().for_each(|k| drop(batch.region(A).put(k, k).map(drop)));
+    engine.write(batch, Durability::Synced).unwrap();
+    let bounds: [&[u8]; 8] = [b"", b"o", b"p", b"p2", b"p3", b"p3\xff\xff", b"z", b"\xff\xff\xff\xff"];
+    for prefix in [&b""[..], b"a", b"p", b"p3", b"x", b"\xff", b"\xff\xff"] {
+        for bound in bounds {
+            let expected = keys.iter().filter(|k| k.starts_with(prefix) && **k <= bound).max();
+            let found = engine.region(A).last_at_or_before(prefix, bound);
+            assert_eq!(found.as_ref().map(|(k, _)| &k[..]), expected.copied(), "{prefix:?} {bound:?}");
+        }
+    }
+    assert_eq!(engine.region(B).last_at_or_before(b"", b"z"), None);
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //! this one.
 
 use crate::support::engines::small;
-use raftwood::{Background, Engine, ErrorKind, Options, ReadLimit};
+use raftwood::{Background, Compacted, Durability, Engine, EntryId, ErrorKind, Options, ReadLimit};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -134,6 +134,32 @@ fn kept_stores_are_read_as_they_were_written() {
 }
 
 /// Changes a field of the file header at `at`, and makes its checksum right, as a newer release would have.
+/// What made a region is not known of one that came to be before format 3.
+#[test]
+fn a_region_of_an_older_format_is_compacted_when_that_is_deferred() {
+    for (version, name) in kept().filter(|(_, name)| *name != "destroyed") {
+        let dir = unpack(&load(version, name));
+        let engine = options().open(dir.path()).unwrap();
+        for region in engine.regions() {
+            let state = engine.region(region).state();
+            let (mut batch, mut late) = (engine.batch(), engine.batch());
+            batch.region(region).compact_to(state.last);
+            late.region(region).compact_to(state.last);
+            let done = engine.write_outcome(batch, Durability::Synced).unwrap().compactions[0].done;
+            assert_eq!(
+                matches!(done, Compacted::Dropped { .. }),
+                !state.is_empty(),
+                "{version} {name}: {done:?}"
+            );
+            let mut batch = engine.batch();
+            batch.region(region).destroy().append([(EntryId::new(1, 1), &b"new"[..])]).unwrap();
+            engine.write(batch, Durability::Synced).unwrap();
+            let done = engine.write_outcome(late, Durability::Synced).unwrap().compactions[0].done;
+            assert_eq!(done, Compacted::Gone, "{version} {name}");
+        }
+    }
+}
+
 fn forge(bytes: &mut [u8], at: usize, field: usize, value: u8) {
     if let Some(header) = bytes.get_mut(at..at + 128).filter(|h| h.starts_with(b"RAFTWOOD")) {
         header[field] = value;

@@ -299,6 +299,37 @@ fn a_listener_that_refuses_a_rollback_refuses_the_batch_and_is_asked_again() {
 }
 
 #[test]
+fn a_log_is_forgotten_only_for_another_one_and_not_unasked() {
+    let keeper = Arc::new(Doorkeeper { refuse: AtomicBool::new(true), ..Doorkeeper::default() });
+    let f = Fixture::with(Options::new().listener(keeper.clone()));
+    for forget in [
+        |b: &mut WriteBatch| drop(b.region(R).forget_log().set_hard_state(b"x").map(drop)),
+        |b: &mut WriteBatch| {
+            drop(
+                b.region(R).append(refs(&run(3, 10..=10))).map(|r| r.forget_log().truncate_from(1)).map(drop),
+            )
+        },
+    ] {
+        f.refused(f.batch(forget), ErrorKind::InvalidArgument, &["forget_log", "region 7"]);
+    }
+    assert_eq!(keeper.asked.load(Ordering::Relaxed), 0);
+    let b = f.batch(|b| drop(b.region(R).forget_log().append(refs(&run(1, 0..=1))).map(drop)));
+    let error = f.refused(b, ErrorKind::Refused, &["4..=9", "region 7"]);
+    keeper.refuse.store(false, Ordering::Relaxed);
+    f.engine.write(error.into_batch().unwrap(), Durability::Synced).unwrap();
+    let r = f.engine.region(R);
+    assert_eq!((r.state().base, r.first_index(), r.last_index()), (None, 0, 1));
+    assert_eq!(r.hard_state().as_deref(), Some(&b"hs"[..]));
+    // A reset begins it too, and what is destroyed needs none.
+    let mut b = f.engine.batch();
+    b.region(R).forget_log().reset(EntryId::new(4, 70)).unwrap();
+    b.region(RegionId(8)).forget_log().destroy();
+    f.engine.write(b, Durability::Synced).unwrap();
+    assert_eq!(f.engine.region(R).state().base, Some(EntryId::new(4, 70)));
+    assert!(!f.engine.region(RegionId(8)).exists());
+}
+
+#[test]
 fn a_truncation_asks_the_listener_too_and_a_plain_append_does_not() {
     let keeper = Arc::new(Doorkeeper::default());
     let f = Fixture::with(Options::new().listener(keeper.clone()));

@@ -16,8 +16,14 @@ pub enum Op {
     TruncateFrom(u64),
     /// Compacts through this index.
     CompactThrough(u64),
+    /// Compacts to this index, as far as there is anything.
+    CompactTo(u64),
+    /// Entries of this term, after the last one.
+    AppendNext(u64, Vec<Bytes>),
     /// Starts again after this entry.
     Reset(EntryId),
+    /// Forgets the entries and the base.
+    ForgetLog,
     /// Replaces the hard state.
     HardState(Bytes),
     /// Sets a key.
@@ -39,43 +45,75 @@ impl Batch {
         self
     }
 
-    /// The same batch, built for an engine.
+    /// The same batch, built for an engine: at once, or in two parts that are joined.
     ///
     /// # Errors
     /// What building refuses.
     pub fn build(&self, engine: &Engine) -> Result<WriteBatch> {
         let mut out = engine.batch();
-        for (region, op) in &self.0 {
-            let mut r = out.region(RegionId(*region));
-            match op {
-                Op::Append(entries) => {
-                    r.append(entries.iter().map(|(id, payload)| EntryRef { id: *id, payload }))?;
-                }
-                Op::TruncateFrom(index) => {
-                    r.truncate_from(*index);
-                }
-                Op::CompactThrough(index) => {
-                    r.compact_through(*index)?;
-                }
-                Op::Reset(base) => {
-                    r.reset(*base)?;
-                }
-                Op::HardState(value) => {
-                    r.set_hard_state(value)?;
-                }
-                Op::Put(key, value) => {
-                    r.put(key, value)?;
-                }
-                Op::Delete(key) => {
-                    r.delete(key)?;
-                }
-                Op::Destroy => {
-                    r.destroy();
-                }
-            }
+        let joint = self.joint().unwrap_or(self.0.len());
+        build(&self.0[..joint], &mut out)?;
+        if joint < self.0.len() {
+            let mut rest = engine.batch();
+            build(&self.0[joint..], &mut rest)?;
+            out.append_batch(&mut rest)?;
         }
         Ok(out)
     }
+
+    /// Where the second part begins, if there are two. A compaction in it is of a region that the first one
+    /// does not touch: it would not be the same otherwise.
+    fn joint(&self) -> Option<usize> {
+        let at = self.0.len() / 2;
+        let (first, second) = self.0.split_at(at);
+        let apart = second.iter().all(|(region, op)| match op {
+            Op::CompactTo(_) | Op::CompactThrough(_) => first.iter().all(|(other, _)| other != region),
+            _ => true,
+        });
+        (at > 0 && self.0.len().is_multiple_of(2) && apart).then_some(at)
+    }
+}
+
+fn build(ops: &[(u64, Op)], out: &mut WriteBatch) -> Result<()> {
+    for (region, op) in ops {
+        let mut r = out.region(RegionId(*region));
+        match op {
+            Op::Append(entries) => {
+                r.append(entries.iter().map(|(id, payload)| EntryRef { id: *id, payload }))?;
+            }
+            Op::AppendNext(term, payloads) => {
+                r.append_next(payloads, *term)?;
+            }
+            Op::TruncateFrom(index) => {
+                r.truncate_from(*index);
+            }
+            Op::CompactThrough(index) => {
+                r.compact_through(*index)?;
+            }
+            Op::CompactTo(index) => {
+                r.compact_to(*index);
+            }
+            Op::Reset(base) => {
+                r.reset(*base)?;
+            }
+            Op::ForgetLog => {
+                r.forget_log();
+            }
+            Op::HardState(value) => {
+                r.set_hard_state(value)?;
+            }
+            Op::Put(key, value) => {
+                r.put(key, value)?;
+            }
+            Op::Delete(key) => {
+                r.delete(key)?;
+            }
+            Op::Destroy => {
+                r.destroy();
+            }
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Op {
@@ -90,7 +128,13 @@ impl fmt::Debug for Op {
             },
             Op::TruncateFrom(index) => write!(f, "truncate_from {index}"),
             Op::CompactThrough(index) => write!(f, "compact_through {index}"),
+            Op::CompactTo(index) => write!(f, "compact_to {index}"),
+            Op::AppendNext(term, payloads) => {
+                let bytes: usize = payloads.iter().map(Bytes::len).sum();
+                write!(f, "append_next {} of term {term} {bytes} bytes", payloads.len())
+            }
             Op::Reset(base) => write!(f, "reset {base}"),
+            Op::ForgetLog => f.write_str("forget_log"),
             Op::HardState(value) => write!(f, "set_hard_state {} bytes", value.len()),
             Op::Put(key, value) => write!(f, "put {key:?} {} bytes", value.len()),
             Op::Delete(key) => write!(f, "delete {key:?}"),

@@ -81,9 +81,18 @@ impl Model {
     pub fn after(&self, batch: &Batch) -> Result<Model, Vec<ErrorKind>> {
         let mut next = self.clone();
         let mut refusals = Vec::new();
-        for (region, op) in &batch.0 {
+        for (n, (region, op)) in batch.0.iter().enumerate() {
             if let Err(kind) = next.apply(*region, op) {
                 refusals.push(kind);
+            }
+            let begins = |op: &Op| match op {
+                Op::Append(entries) => !entries.is_empty(),
+                Op::AppendNext(_, payloads) => !payloads.is_empty(),
+                Op::Reset(_) | Op::Destroy => true,
+                _ => false,
+            };
+            if *op == Op::ForgetLog && !batch.0[n..].iter().any(|(other, op)| other == region && begins(op)) {
+                refusals.push(ErrorKind::InvalidArgument);
             }
         }
         if refusals.is_empty() { Ok(next) } else { Err(refusals) }
@@ -97,6 +106,11 @@ impl Model {
                 let log = self.edit(region);
                 log.truncate_from(entries[0].0.index);
                 log.entries.extend_from_slice(entries);
+            }
+            Op::AppendNext(term, payloads) => {
+                let next = self.log(region).next().unwrap_or(1);
+                let ids = (0..).map(|n| EntryId::new(*term, next.saturating_add(n)));
+                return self.apply(region, &Op::Append(ids.zip(payloads.iter().cloned()).collect()));
             }
             Op::TruncateFrom(index) => self.edit(region).truncate_from(*index),
             Op::CompactThrough(index) => {
@@ -112,6 +126,13 @@ impl Model {
                 log.entries.retain(|e| e.0.index > *index);
                 log.base = Some(EntryId::new(term, *index));
             }
+            Op::CompactTo(index) => {
+                let Some(last) = self.log(region).last() else { return Ok(()) };
+                let log = self.edit(region);
+                let dropped = log.entries.iter().rfind(|e| e.0.index <= *index.min(&last)).map(|e| e.0);
+                log.entries.retain(|e| e.0.index > *index);
+                log.base = dropped.or(log.base);
+            }
             Op::Reset(base) => {
                 if base.index > INDEX_MAX || base.term > TERM_MAX {
                     return Err(ErrorKind::TooLarge);
@@ -119,6 +140,11 @@ impl Model {
                 let log = self.edit(region);
                 log.entries.clear();
                 log.base = Some(*base);
+            }
+            Op::ForgetLog => {
+                let log = self.edit(region);
+                log.entries.clear();
+                log.base = None;
             }
             Op::HardState(value) => self.edit(region).hard_state = Some(value.clone()),
             Op::Put(key, value) => drop(self.edit(region).kv.insert(key.clone(), value.clone())),

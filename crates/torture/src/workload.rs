@@ -327,7 +327,8 @@ impl Maker<'_> {
             Act::CompactAll => {
                 for region in self.regions {
                     if let Some(last) = self.model.log(*region).last() {
-                        b.add(*region, Op::CompactThrough(last));
+                        let late = self.rng.one_in(3);
+                        b.add(*region, if late { Op::CompactTo(last) } else { Op::CompactThrough(last) });
                     }
                 }
                 b.add(region, self.hard_state());
@@ -419,6 +420,12 @@ impl Maker<'_> {
     }
 
     fn append(&mut self, b: &mut Batch, region: u64, n: u64) {
+        if self.rng.one_in(5) {
+            let term = self.model.log(region).last_term() + u64::from(self.rng.one_in(4));
+            let payloads = (0..n).map(|_| self.payload()).collect();
+            b.add(region, Op::AppendNext(term, payloads));
+            return;
+        }
         let first = self.next_id(region);
         let entries = self.entries(first, n);
         b.add(region, Op::Append(entries));
@@ -441,7 +448,12 @@ impl Maker<'_> {
 
     fn compact(&mut self, b: &mut Batch, region: u64) {
         let log = self.model.log(region);
-        if let (Some(first), Some(last)) = (log.first(), log.last()) {
+        if self.rng.one_in(2) {
+            // Also of what is not there.
+            let first = log.first().unwrap_or(1);
+            let len = log.last().unwrap_or(1) - first + 4;
+            b.add(region, Op::CompactTo(first.saturating_sub(1).saturating_add(self.rng.below(len))));
+        } else if let (Some(first), Some(last)) = (log.first(), log.last()) {
             b.add(region, Op::CompactThrough(first + self.rng.below(last - first + 1)));
         } else {
             b.add(region, self.hard_state());
@@ -450,6 +462,12 @@ impl Maker<'_> {
 
     fn reset(&mut self, b: &mut Batch, region: u64) {
         let log = self.model.log(region);
+        if self.rng.one_in(5) {
+            let first = EntryId::new(1 + self.rng.below(3), self.rng.pick(&[0, 1, 1, 30]));
+            let entries = self.entries(first, 2);
+            b.add(region, Op::ForgetLog).add(region, Op::Append(entries));
+            return;
+        }
         let next = log.next().unwrap_or(1);
         let index = match self.rng.below(4) {
             0 => next.saturating_sub(1),
@@ -490,7 +508,11 @@ impl Maker<'_> {
         let term = log.last_term().max(1);
         let payload = self.payload();
         let one = |term, index| Op::Append(vec![(EntryId::new(term, index), payload.clone())]);
-        match self.rng.below(6) {
+        match self.rng.below(8) {
+            7 => b.add(region, Op::ForgetLog),
+            6 if log.last_term() > 1 => {
+                b.add(region, Op::AppendNext(log.last_term() - 1, vec![payload.clone()]))
+            }
             0 if log.next().is_some() => b.add(region, one(term, next + 1)),
             1 if log.base.is_some() => b.add(region, one(term, log.base.map_or(0, |b| b.index))),
             2 if log.last_term() > 1 && log.next().is_some() => b.add(region, one(log.last_term() - 1, next)),

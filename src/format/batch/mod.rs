@@ -89,6 +89,8 @@ pub(crate) enum Op {
     ForgetLog,
     /// As [`CompactThrough`](Op::CompactThrough), with an entry that was chosen when the batch was accepted:
     /// what it needs was not known when it was encoded, so its fields have a fixed width.
+    ///
+    /// Before that it is what [`compact_request`](Op::compact_request) makes.
     CompactTo {
         /// Which incarnation of the region was meant; 0 when there was none, or nothing to drop: then
         /// it does nothing.
@@ -116,6 +118,18 @@ impl Op {
             }
             _ => None,
         }
+    }
+
+    /// A [`CompactTo`](Op::CompactTo) for which nothing is chosen yet: the index that is asked for, the
+    /// identity that the region had when the operation was added, and how many operations its batch had by
+    /// then.
+    pub(crate) fn compact_request(index: u64, seen: Lsn, ops_before: usize) -> Op {
+        Op::CompactTo { incarnation: seen, id: EntryId::new(ops_before as u64, index) }
+    }
+
+    /// Whether it is chosen at acceptance what it does.
+    pub(crate) fn is_deferred(&self) -> bool {
+        matches!(self, Op::CompactTo { .. } | Op::AppendNext { .. })
     }
 
     /// Whether it does nothing, and does not make a region exist either.
