@@ -47,13 +47,14 @@ fn a_region_with_one_entry_and_a_hard_state_takes_few_bytes() {
     let engine = open(dir.path(), 16 << 20);
     let sealed = each(before, regions);
     // The active segment's locations are on the heap, and its footer's tables are not there yet.
-    assert!(unsealed <= 270.0, "{unsealed:.1} bytes a region whose segment is active");
+    assert!(unsealed <= 255.0, "{unsealed:.1} bytes a region whose segment is active");
     assert!(sealed <= 225.0, "{sealed:.1} bytes a region whose segment is sealed");
     assert_eq!(engine.stats().regions, regions);
 }
 
-/// Where each region has one entry in a segment, there is nothing that many entries could share: an entry
-/// took 143 bytes, 56 of the region's list of extents, and 80 of the tables of its segment's footer.
+/// Where each region has one entry in a segment, there is little that many entries could share: an entry
+/// took 143 bytes, 56 of the region's list of extents, and 80 of the tables of its segment's footer. Later
+/// that was 36 bytes, 24 of the list.
 #[test]
 fn an_entry_that_is_alone_in_its_segment_takes_few_bytes() {
     let _alone = alone();
@@ -68,7 +69,7 @@ fn an_entry_that_is_alone_in_its_segment_takes_few_bytes() {
     let bytes = each(before, regions * rounds);
     let segments = engine.stats().segments;
     assert!(segments * 4 > rounds * 3, "{segments} segments for {rounds} rounds");
-    assert!(bytes <= 38.0, "{bytes:.1} bytes an entry");
+    assert!(bytes <= 22.0, "{bytes:.1} bytes an entry");
 }
 
 /// A region that was destroyed was remembered until the segment in which that happened was full, and another
