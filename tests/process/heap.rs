@@ -3,7 +3,7 @@
 //! Regions are many and most have little: so what one takes counts, and what an entry of it takes where
 //! that is alone in its segment.
 
-use crate::allocator::{alone, live};
+use crate::allocator::{alone, live, peak_during};
 use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, RegionId};
 use std::path::Path;
 
@@ -70,6 +70,25 @@ fn an_entry_that_is_alone_in_its_segment_takes_few_bytes() {
     let segments = engine.stats().segments;
     assert!(segments * 4 > rounds * 3, "{segments} segments for {rounds} rounds");
     assert!(bytes <= 22.0, "{bytes:.1} bytes an entry");
+}
+
+/// A footer is built when the disk is done with its segment. An entry took 78 bytes until then, and building
+/// the footer 524 more for each that the segment has (twice what it takes without debug assertions).
+#[test]
+fn an_entry_that_waits_for_its_footer_takes_few_bytes_and_so_does_building_that() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (regions, rounds) = (2_000, 30);
+    let before = live();
+    let engine = open(dir.path(), 256 << 10);
+    (1..=rounds).for_each(|index| append(&engine, regions, index));
+    let waiting = each(before, regions * rounds);
+    let with = live();
+    let segments = engine.stats().segments as i64;
+    let building = peak_during(|| engine.tick().unwrap()) - with;
+    let each_built = building as f64 / (regions * rounds) as f64 * segments as f64;
+    assert!(waiting <= 54.0, "{waiting:.1} bytes an entry");
+    assert!(each_built <= 450.0, "{each_built:.1} more while its footer is built");
 }
 
 /// A region that was destroyed was remembered until the segment in which that happened was full, and another
