@@ -155,6 +155,18 @@ impl Extent {
         })
     }
 
+    /// The same as a row of a strip.
+    pub(super) fn of_row(row: &Stretch<'_>) -> Extent {
+        let (segment, first, term) = (row.segment.clone(), row.first, row.known_term(row.first));
+        match row.on_heap {
+            Some(OnHeap::One { loc, .. }) => {
+                let term = term.unwrap_or(0);
+                Extent::counted(Form::Single(Box::new(Single { index: first, term, loc, segment })))
+            }
+            _ => Extent::sealed(&row.record(), row.segment),
+        }
+    }
+
     /// Takes the share of what it is. This and [`grow`](Extent::push) are all that takes.
     fn counted(form: Form) -> Extent {
         let extent = Extent(form);
@@ -218,10 +230,8 @@ impl Extent {
         };
         let on_heap = match &self.0 {
             Form::Packed { .. } | Form::Wide(_) => None,
-            Form::Single(single) => {
-                Some(OnHeap { first: single.index, locs: std::slice::from_ref(&single.loc) })
-            }
-            Form::Grown(grown) => Some(OnHeap { first: grown.locs_first, locs: &grown.locs }),
+            Form::Single(single) => Some(OnHeap::One { index: single.index, loc: single.loc }),
+            Form::Grown(grown) => Some(OnHeap::Many { first: grown.locs_first, locs: &grown.locs }),
         };
         let (first, last, bytes) = (self.first(), self.last(), self.live().bytes);
         Stretch { segment: self.home(), first, last, bytes, terms, on_heap }

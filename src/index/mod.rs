@@ -3,9 +3,10 @@
 //! ```text
 //!  Table -> shard -> RegionCell -> RegionState { base, key-values, extents }
 //!                                      extent: first..=last  -> segment, and where in it:
-//!                                         unsealed: MemIndex, 16 bytes an entry on the heap
+//!                                         unsealed: 16 bytes an entry on the heap
 //!                                         sealed:   the segment's footer, mapped, nothing per entry on the heap
 //!                                                   24 bytes an extent, and the first one is part of the state
+//!                         strip: thin extents of neighbouring segments, 4 bytes each, 12 while unsealed
 //! ```
 //!
 //! Invariants
@@ -21,12 +22,15 @@ mod counts;
 mod damage;
 mod extent;
 mod extents;
+mod homes;
+mod piece;
 mod plan;
 mod relocate;
 mod runs;
 mod shadow;
 mod state;
 mod stretch;
+mod strip;
 mod table;
 mod value;
 

@@ -26,18 +26,23 @@ pub(crate) struct Stretch<'a> {
 
 /// Locations that are on the heap.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OnHeap<'a> {
-    /// The index of the first location.
-    pub(super) first: u64,
-    pub(super) locs: &'a [Loc],
+pub(super) enum OnHeap<'a> {
+    /// That of the only entry.
+    One { index: u64, loc: Loc },
+    /// With the index of the first.
+    Many { first: u64, locs: &'a [Loc] },
 }
 
-impl<'a> OnHeap<'a> {
+impl OnHeap<'_> {
     /// The locations from `from` on, up to `to`.
-    fn between(&self, from: u64, to: u64) -> Option<&'a [Loc]> {
-        let start = usize::try_from(from.checked_sub(self.first)?).ok()?;
+    fn between(&self, from: u64, to: u64) -> Option<&[Loc]> {
+        let (first, locs) = match self {
+            OnHeap::One { index, loc } => (*index, std::slice::from_ref(loc)),
+            OnHeap::Many { first, locs } => (*first, *locs),
+        };
+        let start = usize::try_from(from.checked_sub(first)?).ok()?;
         let len = usize::try_from((to - from).checked_add(1)?).ok()?;
-        self.locs.get(start..start.checked_add(len)?)
+        locs.get(start..start.checked_add(len)?)
     }
 }
 
@@ -158,7 +163,7 @@ impl<'a> Stretch<'a> {
         read: for<'f> fn(&RangeRef<'f>, u64, u64) -> std::io::Result<Locs<'f>>,
         mut each: impl FnMut(Loc),
     ) -> Result<()> {
-        if let Some(mem) = self.on_heap {
+        if let Some(mem) = &self.on_heap {
             let locs = mem.between(from, to).ok_or_else(|| self.not_listed(region, from))?;
             locs.iter().copied().for_each(each);
             return Ok(());
@@ -182,7 +187,7 @@ impl<'a> Stretch<'a> {
 
     /// Whether the index of the segment lists an entry. Reads no location, so no device can be in the way.
     pub(crate) fn is_listed(&self, region: RegionId, index: u64) -> bool {
-        match self.on_heap {
+        match &self.on_heap {
             Some(mem) => mem.between(index, index).is_some(),
             None => self
                 .segment()
@@ -198,7 +203,7 @@ impl<'a> Stretch<'a> {
 
     /// A copy of `a..=b`, with its locations if they are on the heap.
     pub(crate) fn part(&self, a: u64, b: u64) -> Part {
-        let locs = self.on_heap.and_then(|mem| mem.between(a, b));
+        let locs = self.on_heap.as_ref().and_then(|mem| mem.between(a, b));
         Part {
             segment: self.segment().into_owned(),
             first: a,
@@ -220,7 +225,7 @@ impl<'a> Stretch<'a> {
     /// The last entry of `a..=b` that a read of at most `bytes` may need, as far as that is known
     /// without the footer.
     pub(crate) fn reach(&self, a: u64, b: u64, bytes: u64, overhead: u64) -> u64 {
-        let Some(locs) = self.on_heap.and_then(|mem| mem.between(a, b)) else { return b };
+        let Some(locs) = self.on_heap.as_ref().and_then(|mem| mem.between(a, b)) else { return b };
         let mut left = bytes;
         for (i, loc) in locs.iter().enumerate() {
             let cost = u64::from(loc.len).saturating_add(overhead);
@@ -234,7 +239,7 @@ impl<'a> Stretch<'a> {
 
     /// What `a..=b` costs of a read's limit; `None` where only the footer knows.
     pub(crate) fn cost(&self, a: u64, b: u64, overhead: u64) -> Option<u64> {
-        let locs = self.on_heap.and_then(|mem| mem.between(a, b))?;
+        let locs = self.on_heap.as_ref().and_then(|mem| mem.between(a, b))?;
         Some(locs.iter().map(|l| u64::from(l.len).saturating_add(overhead)).fold(0, u64::saturating_add))
     }
 
@@ -242,7 +247,7 @@ impl<'a> Stretch<'a> {
     /// made durable, and `offset` the end of a record. An entry without bytes may stand exactly there; those
     /// of the next record stand after its header.
     pub(crate) fn last_below(&self, offset: u32) -> Option<u64> {
-        let locs = self.on_heap?.between(self.first, self.last)?;
+        let locs = self.on_heap.as_ref()?.between(self.first, self.last)?;
         let n = locs.partition_point(|l| l.pos <= offset);
         (n > 0).then(|| self.first + n as u64 - 1)
     }
@@ -266,10 +271,10 @@ impl<'a> Stretch<'a> {
 impl Part {
     /// A look at it.
     pub(crate) fn stretch(&self) -> Stretch<'_> {
-        let locs = match &self.locs {
+        let on_heap = match &self.locs {
             PartLocs::InFooter => None,
-            PartLocs::One(loc) => Some(std::slice::from_ref(loc)),
-            PartLocs::Many(locs) => Some(&locs[..]),
+            PartLocs::One(loc) => Some(OnHeap::One { index: self.first, loc: *loc }),
+            PartLocs::Many(locs) => Some(OnHeap::Many { first: self.first, locs }),
         };
         Stretch {
             segment: &self.segment,
@@ -277,7 +282,7 @@ impl Part {
             last: self.last,
             bytes: self.bytes,
             terms: self.terms.borrowed(),
-            on_heap: locs.map(|locs| OnHeap { first: self.first, locs }),
+            on_heap,
         }
     }
 

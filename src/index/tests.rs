@@ -1,5 +1,6 @@
 use super::extent::Extent;
 use super::extents::{Extents, Moved};
+use super::piece::Piece;
 use super::{Part, RegionState, Table};
 use crate::format::batch::{Loc, TermRun};
 use crate::format::checkpoint::ExtentRecord;
@@ -25,7 +26,7 @@ fn records(list: &Extents) -> Vec<ExtentRecord> {
 
 #[test]
 fn an_extent_is_24_bytes_and_what_does_not_fit_stands_apart() {
-    assert_eq!((size_of::<Extent>(), size_of::<Extents>()), (24, 32));
+    assert_eq!((size_of::<Extent>(), size_of::<Piece>(), size_of::<Extents>()), (24, 24, 32));
     let segment = segment(3);
     let mut boxed = 0;
     for count in [1, 2, (1 << 14) - 1, 1 << 14, u64::from(u32::MAX)] {
@@ -80,6 +81,35 @@ fn a_part_of_an_extent_that_moves_takes_its_share_along_and_leaves_the_others() 
     assert_eq!(cold.live(), Live { entries: 3, bytes: 330 });
 }
 
+/// An entry alone in its segment took 24 bytes, and 72 until that had its footer.
+#[test]
+fn regions_that_lie_thinly_in_the_same_segments_take_few_bytes() {
+    let segments: Vec<_> = (100..200).map(segment).collect();
+    let loc = Loc { pos: 5, inner: Loc::RAW, len: 1000, crc: 9 };
+    let mut regions: Vec<Extents> = (0..100).map(|_| Extents::default()).collect();
+    let bytes = |regions: &[Extents]| {
+        regions.iter().map(Extents::heap_bytes).sum::<usize>() as f64
+            / (regions.len() * segments.len()) as f64
+    };
+    for (index, segment) in (1..).zip(&segments) {
+        regions.iter_mut().for_each(|r| r.append(index, &[TermRun { term: 5, entries: 1 }], &[loc], segment));
+    }
+    let unsealed = bytes(&regions);
+    segments.iter().for_each(|s| regions.iter_mut().for_each(|r| r.use_footer(s.id)));
+    let sealed = bytes(&regions);
+    assert!(unsealed <= 18.0 && sealed <= 9.0, "{unsealed} bytes an entry, {sealed} with a footer");
+    // The same when a checkpoint is read.
+    let records = records(&regions[0]);
+    let again = || {
+        let mut region = Extents::default();
+        records.iter().zip(&segments).for_each(|(record, s)| region.push(Extent::sealed(record, s)));
+        region
+    };
+    regions = (0..100).map(|_| again()).collect();
+    let read = bytes(&regions);
+    assert!(read <= 9.0, "{read} bytes an entry out of a checkpoint");
+}
+
 #[test]
 fn what_a_reader_takes_along_counts_nothing_and_outlives_the_extent() {
     let segment = segment(3);
@@ -106,12 +136,19 @@ enum Act {
         terms: u64,
         len: u32,
     },
+    /// Appends an entry in each of so many segments.
+    Thin {
+        segments: u64,
+        len: u32,
+    },
     /// Writing goes on in the next segment.
     Rotate,
     /// Segments before the last get their footers, but for so many.
     Seal {
         but: usize,
     },
+    /// One of the full segments gets its footer before an earlier one: that one cannot have any.
+    SealOutOfTurn,
     Truncate {
         back: u64,
     },
@@ -136,8 +173,10 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(back, entries, terms, len)| Act::Append { back, entries, terms, len }),
         1 => (Just(0), 60u64..90, 1u64..3, 5_000u32..6_000)
             .prop_map(|(back, entries, terms, len)| Act::Append { back, entries, terms, len }),
+        3 => (1u64..50, 0u32..40).prop_map(|(segments, len)| Act::Thin { segments, len }),
         6 => Just(Act::Rotate),
         4 => (0usize..3).prop_map(|but| Act::Seal { but }),
+        1 => Just(Act::SealOutOfTurn),
         1 => (0u64..40).prop_map(|back| Act::Truncate { back }),
         1 => (0u64..20).prop_map(|on| Act::Compact { on }),
         1 => (0u64..40, 1u64..40, 1u32..4)
@@ -153,6 +192,7 @@ fn act() -> impl Strategy<Value = Act> {
 struct Kept {
     term: u64,
     segment: u32,
+    loc: Loc,
 }
 
 /// A region, its segments, and what should stand in it.
@@ -161,6 +201,7 @@ struct World {
     segments: Vec<Arc<Segment>>,
     sealed: Vec<u32>,
     colds: u32,
+    appended: u32,
     /// The first index, and the entries from there on.
     first: u64,
     kept: Vec<Kept>,
@@ -173,7 +214,16 @@ const COLD_FROM: u32 = 10_000;
 impl World {
     fn new() -> World {
         let (table, segments) = (Table::default(), vec![segment(1)]);
-        World { table, segments, sealed: vec![], colds: COLD_FROM, first: 1, kept: vec![], captured: vec![] }
+        World {
+            table,
+            segments,
+            sealed: vec![],
+            colds: COLD_FROM,
+            appended: 0,
+            first: 1,
+            kept: vec![],
+            captured: vec![],
+        }
     }
 
     fn next(&self) -> u64 {
@@ -192,8 +242,10 @@ impl World {
                 let first = self.next().saturating_sub(back).max(self.first);
                 self.kept.truncate((first - self.first) as usize);
                 let term = self.kept.last().map_or(3, |e| e.term);
+                self.appended += 1;
+                let crc = self.appended;
                 let locs: Vec<Loc> =
-                    (0..entries).map(|n| Loc { pos: n as u32, inner: Loc::RAW, len, crc: 0 }).collect();
+                    (0..entries).map(|n| Loc { pos: n as u32, inner: Loc::RAW, len, crc }).collect();
                 let split = entries / terms;
                 let runs: Vec<TermRun> = [(term, entries - split), (term + 1, split)]
                     .iter()
@@ -201,9 +253,14 @@ impl World {
                     .map(|run| TermRun { term: run.0, entries: run.1 as u32 })
                     .collect();
                 cell.write().append(first, &runs, &locs, &active);
-                for run in runs {
-                    let kept = Kept { term: run.term, segment: active.id };
-                    self.kept.extend((0..run.entries).map(|_| kept));
+                let terms = runs.iter().flat_map(|run| (0..run.entries).map(|_| run.term));
+                let kept = terms.zip(locs).map(|(term, loc)| Kept { term, segment: active.id, loc });
+                self.kept.extend(kept);
+            }
+            Act::Thin { segments, len } => {
+                for _ in 0..segments {
+                    self.act(&Act::Append { back: 0, entries: 1, terms: 1, len });
+                    self.act(&Act::Rotate);
                 }
             }
             Act::Rotate => self.segments.push(segment(active.id + 1)),
@@ -213,6 +270,14 @@ impl World {
                     if self.sealed.contains(&full.id) {
                         continue;
                     }
+                    self.table.use_footer(REGION, full);
+                    self.sealed.push(full.id);
+                }
+            }
+            Act::SealOutOfTurn => {
+                let logs = self.logs();
+                let mut waiting = logs.iter().rev().skip(1).rev().filter(|s| !self.sealed.contains(&s.id));
+                if let Some(full) = waiting.nth(1) {
                     self.table.use_footer(REGION, full);
                     self.sealed.push(full.id);
                 }
@@ -252,7 +317,6 @@ impl World {
                 let records = records(&cell.read().extents);
                 self.table = Table::default();
                 let mut state = RegionState::default();
-                state.extents.reserve(records.len());
                 for record in &records {
                     let home = self.segments.iter().find(|s| s.id == record.segment).unwrap();
                     state.extents.push(Extent::sealed(record, home));
@@ -285,6 +349,9 @@ impl World {
             assert_eq!(e.is_unsealed(), !self.sealed.contains(&kept.segment));
             assert!(e.known_term(index).is_none_or(|term| term == kept.term), "the term of {index}");
             assert!(e.known_term(index).is_some() || !e.is_unsealed());
+            if e.is_unsealed() {
+                assert_eq!(e.part(index, index).loc(REGION, index).unwrap(), kept.loc);
+            }
         }
         assert!(state.extent(self.next()).is_none() && state.extent(self.first - 1).is_none());
         let (forth, mut back) = (records(&state.extents), Vec::new());

@@ -64,7 +64,6 @@ fn load_region(
         damage.proven = view.damage.clone().collect();
         damage.suspect = view.suspect.clone().collect();
     }
-    state.extents.reserve(view.extents.len());
     for extent in view.extents.clone() {
         let last = extent.first + (extent.count - 1);
         let Some(segment) = segments.get(&extent.segment) else {

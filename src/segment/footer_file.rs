@@ -30,8 +30,8 @@ pub(crate) fn build_footer_of_full(
     end: u32,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Vec<u8>>> {
-    let Some(bytes) = segment.notes.take(end) else { return from_file(segment, end, go_on) };
-    let mut noted = NotesReader { bytes, segment: segment.id, seed: segment.seed };
+    let Some(chunks) = segment.notes.take(end) else { return from_file(segment, end, go_on) };
+    let mut noted = NotesReader::new(chunks, segment.id, segment.seed);
     let next = |tail: &Tail| noted.next(tail.end).ok_or_else(|| damaged(segment, tail, "it is not known"));
     let Ok(built) = build(segment, end, next, go_on) else { return from_file(segment, end, go_on) };
     // Whatever it is built from, a footer is a function of the records, and an open builds it from the file.

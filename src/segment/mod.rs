@@ -143,6 +143,8 @@ pub(crate) struct Segment {
     /// Made in this run of the engine. A file of an earlier run is removed and not recycled: bytes that a
     /// reader borrowed from the engine before may still be alive in this process, and nobody would know.
     pub(crate) recyclable: AtomicBool,
+    /// Regions that lie in the same segments share the list of these. This is the newest one that ends here.
+    pub(crate) list_to_here: Mutex<Option<Weak<[Arc<Segment>]>>>,
     /// Where the file goes when the last holder lets go of a retired segment.
     retired: Mutex<Option<Weak<dyn Retire>>>,
 }
@@ -222,6 +224,7 @@ impl Segment {
             is_cut: false,
             unsealable: AtomicBool::new(false),
             recyclable: AtomicBool::new(false),
+            list_to_here: Mutex::default(),
             retired: Mutex::new(None),
         })
     }

@@ -8,6 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Bytes that the process asked for and did not give back.
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
+/// The most that this ever was since [`peak_during`] began.
+static PEAK: AtomicI64 = AtomicI64::new(0);
+
 thread_local! {
     /// How often this thread asked.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -25,6 +28,13 @@ pub(crate) fn live() -> i64 {
     LIVE.load(Relaxed)
 }
 
+/// The most that was there while `work` ran.
+pub(crate) fn peak_during(work: impl FnOnce()) -> i64 {
+    PEAK.store(live(), Relaxed);
+    work();
+    PEAK.load(Relaxed)
+}
+
 /// Of this thread.
 pub(crate) fn allocations() -> u64 {
     ALLOCATIONS.get()
@@ -34,7 +44,7 @@ struct Counting;
 
 impl Counting {
     fn allocates(&self, bytes: i64) {
-        LIVE.fetch_add(bytes, Relaxed);
+        PEAK.fetch_max(LIVE.fetch_add(bytes, Relaxed) + bytes, Relaxed);
         let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
     }
 }

@@ -3,7 +3,7 @@
 //! Regions are many and most have little: so what one takes counts, and what an entry of it takes where
 //! that is alone in its segment.
 
-use crate::allocator::{alone, live};
+use crate::allocator::{alone, live, peak_during};
 use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, RegionId};
 use std::path::Path;
 
@@ -47,13 +47,14 @@ fn a_region_with_one_entry_and_a_hard_state_takes_few_bytes() {
     let engine = open(dir.path(), 16 << 20);
     let sealed = each(before, regions);
     // The active segment's locations are on the heap, and its footer's tables are not there yet.
-    assert!(unsealed <= 270.0, "{unsealed:.1} bytes a region whose segment is active");
+    assert!(unsealed <= 255.0, "{unsealed:.1} bytes a region whose segment is active");
     assert!(sealed <= 225.0, "{sealed:.1} bytes a region whose segment is sealed");
     assert_eq!(engine.stats().regions, regions);
 }
 
-/// Where each region has one entry in a segment, there is nothing that many entries could share: an entry
-/// took 143 bytes, 56 of the region's list of extents, and 80 of the tables of its segment's footer.
+/// Where each region has one entry in a segment, there is little that many entries could share: an entry
+/// took 143 bytes, 56 of the region's list of extents, and 80 of the tables of its segment's footer. Later
+/// that was 36 bytes, 24 of the list.
 #[test]
 fn an_entry_that_is_alone_in_its_segment_takes_few_bytes() {
     let _alone = alone();
@@ -68,7 +69,26 @@ fn an_entry_that_is_alone_in_its_segment_takes_few_bytes() {
     let bytes = each(before, regions * rounds);
     let segments = engine.stats().segments;
     assert!(segments * 4 > rounds * 3, "{segments} segments for {rounds} rounds");
-    assert!(bytes <= 38.0, "{bytes:.1} bytes an entry");
+    assert!(bytes <= 22.0, "{bytes:.1} bytes an entry");
+}
+
+/// A footer is built when the disk is done with its segment. An entry took 78 bytes until then, and building
+/// the footer 524 more for each that the segment has (twice what it takes without debug assertions).
+#[test]
+fn an_entry_that_waits_for_its_footer_takes_few_bytes_and_so_does_building_that() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (regions, rounds) = (2_000, 30);
+    let before = live();
+    let engine = open(dir.path(), 256 << 10);
+    (1..=rounds).for_each(|index| append(&engine, regions, index));
+    let waiting = each(before, regions * rounds);
+    let with = live();
+    let segments = engine.stats().segments as i64;
+    let building = peak_during(|| engine.tick().unwrap()) - with;
+    let each_built = building as f64 / (regions * rounds) as f64 * segments as f64;
+    assert!(waiting <= 54.0, "{waiting:.1} bytes an entry");
+    assert!(each_built <= 450.0, "{each_built:.1} more while its footer is built");
 }
 
 /// A region that was destroyed was remembered until the segment in which that happened was full, and another

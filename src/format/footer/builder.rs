@@ -12,6 +12,7 @@ use crate::types::{EntryId, IdHasher, RegionId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
+use std::iter::once;
 
 /// Takes the records of one segment in order and makes its footer.
 ///
@@ -30,6 +31,9 @@ pub(crate) struct FooterBuilder {
     entries_taken: u64,
     locs: Vec<Loc>,
 }
+
+/// Room is made for so many regions at once, or more.
+const REGIONS_STEP: usize = 64;
 
 impl FooterBuilder {
     /// For a segment of the log.
@@ -75,6 +79,10 @@ impl FooterBuilder {
                 // A region mostly has several operations in a row.
                 Some((last, _)) if *last == step.region => self.regions.len() - 1,
                 _ => *self.places.entry(step.region).or_insert_with(|| {
+                    // There may be very many, and doubling would leave as much unused.
+                    if self.regions.len() == self.regions.capacity() {
+                        self.regions.reserve_exact((self.regions.len() / 4).max(REGIONS_STEP));
+                    }
                     self.regions.push((step.region, RegionBuild::default()));
                     self.regions.len() - 1
                 }),
@@ -95,8 +103,8 @@ impl FooterBuilder {
     /// The footer file's content.
     pub(crate) fn finish(self, tail: Tail) -> Vec<u8> {
         let seed = self.identity.seed();
-        drop(self.places);
-        let mut regions: Vec<&(RegionId, RegionBuild)> = self.regions.iter().collect();
+        drop((self.places, self.locs));
+        let mut regions = self.regions;
         regions.sort_unstable_by_key(|(region, _)| *region);
 
         let mut out = vec![0; SECTIONS_AT];
@@ -112,55 +120,51 @@ impl FooterBuilder {
         }
         // The tables start at a multiple of 8; the padding belongs to the installs.
         out.resize(out.len().next_multiple_of(8), 0);
+        let tables_at = out.len();
 
         let mut header = FooterHeader {
             tail,
             deltas_len: (installs_at - SECTIONS_AT) as u64,
-            installs_len: (out.len() - installs_at) as u64,
+            installs_len: (tables_at - installs_at) as u64,
             deltas_crc: crc32(seed, out.get(SECTIONS_AT..installs_at).unwrap_or_default()),
             installs_crc: crc_from(seed, &out, installs_at),
             ..FooterHeader::default()
         };
 
-        // Rows come before locations in the file but need their checksums: so the locations are
-        // made first, apart.
+        // Rows come before locations in the file but need their checksums: so each range's locations are
+        // made twice, which takes less than to keep them all apart.
         let ranges =
             || regions.iter().flat_map(|(id, region)| region.ranges.iter().map(|range| (*id, range)));
-        let entries: usize = ranges().map(|(_, range)| range.locs.len()).sum();
-        let run_count: usize = ranges().map(|(_, range)| range.runs.len()).sum();
-        let mut rows = Vec::with_capacity(ranges().count() * RANGE_LEN);
-        let mut runs = Vec::with_capacity(run_count * RUN_LEN);
-        let mut locs = Vec::with_capacity(entries * LOC_LZ4_LEN as usize);
+        out.reserve_exact(ranges().map(|(_, range)| range.len_in_file()).sum());
+        let mut locs = Vec::new();
         for (region, range) in ranges() {
-            let locs_at = locs.len();
-            let stride = range.put_locs(&mut locs);
+            locs.clear();
+            range.put_locs(&mut locs);
             let row = RangeRow {
                 region,
                 first: range.first,
                 count: range.locs.len() as u32,
-                stride,
+                stride: range.stride(),
                 runs_at: header.run_count,
-                run_count: range.runs.len() as u32,
-                locs_at: locs_at as u64,
+                run_count: range.runs().count() as u32,
+                locs_at: header.locs_len,
                 bytes: range.bytes(),
-                locs_crc: crc_from(seed, &locs, locs_at),
+                locs_crc: crc32(seed, &locs),
             };
-            row.put(&mut rows);
-            for (first, term) in &range.runs {
-                runs.extend_from_slice(&first.to_le_bytes());
-                runs.extend_from_slice(&term.to_le_bytes());
-            }
+            row.put(&mut out);
             header.range_count += 1;
             header.run_count += row.run_count;
+            header.entry_count += u64::from(row.count);
+            header.locs_len += locs.len() as u64;
         }
-        header.entry_count = entries as u64;
-        header.locs_len = locs.len() as u64;
-        header.ranges_crc = crc32(seed, &rows);
-        header.runs_crc = crc32(seed, &runs);
-        out.reserve_exact(rows.len() + runs.len() + locs.len());
-        out.extend_from_slice(&rows);
-        out.extend_from_slice(&runs);
-        out.extend_from_slice(&locs);
+        header.ranges_crc = crc_from(seed, &out, tables_at);
+        let runs_at = out.len();
+        for (first, term) in ranges().flat_map(|(_, range)| range.runs()) {
+            out.extend_from_slice(&first.to_le_bytes());
+            out.extend_from_slice(&term.to_le_bytes());
+        }
+        header.runs_crc = crc_from(seed, &out, runs_at);
+        ranges().for_each(|(_, range)| range.put_locs(&mut out));
 
         let file = FileHeader {
             version: FORMAT_VERSION,
@@ -337,15 +341,17 @@ impl RegionBuild {
 #[derive(Debug)]
 struct RangeBuild {
     first: u64,
-    /// The index that each term starts at, and the term.
-    runs: Vec<(u64, u64)>,
+    first_term: u64,
+    /// The index that each further term starts at, and the term.
+    later: Vec<(u64, u64)>,
     locs: Vec<Loc>,
 }
 
 impl RangeBuild {
     fn new(first: u64, step: &Step<'_>, locs: &[Loc]) -> Result<RangeBuild, Malformed> {
         first.checked_add(locs.len() as u64).ok_or(Malformed("an append goes beyond the highest index"))?;
-        let mut range = RangeBuild { first, runs: Vec::with_capacity(step.runs.len()), locs: locs.to_vec() };
+        let first_term = step.runs.first().map_or(0, |run| run.term);
+        let mut range = RangeBuild { first, first_term, later: Vec::new(), locs: locs.to_vec() };
         let mut at = first;
         for run in step.runs {
             range.start_run(at, run.term);
@@ -363,22 +369,31 @@ impl RangeBuild {
     fn cut(&mut self, index: u64) {
         let keep = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.locs.truncate(keep);
-        let runs = self.runs.partition_point(|(first, _)| *first < index);
-        self.runs.truncate(runs);
+        let runs = self.later.partition_point(|(first, _)| *first < index);
+        self.later.truncate(runs);
     }
 
     /// Adds the entries of a range that starts at this one's end.
     fn extend(&mut self, next: RangeBuild) {
-        for (first, term) in next.runs {
+        for (first, term) in next.runs() {
             self.start_run(first, term);
         }
         self.locs.extend_from_slice(&next.locs);
     }
 
     fn start_run(&mut self, first: u64, term: u64) {
-        if self.runs.last().is_none_or(|(_, before)| *before != term) {
-            self.runs.push((first, term));
+        if self.last_term() != term {
+            self.later.push((first, term));
         }
+    }
+
+    /// The index that each term starts at, and the term.
+    fn runs(&self) -> impl Iterator<Item = (u64, u64)> {
+        once((self.first, self.first_term)).chain(self.later.iter().copied())
+    }
+
+    fn last_term(&self) -> u64 {
+        self.later.last().map_or(self.first_term, |run| run.1)
     }
 
     fn bytes(&self) -> u64 {
@@ -389,15 +404,25 @@ impl RangeBuild {
         RangeSummary {
             first: self.first,
             count: self.locs.len() as u32,
-            first_term: self.runs.first().map_or(0, |run| run.1),
-            last_term: self.runs.last().map_or(0, |run| run.1),
+            first_term: self.first_term,
+            last_term: self.last_term(),
             bytes: self.bytes(),
         }
     }
 
-    /// Appends the locations and returns the bytes that each takes.
-    fn put_locs(&self, out: &mut Vec<u8>) -> u32 {
-        let raw = self.locs.iter().all(Loc::is_raw);
+    /// The bytes that each location takes.
+    fn stride(&self) -> u32 {
+        if self.locs.iter().all(Loc::is_raw) { LOC_RAW_LEN } else { LOC_LZ4_LEN }
+    }
+
+    /// What its row, runs and locations take.
+    fn len_in_file(&self) -> usize {
+        RANGE_LEN + self.runs().count() * RUN_LEN + self.locs.len() * self.stride() as usize
+    }
+
+    /// Appends the locations.
+    fn put_locs(&self, out: &mut Vec<u8>) {
+        let raw = self.stride() == LOC_RAW_LEN;
         for loc in &self.locs {
             out.extend_from_slice(&loc.pos.to_le_bytes());
             out.extend_from_slice(&loc.len.to_le_bytes());
@@ -406,6 +431,5 @@ impl RangeBuild {
                 out.extend_from_slice(&loc.inner.to_le_bytes());
             }
         }
-        if raw { LOC_RAW_LEN } else { LOC_LZ4_LEN }
     }
 }
