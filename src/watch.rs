@@ -5,11 +5,16 @@
 //! not: the pipeline knows of those anyway, and is asked.
 
 use crate::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The register.
-#[derive(Debug, Default)]
-pub(crate) struct Watch(Mutex<State>);
+/// The register, and the count of what took long.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    state: Mutex<State>,
+    stall_after: Duration,
+    stalls_ended: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -26,8 +31,13 @@ struct UnderWay {
 }
 
 impl Watch {
+    /// What takes so long is a stall.
+    pub(crate) fn new(stall_after: Duration) -> Watch {
+        Watch { state: Mutex::default(), stall_after, stalls_ended: AtomicU64::new(0) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
+        self.state.lock()
     }
 
     /// Does `io`, which mostly waits for the disk, and whose name is `what`.
@@ -35,11 +45,29 @@ impl Watch {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.under_way.push(UnderWay { number, what, since: Instant::now() });
+        let since = Instant::now();
+        state.under_way.push(UnderWay { number, what, since });
         drop(state);
         // Also when it panics.
-        let _ends = Ends { watch: self, number };
+        let _ends = Ends { watch: self, number, since };
         io()
+    }
+
+    /// An operation that began then has ended: one of the register, or of the pipeline.
+    pub(crate) fn ended(&self, since: Instant) {
+        if since.elapsed() >= self.stall_after {
+            self.stalls_ended.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many operations have taken long, and how many of them have ended. `others` are under way beside
+    /// those of the register, since then; what counts their ends does so under a lock that the caller holds.
+    pub(crate) fn stalls(&self, others: impl Iterator<Item = Instant>) -> (u64, u64) {
+        let state = self.state();
+        let began = state.under_way.iter().map(|u| u.since).chain(others);
+        let stalled = began.filter(|since| since.elapsed() >= self.stall_after).count() as u64;
+        let ended = self.stalls_ended.load(Ordering::Relaxed);
+        (ended + stalled, ended)
     }
 
     /// What has been under way for longest, and since when.
@@ -51,11 +79,14 @@ impl Watch {
 struct Ends<'a> {
     watch: &'a Watch,
     number: u64,
+    since: Instant,
 }
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.watch.state().under_way.retain(|u| u.number != self.number);
+        let mut state = self.watch.state();
+        state.under_way.retain(|u| u.number != self.number);
+        self.watch.ended(self.since);
     }
 }
 
@@ -95,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_oldest_operation_is_known_until_it_ends_also_by_a_panic() {
-        let watch = Watch::default();
+        let watch = Watch::new(Duration::MAX);
         let oldest = || watch.oldest().map(|(what, _)| what);
         watch.during("one", || {
             watch.during("two", || assert_eq!(oldest(), Some("one")));

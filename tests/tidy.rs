@@ -50,8 +50,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "checkpoint",
         &[
-            "commit", "error", "format", "index", "listener", "planted", "salt", "segment", "sync", "types",
-            "vfs",
+            "commit", "error", "format", "index", "latency", "listener", "planted", "salt", "segment",
+            "sync", "types", "vfs",
         ],
     ),
     (
@@ -82,6 +82,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "format",
             "index",
+            "latency",
             "listener",
             "options",
             "planted",
@@ -102,6 +103,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "format",
             "index",
+            "latency",
             "limits",
             "listener",
             "options",

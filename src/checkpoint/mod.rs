@@ -17,6 +17,7 @@ use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, SegmentRecor
 use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::FileName;
 use crate::index::Table;
+use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
@@ -27,6 +28,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::vfs::Dir;
 use file::CheckpointFile;
+use std::time::Instant;
 
 /// A checkpoint is due when the log has grown by this many times its size, or by a segment if that is more.
 const GROWTH_MIN: u64 = 4;
@@ -42,6 +44,8 @@ pub(crate) struct Checkpoints {
     pub(crate) replayed_bytes: u64,
     kept: Mutex<Kept>,
     written_bytes: AtomicU64,
+    /// From the beginning of one to its end.
+    pub(crate) times: Times,
 }
 
 /// What a checkpoint is made of.
@@ -62,7 +66,8 @@ pub(crate) struct Parts {
 
 impl Checkpoints {
     pub(crate) fn new(parts: Parts, kept: Kept, replayed_bytes: u64) -> Checkpoints {
-        Checkpoints { parts, replayed_bytes, kept: Mutex::new(kept), written_bytes: AtomicU64::new(0) }
+        let (kept, written_bytes) = (Mutex::new(kept), AtomicU64::new(0));
+        Checkpoints { parts, replayed_bytes, kept, written_bytes, times: Times::default() }
     }
 
     /// Those that there are at the moment.
@@ -97,6 +102,7 @@ impl Checkpoints {
     /// Writes one now.
     pub(crate) fn take(&self) -> Result<()> {
         let Parts { dir, committer, factory, table, .. } = &self.parts;
+        let began = Instant::now();
         let log_bytes = self.log_bytes();
         let active = committer.active().map(|(active, _)| active);
         // Full segments without a footer are replayed too: recovery builds it. So the start is simply
@@ -151,6 +157,7 @@ impl Checkpoints {
             table.shrink();
         }
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.times.since(began);
         self.parts.listeners.deliver(&Event::Checkpoint { start_segment, bytes, regions });
         Ok(())
     }

@@ -34,6 +34,8 @@ pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Discard]) -> Result<()>;
 pub(crate) struct Accept<'a> {
     pub(crate) durability: Durability,
     pub(crate) on_full: OnFull,
+    /// When the caller handed the batch over.
+    pub(crate) began: Instant,
     pub(crate) origin: Origin<'a>,
 }
 
@@ -80,7 +82,12 @@ pub(crate) struct Counters {
     pub(crate) written_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) wakes: AtomicU64,
+    /// Batches that had to wait for room.
+    pub(crate) throttled: AtomicU64,
+    /// Attempts to prepare a segment for which there was no space.
+    pub(crate) no_space: AtomicU64,
     pub(crate) commit_times: Times,
+    pub(crate) queue_times: Times,
     pub(crate) write_times: Times,
     pub(crate) sync_times: Times,
 }
@@ -248,10 +255,9 @@ impl Committer {
 
     /// Accepts a batch and waits until it is as durable as asked.
     pub(crate) fn write(&self, encoded: &Encoded, how: &Accept<'_>) -> Result<Lsn> {
-        let began = Instant::now();
         let accepted = self.accept(encoded, how, false)?;
         let lsn = self.drive(accepted.p, accepted.waiting)?;
-        self.counters.commit_times.since(began);
+        self.counters.commit_times.since(how.began);
         Ok(lsn)
     }
 
@@ -528,7 +534,7 @@ impl Committer {
 impl Accept<'_> {
     /// For the engine's own records.
     pub(crate) fn internal(durability: Durability) -> Accept<'static> {
-        Accept { durability, on_full: OnFull::Wait, origin: Origin::Engine }
+        Accept { durability, on_full: OnFull::Wait, began: Instant::now(), origin: Origin::Engine }
     }
 }
 

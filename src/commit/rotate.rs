@@ -15,6 +15,7 @@ use crate::planted::{Bug, planted};
 use crate::segment::pool::{SegmentFactory, segment_len_for};
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{FillError, Segment};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -230,7 +231,12 @@ impl Committer {
                 p.ready.push_back(segment);
                 p.prepare_error = None;
             }
-            Err(e) => p.prepare_error = Some((p.prepare_attempts, e)),
+            Err(e) => {
+                if e.kind() == ErrorKind::NoSpace {
+                    self.counters.no_space.fetch_add(1, Ordering::Relaxed);
+                }
+                p.prepare_error = Some((p.prepare_attempts, e));
+            }
         }
         drop(p);
         for segment in &unused {
@@ -242,11 +248,6 @@ impl Committer {
     /// How many segments are prepared.
     pub(crate) fn ready_count(&self) -> usize {
         self.lock().ready.len()
-    }
-
-    /// Bytes of the prepared segments.
-    pub(crate) fn ready_bytes(&self) -> u64 {
-        self.lock().ready.iter().map(|s| s.len).sum()
     }
 
     /// The file of `segment` may be used again once nobody holds it.

@@ -28,9 +28,9 @@ impl Committer {
         p.sync_turn = turn;
         p.watched = false;
         let began = Instant::now();
-        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: began, turn });
-        p.sync_target = target;
         let bytes = std::mem::take(&mut p.unsynced_bytes);
+        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: began, bytes, turn });
+        p.sync_target = target;
         let batches = std::mem::take(&mut p.unsynced_batches);
         p.synced_at_once = if p.synced_at_once == 0 { bytes } else { (p.synced_at_once * 7 + bytes) / 8 };
         // What is queued and may not wait is written beside the sync.
@@ -56,6 +56,7 @@ impl Committer {
 
         segments.clear();
         let mut p = self.lock();
+        self.factory.watch.ended(began);
         p.spare = segments;
         if let Err(cause) = outcome {
             p.syncs.retain(|s| s.slot != slot);

@@ -8,6 +8,7 @@ mod lock;
 mod open;
 pub(crate) mod reader;
 pub(crate) mod region;
+mod stats;
 mod threads;
 pub(crate) mod write_batch;
 
@@ -23,7 +24,7 @@ use crate::format::batch::Encoded;
 use crate::index::Discard;
 use crate::listener::Rollback;
 use crate::planted::{Bug, planted};
-use crate::report::{Latencies, OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
+use crate::report::{OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, Lsn, ReadLimit, RegionId};
@@ -32,6 +33,7 @@ use crate::upkeep::{self, NameWatch};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
+use std::time::Instant;
 
 /// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or
 /// when the last handle (and region) goes. [Tickets](crate::Ticket) and batches do not keep it open.
@@ -262,6 +264,7 @@ impl Engine {
         let how = Accept {
             durability,
             on_full,
+            began: Instant::now(),
             origin: Origin::Caller { before_rollback: if listened { Some(&ask) } else { None } },
         };
         match send(&encoded, &how) {
@@ -441,51 +444,6 @@ impl Engine {
     pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
         self.store().check_process()?;
         upkeep::scrub(self.store(), options)
-    }
-
-    /// How long writes and syncs took since open.
-    pub fn latencies(&self) -> Latencies {
-        let c = &self.store().committer.counters;
-        Latencies { commit: c.commit_times.get(), write: c.write_times.get(), sync: c.sync_times.get() }
-    }
-
-    /// The engine in figures. Walks all regions: not for a hot path.
-    pub fn stats(&self) -> Stats {
-        let store = self.store();
-        if store.check_process().is_err() {
-            return Stats::default();
-        }
-        let c = &store.committer.counters;
-        let mut stats = Stats {
-            accepted: store.committer.accepted(),
-            durable: store.committer.durable(),
-            batches: c.batches.load(Ordering::Relaxed),
-            entries: c.entries.load(Ordering::Relaxed),
-            batch_bytes: c.record_bytes.load(Ordering::Relaxed),
-            payload_bytes: c.payload_bytes.load(Ordering::Relaxed),
-            writes: c.writes.load(Ordering::Relaxed),
-            written_bytes: c.written_bytes.load(Ordering::Relaxed),
-            syncs: c.syncs.load(Ordering::Relaxed),
-            wakes: c.wakes.load(Ordering::Relaxed),
-            filled_bytes: store.factory.filled_bytes.load(Ordering::Relaxed),
-            cleaned_bytes: store.cleaned_bytes.load(Ordering::Relaxed),
-            upkeep_bytes: store.footer_bytes.load(Ordering::Relaxed) + store.checkpoints.written_bytes(),
-            index_bytes: store.table.heap_bytes() as u64,
-            ..Stats::default()
-        };
-        stats.pool_bytes = store.factory.free_bytes() + store.committer.ready_bytes();
-        let checkpoints: u64 = store.checkpoints.kept().list.iter().map(|k| k.bytes).sum();
-        stats.disk_bytes = stats.pool_bytes + checkpoints + store.mark.bytes();
-        let segments = store.all_segments();
-        stats.segments = segments.len() as u64;
-        for s in &segments {
-            stats.disk_bytes += s.len + s.footer().map_or(0, |f| f.len());
-            stats.live_entries += s.live_entries();
-            stats.index_bytes += s.notes.heap_bytes() as u64;
-            stats.live_bytes += s.live_bytes();
-        }
-        stats.regions = store.table.count();
-        stats
     }
 
     /// Does what threads of the engine would do in the background: for

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{FileKind, StoreId};
 use crate::format::names::FileName;
 use crate::index::Table;
+use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::options::{Background, Options};
 use crate::planted::{Bug, planted};
@@ -210,6 +211,10 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         copying: Default::default(),
         pauses: Default::default(),
         cleaned_bytes: AtomicU64::new(0),
+        seal_times: Times::default(),
+        read_times: Times::default(),
+        read_errors: AtomicU64::new(0),
+        read_retries: AtomicU64::new(0),
         footer_bytes: AtomicU64::new(0),
         options,
     }))

@@ -21,6 +21,11 @@ impl Damage {
         [&self.proven, &self.suspect, &self.unread].iter().all(|r| r.is_empty()) && !self.hard_state_lost
     }
 
+    /// Whether nothing is known to be wrong that was acknowledged for certain.
+    pub(crate) fn is_only_suspect(&self) -> bool {
+        self.proven.is_empty() && self.unread.is_empty() && !self.hard_state_lost
+    }
+
     /// Whether the bytes of the entry at `index` are known to be wrong.
     pub(crate) fn covers(&self, index: u64) -> bool {
         self.proven.covers(index) || self.suspect.covers(index)

@@ -27,6 +27,7 @@ mod runs;
 mod state;
 mod stretch;
 mod table;
+mod tally;
 mod value;
 
 pub(crate) use damage::Damage;

@@ -7,6 +7,7 @@ use crate::commit::{Committer, Hooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::StoreId;
 use crate::index::Table;
+use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::options::Options;
 use crate::segment::mark_file::MarkFile;
@@ -44,6 +45,11 @@ pub(crate) struct Store {
     pub(crate) copying: Turn,
     pub(crate) pauses: Pauses,
     pub(crate) cleaned_bytes: AtomicU64,
+    pub(crate) seal_times: Times,
+    pub(crate) read_times: Times,
+    /// Reads that met bytes which are wrong or cannot be read, and those that were tried once more for that.
+    pub(crate) read_errors: AtomicU64,
+    pub(crate) read_retries: AtomicU64,
     /// Bytes of footers. Those of checkpoints are counted where they are written.
     pub(crate) footer_bytes: AtomicU64,
 }
@@ -103,9 +109,9 @@ impl Store {
         }
         let failed = std::error::Error::source(error).is_some();
         let news = self.table.get(region).is_none_or(|cell| match failed {
-            true => cell.write().note_unread(index),
+            true => self.table.change(&cell).note_unread(index),
             false => {
-                cell.write().note_damage(index);
+                self.table.change(&cell).note_damage(index);
                 true
             }
         });
@@ -117,7 +123,7 @@ impl Store {
     /// These entries were read and are right.
     pub(crate) fn forget_damage(&self, region: RegionId, indexes: std::ops::Range<u64>) {
         if let Some(cell) = self.table.get(region) {
-            cell.write().forget_damage(indexes);
+            self.table.change(&cell).forget_damage(indexes);
         }
     }
 

@@ -66,6 +66,7 @@ mod rot_in_recovery;
 #[cfg(feature = "sim")]
 mod scrub;
 #[cfg(feature = "sim")]
+mod stats;
 #[cfg(feature = "sim")]
 mod store_files;
 #[cfg(feature = "sim")]
