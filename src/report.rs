@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::latency::Latency;
 use crate::types::{Lsn, RegionId};
+use std::fmt;
 use std::time::Duration;
 
 /// What open found and did.
@@ -373,6 +374,28 @@ pub enum Health {
         /// Whether term and vote can be trusted.
         hard_state: HardStateHealth,
     },
+}
+
+/// A few words for a log.
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, ranges, lost) = match self {
+            Health::Healthy => return f.write_str("healthy"),
+            Health::Suspect { ranges } => ("suspect", ranges, false),
+            Health::Damaged { ranges, hard_state } => {
+                ("damaged", ranges, *hard_state == HardStateHealth::Lost)
+            }
+        };
+        f.write_str(word)?;
+        for (n, (first, last)) in ranges.iter().enumerate() {
+            f.write_str(if n == 0 { " in " } else { ", " })?;
+            match first == last {
+                true => write!(f, "{first}")?,
+                false => write!(f, "{first}..={last}")?,
+            }
+        }
+        if lost { f.write_str(", its hard state is lost") } else { Ok(()) }
+    }
 }
 
 /// Whether the hard state of a region is the one that was last acknowledged.

@@ -120,6 +120,25 @@ impl Stall {
     }
 }
 
+/// Whether writers wait for one another for longer than a moment: what is seen at one look may be over at
+/// once.
+#[derive(Debug, Default)]
+pub(crate) struct Pressure {
+    last: bool,
+    reported: bool,
+}
+
+impl Pressure {
+    /// Somebody waits, or nobody does. Whether that is news: it was so at two looks in a row, and was
+    /// reported to be otherwise.
+    pub(crate) fn look(&mut self, waits: bool) -> Option<bool> {
+        let lasts = std::mem::replace(&mut self.last, waits) == waits;
+        let turned = lasts && waits != self.reported;
+        self.reported ^= turned;
+        turned.then_some(waits)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +154,14 @@ mod tests {
         let panics = std::panic::AssertUnwindSafe(|| watch.during("three", || panic!("on purpose")));
         assert!(std::panic::catch_unwind(panics).is_err());
         assert_eq!(oldest(), None);
+    }
+
+    #[test]
+    fn pressure_is_news_when_it_lasts_and_when_it_is_over() {
+        let mut pressure = Pressure::default();
+        let looks = [0, 1, 0, 1, 1, 1, 0, 1, 0, 0, 0, 1, 0, 0].map(|waits| pressure.look(waits == 1));
+        let news: Vec<_> = looks.iter().enumerate().filter_map(|(n, turned)| Some((n, (*turned)?))).collect();
+        assert_eq!(news, [(4, true), (9, false)]);
     }
 
     #[test]

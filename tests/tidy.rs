@@ -29,7 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("format", &["codec", "limits", "planted", "types"]),
     ("vfs", &["limits", "planted", "random"]),
     ("report", &["error", "latency", "types"]),
-    ("listener", &["error", "sync", "types"]),
+    ("listener", &["error", "report", "sync", "types"]),
     ("options", &["error", "limits", "listener", "report", "salt", "vfs"]),
     (
         "segment",
@@ -38,7 +38,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "watch",
         ],
     ),
-    ("index", &["codec", "error", "format", "limits", "planted", "random", "segment", "sync", "types"]),
+    (
+        "index",
+        &["codec", "error", "format", "limits", "planted", "random", "report", "segment", "sync", "types"],
+    ),
     (
         "commit",
         &[

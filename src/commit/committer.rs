@@ -59,6 +59,8 @@ pub(crate) trait Hooks: Send + Sync {
     fn segment_wanted(&self);
     /// Writing has stopped for good.
     fn poisoned(&self, cause: &Error);
+    /// There is no space for the next segment, or there is again.
+    fn space(&self, exhausted: Option<&Error>);
     /// The callback or waker of the batch that ends at `lsn` panicked.
     fn callback_panicked(&self, lsn: Lsn, message: &str);
 }
@@ -124,6 +126,8 @@ pub(crate) struct Committer {
     pub(super) in_flight_max: usize,
     /// No threads of the engine: a thread that waits does everything.
     pub(super) manual: bool,
+    /// The last attempt to prepare a segment found no space.
+    pub(super) exhausted: AtomicBool,
     pub(crate) counters: Counters,
 }
 
@@ -160,6 +164,7 @@ impl Committer {
             recovering: AtomicBool::new(true),
             in_flight_max,
             manual,
+            exhausted: AtomicBool::new(false),
             counters: Counters::default(),
         }
     }

@@ -22,6 +22,12 @@ pub(crate) struct Load {
 }
 
 impl Committer {
+    /// How many threads wait for batches before theirs to complete, and how many bytes these have.
+    pub(crate) fn waiting_for_room(&self) -> (u64, u64) {
+        let p = self.lock();
+        (p.line.len() as u64, p.in_flight_bytes as u64)
+    }
+
     /// The pipeline as it is now.
     pub(crate) fn load(&self) -> Load {
         let p = self.lock();

@@ -171,9 +171,23 @@ impl Committer {
         }
     }
 
-    /// Prepares until nothing more is wanted. Others that come meanwhile wait: numbers are given here, and
-    /// what is prepared by two at once would become ready in another order.
+    /// Prepares until nothing more is wanted, and says so if it was the space that ended or came back.
     fn prepare_wanted(&self) -> Result<()> {
+        let mut any = false;
+        let outcome = self.prepare_in_turn(&mut any);
+        let exhausted = outcome.as_ref().err().filter(|e| e.kind() == ErrorKind::NoSpace);
+        // Other errors say nothing of space, nor does it that no segment was wanted.
+        if (exhausted.is_some() || any)
+            && self.exhausted.swap(exhausted.is_some(), Ordering::Relaxed) != exhausted.is_some()
+        {
+            self.hooks.space(exhausted);
+        }
+        outcome
+    }
+
+    /// Others that come meanwhile wait: numbers are given here, and what is prepared by two at once would
+    /// become ready in another order. Says whether `any` segment was prepared.
+    fn prepare_in_turn(&self, any: &mut bool) -> Result<()> {
         let ended = self.preparing.lock();
         let heeded = !planted(Bug::ClosedEngineWorks);
         if *ended && heeded {
@@ -201,6 +215,7 @@ impl Committer {
             let prepared = catch_unwind(AssertUnwindSafe(prepare))
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "preparing a segment panicked")));
             let failed = prepared.as_ref().err().cloned();
+            *any |= prepared.is_ok();
             self.put_ready(prepared);
             if let Some(error) = failed {
                 return Err(error);

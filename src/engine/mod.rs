@@ -267,7 +267,9 @@ impl Engine {
             began: Instant::now(),
             origin: Origin::Caller { before_rollback: if listened { Some(&ask) } else { None } },
         };
-        match send(&encoded, &how) {
+        let sent = send(&encoded, &how);
+        self.store().deliver_news();
+        match sent {
             Ok(sent) => {
                 remains.recycle(encoded);
                 Ok(sent)
@@ -452,7 +454,7 @@ impl Engine {
         let store = self.store();
         store.check_process()?;
         // Of what other threads wait for; where this one waits, nobody reports it.
-        threads::look_for_stalls(store);
+        threads::look_around(store);
         let in_place = self.0.names.look(store);
         store.committer.drain();
         store.committer.prepare()?;

@@ -75,7 +75,9 @@ impl Engine {
             match build(dir.clone(), options.clone(), recovered) {
                 Ok(engine) => {
                     *engine.0.lock.lock() = Some(lock);
-                    return Ok(engine.timed(began));
+                    let engine = engine.timed(began);
+                    engine.store().listeners.deliver(&Event::Recovered { report: engine.open_report() });
+                    return Ok(engine);
                 }
                 // Where a file system takes new blocks to write over old ones, a full disk stops writing.
                 Err(full) if full.kind() == ErrorKind::NoSpace && !planted(Bug::FullDiskPoisonsOpen) => {
@@ -207,6 +209,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         listeners,
         signals,
         stall: Mutex::default(),
+        pressure: Mutex::default(),
         upkeep: Default::default(),
         copying: Default::default(),
         pauses: Default::default(),
@@ -258,6 +261,9 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         });
     }
     engine.0.is_whole.store(true, Ordering::Release);
+    if !store.listeners.is_empty() {
+        store.table.watch();
+    }
     store.listeners.report(upkeep::upkeep_at_open(&store));
     engine.0.threads.start_upkeep(&store, &engine.0.names)?;
     report.times.tail = phase.elapsed();

@@ -7,7 +7,7 @@ use crate::index::{Part, RegionState};
 use crate::planted::{Bug, planted};
 use crate::read::{Failed, Source, bounds, compacted, first_or_next, parts, read, term, unavailable, view};
 use crate::recovery;
-use crate::report::{HardStateHealth, Health, Lookup, RegionStats};
+use crate::report::{Health, Lookup, RegionStats};
 use crate::segment::rebuild_footer;
 use crate::sync::atomic::Ordering;
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
@@ -288,7 +288,7 @@ impl Region {
     /// Whether the region's log is known to be all there. It looks nothing up: reads and the
     /// scrubber find damage.
     pub fn health(&self) -> Health {
-        self.with(health)
+        self.with(RegionState::health)
     }
 
     /// What may be said to a peer that asks whether the entry is here. `DontHave` only when that is certain.
@@ -366,21 +366,6 @@ impl Region {
             }
         }
         Ok(digest)
-    }
-}
-
-/// What is known of a region's health. Looks nothing up.
-pub(super) fn health(s: &RegionState) -> Health {
-    match &s.damage {
-        None => Health::Healthy,
-        Some(d) if d.is_only_suspect() => Health::Suspect { ranges: d.suspect.clone().into_vec() },
-        Some(d) => Health::Damaged {
-            ranges: d.unreadable().into_vec(),
-            hard_state: match d.hard_state_lost {
-                true => HardStateHealth::Lost,
-                false => HardStateHealth::Known,
-            },
-        },
     }
 }
 

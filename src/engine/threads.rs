@@ -60,7 +60,7 @@ impl Threads {
             let s = store.clone();
             let watcher = spawn("raftwood-watch", move || {
                 while s.signals.watcher.wait(IDLE) {
-                    unharmed(|| look_for_stalls(&s));
+                    unharmed(|| look_around(&s));
                 }
             })?;
             self.add(&self.others, watcher);
@@ -189,8 +189,9 @@ fn upkeep(store: &Arc<Store>) {
     }
 }
 
-/// Reports operations of the disk that take long, and of their end. Waits for no disk itself.
-pub(crate) fn look_for_stalls(store: &Store) {
+/// Reports operations of the disk that take long, and writers that wait for others, and the ends of both.
+/// Waits for no disk itself.
+pub(crate) fn look_around(store: &Store) {
     let oldest = store.committer.oldest_io();
     let news = store.stall.lock().look(oldest, store.options.stall_after, Instant::now());
     for news in news.into_iter().flatten() {
@@ -198,6 +199,13 @@ pub(crate) fn look_for_stalls(store: &Store) {
             News::Stalled(operation, elapsed) => Event::SyncStalled { operation, elapsed },
             News::Over(operation, elapsed) => Event::StallEnded { operation, elapsed },
         });
+    }
+    let (waiting, in_flight_bytes) = store.committer.waiting_for_room();
+    let turned = store.pressure.lock().look(waiting > 0);
+    match turned {
+        Some(true) => store.listeners.deliver(&Event::Throttled { waiting, in_flight_bytes }),
+        Some(false) => store.listeners.deliver(&Event::ThrottlingEnded),
+        None => {}
     }
 }
 

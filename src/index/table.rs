@@ -65,7 +65,7 @@ impl Table {
 
     /// The state of a cell of this table, to be changed.
     pub(crate) fn change<'a>(&'a self, cell: &'a RegionCell) -> Changing<'a> {
-        Changing::new(cell.state.write(), &self.tally)
+        Changing::new(cell.id, cell.state.write(), &self.tally)
     }
 
     /// Adds a region. False if there is one of this id.
@@ -98,6 +98,16 @@ impl Table {
                 shard.shrink_to_fit();
             }
         }
+    }
+
+    /// From now on it is kept which regions' health changes, for [`take_changed`](Table::take_changed).
+    pub(crate) fn watch(&self) {
+        self.tally.watch();
+    }
+
+    /// The regions whose health has changed since the last call, each once. Takes no lock where none has.
+    pub(crate) fn take_changed(&self) -> Vec<RegionId> {
+        self.tally.take_changed()
     }
 
     /// How many regions there are, and in what condition. Walks nothing.

@@ -4,9 +4,10 @@
 //! own lock. What is counted is therefore what a walk would find (`counts.rs` compares the two).
 
 use super::state::RegionState;
-use crate::sync::RwLockWriteGuard;
+use crate::sync::{Mutex, RwLockWriteGuard};
+use crate::types::RegionId;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is counted of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -45,6 +46,11 @@ pub(crate) struct Tally {
     suspect: AtomicU64,
     damaged: AtomicU64,
     hard_states_lost: AtomicU64,
+    /// Whether somebody will ask what changed.
+    watched: AtomicBool,
+    /// Regions whose condition has changed since somebody asked.
+    changed: Mutex<Vec<RegionId>>,
+    any_changed: AtomicBool,
 }
 
 /// How many regions there are of each kind.
@@ -93,6 +99,33 @@ impl Tally {
         self.cells.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// From now on changes of condition are kept for [`take_changed`](Tally::take_changed).
+    pub(super) fn watch(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// The regions whose condition has changed since the last call, each once.
+    pub(super) fn take_changed(&self) -> Vec<RegionId> {
+        if !self.any_changed.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut changed = self.changed.lock();
+        self.any_changed.store(false, Ordering::Relaxed);
+        let mut taken = std::mem::take(&mut *changed);
+        drop(changed);
+        taken.sort_unstable();
+        taken.dedup();
+        taken
+    }
+
+    fn note(&self, region: RegionId) {
+        if self.watched.load(Ordering::Relaxed) {
+            let mut changed = self.changed.lock();
+            changed.push(region);
+            self.any_changed.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn moved(&self, before: Standing, after: Standing) {
         let step = |n: &AtomicU64, was: bool, is: bool| match (was, is) {
             (false, true) => drop(n.fetch_add(1, Ordering::Relaxed)),
@@ -109,14 +142,19 @@ impl Tally {
 
 /// The right to change a region's state; what the change does to the figures is counted at its end.
 pub(crate) struct Changing<'a> {
+    region: RegionId,
     state: RwLockWriteGuard<'a, RegionState>,
     before: Standing,
     tally: &'a Tally,
 }
 
 impl<'a> Changing<'a> {
-    pub(super) fn new(state: RwLockWriteGuard<'a, RegionState>, tally: &'a Tally) -> Changing<'a> {
-        Changing { before: Standing::of(&state), state, tally }
+    pub(super) fn new(
+        region: RegionId,
+        state: RwLockWriteGuard<'a, RegionState>,
+        tally: &'a Tally,
+    ) -> Changing<'a> {
+        Changing { region, before: Standing::of(&state), state, tally }
     }
 }
 
@@ -139,6 +177,11 @@ impl Drop for Changing<'_> {
         let after = Standing::of(&self.state);
         if after != self.before {
             self.tally.moved(self.before, after);
+            if (self.before.condition, self.before.hard_state_lost)
+                != (after.condition, after.hard_state_lost)
+            {
+                self.tally.note(self.region);
+            }
         }
     }
 }

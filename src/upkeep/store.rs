@@ -10,6 +10,7 @@ use crate::index::Table;
 use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::options::Options;
+use crate::report::Health;
 use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet};
@@ -17,8 +18,9 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, Signal};
 use crate::types::{Lsn, RegionId};
 use crate::vfs::Dir;
-use crate::watch::Stall;
+use crate::watch::{Pressure, Stall};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// An open engine without its threads.
 pub(crate) struct Store {
@@ -39,6 +41,7 @@ pub(crate) struct Store {
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) stall: Mutex<Stall>,
+    pub(crate) pressure: Mutex<Pressure>,
     pub(crate) upkeep: Turn,
     /// Held by a thread that copies entries to a cold segment, and taken before `upkeep`: a copy takes its
     /// time, and whatever needs `upkeep` alone does not wait for it.
@@ -76,6 +79,7 @@ impl Hooks for PipelineHooks {
     fn segment_full(&self, segment: Arc<Segment>, end: u32) {
         segment.set_sealed_end(end);
         self.segments.add(segment.clone());
+        self.listeners.rotated(segment.id, end);
         self.segments.await_seal(segment, end);
         self.signals.upkeep.raise();
     }
@@ -86,6 +90,13 @@ impl Hooks for PipelineHooks {
 
     fn poisoned(&self, cause: &Error) {
         self.listeners.deliver(&Event::Poisoned { error: cause });
+    }
+
+    fn space(&self, exhausted: Option<&Error>) {
+        self.listeners.deliver(&match exhausted {
+            Some(error) => Event::SpaceExhausted { error },
+            None => Event::SpaceRegained,
+        });
     }
 
     fn callback_panicked(&self, lsn: Lsn, message: &str) {
@@ -118,6 +129,7 @@ impl Store {
         if news {
             self.listeners.deliver(&Event::Damage { error });
         }
+        self.deliver_news();
     }
 
     /// These entries were read and are right.
@@ -125,6 +137,23 @@ impl Store {
         if let Some(cell) = self.table.get(region) {
             self.table.change(&cell).forget_damage(indexes);
         }
+        self.deliver_news();
+    }
+
+    /// Notifies the listeners of what has happened where none may be called: called by a thread that has no
+    /// lock, after what may have made news. A listener that panics does not fail what was done before.
+    pub(crate) fn deliver_news(&self) {
+        if self.listeners.is_empty() {
+            return;
+        }
+        let deliver = || {
+            self.listeners.deliver_rotated();
+            for region in self.table.take_changed() {
+                let health = self.table.get(region).map_or(Health::Healthy, |cell| cell.read().health());
+                self.listeners.deliver(&Event::HealthChanged { region, health: &health });
+            }
+        };
+        drop(catch_unwind(AssertUnwindSafe(deliver)));
     }
 
     /// Notes in the mark file up to where the log is durable, if nothing is on its way: what says that the

@@ -27,6 +27,8 @@ mod damage;
 #[cfg(feature = "sim")]
 mod defects;
 #[cfg(feature = "sim")]
+mod events;
+#[cfg(feature = "sim")]
 mod flip;
 #[cfg(all(feature = "raft-rs-protobuf", feature = "sim"))]
 mod follower_replication;
