@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Watch {
     state: Mutex<State>,
-    stall_after: Duration,
+    /// In microseconds.
+    stall_after: AtomicU64,
     stalls_ended: AtomicU64,
 }
 
@@ -33,7 +34,23 @@ struct UnderWay {
 impl Watch {
     /// What takes so long is a stall.
     pub(crate) fn new(stall_after: Duration) -> Watch {
-        Watch { state: Mutex::default(), stall_after, stalls_ended: AtomicU64::new(0) }
+        let watch = Watch {
+            state: Mutex::default(),
+            stall_after: AtomicU64::new(0),
+            stalls_ended: AtomicU64::new(0),
+        };
+        watch.set_stall_after(stall_after);
+        watch
+    }
+
+    pub(crate) fn stall_after(&self) -> Duration {
+        Duration::from_micros(self.stall_after.load(Ordering::Relaxed))
+    }
+
+    /// From now on, what takes so long is a stall.
+    pub(crate) fn set_stall_after(&self, after: Duration) {
+        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        self.stall_after.store(micros, Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -55,7 +72,7 @@ impl Watch {
 
     /// An operation that began then has ended: one of the register, or of the pipeline.
     pub(crate) fn ended(&self, since: Instant) {
-        if since.elapsed() >= self.stall_after {
+        if since.elapsed() >= self.stall_after() {
             self.stalls_ended.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -65,7 +82,8 @@ impl Watch {
     pub(crate) fn stalls(&self, others: impl Iterator<Item = Instant>) -> (u64, u64) {
         let state = self.state();
         let began = state.under_way.iter().map(|u| u.since).chain(others);
-        let stalled = began.filter(|since| since.elapsed() >= self.stall_after).count() as u64;
+        let after = self.stall_after();
+        let stalled = began.filter(|since| since.elapsed() >= after).count() as u64;
         let ended = self.stalls_ended.load(Ordering::Relaxed);
         (ended + stalled, ended)
     }

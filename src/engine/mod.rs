@@ -10,6 +10,7 @@ pub(crate) mod reader;
 pub(crate) mod region;
 mod stats;
 mod threads;
+mod tune;
 pub(crate) mod write_batch;
 
 use crate::Options;
@@ -258,7 +259,7 @@ impl Engine {
         if batch.is_empty() {
             return empty().map_err(|error| WriteError { error, batch: Some(Box::new(batch)) });
         }
-        let (encoded, remains): (Encoded, Remains) = batch.encode(self.store().options.compression);
+        let (encoded, remains): (Encoded, Remains) = batch.encode(self.store().tuned.compression());
         let ask = |discards: &[Discard]| self.before_rollback(discards);
         let listened = !self.store().listeners.is_empty();
         let how = Accept {

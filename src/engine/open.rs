@@ -13,7 +13,7 @@ use crate::format::names::FileName;
 use crate::index::Table;
 use crate::latency::Times;
 use crate::listener::{Event, Listeners};
-use crate::options::{Background, Options};
+use crate::options::{Background, Options, Tuned};
 use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, Unfinished, recover};
 use crate::report::OpenReport;
@@ -219,6 +219,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         read_errors: AtomicU64::new(0),
         read_retries: AtomicU64::new(0),
         footer_bytes: AtomicU64::new(0),
+        tuned: Tuned::new(&options),
         options,
     }))
 }

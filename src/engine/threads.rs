@@ -97,7 +97,7 @@ impl Threads {
             let s = store.clone();
             let handle = spawn("raftwood-scrub", move || {
                 while s.signals.scrub.wait(pause) {
-                    scrub(&s, &options);
+                    scrub(&s, &options.rate_bytes(s.tuned.scrub_rate()));
                 }
             })?;
             self.add(&self.upkeep, handle);
@@ -193,7 +193,7 @@ fn upkeep(store: &Arc<Store>) {
 /// Waits for no disk itself.
 pub(crate) fn look_around(store: &Store) {
     let oldest = store.committer.oldest_io();
-    let news = store.stall.lock().look(oldest, store.options.stall_after, Instant::now());
+    let news = store.stall.lock().look(oldest, store.factory.watch.stall_after(), Instant::now());
     for news in news.into_iter().flatten() {
         store.listeners.deliver(&match news {
             News::Stalled(operation, elapsed) => Event::SyncStalled { operation, elapsed },

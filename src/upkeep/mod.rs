@@ -224,7 +224,7 @@ pub(crate) fn clean_if_due(store: &Store) -> Result<()> {
 /// The same at the rate that was asked for, as long as nobody waits for it.
 pub(crate) fn clean_at_rate(store: &Store) -> Result<()> {
     let clock = Hurried(&store.pauses);
-    clean_with(store, &mut Pace::new(store.options.purge.rate_bytes, &clock))
+    clean_with(store, &mut Pace::new(store.tuned.purge_rate(), &clock))
 }
 
 fn clean_with(store: &Store, pace: &mut Pace<'_>) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::format::file_header::StoreId;
 use crate::index::Table;
 use crate::latency::Times;
 use crate::listener::{Event, Listeners};
-use crate::options::Options;
+use crate::options::{Options, Tuned};
 use crate::report::Health;
 use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
@@ -25,6 +25,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// An open engine without its threads.
 pub(crate) struct Store {
     pub(crate) options: Options,
+    /// Of these, what may change while the engine runs.
+    pub(crate) tuned: Tuned,
     pub(crate) dir: Dir,
     pub(crate) id: StoreId,
     /// The number of this run, and the first of the runs that no unclean end came after.

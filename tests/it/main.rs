@@ -22,6 +22,8 @@ mod checkpoints;
 mod closing;
 #[cfg(feature = "sim")]
 mod concurrency;
+#[cfg(feature = "serde")]
+mod config;
 #[cfg(feature = "sim")]
 mod damage;
 #[cfg(feature = "sim")]
@@ -77,4 +79,6 @@ mod suspects;
 mod sweep;
 #[cfg(feature = "sim")]
 mod torn_copy;
+#[cfg(feature = "sim")]
+mod tuning;
 mod two_processes;
