@@ -3,6 +3,7 @@
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::report::{BackupReport, Health, OpenReport};
 use crate::sync::{Arc, Mutex};
+use crate::trace::{self, Gravity};
 use crate::types::{Entry, Lsn, RegionId};
 use std::fmt;
 use std::path::Path;
@@ -144,6 +145,35 @@ pub enum Event<'a> {
         /// Where.
         path: &'a Path,
     },
+}
+
+impl Event<'_> {
+    /// How it is logged.
+    fn gravity(&self) -> Gravity {
+        match self {
+            Event::Poisoned { .. } | Event::Damage { .. } => Gravity::Error,
+            Event::HealthChanged { health: Health::Damaged { .. } | Health::Suspect { .. }, .. } => {
+                Gravity::Error
+            }
+            Event::SyncStalled { .. }
+            | Event::SpaceExhausted { .. }
+            | Event::Throttled { .. }
+            | Event::BackgroundError { .. }
+            | Event::CallbackPanicked { .. }
+            | Event::ForeignFile { .. } => Gravity::Warn,
+            Event::StallEnded { .. }
+            | Event::SpaceRegained
+            | Event::ThrottlingEnded
+            | Event::HealthChanged { .. }
+            | Event::Recovered { .. }
+            | Event::BackupMade { .. }
+            | Event::Scrubbed { .. } => Gravity::Info,
+            Event::Rotated { .. }
+            | Event::SegmentSealed { .. }
+            | Event::Checkpoint { .. }
+            | Event::Purged { .. } => Gravity::Debug,
+        }
+    }
 }
 
 /// One line for a log, with all causes of an error.
@@ -293,12 +323,13 @@ impl Listeners {
 
     /// Notifies each.
     pub(crate) fn deliver(&self, event: &Event<'_>) {
+        trace::event(event.gravity(), event);
         self.all.iter().for_each(|l| l.on_event(event));
     }
 
     /// To be delivered soon, by a thread that has no lock.
     pub(crate) fn rotated(&self, segment: u32, end: u32) {
-        if !self.is_empty() {
+        if self.is_heard() {
             self.rotated.lock().push((segment, end));
             self.any_rotated.store(true, Ordering::Release);
         }
@@ -319,8 +350,14 @@ impl Listeners {
         self.all.iter()
     }
 
+    /// Whether nobody can refuse a rollback.
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// Whether anybody may come to know of an event: a listener, or a subscriber of `tracing`.
+    pub(crate) fn is_heard(&self) -> bool {
+        !self.all.is_empty() || trace::IS_ON
     }
 
     /// Work in the background ended like this; it is done again another time.

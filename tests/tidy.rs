@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("latency", &[]),
     ("random", &[]),
+    ("trace", &[]),
     ("types", &[]),
     ("salt", &["sync"]),
     ("watch", &["sync"]),
@@ -29,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("format", &["codec", "limits", "planted", "types"]),
     ("vfs", &["limits", "planted", "random"]),
     ("report", &["error", "latency", "types"]),
-    ("listener", &["error", "report", "sync", "types"]),
+    ("listener", &["error", "report", "sync", "trace", "types"]),
     ("options", &["error", "limits", "listener", "report", "salt", "vfs"]),
     (
         "segment",
@@ -45,8 +46,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "commit",
         &[
-            "codec", "error", "format", "index", "latency", "limits", "planted", "segment", "sync", "types",
-            "vfs",
+            "codec", "error", "format", "index", "latency", "limits", "planted", "segment", "sync", "trace",
+            "types", "vfs",
         ],
     ),
     ("read", &["error", "format", "index", "planted", "segment", "types"]),
@@ -54,7 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "checkpoint",
         &[
             "commit", "error", "format", "index", "latency", "listener", "planted", "salt", "segment",
-            "sync", "types", "vfs",
+            "sync", "trace", "types", "vfs",
         ],
     ),
     (
@@ -92,6 +93,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "report",
             "segment",
             "sync",
+            "trace",
             "types",
             "vfs",
             "watch",
@@ -116,6 +118,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "report",
             "segment",
             "sync",
+            "trace",
             "types",
             "upkeep",
             "vfs",
@@ -125,7 +128,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders and files that stand outside of the layers: they may use everything, and nothing may use them.
-const OUTSIDE: &[&str] = &["lib", "internals", "openraft_09", "openraft_010", "openraft_shared", "raft_rs"];
+const OUTSIDE: &[&str] =
+    &["lib", "internals", "metrics", "openraft_09", "openraft_010", "openraft_shared", "raft_rs"];
 
 /// Where the code is, with that of all members.
 const CODE: &[&str] = &["src", "crates", "tests", "benches", "examples", "fuzz/fuzz_targets"];

@@ -26,6 +26,7 @@ use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
+use crate::trace;
 use crate::vfs::Dir;
 use file::CheckpointFile;
 use std::time::Instant;
@@ -117,6 +118,7 @@ impl Checkpoints {
                 "all 2^32 checkpoint numbers are used up; is there a stray file?",
             )
         })?;
+        let _span = trace::checkpoint(sequence);
         let header = self.header(sequence, start_segment, active);
 
         factory.check_open()?;

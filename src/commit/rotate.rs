@@ -17,6 +17,7 @@ use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{FillError, Segment};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
+use crate::trace;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -203,6 +204,7 @@ impl Committer {
             let first = p.active.is_none() && p.ready.is_empty();
             let len = p.usual_len(&self.factory).max(wanted);
             drop(p);
+            let span = trace::rotate(len);
             let is_awaited = || {
                 let p = self.lock();
                 self.manual || p.wanted_len > 0 || p.closed
@@ -216,6 +218,7 @@ impl Committer {
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "preparing a segment panicked")));
             let failed = prepared.as_ref().err().cloned();
             *any |= prepared.is_ok();
+            drop(span);
             self.put_ready(prepared);
             if let Some(error) = failed {
                 return Err(error);

@@ -7,6 +7,7 @@ use crate::planted::{Bug, planted};
 use crate::segment::SYNC_SLOTS;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
+use crate::trace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -36,6 +37,7 @@ impl Committer {
         // What is queued and may not wait is written beside the sync.
         self.hand_off(p);
 
+        let span = trace::sync(bytes);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let skipped = match segments.len() {
                 n if planted(Bug::SyncForgotten) => n,
@@ -54,6 +56,7 @@ impl Committer {
         }))
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
 
+        drop(span);
         segments.clear();
         let mut p = self.lock();
         self.factory.watch.ended(began);

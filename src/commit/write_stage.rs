@@ -10,6 +10,7 @@ use crate::limits::PAGE;
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
+use crate::trace;
 use crate::types::{Durability, Lsn};
 use crate::vfs::io::write_log_at;
 use bytes::Bytes;
@@ -91,9 +92,11 @@ impl Committer {
 
         group.iter().for_each(|r| self.counters.queue_times.add(began.duration_since(r.began)));
         let watermark = self.watermark();
+        let span = trace::group(group.len(), bytes);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.write_group(&mut group, &mut chain, watermark)))
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
 
+        drop(span);
         let mut p = self.lock();
         (p.writing, p.writing_bytes) = (None, 0);
         self.factory.watch.ended(began);

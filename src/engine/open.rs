@@ -23,6 +23,7 @@ use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
+use crate::trace;
 use crate::types::Lsn;
 use crate::upkeep::{self, NameWatch, PipelineHooks, Signals, Store};
 use crate::vfs::Dir;
@@ -59,6 +60,7 @@ impl Options {
 impl Engine {
     fn open_with(dir: &Path, options: Options) -> Result<Engine> {
         let began = Instant::now();
+        let _span = trace::recover();
         let opened = options.vfs.create_dir_all(dir);
         let opened = opened.map_err(|e| Error::io("creating the directory of the store", dir, e))?;
         // The path is not looked up again from here on.
@@ -262,7 +264,7 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         });
     }
     engine.0.is_whole.store(true, Ordering::Release);
-    if !store.listeners.is_empty() {
+    if store.listeners.is_heard() {
         store.table.watch();
     }
     store.listeners.report(upkeep::upkeep_at_open(&store));

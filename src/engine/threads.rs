@@ -56,7 +56,7 @@ impl Threads {
             }
         })?;
         self.add(&self.others, pool);
-        if !store.listeners.is_empty() {
+        if store.listeners.is_heard() {
             let s = store.clone();
             let watcher = spawn("raftwood-watch", move || {
                 while s.signals.watcher.wait(IDLE) {

@@ -9,6 +9,7 @@ use crate::planted::{Bug, planted};
 use crate::segment::{Segment, Unsealed, build_footer, build_footer_of_full, load_footer, write_footer};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
+use crate::trace;
 use crate::types::Lsn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ const WAITING_MAX: usize = 2;
 /// The caller has the turn of upkeep, and others wait for it: nothing here pauses.
 pub(crate) fn seal_due(store: &Store) -> Result<()> {
     while let Some((segment, end)) = next_due(store)? {
+        let _span = trace::seal(segment.id);
         let began = Instant::now();
         let build = || build_footer_of_full(&segment, end, &mut || true)?.ok_or_else(Error::closed);
         seal(store, &segment, began, build)?;
@@ -40,6 +42,7 @@ pub(crate) fn seal_due(store: &Store) -> Result<()> {
 /// others seal meanwhile is theirs.
 pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
     while let Some((segment, end)) = next_due(store)? {
+        let _span = trace::seal(segment.id);
         let began = Instant::now();
         let mut slice = began;
         let mut go_on = || {

@@ -145,7 +145,7 @@ impl Store {
     /// Notifies the listeners of what has happened where none may be called: called by a thread that has no
     /// lock, after what may have made news. A listener that panics does not fail what was done before.
     pub(crate) fn deliver_news(&self) {
-        if self.listeners.is_empty() {
+        if !self.listeners.is_heard() {
             return;
         }
         let deliver = || {

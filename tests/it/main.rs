@@ -47,6 +47,8 @@ mod kill_then_cut;
 mod lost_votes;
 #[cfg(feature = "sim")]
 mod marks;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(all(feature = "openraft-010", feature = "sim"))]
 mod openraft_010;
 #[cfg(all(feature = "openraft-09", feature = "sim"))]
@@ -79,6 +81,8 @@ mod suspects;
 mod sweep;
 #[cfg(feature = "sim")]
 mod torn_copy;
+#[cfg(all(feature = "tracing", feature = "sim"))]
+mod traced;
 #[cfg(feature = "sim")]
 mod tuning;
 mod two_processes;
