@@ -50,8 +50,18 @@ impl fmt::Debug for Times {
 impl Times {
     /// Counts what began then and ends now.
     pub(crate) fn since(&self, began: Instant) {
-        let micros = u64::try_from(clock::since(began).as_micros()).unwrap_or(u64::MAX);
+        self.add(clock::since(began));
+    }
+
+    /// Counts what took so long.
+    pub(crate) fn add(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.0[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were counted so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.iter().map(|n| n.load(Ordering::Relaxed)).sum()
     }
 
     /// What was counted so far.

@@ -98,6 +98,9 @@ pub mod internals;
 pub(crate) mod latency;
 pub mod limits;
 pub(crate) mod listener;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 #[cfg(feature = "openraft-010")]
 pub mod openraft_010;
 #[cfg(feature = "openraft-09")]
@@ -117,6 +120,7 @@ pub(crate) mod report;
 pub(crate) mod salt;
 pub(crate) mod segment;
 pub(crate) mod sync;
+mod trace;
 pub(crate) mod types;
 pub(crate) mod upkeep;
 pub mod vfs;

@@ -1,16 +1,27 @@
 //! What an engine reports to the program around it.
 
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::sync::Arc;
+use crate::report::{BackupReport, Health, OpenReport};
+use crate::sync::{Arc, Mutex};
+use crate::trace::{self, Gravity};
 use crate::types::{Entry, Lsn, RegionId};
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Something that happened.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// The log has moved on from a segment, which is sealed next. Delivered by the time that the write
+    /// returns which went to the next one, or a moment later by upkeep.
+    Rotated {
+        /// The segment.
+        segment: u32,
+        /// Bytes of it that are used.
+        bytes: u64,
+    },
     /// A full segment got its footer.
     SegmentSealed {
         /// The segment.
@@ -60,6 +71,50 @@ pub enum Event<'a> {
         /// How long it took, to within 100 ms.
         elapsed: Duration,
     },
+    /// Writers have waited for others' batches to complete
+    /// ([`in_flight_bytes_max`](crate::Options::in_flight_bytes_max)), at two looks in a row: there is one
+    /// every 100 ms, or by [`tick`](crate::Engine::tick) with
+    /// [`Background::Manual`](crate::Background::Manual). Shorter waits are counted
+    /// ([`Stats::throttled`](crate::Stats::throttled)) and are no event.
+    Throttled {
+        /// Writers that wait at the moment.
+        waiting: u64,
+        /// Bytes of batches that are not complete.
+        in_flight_bytes: u64,
+    },
+    /// After a [`Throttled`](Event::Throttled): at two looks in a row no writer has waited.
+    ThrottlingEnded,
+    /// There is no space for the next segment. Writes that need one are refused with `NoSpace`, others go on;
+    /// it is tried again for each of them. Delivered once, until [`SpaceRegained`](Event::SpaceRegained).
+    SpaceExhausted {
+        /// What failed, and where.
+        error: &'a Error,
+    },
+    /// After a [`SpaceExhausted`](Event::SpaceExhausted): a segment was prepared.
+    SpaceRegained,
+    /// A [backup](crate::Engine::backup) was made, and is durable.
+    BackupMade {
+        /// Its directory.
+        dir: &'a Path,
+        /// What is in it.
+        report: &'a BackupReport,
+    },
+    /// The store was opened, and the open is about to return this report. What upkeep does from then on may
+    /// be delivered before it.
+    Recovered {
+        /// As [`open_report`](crate::Engine::open_report) gives it.
+        report: &'a OpenReport,
+    },
+    /// The [health](crate::Region::health) of a region is another than before: by what a read or scrub met,
+    /// or by what ended it, a repair or a write. That more of its entries are found to be damaged is no
+    /// change. Delivered by the call that changed it, or a moment later by upkeep, with the health as it is
+    /// then. What an open finds is in its report.
+    HealthChanged {
+        /// The region.
+        region: RegionId,
+        /// What it is now.
+        health: &'a Health,
+    },
     /// Bytes are wrong, or cannot be read: those of an entry, or rot in what holds entries (a header, a
     /// description, a checkpoint), which affects no entry and names no region. Each scrub delivers again what
     /// it still finds, known damage included.
@@ -92,10 +147,42 @@ pub enum Event<'a> {
     },
 }
 
+impl Event<'_> {
+    /// How it is logged.
+    fn gravity(&self) -> Gravity {
+        match self {
+            Event::Poisoned { .. } | Event::Damage { .. } => Gravity::Error,
+            Event::HealthChanged { health: Health::Damaged { .. } | Health::Suspect { .. }, .. } => {
+                Gravity::Error
+            }
+            Event::SyncStalled { .. }
+            | Event::SpaceExhausted { .. }
+            | Event::Throttled { .. }
+            | Event::BackgroundError { .. }
+            | Event::CallbackPanicked { .. }
+            | Event::ForeignFile { .. } => Gravity::Warn,
+            Event::StallEnded { .. }
+            | Event::SpaceRegained
+            | Event::ThrottlingEnded
+            | Event::HealthChanged { .. }
+            | Event::Recovered { .. }
+            | Event::BackupMade { .. }
+            | Event::Scrubbed { .. } => Gravity::Info,
+            Event::Rotated { .. }
+            | Event::SegmentSealed { .. }
+            | Event::Checkpoint { .. }
+            | Event::Purged { .. } => Gravity::Debug,
+        }
+    }
+}
+
 /// One line for a log, with all causes of an error.
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Event::Rotated { segment, bytes } => {
+                write!(f, "rotated, the log has moved on from segment {segment}, bytes in it: {bytes}")
+            }
             Event::SegmentSealed { segment, entries } => {
                 write!(f, "segment {segment} sealed, entries in it: {entries}")
             }
@@ -114,6 +201,39 @@ impl fmt::Display for Event<'_> {
             }
             Event::StallEnded { operation, elapsed } => {
                 write!(f, "a stall ended, the disk took {elapsed:.1?}: {operation}")
+            }
+            Event::Throttled { waiting, in_flight_bytes } => write!(
+                f,
+                "throttled, writers that wait for others' batches: {waiting}, bytes in flight: {in_flight_bytes}"
+            ),
+            Event::ThrottlingEnded => write!(f, "throttling ended, no writer waits for others' batches"),
+            Event::SpaceExhausted { error } => {
+                write!(f, "space exhausted, there is none for the next segment: {}", error.with_causes())
+            }
+            Event::SpaceRegained => write!(f, "space regained, the next segment was prepared"),
+            Event::BackupMade { dir, report } => write!(
+                f,
+                "backup made in {}, durable up to {}, segments linked: {}, copied: {}, bytes copied: {}",
+                dir.display(),
+                report.durable,
+                report.linked_segments,
+                report.copied_segments,
+                report.copied_bytes
+            ),
+            Event::Recovered { report } => write!(
+                f,
+                "recovered in {:.1?}, regions: {}, segments: {}, damage: {}, suspects: {}, hard states lost: {}, torn bytes \
+                 dropped: {}",
+                report.times.total,
+                report.regions,
+                report.segments,
+                report.damage.len(),
+                report.suspects.len(),
+                report.hard_states_lost,
+                report.torn_bytes
+            ),
+            Event::HealthChanged { region, health } => {
+                write!(f, "health of region {region} changed, it is now {health}")
             }
             Event::Damage { error } => write!(f, "damage: {}", error.with_causes()),
             Event::BackgroundError { error } => {
@@ -188,24 +308,56 @@ pub trait EventListener: Send + Sync {
 }
 
 /// All listeners of an engine, in the order in which they were added.
-pub(crate) struct Listeners(Vec<Arc<dyn EventListener>>);
+pub(crate) struct Listeners {
+    all: Vec<Arc<dyn EventListener>>,
+    /// Segments that the log has moved on from, and the bytes used of them: this happens where no listener
+    /// may be called.
+    rotated: Mutex<Vec<(u32, u32)>>,
+    any_rotated: AtomicBool,
+}
 
 impl Listeners {
-    pub(crate) fn new(listeners: Vec<Arc<dyn EventListener>>) -> Listeners {
-        Listeners(listeners)
+    pub(crate) fn new(all: Vec<Arc<dyn EventListener>>) -> Listeners {
+        Listeners { all, rotated: Mutex::default(), any_rotated: AtomicBool::new(false) }
     }
 
     /// Notifies each.
     pub(crate) fn deliver(&self, event: &Event<'_>) {
-        self.0.iter().for_each(|l| l.on_event(event));
+        trace::event(event.gravity(), event);
+        self.all.iter().for_each(|l| l.on_event(event));
+    }
+
+    /// To be delivered soon, by a thread that has no lock.
+    pub(crate) fn rotated(&self, segment: u32, end: u32) {
+        if self.is_heard() {
+            self.rotated.lock().push((segment, end));
+            self.any_rotated.store(true, Ordering::Release);
+        }
+    }
+
+    /// Notifies each of what had to wait. No lock is held meanwhile: a listener may write.
+    pub(crate) fn deliver_rotated(&self) {
+        if !self.any_rotated.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let rotated = std::mem::take(&mut *self.rotated.lock());
+        for (segment, end) in rotated {
+            self.deliver(&Event::Rotated { segment, bytes: u64::from(end) });
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<dyn EventListener>> {
-        self.0.iter()
+        self.all.iter()
     }
 
+    /// Whether nobody can refuse a rollback.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
+    }
+
+    /// Whether anybody may come to know of an event: a listener, or a subscriber of `tracing`.
+    pub(crate) fn is_heard(&self) -> bool {
+        !self.all.is_empty() || trace::IS_ON
     }
 
     /// Work in the background ended like this; it is done again another time.
@@ -265,7 +417,9 @@ mod tests {
     fn an_event_is_one_line_that_names_what_it_knows() {
         let cause = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let error = Error::io("writing a footer", Path::new("/db/3.foot"), cause).in_region(RegionId(7));
+        let lost = Health::Damaged { ranges: vec![(3, 3), (5, 9)], hard_state: crate::HardStateHealth::Lost };
         let all = [
+            (Event::Rotated { segment: 3, bytes: 4097 }, vec!["rotated", "segment 3", "4097"]),
             (Event::SegmentSealed { segment: 3, entries: 12 }, vec!["segment 3", "12"]),
             (Event::Checkpoint { start_segment: 4, bytes: 256, regions: 9 }, vec!["segment 4", "256", "9"]),
             (Event::Purged { segments: 2, moved_bytes: 77 }, vec!["2", "77"]),
@@ -277,6 +431,23 @@ mod tests {
             (
                 Event::StallEnded { operation: "syncing the log", elapsed: Duration::from_millis(90) },
                 vec!["90.0ms"],
+            ),
+            (Event::Throttled { waiting: 3, in_flight_bytes: 64 }, vec!["throttled", "3", "64"]),
+            (Event::ThrottlingEnded, vec!["ended"]),
+            (Event::SpaceExhausted { error: &error }, vec!["exhausted", "no storage space"]),
+            (Event::SpaceRegained, vec!["regained"]),
+            (
+                Event::BackupMade { dir: Path::new("/copy"), report: &BackupReport::default() },
+                vec!["made", "/copy", "0:0"],
+            ),
+            (Event::Recovered { report: &OpenReport::default() }, vec!["recovered", "damage: 0"]),
+            (
+                Event::HealthChanged { region: RegionId(7), health: &Health::Healthy },
+                vec!["changed", "region 7", "healthy"],
+            ),
+            (
+                Event::HealthChanged { region: RegionId(7), health: &lost },
+                vec!["damaged in 3, 5..=9", "hard state is lost"],
             ),
             (Event::Damage { error: &error }, vec!["region 7", "/db/3.foot", "no storage space"]),
             (Event::BackgroundError { error: &error }, vec!["tried again", "writing a footer"]),

@@ -1,5 +1,11 @@
 //! How an engine is opened.
 
+#[cfg(feature = "serde")]
+mod config;
+mod tuned;
+
+pub(crate) use tuned::Tuned;
+
 use crate::error::{Error, Result};
 use crate::limits::{PAGE, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::listener::EventListener;

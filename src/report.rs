@@ -7,6 +7,7 @@ pub use outcome::{Appended, Compacted, Compaction, Outcome};
 use crate::error::Error;
 use crate::latency::Latency;
 use crate::types::{Lsn, RegionId};
+use std::fmt;
 use std::time::Duration;
 
 /// What open found and did.
@@ -255,12 +256,24 @@ pub struct RegionStats {
     pub heap_bytes: u64,
 }
 
-/// The engine in figures. Counters count since open.
+/// The engine in figures. Counters count since open. An idle engine has nothing in flight and nobody waiting,
+/// and has accepted nothing that is not durable, unless the last batches were written with
+/// [`Durability::Written`](crate::Durability::Written) and nobody has asked for a sync since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Regions that exist.
     pub regions: u64,
+    /// Regions that were destroyed and are still on the heap: until a checkpoint whose replay starts past
+    /// their last operation, or a [purge](crate::Engine::purge).
+    pub destroyed_regions: u64,
+    /// Regions whose [health](crate::Region::health) is [`Suspect`](Health::Suspect).
+    pub suspect_regions: u64,
+    /// Regions whose [health](crate::Region::health) is [`Damaged`](Health::Damaged), those whose hard state
+    /// is lost included.
+    pub damaged_regions: u64,
+    /// Regions whose hard state is [lost](HardStateHealth::Lost).
+    pub lost_hard_states: u64,
     /// Segments, the active one included; cold ones too; prepared and free files not.
     pub segments: u64,
     /// Bytes of all files in the directory as the engine knows them, the pool included.
@@ -271,12 +284,20 @@ pub struct Stats {
     pub live_entries: u64,
     /// Payload bytes of live entries; an estimate for trimmed ranges.
     pub live_bytes: u64,
-    /// Bytes on the heap for the index.
-    pub index_bytes: u64,
     /// Everything before is accepted.
     pub accepted: Lsn,
     /// Everything before is on the device.
     pub durable: Lsn,
+    /// Bytes of the log between the two.
+    pub undurable_bytes: u64,
+    /// Bytes of batches that were accepted and are not as durable as was asked for: at most
+    /// [`in_flight_bytes_max`](crate::Options::in_flight_bytes_max), or one batch.
+    pub in_flight_bytes: u64,
+    /// Threads that wait before their batch is accepted: for others to complete, or for the next segment to
+    /// be prepared.
+    pub waiting_writers: u64,
+    /// Batches that had to wait because others were in flight.
+    pub throttled: u64,
     /// Batches accepted.
     pub batches: u64,
     /// Entries accepted.
@@ -293,6 +314,20 @@ pub struct Stats {
     pub syncs: u64,
     /// Calls that woke threads which waited for batches, or for room: one serves a whole group.
     pub wakes: u64,
+    /// Reads of entries that were answered with them, however many each asked for.
+    pub reads: u64,
+    /// Reads that failed for what is on the disk: `Damaged` and `Io`.
+    pub read_errors: u64,
+    /// Reads that were tried once more, after a footer that may have been wrong was rebuilt.
+    pub read_retries: u64,
+    /// Operations of the disk that took longer than [`stall_after`](crate::Options::stall_after).
+    pub stalls: u64,
+    /// Of these, operations that have ended: fewer than [`stalls`](Stats::stalls) while the disk hangs.
+    pub stalls_ended: u64,
+    /// Attempts to prepare a segment for which there was no space.
+    pub no_space: u64,
+    /// Whether an I/O error has stopped all writing.
+    pub poisoned: bool,
     /// Bytes written to fill new files with zeros.
     pub filled_bytes: u64,
     /// Payload bytes that the cleaner moved.
@@ -301,19 +336,31 @@ pub struct Stats {
     pub upkeep_bytes: u64,
 }
 
-/// How long the writers' path took since open. Cheap to ask for, whatever the number of regions: all
-/// histograms are kept all the time.
+/// How long operations took since open. Cheap to ask for, whatever the number of regions: all histograms are
+/// kept all the time.
+///
+/// A batch waits in the queue, is written and is synced; what else its commit took is the wait for the thread
+/// that was woken.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Latencies {
-    /// From a call of [`write`](crate::Engine::write) or [`sync`](crate::Engine::sync) to its answer: the
-    /// wait for room and for others included. Only those that were answered well; batches that were
-    /// [submitted](crate::Engine::submit) are not among them.
+    /// From a call of [`write`](crate::Engine::write) or [`sync`](crate::Engine::sync) to its answer, and
+    /// from a [`submit`](crate::Engine::submit) to the callback or waker of its ticket: the wait for room and
+    /// for others included. Only those that were answered well.
     pub commit: Latency,
+    /// Of the same, from the call to the moment at which its batch begins to be written to the log.
+    pub queue: Latency,
     /// Calls that write a group of batches to the log, those that failed included.
     pub write: Latency,
     /// Syncs of the log, those that failed included.
     pub sync: Latency,
+    /// Building and writing the footer of a full segment, the pauses that leave the processor to writers
+    /// included.
+    pub seal: Latency,
+    /// Writing a checkpoint.
+    pub checkpoint: Latency,
+    /// Reads of entries that were answered with them, by [regions](crate::Region) and what is built on them.
+    pub read: Latency,
 }
 
 /// Whether a region's log is all there.
@@ -336,6 +383,28 @@ pub enum Health {
         /// Whether term and vote can be trusted.
         hard_state: HardStateHealth,
     },
+}
+
+/// A few words for a log.
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, ranges, lost) = match self {
+            Health::Healthy => return f.write_str("healthy"),
+            Health::Suspect { ranges } => ("suspect", ranges, false),
+            Health::Damaged { ranges, hard_state } => {
+                ("damaged", ranges, *hard_state == HardStateHealth::Lost)
+            }
+        };
+        f.write_str(word)?;
+        for (n, (first, last)) in ranges.iter().enumerate() {
+            f.write_str(if n == 0 { " in " } else { ", " })?;
+            match first == last {
+                true => write!(f, "{first}")?,
+                false => write!(f, "{first}..={last}")?,
+            }
+        }
+        if lost { f.write_str(", its hard state is lost") } else { Ok(()) }
+    }
 }
 
 /// Whether the hard state of a region is the one that was last acknowledged.

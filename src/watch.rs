@@ -6,11 +6,17 @@
 
 use crate::clock;
 use crate::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The register.
-#[derive(Debug, Default)]
-pub(crate) struct Watch(Mutex<State>);
+/// The register, and the count of what took long.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    state: Mutex<State>,
+    /// In microseconds.
+    stall_after: AtomicU64,
+    stalls_ended: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -27,8 +33,29 @@ struct UnderWay {
 }
 
 impl Watch {
+    /// What takes so long is a stall.
+    pub(crate) fn new(stall_after: Duration) -> Watch {
+        let watch = Watch {
+            state: Mutex::default(),
+            stall_after: AtomicU64::new(0),
+            stalls_ended: AtomicU64::new(0),
+        };
+        watch.set_stall_after(stall_after);
+        watch
+    }
+
+    pub(crate) fn stall_after(&self) -> Duration {
+        Duration::from_micros(self.stall_after.load(Ordering::Relaxed))
+    }
+
+    /// From now on, what takes so long is a stall.
+    pub(crate) fn set_stall_after(&self, after: Duration) {
+        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        self.stall_after.store(micros, Ordering::Relaxed);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
+        self.state.lock()
     }
 
     /// Does `io`, which mostly waits for the disk, and whose name is `what`.
@@ -36,11 +63,30 @@ impl Watch {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.under_way.push(UnderWay { number, what, since: clock::now() });
+        let since = clock::now();
+        state.under_way.push(UnderWay { number, what, since });
         drop(state);
         // Also when it panics.
-        let _ends = Ends { watch: self, number };
+        let _ends = Ends { watch: self, number, since };
         io()
+    }
+
+    /// An operation that began then has ended: one of the register, or of the pipeline.
+    pub(crate) fn ended(&self, since: Instant) {
+        if clock::since(since) >= self.stall_after() {
+            self.stalls_ended.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many operations have taken long, and how many of them have ended. `others` are under way beside
+    /// those of the register, since then; what counts their ends does so under a lock that the caller holds.
+    pub(crate) fn stalls(&self, others: impl Iterator<Item = Instant>) -> (u64, u64) {
+        let state = self.state();
+        let began = state.under_way.iter().map(|u| u.since).chain(others);
+        let after = self.stall_after();
+        let stalled = began.filter(|since| clock::since(*since) >= after).count() as u64;
+        let ended = self.stalls_ended.load(Ordering::Relaxed);
+        (ended + stalled, ended)
     }
 
     /// What has been under way for longest, and since when.
@@ -52,11 +98,14 @@ impl Watch {
 struct Ends<'a> {
     watch: &'a Watch,
     number: u64,
+    since: Instant,
 }
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.watch.state().under_way.retain(|u| u.number != self.number);
+        let mut state = self.watch.state();
+        state.under_way.retain(|u| u.number != self.number);
+        self.watch.ended(self.since);
     }
 }
 
@@ -90,13 +139,32 @@ impl Stall {
     }
 }
 
+/// Whether writers wait for one another for longer than a moment: what is seen at one look may be over at
+/// once.
+#[derive(Debug, Default)]
+pub(crate) struct Pressure {
+    last: bool,
+    reported: bool,
+}
+
+impl Pressure {
+    /// Somebody waits, or nobody does. Whether that is news: it was so at two looks in a row, and was
+    /// reported to be otherwise.
+    pub(crate) fn look(&mut self, waits: bool) -> Option<bool> {
+        let lasts = std::mem::replace(&mut self.last, waits) == waits;
+        let turned = lasts && waits != self.reported;
+        self.reported ^= turned;
+        turned.then_some(waits)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_oldest_operation_is_known_until_it_ends_also_by_a_panic() {
-        let watch = Watch::default();
+        let watch = Watch::new(Duration::MAX);
         let oldest = || watch.oldest().map(|(what, _)| what);
         watch.during("one", || {
             watch.during("two", || assert_eq!(oldest(), Some("one")));
@@ -105,6 +173,14 @@ mod tests {
         let panics = std::panic::AssertUnwindSafe(|| watch.during("three", || panic!("on purpose")));
         assert!(std::panic::catch_unwind(panics).is_err());
         assert_eq!(oldest(), None);
+    }
+
+    #[test]
+    fn pressure_is_news_when_it_lasts_and_when_it_is_over() {
+        let mut pressure = Pressure::default();
+        let looks = [0, 1, 0, 1, 1, 1, 0, 1, 0, 0, 0, 1, 0, 0].map(|waits| pressure.look(waits == 1));
+        let news: Vec<_> = looks.iter().enumerate().filter_map(|(n, turned)| Some((n, (*turned)?))).collect();
+        assert_eq!(news, [(4, true), (9, false)]);
     }
 
     #[test]

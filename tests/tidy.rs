@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &["sync"]),
     ("latency", &["clock"]),
     ("random", &[]),
+    ("trace", &[]),
     ("types", &[]),
     ("salt", &["clock", "sync"]),
     ("watch", &["clock", "sync"]),
@@ -30,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("format", &["codec", "limits", "planted", "types"]),
     ("vfs", &["clock", "limits", "planted", "random"]),
     ("report", &["error", "latency", "types"]),
-    ("listener", &["error", "sync", "types"]),
+    ("listener", &["error", "report", "sync", "trace", "types"]),
     ("options", &["error", "limits", "listener", "report", "salt", "vfs"]),
     (
         "segment",
@@ -47,15 +48,15 @@ const LAYERS: &[(&str, &[&str])] = &[
         "commit",
         &[
             "clock", "codec", "error", "format", "index", "latency", "limits", "planted", "report",
-            "segment", "sync", "types", "vfs",
+            "segment", "sync", "trace", "types", "vfs",
         ],
     ),
     ("read", &["error", "format", "index", "planted", "segment", "types"]),
     (
         "checkpoint",
         &[
-            "commit", "error", "format", "index", "listener", "planted", "salt", "segment", "sync", "types",
-            "vfs",
+            "clock", "commit", "error", "format", "index", "latency", "listener", "planted", "salt",
+            "segment", "sync", "trace", "types", "vfs",
         ],
     ),
     (
@@ -88,12 +89,14 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "format",
             "index",
+            "latency",
             "listener",
             "options",
             "planted",
             "report",
             "segment",
             "sync",
+            "trace",
             "types",
             "vfs",
             "watch",
@@ -109,6 +112,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "format",
             "index",
+            "latency",
             "limits",
             "listener",
             "options",
@@ -118,6 +122,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "report",
             "segment",
             "sync",
+            "trace",
             "types",
             "upkeep",
             "vfs",
@@ -127,7 +132,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders and files that stand outside of the layers: they may use everything, and nothing may use them.
-const OUTSIDE: &[&str] = &["lib", "internals", "openraft_09", "openraft_010", "openraft_shared", "raft_rs"];
+const OUTSIDE: &[&str] =
+    &["lib", "internals", "metrics", "openraft_09", "openraft_010", "openraft_shared", "raft_rs"];
 
 /// Where the code is, with that of all members.
 const CODE: &[&str] = &["src", "crates", "tests", "benches", "examples", "fuzz/fuzz_targets"];

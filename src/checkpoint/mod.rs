@@ -11,12 +11,14 @@ mod kept;
 pub(crate) use file::write_first_checkpoint;
 pub(crate) use kept::{CHECKPOINTS_KEPT, CheckpointInfo, Kept};
 
+use crate::clock;
 use crate::commit::Committer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, SegmentRecord};
 use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::FileName;
 use crate::index::Table;
+use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
@@ -25,6 +27,7 @@ use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
+use crate::trace;
 use crate::vfs::Dir;
 use file::CheckpointFile;
 
@@ -42,6 +45,8 @@ pub(crate) struct Checkpoints {
     pub(crate) replayed_bytes: u64,
     kept: Mutex<Kept>,
     written_bytes: AtomicU64,
+    /// From the beginning of one to its end.
+    pub(crate) times: Times,
 }
 
 /// What a checkpoint is made of.
@@ -62,7 +67,8 @@ pub(crate) struct Parts {
 
 impl Checkpoints {
     pub(crate) fn new(parts: Parts, kept: Kept, replayed_bytes: u64) -> Checkpoints {
-        Checkpoints { parts, replayed_bytes, kept: Mutex::new(kept), written_bytes: AtomicU64::new(0) }
+        let (kept, written_bytes) = (Mutex::new(kept), AtomicU64::new(0));
+        Checkpoints { parts, replayed_bytes, kept, written_bytes, times: Times::default() }
     }
 
     /// Those that there are at the moment.
@@ -97,6 +103,7 @@ impl Checkpoints {
     /// Writes one now.
     pub(crate) fn take(&self) -> Result<()> {
         let Parts { dir, committer, factory, table, .. } = &self.parts;
+        let began = clock::now();
         let log_bytes = self.log_bytes();
         let active = committer.active().map(|(active, _)| active);
         // Full segments without a footer are replayed too: recovery builds it. So the start is simply
@@ -111,6 +118,7 @@ impl Checkpoints {
                 "all 2^32 checkpoint numbers are used up; is there a stray file?",
             )
         })?;
+        let _span = trace::checkpoint(sequence);
         let header = self.header(sequence, start_segment, active);
 
         factory.check_open()?;
@@ -151,6 +159,7 @@ impl Checkpoints {
             table.shrink();
         }
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.times.since(began);
         self.parts.listeners.deliver(&Event::Checkpoint { start_segment, bytes, regions });
         Ok(())
     }

@@ -102,6 +102,7 @@ impl Committer {
         }
         if !std::mem::replace(in_line, true) {
             p.line.push_back(thread::current().id());
+            self.counters.throttled.fetch_add(1, Ordering::Relaxed);
         }
         // In a callback, this may be the very thread that works for tickets nobody waits for.
         // Others only wait: work would lead them to callbacks, and a caller that merely submits
@@ -164,12 +165,13 @@ impl Committer {
         }
         let soon = u64::from(end.offset()) > segment.len / 8;
         let durability = how.durability;
-        let waiting = Waiting { end, durability, turn: p.turn };
+        let waiting = Waiting { end, durability, turn: p.turn, began: how.began };
         let ticket = has_ticket.then(|| Arc::new(Pending::new(waiting)));
         p.queue.push_back(Record {
             end,
             durability,
             ticket: ticket.clone(),
+            began: how.began,
             kind: encoded.kind,
             segment,
             offset,
@@ -213,7 +215,7 @@ impl Committer {
                 }
             };
             nth += 1;
-            let mut state = cell.write();
+            let mut state = self.table.change(cell);
             while let Some(step) = steps.next_if(|step| step.region == region) {
                 let existed = state.exists;
                 match step.op {

@@ -36,6 +36,8 @@ pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Discard]) -> Result<()>;
 pub(crate) struct Accept<'a> {
     pub(crate) durability: Durability,
     pub(crate) on_full: OnFull,
+    /// When the caller handed the batch over.
+    pub(crate) began: Instant,
     pub(crate) origin: Origin<'a>,
 }
 
@@ -59,6 +61,8 @@ pub(crate) trait Hooks: Send + Sync {
     fn segment_wanted(&self);
     /// Writing has stopped for good.
     fn poisoned(&self, cause: &Error);
+    /// There is no space for the next segment, or there is again.
+    fn space(&self, exhausted: Option<&Error>);
     /// The callback or waker of the batch that ends at `lsn` panicked.
     fn callback_panicked(&self, lsn: Lsn, message: &str);
 }
@@ -83,7 +87,12 @@ pub(crate) struct Counters {
     pub(crate) written_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) wakes: AtomicU64,
+    /// Batches that had to wait for room.
+    pub(crate) throttled: AtomicU64,
+    /// Attempts to prepare a segment for which there was no space.
+    pub(crate) no_space: AtomicU64,
     pub(crate) commit_times: Times,
+    pub(crate) queue_times: Times,
     pub(crate) write_times: Times,
     pub(crate) sync_times: Times,
 }
@@ -120,6 +129,8 @@ pub(crate) struct Committer {
     pub(super) in_flight_max: usize,
     /// No threads of the engine: a thread that waits does everything.
     pub(super) manual: bool,
+    /// The last attempt to prepare a segment found no space.
+    pub(super) exhausted: AtomicBool,
     pub(crate) counters: Counters,
 }
 
@@ -156,6 +167,7 @@ impl Committer {
             recovering: AtomicBool::new(true),
             in_flight_max,
             manual,
+            exhausted: AtomicBool::new(false),
             counters: Counters::default(),
         }
     }
@@ -251,10 +263,9 @@ impl Committer {
 
     /// Accepts a batch and waits until it is as durable as asked.
     pub(crate) fn write(&self, encoded: &mut Encoded, how: &Accept<'_>) -> Result<Outcome> {
-        let began = clock::now();
         let Accepted { p, waiting, outcome, .. } = self.accept(encoded, how, false)?;
         self.drive(p, waiting)?;
-        self.counters.commit_times.since(began);
+        self.counters.commit_times.since(how.began);
         Ok(outcome)
     }
 
@@ -531,7 +542,7 @@ impl Committer {
 impl Accept<'_> {
     /// For the engine's own records.
     pub(crate) fn internal(durability: Durability) -> Accept<'static> {
-        Accept { durability, on_full: OnFull::Wait, origin: Origin::Engine }
+        Accept { durability, on_full: OnFull::Wait, began: clock::now(), origin: Origin::Engine }
     }
 }
 

@@ -52,6 +52,7 @@ mod committer;
 mod completion;
 mod gate;
 mod gather;
+mod load;
 mod pending;
 mod pipeline;
 mod rotate;

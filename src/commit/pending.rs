@@ -7,6 +7,7 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::types::{Durability, Lsn};
 use bytes::Bytes;
 use std::task::Waker;
+use std::time::Instant;
 
 /// A callback of [`Ticket::on_complete`](super::Ticket::on_complete).
 pub(super) type Callback = Box<dyn FnOnce(Result<Lsn>) + Send + 'static>;
@@ -19,6 +20,8 @@ pub(super) struct Waiting {
     pub(super) durability: Durability,
     /// The group that it was accepted into.
     pub(super) turn: u64,
+    /// When the caller handed it over.
+    pub(super) began: Instant,
 }
 
 /// An accepted batch that has a ticket: a callback or a waker may come to need the outcome, and not
@@ -34,6 +37,7 @@ pub(super) struct Record {
     pub(super) end: Lsn,
     pub(super) durability: Durability,
     pub(super) ticket: Option<Arc<Pending>>,
+    pub(super) began: Instant,
     pub(super) kind: RecordKind,
     pub(super) segment: Arc<Segment>,
     pub(super) offset: u32,

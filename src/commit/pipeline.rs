@@ -35,6 +35,8 @@ pub(super) struct SyncUnderWay {
     pub(super) slot: usize,
     pub(super) ok: bool,
     pub(super) started: Instant,
+    /// Of the records that it covers and that none before it does.
+    pub(super) bytes: u64,
     /// The last group of which it covers anything.
     pub(super) turn: u64,
 }
@@ -95,6 +97,8 @@ pub(super) struct Pipeline {
     pub(super) driver_sleeps: bool,
     /// A thread is in the write stage, since then.
     pub(super) writing: Option<Instant>,
+    /// Of the group that it writes.
+    pub(super) writing_bytes: usize,
     /// Shape of the last written record.
     pub(super) chain: Shape,
     /// Everything before is in the operating system's hands.
@@ -151,6 +155,7 @@ impl Pipeline {
             awaiting: VecDeque::new(),
             driver_sleeps: false,
             writing: None,
+            writing_bytes: 0,
             chain,
             written: start,
             dirty: Vec::new(),

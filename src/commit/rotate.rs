@@ -15,7 +15,9 @@ use crate::planted::{Bug, planted};
 use crate::segment::pool::{SegmentFactory, segment_len_for};
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{FillError, Segment};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
+use crate::trace;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -170,9 +172,23 @@ impl Committer {
         }
     }
 
-    /// Prepares until nothing more is wanted. Others that come meanwhile wait: numbers are given here, and
-    /// what is prepared by two at once would become ready in another order.
+    /// Prepares until nothing more is wanted, and says so if it was the space that ended or came back.
     fn prepare_wanted(&self) -> Result<()> {
+        let mut any = false;
+        let outcome = self.prepare_in_turn(&mut any);
+        let exhausted = outcome.as_ref().err().filter(|e| e.kind() == ErrorKind::NoSpace);
+        // Other errors say nothing of space, nor does it that no segment was wanted.
+        if (exhausted.is_some() || any)
+            && self.exhausted.swap(exhausted.is_some(), Ordering::Relaxed) != exhausted.is_some()
+        {
+            self.hooks.space(exhausted);
+        }
+        outcome
+    }
+
+    /// Others that come meanwhile wait: numbers are given here, and what is prepared by two at once would
+    /// become ready in another order. Says whether `any` segment was prepared.
+    fn prepare_in_turn(&self, any: &mut bool) -> Result<()> {
         let ended = self.preparing.lock();
         let heeded = !planted(Bug::ClosedEngineWorks);
         if *ended && heeded {
@@ -188,6 +204,7 @@ impl Committer {
             let first = p.active.is_none() && p.ready.is_empty();
             let len = p.usual_len(&self.factory).max(wanted);
             drop(p);
+            let span = trace::rotate(len);
             let is_awaited = || {
                 let p = self.lock();
                 self.manual || p.wanted_len > 0 || p.closed
@@ -200,6 +217,8 @@ impl Committer {
             let prepared = catch_unwind(AssertUnwindSafe(prepare))
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "preparing a segment panicked")));
             let failed = prepared.as_ref().err().cloned();
+            *any |= prepared.is_ok();
+            drop(span);
             self.put_ready(prepared);
             if let Some(error) = failed {
                 return Err(error);
@@ -230,7 +249,12 @@ impl Committer {
                 p.ready.push_back(segment);
                 p.prepare_error = None;
             }
-            Err(e) => p.prepare_error = Some((p.prepare_attempts, e)),
+            Err(e) => {
+                if e.kind() == ErrorKind::NoSpace {
+                    self.counters.no_space.fetch_add(1, Ordering::Relaxed);
+                }
+                p.prepare_error = Some((p.prepare_attempts, e));
+            }
         }
         drop(p);
         for segment in &unused {
@@ -242,11 +266,6 @@ impl Committer {
     /// How many segments are prepared.
     pub(crate) fn ready_count(&self) -> usize {
         self.lock().ready.len()
-    }
-
-    /// Bytes of the prepared segments.
-    pub(crate) fn ready_bytes(&self) -> u64 {
-        self.lock().ready.iter().map(|s| s.len).sum()
     }
 
     /// The file of `segment` may be used again once nobody holds it.

@@ -1,13 +1,13 @@
 //! The end of a stage: who goes on, who is woken, who is called back; and the end of all writing.
 
 use super::committer::Committer;
-use super::pending::Pending;
+use super::pending::{Pending, Waiting};
 use super::pipeline::{Pipeline, Settled};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
-use crate::types::Durability;
+use crate::types::{Durability, Lsn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Committer {
@@ -45,8 +45,17 @@ impl Committer {
             self.work.notify_all();
         }
         self.completions
-            .deliver(|batch| self.outcome(batch), |lsn, message| self.hooks.callback_panicked(lsn, message));
+            .deliver(|batch| self.answer(batch), |lsn, message| self.hooks.callback_panicked(lsn, message));
         passed_on
+    }
+
+    /// The outcome of a batch with a ticket, which is delivered once.
+    fn answer(&self, batch: Waiting) -> Option<Result<Lsn>> {
+        let outcome = self.outcome(batch);
+        if let Some(Ok(_)) = outcome {
+            self.counters.commit_times.since(batch.began);
+        }
+        outcome
     }
 
     /// Stops all writing. Threads that wait are answered before the listeners are notified: a listener may

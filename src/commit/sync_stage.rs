@@ -8,6 +8,7 @@ use crate::planted::{Bug, planted};
 use crate::segment::SYNC_SLOTS;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
+use crate::trace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Committer {
@@ -28,14 +29,15 @@ impl Committer {
         p.sync_turn = turn;
         p.watched = false;
         let began = clock::now();
-        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: began, turn });
-        p.sync_target = target;
         let bytes = std::mem::take(&mut p.unsynced_bytes);
+        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: began, bytes, turn });
+        p.sync_target = target;
         let batches = std::mem::take(&mut p.unsynced_batches);
         p.synced_at_once = if p.synced_at_once == 0 { bytes } else { (p.synced_at_once * 7 + bytes) / 8 };
         // What is queued and may not wait is written beside the sync.
         self.hand_off(p);
 
+        let span = trace::sync(bytes);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let skipped = match segments.len() {
                 n if planted(Bug::SyncForgotten) => n,
@@ -54,8 +56,10 @@ impl Committer {
         }))
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
 
+        drop(span);
         segments.clear();
         let mut p = self.lock();
+        self.factory.watch.ended(began);
         p.spare = segments;
         if let Err(cause) = outcome {
             p.syncs.retain(|s| s.slot != slot);

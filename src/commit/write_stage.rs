@@ -11,6 +11,7 @@ use crate::limits::PAGE;
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
+use crate::trace;
 use crate::types::{Durability, Lsn};
 use crate::vfs::io::write_log_at;
 use bytes::Bytes;
@@ -65,7 +66,8 @@ impl Committer {
         mut p: MutexGuard<'a, Pipeline>,
     ) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
         let mut group = self.group.lock();
-        p.writing = Some(clock::now());
+        let began = clock::now();
+        p.writing = Some(began);
         let (mut count, mut bytes) = (0, 0);
         for record in &p.queue {
             if count > 0 && bytes + record.len() > GROUP_BYTES_MAX {
@@ -76,6 +78,7 @@ impl Committer {
         }
         group.extend(p.queue.drain(..count));
         p.queued_bytes -= bytes;
+        p.writing_bytes = bytes;
         // Beside a sync the group goes on: what is accepted until the next one is settled by
         // that, and sleeps in one place.
         let ends_group = p.syncs.is_empty() || p.urgent;
@@ -87,12 +90,16 @@ impl Committer {
         let mut chain = p.chain;
         drop(p);
 
+        group.iter().for_each(|r| self.counters.queue_times.add(began.duration_since(r.began)));
         let watermark = self.watermark();
+        let span = trace::group(group.len(), bytes);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.write_group(&mut group, &mut chain, watermark)))
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
 
+        drop(span);
         let mut p = self.lock();
-        p.writing = None;
+        (p.writing, p.writing_bytes) = (None, 0);
+        self.factory.watch.ended(began);
         // If a sync failed meanwhile, what was written is not acknowledged any more, not even as written.
         if outcome.is_err() || self.gate.is_shut() {
             p.queued_bytes += bytes;

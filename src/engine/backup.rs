@@ -8,6 +8,7 @@ use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
+use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::report::BackupReport;
 use crate::segment::mark_file::MarkFile;
@@ -81,6 +82,7 @@ impl Engine {
         copy.mark()?;
         copy.checkpoint(&moment)?;
         copy.report.durable = moment.durable;
+        store.listeners.deliver(&Event::BackupMade { dir: copy.dir.path(), report: &copy.report });
         Ok(copy.report)
     }
 }

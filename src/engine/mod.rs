@@ -10,10 +10,13 @@ mod lock;
 mod open;
 pub(crate) mod reader;
 pub(crate) mod region;
+mod stats;
 mod threads;
+mod tune;
 pub(crate) mod write_batch;
 
 use crate::Options;
+use crate::clock;
 use crate::commit::{Accept, OnFull, Origin, Ticket};
 use crate::engine::fetch::Fetcher;
 use crate::engine::lock::StoreLock;
@@ -25,7 +28,7 @@ use crate::format::batch::Encoded;
 use crate::index::{Discard, RegionCell};
 use crate::listener::Rollback;
 use crate::planted::{Bug, planted};
-use crate::report::{Latencies, OpenReport, Outcome, Pin, PurgeReport, ScrubOptions, ScrubReport, Stats};
+use crate::report::{OpenReport, Outcome, Pin, PurgeReport, ScrubOptions, ScrubReport};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, LogState, Lsn, ReadLimit, RegionId};
@@ -276,15 +279,18 @@ impl Engine {
         if batch.is_empty() {
             return empty().map_err(|error| WriteError { error, batch: Some(Box::new(batch)) });
         }
-        let (mut encoded, remains): (Encoded, Remains) = batch.encode(self.store().options.compression);
+        let (mut encoded, remains): (Encoded, Remains) = batch.encode(self.store().tuned.compression());
         let ask = |discards: &[Discard]| self.before_rollback(discards);
         let listened = !self.store().listeners.is_empty();
         let how = Accept {
             durability,
             on_full,
+            began: clock::now(),
             origin: Origin::Caller { before_rollback: if listened { Some(&ask) } else { None } },
         };
-        match send(&mut encoded, &how) {
+        let sent = send(&mut encoded, &how);
+        self.store().deliver_news();
+        match sent {
             Ok(sent) => {
                 remains.recycle(encoded);
                 Ok(sent)
@@ -524,58 +530,13 @@ impl Engine {
         upkeep::scrub(self.store(), options)
     }
 
-    /// How long writes and syncs took since open.
-    pub fn latencies(&self) -> Latencies {
-        let c = &self.store().committer.counters;
-        Latencies { commit: c.commit_times.get(), write: c.write_times.get(), sync: c.sync_times.get() }
-    }
-
-    /// The engine in figures. Walks all regions: not for a hot path.
-    pub fn stats(&self) -> Stats {
-        let store = self.store();
-        if store.check_process().is_err() {
-            return Stats::default();
-        }
-        let c = &store.committer.counters;
-        let mut stats = Stats {
-            accepted: store.committer.accepted(),
-            durable: store.committer.durable(),
-            batches: c.batches.load(Ordering::Relaxed),
-            entries: c.entries.load(Ordering::Relaxed),
-            batch_bytes: c.record_bytes.load(Ordering::Relaxed),
-            payload_bytes: c.payload_bytes.load(Ordering::Relaxed),
-            writes: c.writes.load(Ordering::Relaxed),
-            written_bytes: c.written_bytes.load(Ordering::Relaxed),
-            syncs: c.syncs.load(Ordering::Relaxed),
-            wakes: c.wakes.load(Ordering::Relaxed),
-            filled_bytes: store.factory.filled_bytes.load(Ordering::Relaxed),
-            cleaned_bytes: store.cleaned_bytes.load(Ordering::Relaxed),
-            upkeep_bytes: store.footer_bytes.load(Ordering::Relaxed) + store.checkpoints.written_bytes(),
-            index_bytes: store.table.heap_bytes() as u64,
-            ..Stats::default()
-        };
-        stats.pool_bytes = store.factory.free_bytes() + store.committer.ready_bytes();
-        let checkpoints: u64 = store.checkpoints.kept().list.iter().map(|k| k.bytes).sum();
-        stats.disk_bytes = stats.pool_bytes + checkpoints + store.mark.bytes();
-        let segments = store.all_segments();
-        stats.segments = segments.len() as u64;
-        for s in &segments {
-            stats.disk_bytes += s.len + s.footer().map_or(0, |f| f.len());
-            stats.live_entries += s.live_entries();
-            stats.index_bytes += s.notes.heap_bytes() as u64;
-            stats.live_bytes += s.live_bytes();
-        }
-        stats.regions = store.table.count();
-        stats
-    }
-
     /// Does what threads of the engine would do in the background: for
     /// [`Background::Manual`](crate::Background::Manual).
     pub fn tick(&self) -> Result<()> {
         let store = self.store();
         store.check_process()?;
         // Of what other threads wait for; where this one waits, nobody reports it.
-        threads::look_for_stalls(store);
+        threads::look_around(store);
         let in_place = self.0.names.look(store);
         store.committer.drain();
         store.committer.prepare()?;

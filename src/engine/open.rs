@@ -12,8 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{SegmentKind, StoreId};
 use crate::format::names::FileName;
 use crate::index::Table;
+use crate::latency::Times;
 use crate::listener::{Event, Listeners};
-use crate::options::{Background, Options};
+use crate::options::{Background, Options, Tuned};
 use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, Unfinished, recover};
 use crate::report::OpenReport;
@@ -23,6 +24,7 @@ use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
+use crate::trace;
 use crate::types::Lsn;
 use crate::upkeep::{self, NameWatch, PipelineHooks, Signals, Store};
 use crate::vfs::Dir;
@@ -59,6 +61,7 @@ impl Options {
 impl Engine {
     fn open_with(dir: &Path, options: Options) -> Result<Engine> {
         let began = clock::now();
+        let _span = trace::recover();
         let opened = options.vfs.create_dir_all(dir);
         let opened = opened.map_err(|e| Error::io("creating the directory of the store", dir, e))?;
         // The path is not looked up again from here on.
@@ -75,7 +78,9 @@ impl Engine {
             match build(dir.clone(), options.clone(), recovered) {
                 Ok(engine) => {
                     *engine.0.lock.lock() = Some(lock);
-                    return Ok(engine.timed(began));
+                    let engine = engine.timed(began);
+                    engine.store().listeners.deliver(&Event::Recovered { report: engine.open_report() });
+                    return Ok(engine);
                 }
                 // Where a file system takes new blocks to write over old ones, a full disk stops writing.
                 Err(full) if full.kind() == ErrorKind::NoSpace && !planted(Bug::FullDiskPoisonsOpen) => {
@@ -207,11 +212,17 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         listeners,
         signals,
         stall: Mutex::default(),
+        pressure: Mutex::default(),
         upkeep: Default::default(),
         copying: Default::default(),
         pauses: Default::default(),
         cleaned_bytes: AtomicU64::new(0),
+        seal_times: Times::default(),
+        read_times: Times::default(),
+        read_errors: AtomicU64::new(0),
+        read_retries: AtomicU64::new(0),
         footer_bytes: AtomicU64::new(0),
+        tuned: Tuned::new(&options),
         options,
     }))
 }
@@ -254,6 +265,9 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         });
     }
     engine.0.is_whole.store(true, Ordering::Release);
+    if store.listeners.is_heard() {
+        store.table.watch();
+    }
     store.listeners.report(upkeep::upkeep_at_open(&store));
     engine.0.threads.start_upkeep(&store, &engine.0.names)?;
     report.times.tail = clock::since(phase);

@@ -1,7 +1,6 @@
 //! Looking at a store without opening it for writing.
 
 use crate::clock;
-use crate::engine::region::health;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
 use crate::format::file_header::SegmentKind;
@@ -318,6 +317,6 @@ impl Reader {
     /// Whether a region's log is known to be all there. It reads no entry: reads, and
     /// [`check`](Options::check), find damage.
     pub fn health(&self, region: RegionId) -> Health {
-        self.with(region, health)
+        self.with(region, RegionState::health)
     }
 }

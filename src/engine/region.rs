@@ -1,5 +1,6 @@
 //! Reading one region.
 
+use crate::clock;
 use crate::engine::Engine;
 use crate::engine::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -7,8 +8,9 @@ use crate::index::{Part, RegionState};
 use crate::planted::{Bug, planted};
 use crate::read::{Failed, Source, bounds, compacted, first_or_next, parts, read, term, unavailable, view};
 use crate::recovery;
-use crate::report::{HardStateHealth, Health, Lookup, RegionStats};
+use crate::report::{Health, Lookup, RegionStats};
 use crate::segment::rebuild_footer;
+use crate::sync::atomic::Ordering;
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
 use crate::upkeep;
 use bytes::Bytes;
@@ -140,15 +142,35 @@ impl Region {
         Ok(Entry { id, payload })
     }
 
-    /// Tries `read`; where it meets damage that is new, rebuilds the segment's footer, which may have been
-    /// what was wrong, and tries once more. What is still damaged then is noted, delivered to the listeners,
-    /// and returned; what turns out to be right after all is forgotten.
+    /// A read with all that belongs to it: what it took is counted, or that it failed for what is on the
+    /// disk. That an entry is not there is an answer, and neither.
     fn rescued<T>(
         &self,
         read: impl Fn() -> Result<T, Failed>,
         indexes: impl Fn(&T) -> Range<u64>,
     ) -> Result<T> {
-        self.engine.store().check_process()?;
+        let store = self.engine.store();
+        store.check_process()?;
+        let began = clock::now();
+        let outcome = self.read_or_rescue(read, indexes);
+        match outcome.as_ref().map_err(Error::kind) {
+            Ok(_) => store.read_times.since(began),
+            Err(ErrorKind::Damaged | ErrorKind::Io) => {
+                store.read_errors.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Tries `read`; where it meets damage that is new, rebuilds the segment's footer, which may have been
+    /// what was wrong, and tries once more. What is still damaged then is noted, delivered to the listeners,
+    /// and returned; what turns out to be right after all is forgotten.
+    fn read_or_rescue<T>(
+        &self,
+        read: impl Fn() -> Result<T, Failed>,
+        indexes: impl Fn(&T) -> Range<u64>,
+    ) -> Result<T> {
         let read = || read().map_err(|e| e.of(self.id));
         let (index, segment, mut error) = match read() {
             Ok(value) => {
@@ -172,6 +194,7 @@ impl Region {
             _ => {}
         }
         if segment.footer().is_some() && rebuild_footer(&segment).is_ok() {
+            self.engine.store().read_retries.fetch_add(1, Ordering::Relaxed);
             match read() {
                 Ok(value) => return Ok(value),
                 Err(e) => error = e.into_error(),
@@ -266,7 +289,7 @@ impl Region {
     /// Whether the region's log is known to be all there. It looks nothing up: reads and the
     /// scrubber find damage.
     pub fn health(&self) -> Health {
-        self.with(health)
+        self.with(RegionState::health)
     }
 
     /// What may be said to a peer that asks whether the entry is here. `DontHave` only when that is certain.
@@ -344,23 +367,6 @@ impl Region {
             }
         }
         Ok(digest)
-    }
-}
-
-/// What is known of a region's health. Looks nothing up.
-pub(super) fn health(s: &RegionState) -> Health {
-    match &s.damage {
-        None => Health::Healthy,
-        Some(d) if d.proven.is_empty() && d.unread.is_empty() && !d.hard_state_lost => {
-            Health::Suspect { ranges: d.suspect.clone().into_vec() }
-        }
-        Some(d) => Health::Damaged {
-            ranges: d.unreadable().into_vec(),
-            hard_state: match d.hard_state_lost {
-                true => HardStateHealth::Lost,
-                false => HardStateHealth::Known,
-            },
-        },
     }
 }
 

@@ -57,11 +57,11 @@ impl Threads {
             }
         })?;
         self.add(&self.others, pool);
-        if !store.listeners.is_empty() {
+        if store.listeners.is_heard() {
             let s = store.clone();
             let watcher = spawn("raftwood-watch", move || {
                 while s.signals.watcher.wait(IDLE) {
-                    unharmed(|| look_for_stalls(&s));
+                    unharmed(|| look_around(&s));
                 }
             })?;
             self.add(&self.others, watcher);
@@ -98,7 +98,7 @@ impl Threads {
             let s = store.clone();
             let handle = spawn("raftwood-scrub", move || {
                 while s.signals.scrub.wait(pause) {
-                    scrub(&s, &options);
+                    scrub(&s, &options.rate_bytes(s.tuned.scrub_rate()));
                 }
             })?;
             self.add(&self.upkeep, handle);
@@ -190,15 +190,23 @@ fn upkeep(store: &Arc<Store>) {
     }
 }
 
-/// Reports operations of the disk that take long, and of their end. Waits for no disk itself.
-pub(crate) fn look_for_stalls(store: &Store) {
+/// Reports operations of the disk that take long, and writers that wait for others, and the ends of both.
+/// Waits for no disk itself.
+pub(crate) fn look_around(store: &Store) {
     let oldest = store.committer.oldest_io();
-    let news = store.stall.lock().look(oldest, store.options.stall_after, clock::now());
+    let news = store.stall.lock().look(oldest, store.factory.watch.stall_after(), clock::now());
     for news in news.into_iter().flatten() {
         store.listeners.deliver(&match news {
             News::Stalled(operation, elapsed) => Event::SyncStalled { operation, elapsed },
             News::Over(operation, elapsed) => Event::StallEnded { operation, elapsed },
         });
+    }
+    let (waiting, in_flight_bytes) = store.committer.waiting_for_room();
+    let turned = store.pressure.lock().look(waiting > 0);
+    match turned {
+        Some(true) => store.listeners.deliver(&Event::Throttled { waiting, in_flight_bytes }),
+        Some(false) => store.listeners.deliver(&Event::ThrottlingEnded),
+        None => {}
     }
 }
 

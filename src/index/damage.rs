@@ -1,5 +1,6 @@
 //! What is known to be wrong with a region: almost always nothing.
 
+use crate::report::{HardStateHealth, Health};
 use std::ops::Range;
 
 /// Known damage of one region.
@@ -19,6 +20,23 @@ pub(crate) struct Damage {
 impl Damage {
     pub(crate) fn is_none(&self) -> bool {
         [&self.proven, &self.suspect, &self.unread].iter().all(|r| r.is_empty()) && !self.hard_state_lost
+    }
+
+    /// Whether nothing is known to be wrong that was acknowledged for certain.
+    pub(crate) fn is_only_suspect(&self) -> bool {
+        self.proven.is_empty() && self.unread.is_empty() && !self.hard_state_lost
+    }
+
+    /// What it makes of the health of its region.
+    pub(crate) fn health(&self) -> Health {
+        if self.is_only_suspect() {
+            return Health::Suspect { ranges: self.suspect.clone().into_vec() };
+        }
+        let hard_state = match self.hard_state_lost {
+            true => HardStateHealth::Lost,
+            false => HardStateHealth::Known,
+        };
+        Health::Damaged { ranges: self.unreadable().into_vec(), hard_state }
     }
 
     /// Whether the bytes of the entry at `index` are known to be wrong.

@@ -32,6 +32,7 @@ mod state;
 mod stretch;
 mod strip;
 mod table;
+mod tally;
 mod value;
 
 pub(crate) use damage::Damage;

@@ -12,7 +12,7 @@ impl Table {
         for range in footer.ranges() {
             if let Some(cell) = self.get(range.region()) {
                 let (first, last, bytes) = (range.first(), range.last(), range.bytes());
-                cell.write().relocate(&Moved { first, last, bytes, sources, cold });
+                self.change(&cell).relocate(&Moved { first, last, bytes, sources, cold });
             }
         }
     }

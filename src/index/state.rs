@@ -15,6 +15,7 @@ use crate::format::checkpoint::{ExtentRecord, RegionRecord};
 use crate::format::footer::RegionDelta;
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::planted::{Bug, planted};
+use crate::report::Health;
 use crate::segment::Segment;
 use crate::types::{EntryId, KeyOrder, LogState, Lsn, RegionId};
 use bytes::Bytes;
@@ -128,6 +129,11 @@ impl RegionState {
     /// A copy of the hard state.
     pub(crate) fn hard_state_bytes(&self) -> Option<Bytes> {
         self.hard_state.as_ref().map(|value| Bytes::copy_from_slice(value.as_slice()))
+    }
+
+    /// What is known to be wrong, as callers get it. Looks nothing up.
+    pub(crate) fn health(&self) -> Health {
+        self.damage.as_ref().map_or(Health::Healthy, |damage| damage.health())
     }
 
     /// The first live index, if there is an entry.

@@ -1,8 +1,9 @@
 //! All regions, sharded so that readers of one never wait for writers of another.
 
 use super::state::RegionState;
+use super::tally::{Changing, Figures, Tally};
 use crate::segment::Segment;
-use crate::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{Arc, RwLock, RwLockReadGuard};
 use crate::types::{IdHasher, RegionId};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,10 +22,6 @@ impl RegionCell {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, RegionState> {
         self.state.read()
     }
-
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, RegionState> {
-        self.state.write()
-    }
 }
 
 type Shard = RwLock<HashMap<RegionId, Arc<RegionCell>, BuildHasherDefault<IdHasher>>>;
@@ -33,11 +30,12 @@ type Shard = RwLock<HashMap<RegionId, Arc<RegionCell>, BuildHasherDefault<IdHash
 #[derive(Debug)]
 pub(crate) struct Table {
     shards: Vec<Shard>,
+    tally: Tally,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Table { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+        Table { shards: (0..SHARDS).map(|_| Shard::default()).collect(), tally: Tally::default() }
     }
 }
 
@@ -58,8 +56,16 @@ impl Table {
     /// The region's cell, made if there is none.
     pub(crate) fn get_or_create(&self, id: RegionId) -> Arc<RegionCell> {
         let mut shard = self.shard(id).write();
-        let fresh = || Arc::new(RegionCell { id, state: RwLock::default() });
+        let fresh = || {
+            self.tally.added(&RegionState::default());
+            Arc::new(RegionCell { id, state: RwLock::default() })
+        };
         shard.entry(id).or_insert_with(fresh).clone()
+    }
+
+    /// The state of a cell of this table, to be changed.
+    pub(crate) fn change<'a>(&'a self, cell: &'a RegionCell) -> Changing<'a> {
+        Changing::new(cell.id, cell.state.write(), &self.tally)
     }
 
     /// Adds a region. False if there is one of this id.
@@ -68,6 +74,7 @@ impl Table {
         match shard.entry(id) {
             Entry::Occupied(_) => false,
             Entry::Vacant(place) => {
+                self.tally.added(&state);
                 place.insert(Arc::new(RegionCell { id, state: RwLock::new(state) }));
                 true
             }
@@ -93,9 +100,19 @@ impl Table {
         }
     }
 
-    /// How many regions exist.
-    pub(crate) fn count(&self) -> u64 {
-        self.cells().filter(|cell| cell.read().exists).count() as u64
+    /// From now on it is kept which regions' health changes, for [`take_changed`](Table::take_changed).
+    pub(crate) fn watch(&self) {
+        self.tally.watch();
+    }
+
+    /// The regions whose health has changed since the last call, each once. Takes no lock where none has.
+    pub(crate) fn take_changed(&self) -> Vec<RegionId> {
+        self.tally.take_changed()
+    }
+
+    /// How many regions there are, and in what condition. Walks nothing.
+    pub(crate) fn figures(&self) -> Figures {
+        self.tally.figures()
     }
 
     /// The newest segment that a region was destroyed in, among those that are still remembered.
@@ -110,7 +127,7 @@ impl Table {
     /// `segment` has its footer now: what it holds of the region needs no heap any more.
     pub(crate) fn use_footer(&self, id: RegionId, segment: &Segment) {
         if let Some(cell) = self.get(id) {
-            cell.write().extents.use_footer(segment.id);
+            self.change(&cell).extents.use_footer(segment.id);
         }
     }
 
@@ -120,6 +137,7 @@ impl Table {
         let mut shard = self.shard(id).write();
         if shard.get(&id).is_some_and(|cell| gone(&cell.read())) {
             shard.remove(&id);
+            self.tally.forgotten();
         }
     }
 

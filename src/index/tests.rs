@@ -252,7 +252,7 @@ impl World {
                     .filter(|run| run.1 > 0)
                     .map(|run| TermRun { term: run.0, entries: run.1 as u32 })
                     .collect();
-                cell.write().append(first, &runs, &locs, &active);
+                self.table.change(&cell).append(first, &runs, &locs, &active);
                 let terms = runs.iter().flat_map(|run| (0..run.entries).map(|_| run.term));
                 let kept = terms.zip(locs).map(|(term, loc)| Kept { term, segment: active.id, loc });
                 self.kept.extend(kept);
@@ -284,14 +284,14 @@ impl World {
             }
             Act::Truncate { back } => {
                 let from = self.next().saturating_sub(back).max(self.first);
-                cell.write().truncate_from(from);
+                self.table.change(&cell).truncate_from(from);
                 self.kept.truncate((from - self.first) as usize);
             }
             Act::Compact { on } => {
                 let to = (self.first + on).min(self.next()) - 1;
                 if to >= self.first {
                     let term = self.kept[(to - self.first) as usize].term;
-                    cell.write().compact_through(crate::EntryId::new(term, to));
+                    self.table.change(&cell).compact_through(crate::EntryId::new(term, to));
                     self.kept.drain(..(to - self.first + 1) as usize);
                     self.first = to + 1;
                 }
@@ -306,7 +306,7 @@ impl World {
                 self.segments.push(cold.clone());
                 self.sealed.push(cold.id);
                 let moved = Moved { first, last, bytes: 17 * entries, sources: &sources, cold: &cold };
-                cell.write().relocate(&moved);
+                self.table.change(&cell).relocate(&moved);
                 for (index, e) in (self.first..).zip(&mut self.kept) {
                     if first <= index && index <= last && sources.contains(&e.segment) {
                         e.segment = cold.id;
@@ -377,7 +377,7 @@ proptest! {
             world.act(act);
             world.check();
         }
-        world.table.get_or_create(REGION).write().destroy();
+        world.table.change(&world.table.get_or_create(REGION)).destroy();
         for segment in &world.segments {
             prop_assert_eq!(segment.live(), Live::default());
         }

@@ -10,7 +10,8 @@ use std::future::Future;
 pub struct OnAnyThread;
 
 /// A task on the thread that openraft runs on. For openraft's feature `singlethreaded` (0.9) or
-/// `single-threaded` (0.10) with a runtime whose channels do not leave their thread, as those of monoio and compio.
+/// `single-threaded` (0.10) with a runtime whose channels do not leave their thread, as those of monoio and
+/// compio.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OnThisThread;
 

@@ -64,7 +64,7 @@ impl Unfinished {
             remove(&checkpoints.parts, &self.bad_checkpoints, report);
         }
         if !self.tail.is_empty() {
-            report.regions = table.count();
+            report.regions = table.figures().existing;
         }
         Ok(())
     }
@@ -111,11 +111,11 @@ fn note_doubts(checkpoints: &Checkpoints, suspects: &[(RegionId, u64)], votes_lo
     committer.roll()?;
     let as_of = Lsn::new(committer.active_id(), FIRST_RECORD);
     for &(region, index) in suspects {
-        table.get_or_create(region).write().suspect(index, as_of);
+        table.change(&table.get_or_create(region)).suspect(index, as_of);
     }
     let mut lost = 0;
     for cell in table.cells().filter(|_| votes_lost) {
-        let mut state = cell.write();
+        let mut state = table.change(&cell);
         if state.exists {
             state.lose_hard_state(as_of);
             lost += 1;

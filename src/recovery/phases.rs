@@ -218,7 +218,7 @@ impl Indexed {
         }
         report.regions = match report.replayed_segments {
             0 if chain.gap.is_none() => loaded,
-            _ => table.count(),
+            _ => table.figures().existing,
         };
         Ok(Replayed { marks, listing, serving, segments: files.segments, chain, unsealed, table, installed })
     }

@@ -102,7 +102,7 @@ fn makes_sense(state: &RegionState, region: RegionId, path: &Path) -> Result<()>
 /// A checkpoint may know of entries in records past the place where the log was ended.
 pub(super) fn truncate_what_was_lost(table: &Table, report: &mut OpenReport) {
     for cell in table.cells() {
-        let mut state = cell.write();
+        let mut state = table.change(&cell);
         let gone = |e: &Stretch<'_>| {
             !e.segment().is_lost && (e.first()..=e.last()).any(|i| !e.is_listed(cell.id, i))
         };
@@ -128,7 +128,7 @@ pub(super) fn give_up_before_gap(
     report: &mut OpenReport,
 ) {
     for cell in table.cells() {
-        let mut state = cell.write();
+        let mut state = table.change(&cell);
         if let (Some(first), Some(last), Some(extent)) = (state.first(), state.last(), state.extents.first())
         {
             let error = Error::damaged(format!(
@@ -145,7 +145,7 @@ pub(super) fn give_up_before_gap(
         let Some(footer) = segment.footer() else { continue };
         for range in footer.ranges() {
             let cell = table.get_or_create(range.region());
-            let mut state = cell.write();
+            let mut state = table.change(&cell);
             let known = state.last().or(state.base.map(|base| base.index));
             if state.touched == Lsn::ZERO && known.is_none_or(|known| known < range.last()) {
                 state.reset(EntryId::new(0, range.last()));
@@ -207,7 +207,7 @@ impl From<Malformed> for Replayed {
 
 fn replay_delta(table: &Table, delta: &RegionDelta, segment: &Arc<Segment>, gaps: bool) -> Result<()> {
     let cell = table.get_or_create(delta.region);
-    let mut state = cell.write();
+    let mut state = table.change(&cell);
     // Captured in a later segment: this one is in it.
     if state.touched.segment() > segment.id {
         return Ok(());

@@ -128,7 +128,7 @@ impl SegmentFactory {
             shut: AtomicBool::new(false),
             owes_sync: AtomicBool::new(false),
             filled_bytes: AtomicU64::new(0),
-            watch: Watch::default(),
+            watch: Watch::new(options.stall_after),
         }
     }
 

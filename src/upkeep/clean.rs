@@ -17,6 +17,7 @@ use crate::segment::pool::ColdFile;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, load_footer, write_footer};
 use crate::sync::atomic::Ordering;
+use crate::trace;
 use crate::types::{Durability, EntryId, Lsn, RegionId};
 use crate::vfs::io::write_parts_at;
 use bytes::Bytes;
@@ -107,6 +108,7 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>
     if pieces.is_empty() {
         return Ok(false);
     }
+    let _span = trace::clean(victims.len());
     let bound = pieces.iter().map(Piece::bound).sum();
     let mut moved = 0;
     let cold = write_cold(store, bound, |w| {

@@ -64,6 +64,7 @@ const WAITING_GROWTH: u64 = 4;
 /// Everything the background thread does when it is woken. Cleaning is apart from it: that takes its time.
 pub(crate) fn upkeep(store: &Store) -> Result<()> {
     let _one = store.upkeep.lock()?;
+    store.deliver_news();
     let mut report = PurgeReport::default();
     // A footer is a cache: where there is no space for one, what gives space back is not left undone.
     let sealed = seal_due(store);
@@ -111,6 +112,7 @@ pub(crate) fn upkeep_at_open(store: &Store) -> Result<()> {
 pub(crate) fn close(store: &Store, whole: bool) -> Result<()> {
     let turn = store.upkeep.lock_last();
     store.committer.end_segments();
+    store.deliver_news();
     let outcome = store.committer.gate().check().and_then(|()| match &turn {
         Ok(_) if whole => finish(store),
         Ok(_) => Ok(()),
@@ -222,7 +224,7 @@ pub(crate) fn clean_if_due(store: &Store) -> Result<()> {
 /// The same at the rate that was asked for, as long as nobody waits for it.
 pub(crate) fn clean_at_rate(store: &Store) -> Result<()> {
     let clock = Hurried(&store.pauses);
-    clean_with(store, &mut Pace::new(store.options.purge.rate_bytes, &clock))
+    clean_with(store, &mut Pace::new(store.tuned.purge_rate(), &clock))
 }
 
 fn clean_with(store: &Store, pace: &mut Pace<'_>) -> Result<()> {

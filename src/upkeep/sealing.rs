@@ -9,9 +9,10 @@ use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::segment::{Segment, Unsealed, build_footer, build_footer_of_full, load_footer, write_footer};
 use crate::sync::atomic::Ordering;
+use crate::trace;
 use crate::types::Lsn;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A footer that nobody waits for is built for so long, and then pauses for so long: in one piece it would
 /// take a processor from the writers for tens of milliseconds.
@@ -28,8 +29,10 @@ const WAITING_MAX: usize = 2;
 /// The caller has the turn of upkeep, and others wait for it: nothing here pauses.
 pub(crate) fn seal_due(store: &Store) -> Result<()> {
     while let Some((segment, end)) = next_due(store)? {
+        let _span = trace::seal(segment.id);
+        let began = clock::now();
         let build = || build_footer_of_full(&segment, end, &mut || true)?.ok_or_else(Error::closed);
-        seal(store, &segment, build)?;
+        seal(store, &segment, began, build)?;
     }
     Ok(())
 }
@@ -39,13 +42,15 @@ pub(crate) fn seal_due(store: &Store) -> Result<()> {
 /// others seal meanwhile is theirs.
 pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
     while let Some((segment, end)) = next_due(store)? {
-        let mut began = clock::now();
+        let _span = trace::seal(segment.id);
+        let began = clock::now();
+        let mut slice = began;
         let mut go_on = || {
-            if clock::since(began) >= SLICE {
+            if clock::since(slice) >= SLICE {
                 if store.segments.unsealed_count() < WAITING_MAX {
                     clock::sleep(PAUSE);
                 }
-                began = clock::now();
+                slice = clock::now();
             }
             !store.pauses.is_stopped() && is_next(store, &segment)
         };
@@ -57,7 +62,7 @@ pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
         };
         let _one = store.upkeep.lock()?;
         if is_next(store, &segment) {
-            seal(store, &segment, || Ok(built))?;
+            seal(store, &segment, began, || Ok(built))?;
         }
     }
     Ok(())
@@ -82,14 +87,22 @@ fn is_next(store: &Store, segment: &Segment) -> bool {
     store.segments.next_unsealed().is_some_and(|next| next.segment.id == segment.id)
 }
 
-/// Seals the first of the full segments with the footer that `build` makes of its records.
-fn seal(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
+/// Seals the first of the full segments with the footer that `build` makes of its records, which began then.
+fn seal(
+    store: &Store,
+    segment: &Arc<Segment>,
+    began: Instant,
+    build: impl FnOnce() -> Result<Vec<u8>>,
+) -> Result<()> {
     match give_footer(store, segment, build) {
         Err(error) if error.kind() == ErrorKind::Damaged => {
             segment.unsealable.store(true, Ordering::Release);
             store.listeners.deliver(&Event::Damage { error: &error });
         }
-        sealed => sealed?,
+        sealed => {
+            sealed?;
+            store.seal_times.since(began);
+        }
     }
     segment.close_sync_handles();
     store.segments.sealed_next();

@@ -7,8 +7,10 @@ use crate::commit::{Committer, Hooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::StoreId;
 use crate::index::Table;
+use crate::latency::Times;
 use crate::listener::{Event, Listeners};
-use crate::options::Options;
+use crate::options::{Options, Tuned};
+use crate::report::Health;
 use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet};
@@ -16,12 +18,15 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, Signal};
 use crate::types::{Lsn, RegionId};
 use crate::vfs::Dir;
-use crate::watch::Stall;
+use crate::watch::{Pressure, Stall};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// An open engine without its threads.
 pub(crate) struct Store {
     pub(crate) options: Options,
+    /// Of these, what may change while the engine runs.
+    pub(crate) tuned: Tuned,
     pub(crate) dir: Dir,
     pub(crate) id: StoreId,
     /// The number of this run, and the first of the runs that no unclean end came after.
@@ -38,12 +43,18 @@ pub(crate) struct Store {
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) stall: Mutex<Stall>,
+    pub(crate) pressure: Mutex<Pressure>,
     pub(crate) upkeep: Turn,
     /// Held by a thread that copies entries to a cold segment, and taken before `upkeep`: a copy takes its
     /// time, and whatever needs `upkeep` alone does not wait for it.
     pub(crate) copying: Turn,
     pub(crate) pauses: Pauses,
     pub(crate) cleaned_bytes: AtomicU64,
+    pub(crate) seal_times: Times,
+    pub(crate) read_times: Times,
+    /// Reads that met bytes which are wrong or cannot be read, and those that were tried once more for that.
+    pub(crate) read_errors: AtomicU64,
+    pub(crate) read_retries: AtomicU64,
     /// Bytes of footers. Those of checkpoints are counted where they are written.
     pub(crate) footer_bytes: AtomicU64,
 }
@@ -70,6 +81,7 @@ impl Hooks for PipelineHooks {
     fn segment_full(&self, segment: Arc<Segment>, end: u32) {
         segment.set_sealed_end(end);
         self.segments.add(segment.clone());
+        self.listeners.rotated(segment.id, end);
         self.segments.await_seal(segment, end);
         self.signals.upkeep.raise();
     }
@@ -80,6 +92,13 @@ impl Hooks for PipelineHooks {
 
     fn poisoned(&self, cause: &Error) {
         self.listeners.deliver(&Event::Poisoned { error: cause });
+    }
+
+    fn space(&self, exhausted: Option<&Error>) {
+        self.listeners.deliver(&match exhausted {
+            Some(error) => Event::SpaceExhausted { error },
+            None => Event::SpaceRegained,
+        });
     }
 
     fn callback_panicked(&self, lsn: Lsn, message: &str) {
@@ -103,22 +122,40 @@ impl Store {
         }
         let failed = std::error::Error::source(error).is_some();
         let news = self.table.get(region).is_none_or(|cell| match failed {
-            true => cell.write().note_unread(index),
+            true => self.table.change(&cell).note_unread(index),
             false => {
-                cell.write().note_damage(index);
+                self.table.change(&cell).note_damage(index);
                 true
             }
         });
         if news {
             self.listeners.deliver(&Event::Damage { error });
         }
+        self.deliver_news();
     }
 
     /// These entries were read and are right.
     pub(crate) fn forget_damage(&self, region: RegionId, indexes: std::ops::Range<u64>) {
         if let Some(cell) = self.table.get(region) {
-            cell.write().forget_damage(indexes);
+            self.table.change(&cell).forget_damage(indexes);
         }
+        self.deliver_news();
+    }
+
+    /// Notifies the listeners of what has happened where none may be called: called by a thread that has no
+    /// lock, after what may have made news. A listener that panics does not fail what was done before.
+    pub(crate) fn deliver_news(&self) {
+        if !self.listeners.is_heard() {
+            return;
+        }
+        let deliver = || {
+            self.listeners.deliver_rotated();
+            for region in self.table.take_changed() {
+                let health = self.table.get(region).map_or(Health::Healthy, |cell| cell.read().health());
+                self.listeners.deliver(&Event::HealthChanged { region, health: &health });
+            }
+        };
+        drop(catch_unwind(AssertUnwindSafe(deliver)));
     }
 
     /// Notes in the mark file up to where the log is durable, if nothing is on its way: what says that the

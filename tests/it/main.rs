@@ -22,12 +22,16 @@ mod checkpoints;
 mod closing;
 #[cfg(feature = "sim")]
 mod concurrency;
+#[cfg(feature = "serde")]
+mod config;
 #[cfg(feature = "sim")]
 mod damage;
 #[cfg(feature = "sim")]
 mod defects;
 #[cfg(feature = "sim")]
 mod deferred;
+#[cfg(feature = "sim")]
+mod events;
 #[cfg(feature = "sim")]
 mod flip;
 #[cfg(all(feature = "raft-rs-protobuf", feature = "sim"))]
@@ -45,6 +49,8 @@ mod kill_then_cut;
 mod lost_votes;
 #[cfg(feature = "sim")]
 mod marks;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(all(feature = "openraft-010", feature = "sim"))]
 mod openraft_010;
 #[cfg(all(feature = "openraft-09", feature = "sim"))]
@@ -68,6 +74,7 @@ mod rot_in_recovery;
 #[cfg(feature = "sim")]
 mod scrub;
 #[cfg(feature = "sim")]
+mod stats;
 #[cfg(feature = "sim")]
 mod store_files;
 #[cfg(feature = "sim")]
@@ -76,4 +83,8 @@ mod suspects;
 mod sweep;
 #[cfg(feature = "sim")]
 mod torn_copy;
+#[cfg(all(feature = "tracing", feature = "sim"))]
+mod traced;
+#[cfg(feature = "sim")]
+mod tuning;
 mod two_processes;

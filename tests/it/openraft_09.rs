@@ -11,7 +11,7 @@ use openraft09::testing::{StoreBuilder, Suite, log_id};
 use openraft09::{Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader, StorageError, Vote};
 use raftwood::openraft_09::{Format, LogStore, Postcard};
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, Op, OpKind, SimVfs};
-use raftwood::{BoxError, Durability, Engine, EntryId, RegionId};
+use raftwood::{Durability, Engine, EntryId, RegionId};
 use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::sync::atomic::{AtomicUsize, Ordering};

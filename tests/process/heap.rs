@@ -100,7 +100,7 @@ fn what_was_destroyed_leaves_the_heap_with_the_next_purge() {
     let regions = 20_000;
     let engine = open(dir.path(), 16 << 20);
     append(&engine, 1, 1);
-    let before = (live(), engine.stats().index_bytes);
+    let before = (live(), engine.index_bytes());
     append(&engine, regions, 1);
     for some in (1..regions).step_by(100) {
         let mut batch = engine.batch();
@@ -110,7 +110,7 @@ fn what_was_destroyed_leaves_the_heap_with_the_next_purge() {
         engine.write(batch, Durability::Written).unwrap();
     }
     engine.purge().unwrap();
-    let (live, index) = (live() - before.0, engine.stats().index_bytes);
+    let (live, index) = (live() - before.0, engine.index_bytes());
     assert!(
         live < 128 << 10 && index < before.1 + 4096,
         "{live} bytes are left on the heap, {index} of them of the index"

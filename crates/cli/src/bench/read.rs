@@ -58,7 +58,7 @@ pub(crate) fn measure(plan: &Plan, dir: &Path) -> Result<Vec<Row>, Failure> {
         row.bytes = Some(timings.count() * per_op * plan.entry_bytes as u64);
         row.disk_bytes = Some(disk_bytes(dir));
         row.live_bytes = Some(pages.iter().map(|p| p.entries() * plan.entry_bytes as u64).sum());
-        row.index_bytes = Some(stats.index_bytes);
+        row.index_bytes = Some(engine.index_bytes());
         row.rss_bytes = rss_bytes();
         row.segments = Some(stats.segments);
         if per_op == 1 {

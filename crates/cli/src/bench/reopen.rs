@@ -58,7 +58,8 @@ pub(crate) fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Ve
     row.entries = Some(stats.live_entries);
     row.bytes = Some(stats.live_bytes);
     row.live_bytes = Some(stats.live_bytes);
-    row.index_bytes = Some(stats.index_bytes);
+    let index_bytes = engine.index_bytes();
+    row.index_bytes = Some(index_bytes);
     row.segments = Some(stats.segments);
     row.rss_bytes = rss_bytes();
     row.disk_bytes = Some(disk_bytes(dir));
@@ -68,7 +69,7 @@ pub(crate) fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Ve
         size(stats.live_bytes),
         stats.live_entries,
         stats.segments,
-        stats.index_bytes as f64 / stats.live_entries.max(1) as f64
+        index_bytes as f64 / stats.live_entries.max(1) as f64
     ));
     let rounds = plan.bytes.div_ceil(plan.regions * plan.batch_entries * plan.entry_bytes as u64);
     engine.close()?;

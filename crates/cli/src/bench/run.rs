@@ -183,7 +183,7 @@ fn finish(
     row.filled_bytes = Some(stats.filled_bytes - before.1.filled_bytes);
     row.disk_bytes = Some(disk_bytes(dir));
     row.live_bytes = Some(writers.iter().map(Writer::live_bytes).sum());
-    row.index_bytes = Some(stats.index_bytes);
+    row.index_bytes = Some(engine.index_bytes());
     row.rss_bytes = rss_bytes();
     row.segments = Some(stats.segments);
     engine.close()?;

@@ -1,0 +1,235 @@
+//! The figures of an engine are those of what happens on its disk and in its regions.
+
+use crate::support::engines::{DIR, by_hand, kill};
+use crate::support::files::ruin;
+use crate::support::threads::{batch, begin, in_time, options, submit};
+use crate::support::two_regions::{self, Fixture, OTHER, R, payload, term};
+use crate::support::{engines, entries};
+use raftwood::vfs::sim::{EIO, ENOSPC, Fault, OpKind, SimVfs};
+use raftwood::{Durability, Engine, EntryId, ErrorKind, Stats, TailPolicy};
+use std::ops::Range;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+fn destroyed_suspect_damaged_lost(stats: &Stats) -> [u64; 4] {
+    [stats.destroyed_regions, stats.suspect_regions, stats.damaged_regions, stats.lost_hard_states]
+}
+
+/// Three entries fill a segment.
+fn append(engine: &Engine, indexes: Range<u64>) {
+    for index in indexes {
+        entries::append(engine, R, index, 20 << 10).unwrap();
+    }
+}
+
+#[test]
+fn an_idle_engine_has_nothing_in_flight_and_all_of_it_is_durable() {
+    let vfs = SimVfs::new(60);
+    for run in 1..=3 {
+        let engine = engines::of_run(&vfs, run).open(DIR).unwrap();
+        let is_idle = |when: &str| {
+            let stats = engine.stats();
+            assert_eq!(stats.accepted, stats.durable, "{when}, run {run}");
+            assert_eq!(
+                (stats.undurable_bytes, stats.in_flight_bytes, stats.waiting_writers),
+                (0, 0, 0),
+                "{when}"
+            );
+        };
+        is_idle("opened");
+        let next = engine.region(R).last_index() + 1;
+        // More than a segment.
+        append(&engine, next..next + 12);
+        is_idle("written");
+        engine.tick().unwrap();
+        engine.purge().unwrap();
+        is_idle("purged");
+        entries::append(&engine, R, next + 12, 10).unwrap();
+        let mut only_written = engine.batch();
+        only_written.region(OTHER).set_hard_state(b"vote").unwrap();
+        engine.write(only_written, Durability::Written).unwrap();
+        let stats = engine.stats();
+        assert!(stats.accepted > stats.durable && stats.undurable_bytes > 0);
+        assert_eq!(stats.in_flight_bytes, 0, "it is as durable as was asked for");
+        engine.sync().unwrap();
+        is_idle("synced");
+        match run {
+            1 => engine.close().unwrap(),
+            _ => kill(&vfs, engine),
+        }
+    }
+}
+
+#[test]
+fn what_is_in_flight_and_who_waits_for_it_is_counted_while_the_disk_hangs() {
+    let vfs = SimVfs::new(61);
+    let engine = options(&vfs).in_flight_bytes_max(2000).stall_after(Duration::ZERO).open(DIR).unwrap();
+    in_time("a disk that hangs", move || {
+        begin(&engine);
+        assert_eq!(engine.stats().throttled, 0);
+        vfs.block_syncs();
+        let first = engine.submit(batch(&engine, 1, 1, 1900), Durability::Synced).unwrap();
+        vfs.wait_for_syncs(1);
+        let before = engine.stats();
+        assert!(before.in_flight_bytes >= 1900 && before.undurable_bytes >= 1900, "{before:?}");
+        assert!(before.stalls > before.stalls_ended, "{before:?}");
+        let other = engine.clone();
+        let waits = thread::spawn(move || other.write(batch(&other, 2, 1, 900), Durability::Synced).unwrap());
+        while engine.stats().waiting_writers == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(engine.stats().throttled, 1);
+        vfs.release_syncs();
+        first.wait().unwrap();
+        waits.join().unwrap();
+        engine.close().unwrap();
+        let after = engine.stats();
+        assert_eq!((after.undurable_bytes, after.in_flight_bytes, after.waiting_writers), (0, 0, 0));
+        assert_eq!(after.stalls, after.stalls_ended, "all have ended");
+        assert!(after.stalls_ended > before.stalls_ended);
+    });
+}
+
+#[test]
+fn an_operation_that_does_not_take_long_is_no_stall() {
+    let vfs = SimVfs::new(62);
+    let engine = by_hand(&vfs).stall_after(Duration::from_secs(3600)).open(DIR).unwrap();
+    append(&engine, 1..13);
+    engine.tick().unwrap();
+    let stats = engine.stats();
+    assert_eq!((stats.stalls, stats.stalls_ended), (0, 0));
+}
+
+#[test]
+fn latencies_have_one_value_for_each_operation() {
+    let vfs = SimVfs::new(63);
+    let engine = by_hand(&vfs).open(DIR).unwrap();
+    append(&engine, 1..6);
+    let (sealed, checkpoints) = {
+        let times = engine.latencies();
+        assert_eq!((times.commit.count(), times.queue.count(), times.read.count()), (5, 5, 0));
+        (times.seal.count(), times.checkpoint.count())
+    };
+    // Submitted: counted when its callback has it.
+    let (send, receive) = channel();
+    let ticket = engine.submit(entries::batch(&engine, R, 6, 10), Durability::Synced).unwrap();
+    assert_eq!(engine.latencies().commit.count(), 5);
+    ticket.on_complete(move |outcome| send.send(outcome.is_ok()).unwrap());
+    assert!(receive.recv().unwrap());
+    let times = engine.latencies();
+    assert_eq!((times.commit.count(), times.queue.count()), (6, 6));
+    assert!(times.commit.quantile(1.0) >= times.queue.quantile(0.0));
+    engine.purge().unwrap();
+    engine.close().unwrap();
+    let times = engine.latencies();
+    let files =
+        |kind| vfs.list().iter().filter(|(path, _)| crate::support::files::is_a(path, kind)).count() as u64;
+    assert!(times.seal.count() - sealed >= 1 && times.seal.count() == files("foot"), "{times:?}");
+    assert!(times.checkpoint.count() > checkpoints);
+    // What fails has taken no time of anybody that was answered well.
+    engine.write(entries::batch(&engine, R, 7, 10), Durability::Synced).unwrap_err();
+    assert_eq!(engine.latencies().commit.count(), 6);
+}
+
+#[test]
+fn reads_are_counted_with_what_became_of_them() {
+    let mut f = Fixture::new();
+    let engine = f.sealed();
+    let figures = || {
+        let stats = engine.stats();
+        (stats.reads, stats.read_errors, stats.read_retries)
+    };
+    let region = engine.region(R);
+    region.entry(3).unwrap();
+    region.entries(1..=4, raftwood::ReadLimit::NONE).unwrap();
+    assert_eq!((figures(), engine.latencies().read.count()), ((2, 0, 0), 2));
+    // That an entry is not there is an answer.
+    assert_eq!(region.entry(99).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(figures(), (2, 0, 0));
+    f.rot(R, 5);
+    assert_eq!(region.entry(5).unwrap_err().kind(), ErrorKind::Damaged);
+    // Its footer is rebuilt once, and not again for what is known to be damaged.
+    assert_eq!(region.entry(5).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(figures(), (2, 2, 1));
+}
+
+#[test]
+fn no_space_for_a_segment_is_counted_and_poisons_nothing() {
+    let vfs = SimVfs::new(64);
+    let engine = by_hand(&vfs).open(DIR).unwrap();
+    entries::append(&engine, R, 1, 40 << 10).unwrap();
+    vfs.set_fault(Fault::error(ENOSPC).on(OpKind::Allocate).forever());
+    assert_eq!(entries::append(&engine, R, 2, 40 << 10).unwrap_err().kind(), ErrorKind::NoSpace);
+    let stats = engine.stats();
+    assert_eq!((stats.no_space, stats.poisoned), (1, false));
+    vfs.clear_faults();
+    vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData).path(".log").forever());
+    assert!(entries::append(&engine, R, 2, 40 << 10).is_err());
+    assert!(engine.stats().poisoned);
+}
+
+#[test]
+fn regions_are_counted_by_what_is_wrong_with_them_until_it_is_not() {
+    let mut f = Fixture::new();
+    let engine = f.sealed();
+    assert_eq!((engine.stats().regions, destroyed_suspect_damaged_lost(&engine.stats())), (2, [0; 4]));
+    f.rot(R, 5);
+    engine.region(R).entry(5).unwrap_err();
+    assert_eq!(destroyed_suspect_damaged_lost(&engine.stats()), [0, 0, 1, 0]);
+    engine.region(R).repair(EntryId::new(term(5), 5), &payload(R, 5)).unwrap();
+    assert_eq!(destroyed_suspect_damaged_lost(&engine.stats()), [0; 4]);
+    let mut batch = engine.batch();
+    batch.region(OTHER).destroy();
+    engine.write(batch, Durability::Synced).unwrap();
+    assert_eq!((engine.stats().regions, destroyed_suspect_damaged_lost(&engine.stats())), (1, [1, 0, 0, 0]));
+    engine.purge().unwrap();
+    assert_eq!((engine.stats().regions, destroyed_suspect_damaged_lost(&engine.stats())), (1, [0; 4]));
+}
+
+#[test]
+fn what_an_open_finds_wrong_is_counted_in_that_run_and_in_later_ones() {
+    // The last record is wrong, and nothing proves it: suspect, or dropped and with it the votes.
+    for (policy, found) in [(TailPolicy::Prove, [0, 1, 0, 0]), (TailPolicy::AssumeTorn, [0, 0, 2, 2])] {
+        let mut f = Fixture::new();
+        let engine = f.active();
+        two_regions::append(&engine, R, 9..=9);
+        let (path, at) = f.find(R, 9);
+        kill(&f.vfs, engine);
+        f.vfs.settle();
+        ruin(&f.vfs, path, at + 3, 6);
+        for run in [20, 21] {
+            let engine = engines::of_run(&f.vfs, run).tail_policy(policy).open(DIR).unwrap();
+            assert_eq!(destroyed_suspect_damaged_lost(&engine.stats()), found, "run {run}");
+            if run == 21 {
+                // A vote that is known heals what a lost one is; a truncation the entry.
+                for region in [R, OTHER] {
+                    let mut batch = engine.batch();
+                    let mut to = batch.region(region);
+                    to.set_hard_state(b"vote").unwrap();
+                    to.truncate_from(9);
+                    engine.write(batch, Durability::Synced).unwrap();
+                }
+                assert_eq!(destroyed_suspect_damaged_lost(&engine.stats()), [0; 4]);
+            }
+            engine.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn tickets_that_nobody_looks_at_are_counted_all_the_same() {
+    let vfs = SimVfs::new(65);
+    let engine = options(&vfs).open(DIR).unwrap();
+    in_time("the tickets", move || {
+        begin(&engine);
+        let before = engine.latencies().commit.count();
+        let tickets: Vec<_> = (1..=5).map(|index| submit(&engine, 1, index)).collect();
+        drop(tickets);
+        engine.sync().unwrap();
+        while engine.latencies().commit.count() < before + 6 {
+            thread::yield_now();
+        }
+        assert_eq!(engine.latencies().queue.count(), engine.latencies().commit.count());
+    });
+}
