@@ -122,6 +122,9 @@ mod watch;
 pub use commit::Ticket;
 pub use engine::digest::Digest;
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
+pub use engine::records::{
+    Follow, LogItem, LogOp, LogRecord, RecordContent, RecordOptions, Records, RegionOps, TermRange,
+};
 pub use engine::region::Region;
 pub use engine::write_batch::{RegionBatch, WriteBatch};
 pub use engine::{Engine, WriteError};
@@ -130,7 +133,8 @@ pub use latency::Latency;
 pub use listener::{Event, EventListener, Rollback};
 pub use options::{Background, Compression, Options, Pool, Purge, ReadMode, TailPolicy};
 pub use report::{
-    BackupReport, CheckReport, HardStateHealth, Health, Latencies, Lookup, Loss, OpenReport, OpenTimes, Pin,
-    PurgeReport, RegionStats, ScrubOptions, ScrubReport, Stats,
+    BackupReport, CheckReport, Explanation, HardStateHealth, Health, Latencies, Lookup, Loss, OpenReport,
+    OpenTimes, Pin, Proof, PurgeReport, RecordFinding, RecordState, RegionStats, ScrubOptions, ScrubReport,
+    SegmentFinding, Stats, Trail, Verdict,
 };
 pub use types::{Durability, Entry, EntryId, EntryRef, LogState, Lsn, ReadLimit, RegionId};

@@ -3,10 +3,12 @@
 mod backup;
 mod check;
 pub(crate) mod digest;
+mod explain;
 mod fetch;
 mod lock;
 mod open;
 pub(crate) mod reader;
+pub(crate) mod records;
 pub(crate) mod region;
 mod threads;
 pub(crate) mod write_batch;
