@@ -129,6 +129,9 @@ mod watch;
 pub use commit::Ticket;
 pub use engine::digest::Digest;
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
+pub use engine::records::{
+    Follow, LogItem, LogOp, LogRecord, RecordContent, RecordOptions, Records, RegionOps, TermRange,
+};
 pub use engine::region::Region;
 pub use engine::write_batch::{RegionBatch, WriteBatch};
 pub use engine::{Engine, WriteError};
@@ -137,7 +140,8 @@ pub use latency::Latency;
 pub use listener::{Event, EventListener, Rollback};
 pub use options::{Background, Compression, Options, Pool, Purge, ReadMode, TailPolicy};
 pub use report::{
-    Appended, BackupReport, CheckReport, Compacted, Compaction, HardStateHealth, Health, Latencies, Lookup,
-    Loss, OpenReport, OpenTimes, Outcome, Pin, PurgeReport, RegionStats, ScrubOptions, ScrubReport, Stats,
+    Appended, BackupReport, CheckReport, Compacted, Compaction, Explanation, HardStateHealth, Health,
+    Latencies, Lookup, Loss, OpenReport, OpenTimes, Outcome, Pin, Proof, PurgeReport, RecordFinding,
+    RecordState, RegionStats, ScrubOptions, ScrubReport, SegmentFinding, Stats, Trail, Verdict,
 };
 pub use types::{Durability, Entry, EntryId, EntryRef, KeyOrder, LogState, Lsn, ReadLimit, RegionId};

@@ -369,6 +369,15 @@ bugs! {
     /// A read beside an engine does not compare entries with their checksums: what stands in a recycled file
     /// now gets out. Breaks: no wrong bytes.
     ReaderDoesNotVerify caught by "reader::a_file_that_was_given_back_is_no_damage_and_none_of_its_bytes_get_out",
+    /// A tail of the log shows records as durable that are only written. Breaks: nothing is called
+    /// durable that is not.
+    TailShowsUnproven caught by "records::only_what_is_known_to_be_durable_is_shown_unless_asked",
+    /// A tail of the log believes that its file is still the segment that it was. Breaks: a store
+    /// that is purged is not damaged.
+    TailTrustsItsFiles caught by "records::what_was_given_back_since_the_look_is_gone_and_no_damage",
+    /// A tail of the log goes on in the next segment, whatever that follows. Breaks: a follower
+    /// that lost its place says so.
+    TailJumps caught by "records::killed::a_follower_goes_on_across_a_restart_that_cuts_the_log_and_says_so",
     /// A check beside an engine judges the batch that is being written. Breaks: what was not
     /// acknowledged is not damaged.
     BatchInFlightCalledDamage caught by "two_processes::a_check_beside_an_engine_judges_what_was_durable_and_nothing_else",

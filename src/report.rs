@@ -1,8 +1,10 @@
 //! What the engine reports of itself.
 
 mod outcome;
+mod trail;
 
 pub use outcome::{Appended, Compacted, Compaction, Outcome};
+pub use trail::{Explanation, Proof, RecordFinding, RecordState, SegmentFinding, Trail, Verdict};
 
 use crate::error::Error;
 use crate::latency::Latency;
@@ -60,6 +62,8 @@ pub struct OpenReport {
     pub removed: Vec<String>,
     /// Time per phase.
     pub times: OpenTimes,
+    /// What was found near the end of the log, for those who ask why: an engine does not keep it.
+    pub(crate) trail: Trail,
 }
 
 /// How long the phases of open took.

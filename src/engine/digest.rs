@@ -2,7 +2,7 @@
 
 use crate::codec::checksum::entry_checksum;
 use crate::planted::{Bug, planted};
-use crate::types::{Entry, RegionId};
+use crate::types::{Entry, EntryId, RegionId};
 use std::fmt;
 
 /// Stands for a range of entries: equal on two replicas exactly if their entries are, but for chance.
@@ -27,11 +27,15 @@ impl Digest {
 
     /// Adds the next entry.
     pub(crate) fn add(&mut self, region: RegionId, e: &Entry) {
-        let term = if planted(Bug::DigestWithoutTerm) { 0 } else { e.id.term };
         let payload = if planted(Bug::DigestWithoutBytes) { &[] } else { &e.payload[..] };
-        let sum = entry_checksum(region, crate::types::EntryId::new(term, e.id.index), payload);
-        let word = u64::from(sum) << 32 | (e.payload.len() as u64 & 0xffff_ffff);
-        for word in [word, e.id.index, term] {
+        let id = EntryId::new(if planted(Bug::DigestWithoutTerm) { 0 } else { e.id.term }, e.id.index);
+        self.add_sum(id, e.payload.len() as u64, entry_checksum(region, id, payload));
+    }
+
+    /// Adds an entry of which this is known: its payload's length, and its checksum.
+    pub(crate) fn add_sum(&mut self, id: EntryId, len: u64, sum: u32) {
+        let word = u64::from(sum) << 32 | (len & 0xffff_ffff);
+        for word in [word, id.index, id.term] {
             // The finalizer of splitmix64 over the running sum: order matters, and every bit
             // reaches every other.
             let mut z = self.hash.wrapping_add(word).wrapping_add(0x9e37_79b9_7f4a_7c15);

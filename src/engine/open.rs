@@ -17,7 +17,7 @@ use crate::listener::{Event, Listeners};
 use crate::options::{Background, Options, Tuned};
 use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, Unfinished, recover};
-use crate::report::OpenReport;
+use crate::report::{OpenReport, Trail};
 use crate::segment::SegmentSet;
 use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
@@ -231,7 +231,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
 fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
     let phase = clock::now();
     let store = assemble(dir, options, &mut r)?;
-    let mut report = r.report;
+    let mut report = OpenReport { trail: Trail::default(), ..r.report };
     // Of a store from before format 3, or one that lost it.
     store.listeners.report(store.mark.ensure());
     let threads = Threads::start(&store)?;

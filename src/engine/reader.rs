@@ -1,6 +1,7 @@
 //! Looking at a store without opening it for writing.
 
 use crate::clock;
+use crate::engine::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
 use crate::format::file_header::SegmentKind;
@@ -10,14 +11,15 @@ use crate::planted::{Bug, planted};
 use crate::read::{Failed, Source, read, term, view};
 use crate::recovery::{Purpose, Recovered, doubtful, recover};
 use crate::report::{Health, OpenReport};
-use crate::segment::footer_name;
-use crate::types::{Entry, LogState, Lsn, ReadLimit, RegionId};
+use crate::segment::{Segment, footer_name};
+use crate::types::{Entry, EntryId, LogState, Lsn, ReadLimit, RegionId};
 use crate::vfs::Dir;
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A store as its files show it at the moment of opening. It holds no lock and has changed nothing.
@@ -48,8 +50,9 @@ use std::time::Duration;
 /// # }
 /// ```
 pub struct Reader {
-    dir: Dir,
-    state: Recovered,
+    pub(super) dir: Dir,
+    pub(super) options: Options,
+    pub(super) state: Recovered,
 }
 
 impl fmt::Debug for Reader {
@@ -102,7 +105,7 @@ const ALIKE_MAX: u32 = 3;
 const LOOK_AT_MOST: Duration = Duration::from_secs(30);
 
 /// The names in the directory. A number is given once: a name that is still there stands for the same file.
-fn names(dir: &Dir) -> Result<BTreeSet<String>> {
+pub(super) fn names(dir: &Dir) -> Result<BTreeSet<String>> {
     let entries = dir.list().map_err(|e| Error::io("listing the directory", dir.path(), e))?;
     Ok(entries.into_iter().map(|e| e.name).collect())
 }
@@ -141,6 +144,22 @@ pub struct RegionInfo {
     pub bytes: u64,
     /// Segments that hold some of them.
     pub segments: u64,
+    /// The oldest of these: how far back its log reaches.
+    pub oldest_segment: Option<u32>,
+    /// Bytes of the files of segments in which nothing lives but entries of this region: what it keeps by
+    /// itself, and a compaction of it would give back.
+    pub pinned_bytes: u64,
+}
+
+/// What segments take that hold nothing else.
+fn pinned_bytes(s: &RegionState) -> u64 {
+    let mut own: BTreeMap<u32, (u64, Arc<Segment>)> = BTreeMap::new();
+    for extent in s.extents.iter() {
+        own.entry(extent.segment_id()).or_insert_with(|| (0, extent.segment().into_owned())).0 +=
+            extent.count();
+    }
+    let alone = own.values().filter(|(entries, segment)| *entries == segment.live_entries());
+    alone.map(|(_, segment)| segment.len).sum()
 }
 
 impl Reader {
@@ -148,7 +167,7 @@ impl Reader {
         let opened = options.vfs.open_dir(dir).map_err(|e| Error::io("opening the directory", dir, e))?;
         let opened = Dir::new(opened, dir);
         match recover_beside(&opened, &options)? {
-            Some(state) => Ok(Reader { dir: opened, state }),
+            Some(state) => Ok(Reader { dir: opened, options, state }),
             None => Err(Error::invalid("there is no store in this directory").at(dir, None)),
         }
     }
@@ -187,6 +206,8 @@ impl Reader {
             entries: s.extents.iter().map(|e| e.count()).sum(),
             bytes: s.extents.iter().map(|e| e.bytes()).sum(),
             segments: s.extents.len() as u64,
+            oldest_segment: s.extents.iter().map(|e| e.segment_id()).min(),
+            pinned_bytes: pinned_bytes(s),
         };
         let cells = self.state.table.cells();
         let mut all: Vec<RegionInfo> = cells
@@ -274,6 +295,44 @@ impl Reader {
     ) -> Result<Vec<Entry>> {
         let parts = self.with(region, |s| view(region, s, &range, limit))?;
         read(region, &parts, limit, Source::File).map_err(|e| self.explained(region, e.of(region)))
+    }
+
+    /// The digest that [`Region::checksum`](crate::Region::checksum) gives of the same entries, from the
+    /// checksums that stand in the index: what was appended, and not what stands in the files now. No payload
+    /// is read, so that two replicas of a log are compared for the price of their indexes.
+    ///
+    /// # Errors
+    /// As for [`entries`](Reader::entries).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use raftwood::{Durability, EntryId, Options, RegionId};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = Options::new().open(dir.path())?;
+    /// # let mut batch = engine.batch();
+    /// # batch.region(RegionId(7)).append([(EntryId::new(1, 1), &b"set x"[..])])?;
+    /// # engine.write(batch, Durability::Synced)?;
+    /// let reader = Options::new().open_read_only(dir.path())?;
+    /// assert_eq!(reader.digest(RegionId(7), 1..=1)?, engine.region(RegionId(7)).checksum(1..=1)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn digest(&self, region: RegionId, range: impl RangeBounds<u64>) -> Result<Digest> {
+        let parts = self.with(region, |s| view(region, s, &range, ReadLimit::NONE))?;
+        let mut digest = Digest::default();
+        for part in &parts {
+            let (stretch, mut sums) = (part.stretch(), Vec::new());
+            let failed = |index, e| Failed::At(index, part.segment().clone(), e).of(region);
+            let found = stretch
+                .locs_from_file(region, part.first(), part.last(), |loc| sums.push((loc.len, loc.crc)));
+            found.map_err(|e| self.explained(region, failed(part.first(), e)))?;
+            for (index, (len, crc)) in (part.first()..).zip(sums) {
+                let term = stretch.term(region, index);
+                let term = term.map_err(|e| self.explained(region, failed(index, e)))?;
+                digest.add_sum(EntryId::new(term, index), u64::from(len), crc);
+            }
+        }
+        Ok(digest)
     }
 
     /// Why a read failed: where an engine gives files back, nothing is wrong with any entry.

@@ -24,7 +24,7 @@ use crate::format::file_header::SegmentKind;
 use crate::format::record::{RecordHeader, RecordKind, Shape, record_len};
 use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::report::OpenReport;
+use crate::report::{OpenReport, Proof, SegmentFinding};
 use crate::segment::scan::{FIRST_RECORD, Found, Record, Scanner};
 use crate::segment::{Segment, load_footer};
 use crate::types::Lsn;
@@ -87,6 +87,21 @@ struct Link {
     past_hole: Option<(Lsn, u64)>,
 }
 
+impl Link {
+    /// The same for those who ask what was found.
+    fn found(&self, in_log: bool) -> SegmentFinding {
+        SegmentFinding {
+            id: self.segment.id,
+            sealed: self.sealed,
+            records: self.records.len() as u64,
+            end: self.end,
+            follows: self.follows.map(|shape| shape.end().unwrap_or(Lsn::ZERO)),
+            in_log,
+            past_hole: self.past_hole.map_or(0, |(_, bytes)| bytes),
+        }
+    }
+}
+
 /// Finds the end of the log, gives every segment its end, and collects what has to be re-persisted. Segments
 /// that turn out to be no part of the log are taken out of `opened`, or kept empty.
 pub(super) fn follow(
@@ -117,6 +132,7 @@ pub(super) fn follow(
             continue;
         }
         links.push(read_link(segment, footer, &mut watermark, &mut said, options, report)?);
+        report.trail.proven(watermark, Proof::Segment(segment.id));
     }
     for segment in opened.segments.values().filter(|s| s.kind == SegmentKind::Cold && !s.is_lost) {
         if let Some(footer) = load_footer(dir, segment) {
@@ -158,6 +174,8 @@ pub(super) fn follow(
         .find(|(at, _)| **at >= watermark && !links.iter().any(|link| link.segment.id == at.segment()));
     proof = proof.max(first_announced.and_then(|(_, shape)| shape.end()));
     let proof = proof.filter(|_| !planted(Bug::HoleTakenForTear));
+    (report.trail.hole, report.trail.acknowledged) = (Some(hole), proof);
+    report.trail.segments = links.iter().enumerate().map(|(at, l)| l.found(log.contains(&at))).collect();
     if let Some(watermark) = proof {
         refuse(acknowledged_hole(&links, hole, watermark), options, report)?;
     }

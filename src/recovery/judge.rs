@@ -34,54 +34,27 @@
 use crate::error::{Error, Result};
 use crate::options::{Options, TailPolicy};
 use crate::planted::{Bug, planted};
-use crate::report::OpenReport;
+use crate::report::{OpenReport, RecordState, Verdict};
 
 /// What is known of a record past the watermark.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Facts {
-    pub(super) record: RecordIs,
+    pub(super) record: RecordState,
     pub(super) tear: bool,
     pub(super) stale: bool,
     pub(super) rot: bool,
     pub(super) policy: TailPolicy,
 }
 
-/// How much of a record can be believed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum RecordIs {
-    /// Every byte matches.
-    Right,
-    /// It says what it is, and some of its payloads do not match.
-    WrongInPayload,
-    /// It does not even say what it is.
-    Unreadable,
-}
-
-/// What becomes of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
-    /// It is re-persisted.
-    Keep,
-    /// It was never acknowledged; it and what follows are dropped.
-    Torn,
-    /// It is kept as it is, and its wrong entries are reported as damaged: they may have been acknowledged.
-    Fence,
-    /// Nothing says which regions it concerns or whether it was acknowledged: open refuses.
-    Refuse,
-    /// The caller decided to drop it, with what follows. It may have been acknowledged, and with it any
-    /// region's vote.
-    Lose,
-}
-
 /// Decides.
 pub(super) fn judge(facts: Facts) -> Verdict {
     let proven = match facts.record {
-        RecordIs::Right => Verdict::Keep,
+        RecordState::Right => Verdict::Keep,
         _ if facts.tear => Verdict::Torn,
-        RecordIs::WrongInPayload if facts.stale && !facts.rot => Verdict::Torn,
-        RecordIs::WrongInPayload => Verdict::Fence,
-        RecordIs::Unreadable if facts.stale => Verdict::Torn,
-        RecordIs::Unreadable => Verdict::Refuse,
+        RecordState::WrongInPayload if facts.stale && !facts.rot => Verdict::Torn,
+        RecordState::WrongInPayload => Verdict::Fence,
+        RecordState::Unreadable if facts.stale => Verdict::Torn,
+        RecordState::Unreadable => Verdict::Refuse,
     };
     match (proven, facts.policy) {
         (Verdict::Fence | Verdict::Refuse, TailPolicy::AssumeTorn) => Verdict::Lose,
@@ -104,12 +77,12 @@ pub(super) fn refuse(error: Error, options: &Options, report: &mut OpenReport) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use RecordIs::*;
+    use RecordState::*;
     use TailPolicy::*;
     use Verdict::*;
 
     /// The rows of the table above; `None` stands for "-".
-    struct Row(RecordIs, Option<bool>, Option<bool>, Option<bool>, Option<TailPolicy>, Verdict);
+    struct Row(RecordState, Option<bool>, Option<bool>, Option<bool>, Option<TailPolicy>, Verdict);
     const YES: Option<bool> = Some(true);
     const NO: Option<bool> = Some(false);
     const TABLE: [Row; 14] = [

@@ -29,6 +29,7 @@ mod replay;
 mod serving;
 mod tail;
 
+pub(crate) use files::read_header;
 pub(crate) use finish::Unfinished;
 pub(crate) use tail::doubtful;
 
@@ -83,12 +84,28 @@ pub(crate) struct Recovered {
 
 /// Reads the store in `dir`; `None` if there is none.
 pub(crate) fn recover(dir: &Dir, options: &Options, purpose: Purpose) -> Result<Option<Recovered>> {
+    go(&mut Recovery { dir, options, purpose, report: OpenReport::default() })
+}
+
+/// The same, and where it does not come to its end, what it had found until then goes to `found`.
+pub(crate) fn recover_and_report(
+    dir: &Dir,
+    options: &Options,
+    purpose: Purpose,
+    found: &mut OpenReport,
+) -> Result<Option<Recovered>> {
     let mut recovery = Recovery { dir, options, purpose, report: OpenReport::default() };
-    let listed = Listed::read(dir)?;
-    let Some(served) = listed.choose_checkpoint(&mut recovery)? else { return Ok(None) };
-    let opened = served.open_segments(&mut recovery)?;
-    let followed = opened.follow(&mut recovery)?;
-    let indexed = followed.give_footers(&mut recovery)?;
-    let replayed = indexed.replay(&mut recovery)?;
+    let outcome = go(&mut recovery);
+    *found = recovery.report;
+    outcome
+}
+
+fn go(recovery: &mut Recovery<'_>) -> Result<Option<Recovered>> {
+    let listed = Listed::read(recovery.dir)?;
+    let Some(served) = listed.choose_checkpoint(recovery)? else { return Ok(None) };
+    let opened = served.open_segments(recovery)?;
+    let followed = opened.follow(recovery)?;
+    let indexed = followed.give_footers(recovery)?;
+    let replayed = indexed.replay(recovery)?;
     Ok(Some(replayed.sort_out(recovery)))
 }

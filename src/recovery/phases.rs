@@ -25,7 +25,7 @@ use crate::format::names::FileName;
 use crate::index::Table;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::report::OpenReport;
+use crate::report::{OpenReport, Proof};
 use crate::segment::mark_file::{read_marks, settle_marks};
 use crate::segment::scan::{FIRST_RECORD, Scanner};
 use crate::segment::{RetiredFile, Segment, rebuild_footer};
@@ -125,6 +125,8 @@ impl Opened {
     pub(super) fn follow(self, r: &mut Recovery<'_>) -> Result<Followed> {
         let Opened { began, marks, marked, listing, mut serving, mut files } = self;
         let durable = known_durable(&serving.header, &marks);
+        r.report.trail.proven(serving.header.synced, Proof::Checkpoint);
+        r.report.trail.proven(durable, Proof::Mark);
         let evidence = Evidence { durable, marked, unread: serving.unread.take() };
         let chain =
             chain::follow(r.dir, &mut files, &serving.header, evidence, r.options, r.purpose, &mut r.report)?;
@@ -239,7 +241,7 @@ pub(super) struct Replayed {
 
 impl Replayed {
     /// Which files are kept, given back, or removed.
-    pub(super) fn sort_out(mut self, mut r: Recovery<'_>) -> Recovered {
+    pub(super) fn sort_out(mut self, r: &mut Recovery<'_>) -> Recovered {
         self.drop_orphans();
         let Replayed { marks, mut listing, serving, mut segments, chain, mut unsealed, table, .. } = self;
         let header = &serving.header;
@@ -275,7 +277,7 @@ impl Replayed {
             marks,
             checkpoints: serving.kept,
             free: listing.free,
-            report: r.report,
+            report: std::mem::take(&mut r.report),
             unfinished: Unfinished {
                 last_witness,
                 rebuilt: is_rebuilt(header),

@@ -1,6 +1,6 @@
 //! The end of the log past the watermark: whole batches are kept and re-persisted, a tear ends them.
 
-use super::judge::{Facts, RecordIs, Verdict, judge};
+use super::judge::{Facts, judge};
 use crate::codec::checksum::entry_checksum;
 use crate::codec::mend::{Flip, find_flip};
 use crate::error::{Error, Result};
@@ -10,10 +10,10 @@ use crate::format::zeros::{TELLING_BYTES, Zeros};
 use crate::limits::SECTOR;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::report::OpenReport;
+use crate::report::{OpenReport, RecordFinding, RecordState, Verdict};
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Record, Scanner};
-use crate::segment::verify::{WrongEntry, wrong_entries};
+use crate::segment::verify::{StoredEntry, wrong_entries};
 use crate::types::{Lsn, RegionId};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -59,7 +59,8 @@ pub(super) fn collect(
         let once_whole = was_whole(segment, at, announced);
         let (verdict, end) = match &found {
             Found::Record(record) => {
-                let (verdict, kept) = weigh(segment, &mut scanner, record, once_whole, options)?;
+                let (facts, kept) = weigh(segment, &mut scanner, record, once_whole, options)?;
+                let verdict = judged(segment, at, facts, once_whole, report);
                 if let Some(kept) = kept.filter(|_| matches!(verdict, Verdict::Keep | Verdict::Fence)) {
                     report.suspects.extend(kept.suspects.iter().map(|&(region, index)| {
                         doubtful(region, index).at(&segment.path, Some(u64::from(at)))
@@ -70,9 +71,13 @@ pub(super) fn collect(
                 (verdict, record.end())
             }
             Found::BadDescription(header) => {
-                (unreadable(segment, &mut scanner, at, Some(header), once_whole, options)?, at)
+                let facts = unreadable(segment, &mut scanner, at, Some(header), once_whole, options)?;
+                (judged(segment, at, facts, once_whole, report), at)
             }
-            Found::Nothing => (unreadable(segment, &mut scanner, at, None, once_whole, options)?, at),
+            Found::Nothing => {
+                let facts = unreadable(segment, &mut scanner, at, None, once_whole, options)?;
+                (judged(segment, at, facts, once_whole, report), at)
+            }
         };
         match verdict {
             Verdict::Keep | Verdict::Fence => at = end,
@@ -107,7 +112,8 @@ pub(super) fn ends_clearly(
         Found::Nothing => None,
     };
     let once_whole = was_whole(segment, at, announced);
-    match unreadable(segment, &mut scanner, at, header.as_ref(), once_whole, options)? {
+    let facts = unreadable(segment, &mut scanner, at, header.as_ref(), once_whole, options)?;
+    match judged(segment, at, facts, once_whole, report) {
         Verdict::Refuse => Err(refused(segment, at)),
         Verdict::Lose => {
             report.assumed_torn = true;
@@ -116,6 +122,22 @@ pub(super) fn ends_clearly(
         }
         _ => Ok(true),
     }
+}
+
+/// Judges, and notes what was found for those who ask why.
+fn judged(segment: &Segment, at: u32, facts: Facts, was_whole: bool, report: &mut OpenReport) -> Verdict {
+    let verdict = judge(facts);
+    report.trail.judged.push(RecordFinding {
+        at: Lsn::new(segment.id, at),
+        path: segment.path.clone(),
+        state: facts.record,
+        torn: facts.tear,
+        old_bytes: facts.stale,
+        one_flip: facts.rot,
+        was_whole,
+        verdict,
+    });
+    verdict
 }
 
 /// Whether a recovery that did not come to its end found the record at this place whole: then
@@ -129,19 +151,19 @@ fn bytes_of(header: &RecordHeader) -> u64 {
     u64::from(RECORD_HEADER_LEN) + u64::from(header.desc_len) + u64::from(header.payload_len)
 }
 
-/// Judges a record whose header and description are right.
+/// What is known of a record whose header and description are right.
 fn weigh(
     segment: &Segment,
     scanner: &mut Scanner<'_>,
     record: &Record,
     once_whole: bool,
     options: &Options,
-) -> Result<(Verdict, Option<TailRecord>)> {
+) -> Result<(Facts, Option<TailRecord>)> {
     let policy = options.tail_policy;
-    let right = Facts { record: RecordIs::Right, tear: false, stale: false, rot: false, policy };
+    let right = Facts { record: RecordState::Right, tear: false, stale: false, rot: false, policy };
     let payload = scanner.payload(record)?;
     let (batch, blocks) = match record.header.kind {
-        RecordKind::Watermark | RecordKind::Announcement => return Ok((Verdict::Keep, None)),
+        RecordKind::Watermark | RecordKind::Announcement => return Ok((right, None)),
         RecordKind::Install => (Batch::default(), Vec::new()),
         RecordKind::Batch => match Batch::decode_desc(&record.desc, record.header.payload_len) {
             Ok(parts) => parts,
@@ -163,10 +185,10 @@ fn weigh(
             let place = u64::from(base)..u64::from(base) + payload.len() as u64;
             let failed = scanner.bad_sector(place).is_some();
             let stale = segment.previous_salt != 0 && !failed && !once_whole;
-            (Facts { record: RecordIs::WrongInPayload, tear, stale, rot, policy }, wrong)
+            (Facts { record: RecordState::WrongInPayload, tear, stale, rot, policy }, wrong)
         }
         None => (
-            Facts { record: RecordIs::Unreadable, tear: false, stale: false, rot: false, policy },
+            Facts { record: RecordState::Unreadable, tear: false, stale: false, rot: false, policy },
             Vec::new(),
         ),
     };
@@ -179,13 +201,13 @@ fn weigh(
         desc_crc: crate::codec::checksum::crc32(0, &record.desc),
         payload,
     };
-    Ok((judge(facts.0), Some(TailRecord { encoded, original: record.shape, suspects })))
+    Ok((facts.0, Some(TailRecord { encoded, original: record.shape, suspects })))
 }
 
 /// Whether flipping one bit back makes the entry match, and no unwritten sector can be the cause: then
 /// the bit would be one of many that differ, unless the record hardly reaches into that sector, and
 /// some of it would not be zero.
-fn is_one_flip(scanner: &mut Scanner<'_>, wrong: &WrongEntry, base: u32, record: &Record) -> Result<bool> {
+fn is_one_flip(scanner: &mut Scanner<'_>, wrong: &StoredEntry, base: u32, record: &Record) -> Result<bool> {
     let Some(bytes) = &wrong.bytes else { return Ok(false) };
     let found = entry_checksum(wrong.region, wrong.id, bytes);
     let Some(Flip::Message { byte, .. }) = find_flip(bytes.len(), found, wrong.crc) else { return Ok(false) };
@@ -197,7 +219,7 @@ fn is_one_flip(scanner: &mut Scanner<'_>, wrong: &WrongEntry, base: u32, record:
     Ok(len >= TELLING_BYTES && scanner.read(from, len as usize)?.iter().any(|b| *b != 0))
 }
 
-/// Judges what stands at `at` in place of a record, or of one whose header alone is right.
+/// What is known of what stands at `at` in place of a record, or of one whose header alone is right.
 fn unreadable(
     segment: &Segment,
     scanner: &mut Scanner<'_>,
@@ -205,7 +227,7 @@ fn unreadable(
     header: Option<&RecordHeader>,
     once_whole: bool,
     options: &Options,
-) -> Result<Verdict> {
+) -> Result<Facts> {
     let len = header.map_or(u64::from(RECORD_HEADER_LEN), bytes_of);
     let place = u64::from(at)..u64::from(at) + len;
     let tear = place.end > segment.records_end
@@ -221,7 +243,7 @@ fn unreadable(
     let failed = scanner.bad_sector(place).is_some();
     let (tear, stale) = (tear && !once_whole, segment.previous_salt != 0 && !failed && !once_whole);
     let policy = options.tail_policy;
-    Ok(judge(Facts { record: RecordIs::Unreadable, tear, stale, rot: false, policy }))
+    Ok(Facts { record: RecordState::Unreadable, tear, stale, rot: false, policy })
 }
 
 /// Whether a record, whose description and payload area have these zeros now, was never written whole. One

@@ -3,13 +3,13 @@
 use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
 use crate::format::batch::{Batch, Block, Loc, locate};
-use crate::types::{EntryId, RegionId};
+use crate::types::{Entry, EntryId, RegionId};
 use bytes::Bytes;
 use std::ops::Range;
 
-/// An entry whose bytes do not match its checksum.
+/// An entry of a batch, as its payload has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct WrongEntry {
+pub(crate) struct StoredEntry {
     pub(crate) region: RegionId,
     pub(crate) id: EntryId,
     /// Where its bytes stand in the payload: those of its block if it is compressed.
@@ -19,12 +19,35 @@ pub(crate) struct WrongEntry {
     pub(crate) crc: u32,
 }
 
+impl StoredEntry {
+    /// The entry, if its bytes match its checksum.
+    pub(crate) fn right(self) -> Result<Entry, StoredEntry> {
+        match &self.bytes {
+            Some(bytes) if entry_checksum(self.region, self.id, bytes) == self.crc => {
+                Ok(Entry { id: self.id, payload: bytes.clone() })
+            }
+            _ => Err(self),
+        }
+    }
+}
+
 /// The entries of a batch that do not match their checksums. `None` when the description does not
 /// fit the payload.
-pub(crate) fn wrong_entries(batch: &Batch, blocks: &[Block], payload: &Bytes) -> Option<Vec<WrongEntry>> {
+pub(crate) fn wrong_entries(batch: &Batch, blocks: &[Block], payload: &Bytes) -> Option<Vec<StoredEntry>> {
+    let mut wrong = Vec::new();
+    each_entry(batch, blocks, payload, |entry| wrong.extend(entry.right().err()))?;
+    Some(wrong)
+}
+
+/// Hands over the entries of a batch, in order. `None` when the description does not fit the payload.
+pub(crate) fn each_entry(
+    batch: &Batch,
+    blocks: &[Block],
+    payload: &Bytes,
+    mut each: impl FnMut(StoredEntry),
+) -> Option<()> {
     let mut locs = Vec::with_capacity(batch.entries.len());
     locate(&batch.entries, blocks, 0, |loc| locs.push(loc)).ok()?;
-    let mut wrong = Vec::new();
     let mut block: Option<(u32, Option<Bytes>)> = None;
     for step in batch.steps() {
         let Some((first, entries, _)) = step.op.as_append() else { continue };
@@ -33,12 +56,10 @@ pub(crate) fn wrong_entries(batch: &Batch, blocks: &[Block], payload: &Bytes) ->
         for (n, loc) in own.iter().enumerate() {
             let id = EntryId::new(terms.next()?, first + n as u64);
             let (bytes, at) = resolve(payload, *loc, &mut block)?;
-            if bytes.as_ref().is_none_or(|b| entry_checksum(step.region, id, b) != loc.crc) {
-                wrong.push(WrongEntry { region: step.region, id, at, bytes, crc: loc.crc });
-            }
+            each(StoredEntry { region: step.region, id, at, bytes, crc: loc.crc });
         }
     }
-    Some(wrong)
+    Some(())
 }
 
 type Resolved = (Option<Bytes>, Range<u32>);

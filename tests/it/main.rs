@@ -64,6 +64,7 @@ mod raft_rs;
 #[cfg(all(feature = "raft-rs-protobuf", feature = "sim"))]
 mod raft_rs_cluster;
 mod reader;
+mod records;
 mod refused;
 #[cfg(feature = "sim")]
 mod reopening;

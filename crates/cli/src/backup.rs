@@ -1,6 +1,6 @@
 //! `raftwood backup`: a copy of a store that no engine has open.
 
-use crate::out::{count, say, size};
+use crate::out::{count, say, say_json, size};
 use crate::{Failure, Outcome};
 use raftwood::Options;
 use serde::Serialize;
@@ -15,7 +15,7 @@ pub(crate) struct Args {
     to: PathBuf,
     /// One JSON object.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Serialize)]
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         copied_bytes: report.copied_bytes,
     };
     match args.json {
-        true => say!("{}", serde_json::to_string(&made)?)?,
+        true => say_json(&made)?,
         false => say!(
             "{}: {} linked ({}), {} copied; {} copied in all",
             args.to.display(),

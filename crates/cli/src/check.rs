@@ -1,6 +1,6 @@
 //! `raftwood check` and `raftwood repair`: what is wrong with a store, and what can be done about it.
 
-use crate::out::{count, say, size, warn_of, with_causes};
+use crate::out::{count, say, say_json, size, warn_of, with_causes};
 use crate::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use raftwood::{CheckReport, Engine, Error, ErrorKind, Loss, Options, ScrubOptions, TailPolicy};
@@ -17,7 +17,7 @@ pub(crate) struct CheckArgs {
     rate_mib: u64,
     /// One JSON object.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Arguments of `repair`.
@@ -37,7 +37,7 @@ pub(crate) struct RepairArgs {
     accept_loss: bool,
     /// One JSON object.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Something that was found.
@@ -140,7 +140,7 @@ impl From<CheckReport> for Checked {
 pub(crate) fn check(args: &CheckArgs) -> Result<Outcome, Failure> {
     let checked = Checked::from(examine(&Options::new(), &args.dir, args.rate_mib << 20, args.json)?);
     match args.json {
-        true => say!("{}", serde_json::to_string(&checked)?)?,
+        true => say_json(&checked)?,
         false => print(&args.dir, &checked)?,
     }
     Ok(if checked.clean { Outcome::Fine } else { Outcome::FoundWrong })
@@ -297,7 +297,7 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<Outcome, Failure> {
     closed?;
     let whole = repaired.lost_or_damaged.is_empty() && repaired.suspects.is_empty();
     match args.json {
-        true => say!("{}", serde_json::to_string(&repaired)?)?,
+        true => say_json(&repaired)?,
         false => print_repaired(&args.dir, &repaired, whole)?,
     }
     Ok(if whole { Outcome::Fine } else { Outcome::FoundWrong })
@@ -312,7 +312,7 @@ fn dry_run(args: &RepairArgs, options: &Options) -> Result<Outcome, Failure> {
     }
     let outcome = if found.clean { Outcome::Fine } else { Outcome::FoundWrong };
     match args.json {
-        true => say!("{}", serde_json::to_string(&DryRun { applied: false, found })?)?,
+        true => say_json(&DryRun { applied: false, found })?,
         false => {
             print(&args.dir, &found)?;
             say!("nothing was changed; with --apply it is")?;

@@ -1,42 +1,112 @@
 //! `raftwood dump`: the entries of a store, and what else its regions hold.
 
-use crate::out::{count, say, with_causes};
-use crate::{Failure, Outcome};
-use raftwood::{Entry, Error, ErrorKind, Health, LogState, Options, ReadLimit, Reader, RegionId};
+use crate::decode::Decode;
+use crate::inspect::described;
+use crate::out::{count, hex, say, say_json, with_causes};
+use crate::{Failure, Outcome, records};
+use raftwood::{Entry, Error, ErrorKind, Health, LogState, Lsn, Options, ReadLimit, Reader, RegionId};
 use serde::Serialize;
-use std::fmt::Write;
 use std::path::PathBuf;
 
 /// Arguments of `dump`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The directory of the store.
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Only this region; may be given several times.
     #[arg(long = "region", value_name = "ID")]
-    regions: Vec<u64>,
+    pub(crate) regions: Vec<u64>,
     /// Entries from this index on.
     #[arg(long, value_name = "INDEX", default_value_t = 0)]
     from: u64,
     /// Entries up to this index, it included.
     #[arg(long, value_name = "INDEX", default_value_t = u64::MAX, hide_default_value = true)]
     to: u64,
+    /// The log, record by record in its order, instead of the regions: what each write did.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub(crate) records: bool,
+    /// The same, and go on as the engine does, until interrupted or until nobody reads the output.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub(crate) follow: bool,
+    /// Records from this position on: the `end` of the last one that was seen.
+    #[arg(long, value_name = "SEGMENT:OFFSET", value_parser = position)]
+    pub(crate) since: Option<Lsn>,
+    /// The entries of each record too.
+    #[arg(long)]
+    pub(crate) entries: bool,
+    /// Whose payloads and hard states these are: shows in words what the adapter stored of its library's.
+    #[arg(long, value_enum, default_value_t = Decode::None)]
+    pub(crate) decode: Decode,
     /// How payloads, hard states and values are printed.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// At most so many bytes of each payload; 0 prints none of it. JSON has all of it unless this is given.
     #[arg(long, value_name = "BYTES")]
     payload_bytes: Option<usize>,
-    /// Also entries that are not known to be on the device, which a power cut may take; they are marked.
+    /// Also what is not known to be on the device, which a power cut may take; it is marked.
     #[arg(long)]
-    unproven: bool,
+    pub(crate) unproven: bool,
     /// One JSON object a line: the same as --format json.
     #[arg(long)]
     json: bool,
 }
 
+impl Args {
+    /// Whether it prints JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json || self.format == Format::Json
+    }
+
+    /// Bytes for people, no more than asked for.
+    pub(crate) fn bytes(&self, all: &[u8], usual: Option<usize>) -> String {
+        let max = self.payload_bytes.or(usual).unwrap_or(usize::MAX);
+        let shown = &all[..all.len().min(max)];
+        let more = if shown.len() < all.len() && max > 0 { "..." } else { "" };
+        match self.format {
+            Format::Hex | Format::Json => format!("{}{more}", hex(shown)),
+            Format::Text => format!("{}{more}", shown.escape_ascii()),
+        }
+    }
+
+    /// A payload for programs, unless none of it is asked for.
+    pub(crate) fn payload(&self, all: &[u8]) -> Option<String> {
+        let shown = &all[..all.len().min(self.payload_bytes.unwrap_or(usize::MAX))];
+        (self.payload_bytes != Some(0)).then(|| hex(shown))
+    }
+
+    /// A payload for people, decoded if that was asked for.
+    pub(crate) fn entry_text(&self, entry: &Entry) -> String {
+        match self.decode.entry(entry) {
+            Some(d) if d.rest.is_empty() => d.words,
+            Some(d) => format!("{}: {}", d.words, self.bytes(d.rest, Some(LINE_BYTES))),
+            None => self.bytes(&entry.payload, Some(LINE_BYTES)),
+        }
+    }
+
+    /// A hard state for people.
+    pub(crate) fn hard_state_text(&self, value: &[u8]) -> String {
+        match self.decode.hard_state(value) {
+            Some(d) if d.rest.is_empty() => d.words,
+            Some(d) => format!("{}: {}", d.words, self.bytes(d.rest, None)),
+            None => self.bytes(value, None),
+        }
+    }
+
+    /// The regions that were asked for; none for all.
+    pub(crate) fn shows(&self, region: RegionId) -> bool {
+        self.regions.is_empty() || self.regions.contains(&region.0)
+    }
+}
+
+/// A position as it is printed: `segment:offset`.
+fn position(text: &str) -> Result<Lsn, String> {
+    let parts = text.split_once(':').and_then(|(s, o)| Some((s.parse().ok()?, o.parse().ok()?)));
+    let (segment, offset) = parts.ok_or("a position is SEGMENT:OFFSET, as records are printed with")?;
+    Ok(Lsn::new(segment, offset))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     /// As text; bytes that are none are escaped.
     Text,
     /// As hexadecimal digits.
@@ -46,7 +116,7 @@ enum Format {
 }
 
 /// So much of a payload stands in a line of text.
-const LINE_BYTES: usize = 40;
+pub(crate) const LINE_BYTES: usize = 40;
 
 /// So many bytes of payload are read at once.
 const CHUNK: ReadLimit = ReadLimit::bytes(1 << 20);
@@ -57,7 +127,9 @@ const LOOKS_MAX: u32 = 100;
 
 /// Runs `dump`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let format = if args.json { Format::Json } else { args.format };
+    if args.records || args.follow {
+        return records::run(args);
+    }
     let reader = Options::new().open_read_only(&args.dir)?;
     let all: Vec<RegionId> = reader.regions().iter().map(|r| r.id).collect();
     let asked: Vec<RegionId> = args.regions.iter().map(|id| RegionId(*id)).collect();
@@ -66,7 +138,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     }
     let regions = if asked.is_empty() { all } else { asked };
     let wrong = reader.report().damage.len() as u64;
-    let mut dump = Dump { args, format, reader, looks: 0, wrong };
+    let mut dump = Dump { args, reader, looks: 0, wrong };
     for error in dump.reader.report().damage.clone() {
         dump.damage(None, &error)?;
     }
@@ -78,7 +150,6 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
 
 struct Dump<'a> {
     args: &'a Args,
-    format: Format,
     reader: Reader,
     looks: u32,
     wrong: u64,
@@ -96,6 +167,8 @@ enum Line {
         last: u64,
         durable: u64,
         hard_state: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        decoded: Option<String>,
         health: String,
     },
     Key {
@@ -109,6 +182,8 @@ enum Line {
         term: u64,
         bytes: usize,
         durable: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        decoded: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         payload: Option<String>,
     },
@@ -164,7 +239,9 @@ impl Dump<'_> {
         let state = self.reader.state(id);
         let (hard_state, health) = (self.reader.hard_state(id), self.reader.health(id));
         let keys = self.reader.scan(id, b"");
-        if self.format == Format::Json {
+        if self.args.is_json() {
+            let decoded =
+                hard_state.as_ref().and_then(|value| Some(self.args.decode.hard_state(value)?.words));
             let hard_state = hard_state.map(|value| hex(&value));
             self.json(&Line::Region {
                 region: id.0,
@@ -174,6 +251,7 @@ impl Dump<'_> {
                 last: state.last,
                 durable: state.durable,
                 hard_state,
+                decoded,
                 health: described(&health),
             })?;
             for (key, value) in keys {
@@ -197,10 +275,11 @@ impl Dump<'_> {
             say!("  HEALTH {}", described(&health))?;
         }
         if let Some(value) = hard_state {
-            say!("  hard state  {}", self.bytes(&value, None))?;
+            say!("  hard state  {}", self.args.hard_state_text(&value))?;
         }
         for (key, value) in keys {
-            say!("  key  {} = {}", self.bytes(&key, None), self.bytes(&value, Some(LINE_BYTES)))?;
+            let (key, value) = (self.args.bytes(&key, None), self.args.bytes(&value, Some(LINE_BYTES)));
+            say!("  key  {key} = {value}")?;
         }
         if !state.is_empty() {
             say!("  {:>12}  {:>8}  {:>9}  payload", "index", "term", "bytes")?;
@@ -211,75 +290,33 @@ impl Dump<'_> {
     fn entry(&self, id: RegionId, state: &LogState, entry: &Entry) -> Result<(), Failure> {
         let durable = entry.id.index <= state.durable;
         let bytes = entry.payload.len();
-        if self.format == Format::Json {
-            let shown = &entry.payload[..bytes.min(self.args.payload_bytes.unwrap_or(usize::MAX))];
-            let payload = (self.args.payload_bytes != Some(0)).then(|| hex(shown));
+        if self.args.is_json() {
+            let payload = self.args.payload(&entry.payload);
+            let decoded = self.args.decode.entry(entry).map(|d| d.words);
             let (index, term) = (entry.id.index, entry.id.term);
-            return self.json(&Line::Entry { region: id.0, index, term, bytes, durable, payload });
+            return self.json(&Line::Entry { region: id.0, index, term, bytes, durable, decoded, payload });
         }
         let mark = if durable { "" } else { "unproven  " };
-        let payload = self.bytes(&entry.payload, Some(LINE_BYTES));
+        let payload = self.args.entry_text(entry);
         say!("  {:>12}  {:>8}  {bytes:>9}  {mark}{payload}", entry.id.index, entry.id.term)
     }
 
     fn damage(&self, of: Option<(RegionId, u64)>, error: &Error) -> Result<(), Failure> {
         let says = with_causes(error);
-        match self.format {
-            Format::Json => self.json(&Line::Damage {
-                region: of.map(|(id, _)| id.0),
-                index: of.map(|(_, index)| index),
-                error: says,
-            }),
-            _ => match of {
-                Some((_, index)) => say!("  {index:>12}  DAMAGE {says}"),
-                None => say!("DAMAGE {says}"),
-            },
-        }
-    }
-
-    /// Bytes for people, no more than asked for.
-    fn bytes(&self, all: &[u8], usual: Option<usize>) -> String {
-        let max = self.args.payload_bytes.or(usual).unwrap_or(usize::MAX);
-        let shown = &all[..all.len().min(max)];
-        let more = if shown.len() < all.len() && max > 0 { "..." } else { "" };
-        match self.format {
-            Format::Hex | Format::Json => format!("{}{more}", hex(shown)),
-            Format::Text => format!("{}{more}", shown.escape_ascii()),
+        let (region, index) = (of.map(|(id, _)| id.0), of.map(|(_, index)| index));
+        match of {
+            _ if self.args.is_json() => self.json(&Line::Damage { region, index, error: says }),
+            Some((_, index)) => say!("  {index:>12}  DAMAGE {says}"),
+            None => say!("DAMAGE {says}"),
         }
     }
 
     fn json(&self, line: &Line) -> Result<(), Failure> {
-        say!("{}", serde_json::to_string(line)?)
+        say_json(line)
     }
 }
 
 /// Whether the error says something of this one entry, after which the next can be read.
 fn is_of_the_bytes(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Io)
-}
-
-fn described(health: &Health) -> String {
-    match health {
-        Health::Healthy => "healthy".to_string(),
-        Health::Suspect { ranges } => format!("suspect: entries {}", listed(ranges)),
-        Health::Damaged { ranges, hard_state } => {
-            let hard_state = format!("{hard_state:?}").to_lowercase();
-            format!("damaged: entries {}, hard state {hard_state}", listed(ranges))
-        }
-        other => format!("{other:?}"),
-    }
-}
-
-fn listed(ranges: &[(u64, u64)]) -> String {
-    let all: Vec<String> = ranges.iter().map(|(a, b)| format!("{a}..={b}")).collect();
-    if all.is_empty() { "none".to_string() } else { all.join(", ") }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // A string takes everything.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

@@ -3,13 +3,22 @@
 //! Exit codes: 0 all is well, 1 something was found wrong, 2 the command could not run, 141 (128 and
 //! the number of SIGPIPE) nobody read what it printed: it ended there, without a word, and what it
 //! would have found is not known.
+//!
+//! With `--json` every object has the version of its schema, and an error is one too, on standard error:
+//! `{"schema":1,"kind":"error","error":"..."}`.
 
 mod backup;
 mod bench;
 mod check;
+mod decode;
+mod diff;
 mod dump;
+mod explain;
 mod inspect;
+mod manual;
 mod out;
+mod purge;
+mod records;
 mod torture;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +46,13 @@ enum Command {
     /// Print the entries, hard states and keys of a store's regions, without changing it. Works beside a
     /// running engine.
     Dump(dump::Args),
+    /// Say why an open would decide as it would: where the log ends, what was torn, damaged or suspect, and
+    /// by which proof. Changes nothing.
+    Explain(explain::Args),
+    /// Say where the logs of two replicas first differ, region by region. Reads no payload.
+    Diff(diff::Args),
+    /// Give back what nothing needs of a store that no engine has open.
+    Purge(purge::Args),
     /// Copy a store, with hard links where that can be.
     Backup(backup::Args),
     /// Verify everything in a store without changing it.
@@ -45,9 +61,39 @@ enum Command {
     Repair(check::RepairArgs),
     /// Crash, fail and kill the engine a great many times, and count what it survived.
     Torture(torture::Args),
+    /// Print the completions for a shell.
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page.
+    Man(manual::ManArgs),
     /// A process that the benchmarks kill.
     #[command(hide = true)]
     Child(bench::child::Args),
+}
+
+impl Command {
+    /// Whether it prints JSON.
+    fn is_json(&self) -> bool {
+        match self {
+            Command::Bench(args) => args.json,
+            Command::Inspect(args) => args.json,
+            Command::Dump(args) => args.is_json(),
+            Command::Explain(args) => args.json,
+            Command::Diff(args) => args.json,
+            Command::Purge(args) => args.json,
+            Command::Backup(args) => args.json,
+            Command::Check(args) => args.json,
+            Command::Repair(args) => args.json,
+            Command::Torture(args) => args.json,
+            Command::Completions(_) | Command::Man(_) | Command::Child(_) => false,
+        }
+    }
+}
+
+/// An error as a line of JSON.
+#[derive(serde::Serialize)]
+struct JsonError {
+    kind: &'static str,
+    error: String,
 }
 
 /// Why a command did not come to its end.
@@ -93,14 +139,21 @@ pub(crate) enum Outcome {
 
 fn main() -> ExitCode {
     // clap itself exits with 2 when it does not understand the arguments.
-    let outcome = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let is_json = command.is_json();
+    let outcome = match command {
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Repair(args) => check::repair(&args),
         Command::Torture(args) => torture::run(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
         Command::Child(args) => bench::child::run(&args),
     };
     match outcome {
@@ -108,7 +161,11 @@ fn main() -> ExitCode {
         Ok(Outcome::FoundWrong) => ExitCode::from(1),
         Err(Failure::ClosedPipe) => ExitCode::from(141),
         Err(e) => {
-            warn_of!("raftwood: {e}");
+            let error = JsonError { kind: "error", error: e.to_string() };
+            match out::as_json(&error) {
+                Ok(line) if is_json => warn_of!("{line}"),
+                _ => warn_of!("raftwood: {e}"),
+            }
             ExitCode::from(2)
         }
     }

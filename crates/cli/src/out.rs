@@ -21,7 +21,68 @@ macro_rules! warn_of {
 
 pub(crate) use {say, warn_of};
 
+use crate::Failure;
+use serde::Serialize;
 use std::error::Error;
+use std::fmt::Write;
+
+/// The version of all that is printed as JSON. It rises when a field goes, or changes its meaning; new fields
+/// and new kinds of line may come without.
+pub(crate) const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    schema: u32,
+    #[serde(flatten)]
+    of: &'a T,
+}
+
+/// An object as one line of JSON, with the version of its schema.
+///
+/// # Errors
+/// It has no form in JSON.
+pub(crate) fn as_json(object: &impl Serialize) -> Result<String, Failure> {
+    Ok(serde_json::to_string(&Versioned { schema: SCHEMA, of: object })?)
+}
+
+/// Such a line on standard output.
+///
+/// # Errors
+/// As [`as_json`], and when nobody reads any more.
+pub(crate) fn say_json(object: &impl Serialize) -> Result<(), Failure> {
+    say!("{}", as_json(object)?)
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // A string takes everything.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Prints rows, each column as wide as it has to be; all but the last are set to the right. The first row has
+/// the titles.
+///
+/// # Errors
+/// When nobody reads any more.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Result<(), Failure> {
+    let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        let mut line = String::new();
+        for (n, cell) in row.iter().enumerate() {
+            let _ = match n + 1 == N {
+                true => write!(line, "  {cell}"),
+                false => write!(line, "  {cell:>width$}", width = widths[n]),
+            };
+        }
+        say!("{}", line.trim_end())?;
+    }
+    Ok(())
+}
 
 /// An error with all that caused it.
 pub(crate) fn with_causes(error: &dyn Error) -> String {

@@ -1,7 +1,7 @@
 //! `raftwood torture`: crashes, errors and kills, by number, and what was survived.
 
 use crate::bench;
-use crate::out::{count, say, warn_of};
+use crate::out::{count, say, say_json, warn_of};
 use crate::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use raftwood::vfs::sim::Profile;
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     dir: Option<PathBuf>,
     /// One JSON object.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// What was survived. The names of the fields are the JSON.
@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         seconds: began.elapsed().as_secs_f64(),
     };
     match args.json {
-        true => say!("{}", serde_json::to_string(&survived)?)?,
+        true => say_json(&survived)?,
         false => print(&survived)?,
     }
     Ok(if survived.violations == 0 { Outcome::Fine } else { Outcome::FoundWrong })

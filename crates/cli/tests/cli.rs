@@ -6,7 +6,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 26] = [
+    "schema",
     "workload",
     "engine",
     "threads",
@@ -226,7 +227,7 @@ fn dump_prints_entries_for_people_and_for_programs() {
         assert_eq!(
             rows[4],
             serde_json::json!({
-                "kind": "entry", "region": 5, "index": 3, "term": 2, "bytes": 5, "durable": true, "payload": "7365742063"
+                "schema": 1, "kind": "entry", "region": 5, "index": 3, "term": 2, "bytes": 5, "durable": true, "payload": "7365742063"
             })
         );
         assert_eq!((&rows[0]["hard_state"], &rows[0]["last"]), (&"02ff".into(), &3.into()));

@@ -6,13 +6,14 @@ mod limit;
 mod payload;
 mod read;
 mod reopen;
-mod report;
+pub(crate) mod report;
 mod run;
 mod strace;
 mod writers;
 
 use crate::out::warn_of;
 use crate::{Failure, Outcome};
+use clap::ValueEnum;
 pub(crate) use kill::Kills;
 use raftwood::{Compression, Durability, Options};
 use report::{Report, Row};
@@ -37,6 +38,7 @@ impl Default for Args {
             segment_bytes: None,
             compress_from: None,
             no_verify: false,
+            keep: false,
             json: false,
         }
     }
@@ -116,9 +118,12 @@ pub(crate) struct Args {
     /// Skip reading everything back after the reopen.
     #[arg(long)]
     no_verify: bool,
+    /// Leave the stores where they are, for a look into them: the directory is named at the end.
+    #[arg(long)]
+    keep: bool,
     /// One JSON object for each run, on a line of its own.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// A number, and not 0: to do nothing is not what anybody asks for.
@@ -128,7 +133,7 @@ fn at_least_one<N: std::str::FromStr + Default + PartialEq>(text: &str) -> Resul
 }
 
 /// `64K`, `256M`, `4G` or plain bytes.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),
         None => (text, ""),
@@ -208,9 +213,9 @@ impl Plan {
 
 /// Runs `bench`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let scratch = Scratch::new(args.dir.as_deref())?;
+    let scratch = Scratch::new(args.dir.as_deref(), args.keep)?;
     let mut report = Report::new(args.json);
-    report.environment(&scratch.0, args.segment_bytes.unwrap_or(64 << 20))?;
+    report.environment(&scratch.dir, args.segment_bytes.unwrap_or(64 << 20))?;
     let chosen = match args.workloads.is_empty() {
         true => vec![Workload::Append, Workload::Raftstore],
         false => args.workloads.clone(),
@@ -221,10 +226,17 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         let mut runs: Vec<Vec<Row>> = Vec::new();
         for round in 0..rounds {
             let plan = Plan { seed: plan.seed + u64::from(round), ..plan.clone() };
-            let dir = scratch.0.join("store");
+            // With --keep each workload has one of its own, that of its last round.
+            let name = workload.to_possible_value().map(|v| v.get_name().to_string());
+            let name = name.filter(|_| args.keep).unwrap_or_else(|| "store".to_string());
+            let dir = scratch.dir.join(name);
             remove_dir(&dir)?;
             runs.push(measure(&plan, &dir, &mut report)?);
-            remove_dir(&dir)?;
+            if args.keep {
+                report.kept(&dir);
+            } else {
+                remove_dir(&dir)?;
+            }
         }
         for n in 0..runs.first().map_or(0, Vec::len) {
             let same: Vec<&Row> = runs.iter().filter_map(|r| r.get(n)).collect();
@@ -238,7 +250,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
 /// Kills a writing process so many times on one store, and says how, and whether it lost anything. The
 /// segments are small, so that each run sees many of them come and go.
 pub(crate) fn kills(kills: u32, seed: u64, dir: Option<&Path>) -> Result<(Kills, Outcome), Failure> {
-    let scratch = Scratch::new(dir)?;
+    let scratch = Scratch::new(dir, false)?;
     let mut report = Report::new(true);
     let args = Args { segment_bytes: Some(1 << 20), ..Args::default() };
     let plan = Plan { repeat: Some(kills), seed, ..Plan::new(&args, Workload::Kill) };
@@ -248,7 +260,7 @@ pub(crate) fn kills(kills: u32, seed: u64, dir: Option<&Path>) -> Result<(Kills,
             "no strace that may trace here: all kills are at random moments, none at a chosen system call"
         );
     }
-    let (rows, done) = kill::measure(&plan, &scratch.0.join("store"), strace.as_ref(), &mut report)?;
+    let (rows, done) = kill::measure(&plan, &scratch.dir.join("store"), strace.as_ref(), &mut report)?;
     let wrong = rows.iter().filter_map(|r| r.wrong).sum::<u64>();
     Ok((done, if wrong == 0 { report.outcome() } else { Outcome::FoundWrong }))
 }
@@ -276,21 +288,27 @@ fn remove_dir(dir: &Path) -> Result<(), Failure> {
 }
 
 /// A directory of our own, removed at the end, also of a failed run.
-struct Scratch(PathBuf);
+struct Scratch {
+    dir: PathBuf,
+    /// Not removed.
+    keep: bool,
+}
 
 impl Scratch {
-    fn new(parent: Option<&Path>) -> Result<Scratch, Failure> {
+    fn new(parent: Option<&Path>, keep: bool) -> Result<Scratch, Failure> {
         let parent = parent.unwrap_or(Path::new("."));
         let dir = parent.join(format!("raftwood-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir).map_err(|e| {
             Failure::new(format!("cannot create {}: {e}; choose another --dir", dir.display()))
         })?;
-        Ok(Scratch(dir))
+        Ok(Scratch { dir, keep })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        if !self.keep {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
     }
 }

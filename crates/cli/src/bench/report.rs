@@ -1,7 +1,7 @@
 //! Figures, as a table for people and as JSON for programs.
 
 use super::Plan;
-use crate::out::{count, say, size};
+use crate::out::{count, say, say_json, size, warn_of};
 use crate::{Failure, Outcome};
 use hdrhistogram::Histogram;
 use raftwood::Durability;
@@ -182,6 +182,17 @@ impl Report {
         }
     }
 
+    /// A store that is left for a look into it.
+    pub(crate) fn kept(&mut self, dir: &Path) {
+        let says = format!("kept for a look into it: {}", dir.display());
+        if self.json {
+            // Standard output has the rows.
+            warn_of!("{says}");
+        } else {
+            self.note(says);
+        }
+    }
+
     /// A bound that was asked for and is broken.
     pub(crate) fn check(&mut self, holds: bool, text: String) {
         self.violated |= !holds;
@@ -192,7 +203,7 @@ impl Report {
         self.verified += row.verified.unwrap_or(0);
         self.wrong += row.wrong.unwrap_or(0);
         if self.json {
-            say!("{}", serde_json::to_string(row)?)?;
+            say_json(row)?;
             return Ok(());
         }
         if !self.headed {
