@@ -545,9 +545,13 @@ fn sources(folder: &str) -> Vec<Source> {
 fn documents() -> Vec<Source> {
     let mut found = Vec::new();
     walk(&root().join("docs"), "md", &mut found);
-    for readme in
-        ["fuzz/README.md", "benches/peers/README.md", "crates/raft-engine/README.md", "examples/kv/README.md"]
-    {
+    for readme in [
+        "fuzz/README.md",
+        "benches/peers/README.md",
+        "crates/migrate/README.md",
+        "crates/raft-engine/README.md",
+        "examples/kv/README.md",
+    ] {
         let path = root().join(readme);
         found.push(Source { text: fs::read_to_string(&path).unwrap(), path });
     }
