@@ -133,3 +133,91 @@ pub(crate) fn verify(from: &dyn Reads, copy: &dyn Reads, watch: Watch<'_>) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// A store in memory, which gives few entries at once.
+    #[derive(Clone, Default)]
+    struct Memory(BTreeMap<u64, (Vec<Pair>, Vec<Entry>)>);
+
+    impl Reads for Memory {
+        fn regions(&self) -> Vec<u64> {
+            self.0.keys().copied().collect()
+        }
+
+        fn span(&self, region: u64) -> Option<(u64, u64)> {
+            let entries = &self.0[&region].1;
+            entries.first().zip(entries.last()).map(|(first, last)| (first.index, last.index))
+        }
+
+        fn entries(&self, region: u64, from: u64, to: u64) -> Result<Vec<Entry>> {
+            let entries = self.0[&region].1.iter();
+            let at_once = 1 + (from % 3) as usize;
+            Ok(entries.filter(|e| (from..to).contains(&e.index)).take(at_once).cloned().collect())
+        }
+
+        fn pairs(&self, region: u64) -> Result<Vec<Pair>> {
+            Ok(self.0[&region].0.clone())
+        }
+    }
+
+    impl Writes for Memory {
+        fn begin(&mut self, region: u64, pairs: Vec<Pair>) -> Result<()> {
+            self.0.insert(region, (pairs, Vec::new()));
+            Ok(())
+        }
+
+        fn append(&mut self, region: u64, entries: &[Entry]) -> Result<()> {
+            self.0.get_mut(&region).unwrap().1.extend_from_slice(entries);
+            Ok(())
+        }
+    }
+
+    fn store() -> Memory {
+        let entry = |index| Entry { term: 1, index, data: vec![1].into(), ..Entry::default() };
+        let pair = (b"k".to_vec(), b"v".to_vec());
+        let regions = [(7, (vec![pair], (5..=30).map(entry).collect())), (8, Default::default())];
+        Memory(BTreeMap::from(regions))
+    }
+
+    #[test]
+    fn a_copy_has_everything_and_is_verified() {
+        let (from, mut to) = (store(), Memory::default());
+        let report = copy(&from, &mut to, &mut |_| {}).unwrap();
+        assert_eq!(report, Report { regions: 2, entries: 26, pairs: 1 });
+        assert_eq!(from.0, to.0);
+        let mut last = None;
+        verify(&from, &to, &mut |progress| last = Some(progress)).unwrap();
+        assert_eq!(last, Some(Progress { is_verifying: true, done: 26, total: 26 }));
+    }
+
+    /// What is changed in a copy.
+    type Change = fn(&mut Memory);
+
+    #[test]
+    fn every_difference_of_a_copy_is_found() {
+        let changes: [(Change, &str); 10] = [
+            (|copy| drop(copy.0.remove(&8)), "regions"),
+            (|copy| drop(copy.0.insert(9, Default::default())), "regions"),
+            (|copy| drop(copy.0.get_mut(&7).unwrap().0.pop()), "key-values"),
+            (|copy| copy.0.get_mut(&8).unwrap().0.push((b"k".to_vec(), b"v".to_vec())), "key-values"),
+            (|copy| copy.0.get_mut(&7).unwrap().0[0].1[0] ^= 1, "key-values"),
+            (|copy| drop(copy.0.get_mut(&7).unwrap().1.remove(0)), "its entries"),
+            (|copy| drop(copy.0.get_mut(&7).unwrap().1.pop()), "its entries"),
+            (|copy| drop(copy.0.get_mut(&7).unwrap().1.remove(9)), "not where it is due"),
+            (|copy| copy.0.get_mut(&7).unwrap().1[25].term = 2, "entry 30"),
+            (|copy| copy.0.get_mut(&7).unwrap().1[14].data = vec![2].into(), "entry 19"),
+        ];
+        for (change, text) in changes {
+            let mut copy = store();
+            change(&mut copy);
+            match verify(&store(), &copy, &mut |_| {}) {
+                Err(Failure::Wrong(why)) => assert!(why.contains(text), "{text}: {why}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+}

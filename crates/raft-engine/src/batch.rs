@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 use protobuf::Message;
-use raftwood::limits::{BATCH_BYTES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use raftwood::limits::{
+    BATCH_BYTES_MAX, DESC_BYTES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX,
+};
 
 /// Says of a type of protobuf messages that they are entries, and where an entry stands in its log.
 ///
@@ -96,8 +98,11 @@ pub(crate) struct Meta {
 /// go back there.
 const RESERVED_KEY: &[u8] = b"__\x01";
 
-/// What a batch takes beside its bytes, more or less.
-const ITEM_BYTES: usize = 32;
+/// What an operation takes in a batch's description at most, beside its key and value.
+const ITEM_BYTES: usize = 104;
+
+/// The same of an entry.
+const ENTRY_BYTES: usize = 24;
 
 impl LogBatch {
     /// An empty batch with room for `cap` operations.
@@ -110,9 +115,7 @@ impl LogBatch {
     /// # Errors
     /// `Full`; both are as they were then.
     pub fn merge(&mut self, rhs: &mut LogBatch) -> Result<()> {
-        if self.payload.len() + rhs.payload.len() > BATCH_BYTES_MAX {
-            return Err(Error::Full);
-        }
+        self.has_room(rhs.payload.len(), rhs.description_bytes())?;
         self.items.append(&mut rhs.items);
         self.entries.append(&mut rhs.entries);
         self.payload.append(&mut rhs.payload);
@@ -149,6 +152,7 @@ impl LogBatch {
             let why = format!("entry {found} stands where entry {index} is due: indexes are consecutive");
             return Err(Error::invalid(format!("region {region}: {why}")));
         }
+        self.has_room(0, ENTRY_BYTES + ITEM_BYTES)?;
         let start = self.payload.len();
         entry.write_to_vec(&mut self.payload)?;
         let len = self.payload.len() - start;
@@ -157,9 +161,7 @@ impl LogBatch {
                 "region {region}: entry {index} has {len} bytes, and {ENTRY_BYTES_MAX} at most are taken"
             )));
         }
-        if self.payload.len() > BATCH_BYTES_MAX {
-            return Err(Error::Full);
-        }
+        self.has_room(0, ENTRY_BYTES + ITEM_BYTES)?;
         self.entries.push(Meta { len, term: M::term(entry) });
         Ok(())
     }
@@ -189,8 +191,9 @@ impl LogBatch {
     /// Sets a key of a region.
     ///
     /// # Errors
-    /// `InvalidArgument` for the key that raft-engine keeps for itself (`__` and a byte 1), a key of more
-    /// than 4 KiB, a value of more than 1 MiB.
+    /// `Full` when keys and values of the batch would be more than 16 MiB; `InvalidArgument` for the key that
+    /// raft-engine keeps for itself (`__` and a byte 1), a key of more than 4 KiB, a value of more than 1
+    /// MiB.
     pub fn put(&mut self, region_id: u64, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
         let refuse = |why: String| Err(Error::invalid(format!("region {region_id}: {why}")));
         if key == RESERVED_KEY {
@@ -205,6 +208,7 @@ impl LogBatch {
                 "key {key:?}: a value of {len} bytes, and {VALUE_BYTES_MAX} at most are taken"
             ));
         }
+        self.has_room(0, key.len() + value.len() + ITEM_BYTES)?;
         self.inline_bytes += key.len() + value.len();
         self.items.push(Item { region: region_id, op: Op::Put { key, value } });
         Ok(())
@@ -217,8 +221,22 @@ impl LogBatch {
 
     /// About as many bytes as it takes in the log, uncompressed; 0 when it is empty.
     pub fn approximate_size(&self) -> usize {
-        let beside = ITEM_BYTES * self.items.len() + size_of::<u64>() * self.entries.len();
-        self.payload.len() + self.inline_bytes + beside
+        self.payload.len() + self.description_bytes()
+    }
+
+    /// A bound of what names regions, entries and key-values.
+    fn description_bytes(&self) -> usize {
+        self.inline_bytes + ITEM_BYTES * self.items.len() + ENTRY_BYTES * self.entries.len()
+    }
+
+    /// Refuses here what the engine would refuse as too large.
+    fn has_room(&self, payload: usize, description: usize) -> Result<()> {
+        let description = self.description_bytes() + description;
+        let all = self.payload.len() + payload + description;
+        match description < DESC_BYTES_MAX && all < BATCH_BYTES_MAX {
+            true => Ok(()),
+            false => Err(Error::Full),
+        }
     }
 
     /// Empties it and keeps the memory, unless that is much.

@@ -261,10 +261,10 @@ fn a_source_that_is_open_and_a_destination_that_is_there_are_refused() {
 #[test]
 fn while_it_runs_raft_engine_is_locked_out() {
     let fixture = Fixture::with([vec![append(7, 1, 1..=3)]]);
-    let (mut calls, mut stages) = (0, Vec::new());
+    let mut stages = Vec::new();
     let mut watch = |progress: raftwood_migrate::Progress| {
-        calls += 1;
         stages.push((progress.is_verifying, progress.done, progress.total));
+        assert!(!fixture.dst().exists(), "it has its name last");
         let dir = fixture.src().to_str().unwrap().to_owned();
         let config = raft_engine::Config { dir, ..raft_engine::Config::default() };
         assert!(raft_engine::Engine::open(config).is_err());

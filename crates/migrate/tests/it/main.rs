@@ -9,3 +9,4 @@ mod program;
 mod sides;
 mod stores;
 mod stress;
+mod theirs;

@@ -247,6 +247,8 @@ fn a_configuration_of_raft_engine_is_read_and_written() {
         ..Config::default()
     };
     assert_eq!(config, expected);
+    let bytes: Config = serde_json::from_str(r#"{ "target-file-size": 8388608 }"#).unwrap();
+    assert_eq!(bytes.target_file_size, ReadableSize::mb(8));
     let written = serde_json::to_string(&config).unwrap();
     assert!(written.contains(r#""recovery-mode":"tolerate-corrupted-tail-records""#), "{written}");
     assert!(written.contains(r#""target-file-size":"8MiB""#), "{written}");

@@ -139,6 +139,33 @@ fn keys_values_and_entries_have_a_largest_size() {
 }
 
 #[test]
+fn a_batch_is_full_before_the_engine_would_refuse_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let mut batch = LogBatch::default();
+    let mut puts = 0;
+    let full = loop {
+        match batch.put(7, vec![puts as u8], vec![3; 1 << 20]) {
+            Ok(()) => puts += 1,
+            Err(full) => break full,
+        }
+    };
+    assert!(matches!(full, Error::Full) && puts == 15);
+    assert!(matches!(batch.merge(&mut batch.clone()), Err(Error::Full)));
+    engine.write(&mut batch, true).unwrap();
+    // Single entries are the most that names them.
+    let mut index = 0;
+    while batch.add_entries::<Entries>(index % 3, &[entry(1, 1 + index / 3, b"")]).is_ok() {
+        index += 1;
+    }
+    assert!(index > 100_000, "{index}");
+    engine.write(&mut batch, true).unwrap();
+    let big = entry(1, 1, &vec![0; 200 << 20]);
+    let added = (4..20).take_while(|region| batch.add_entries::<Entries>(*region, &[big.clone()]).is_ok());
+    assert_eq!(added.count(), 5);
+}
+
+#[test]
 fn the_reserved_key_is_refused_as_there() {
     let mut batch = LogBatch::default();
     is_refused(batch.put(7, b"__\x01".to_vec(), Vec::new()), "reserved");
