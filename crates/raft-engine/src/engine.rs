@@ -40,7 +40,7 @@ pub struct Engine {
 }
 
 /// A batch that was built for a log which another thread has changed meanwhile is built again so often.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: usize = 100;
 
 /// How many regions a purge names at most.
 const PINS_MAX: usize = 128;

@@ -6,7 +6,7 @@ use crate::sides::{Op, Ours, Side, Step, Theirs};
 use crate::stores::{bytes_of, migrate};
 use raft_proto::eraftpb::Entry;
 use raftwood::{Durability, Engine, EntryId, RegionId};
-use raftwood_migrate::{Failure, Layout, export, import};
+use raftwood_migrate::{Failure, Layout, Report, export, import};
 use std::fs;
 
 #[test]
@@ -41,6 +41,26 @@ fn the_store_of_a_writer_that_was_killed_goes_back() {
     child::run::<Ours>(&ours, 30, 0, 700);
     export(&ours, &back, &mut |_| {}).unwrap();
     Program::after(30, 700).check_opened(&Theirs::open(&back), "gone back");
+}
+
+#[test]
+fn regions_with_nothing_in_them_go_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let [ours, back] = ["ours", "back"].map(|name| dir.path().join(name));
+    let side = Ours::open(&ours);
+    let entries = vec![Entry { term: 1, index: 5, ..Entry::default() }];
+    let ops = vec![
+        Op::Append { region: 7, entries },
+        Op::Compact { region: 7, index: 6 },
+        Op::Delete { region: 8, key: b"k".to_vec() },
+    ];
+    side.apply(&Step::Write { ops, sync: true });
+    drop(side);
+    let report = export(&ours, &back, &mut |_| {}).unwrap();
+    assert_eq!(report, Report { regions: 2, entries: 0, pairs: 0 });
+    let mut regions = Theirs::open(&back).0.raft_groups();
+    regions.sort_unstable();
+    assert_eq!(regions, [7, 8]);
 }
 
 #[test]

@@ -3,8 +3,12 @@
 use crate::support::{Entries, all, append, command, config, entries, entry, open, put, span};
 use protobuf::Message;
 use raft_proto::eraftpb::HardState;
-use raftwood_raft_engine::{Command, Config, Engine, Error, LogBatch, ReadableSize, RecoveryMode, Version};
+use raftwood::{BoxError, Rollback};
+use raftwood_raft_engine::{
+    Command, Config, Engine, Error, EventListener, LogBatch, ReadableSize, RecoveryMode, Version,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 #[test]
 fn entries_come_back_as_they_were_written_also_after_a_restart() {
@@ -207,6 +211,40 @@ fn a_log_is_compacted_by_one_thread_while_another_appends() {
     });
     append(&engine, 7, &entries(1, [LAST + 1])).unwrap();
     assert_eq!(engine.last_index(7), Some(LAST + 1));
+}
+
+/// Starts region 7 again when entries of region 8 are about to be discarded.
+#[derive(Default)]
+struct StartsAgain(OnceLock<Weak<Engine>>);
+
+impl EventListener for StartsAgain {
+    fn before_rollback(&self, _: &Rollback<'_>) -> Result<(), BoxError> {
+        let Some(engine) = self.0.get().and_then(Weak::upgrade) else { return Ok(()) };
+        if engine.last_index(7) == Some(9) {
+            let mut batch = LogBatch::default();
+            batch.add_command(7, Command::Clean);
+            batch.add_entries::<Entries>(7, &entries(1, 1..=3))?;
+            engine.write(&mut batch, false)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_batch_whose_log_has_changed_since_it_was_built_is_built_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = Arc::new(StartsAgain::default());
+    let engine = Engine::open_with_listeners(config(dir.path()), vec![listener.clone()]).unwrap();
+    let engine = Arc::new(engine);
+    listener.0.set(Arc::downgrade(&engine)).unwrap();
+    append(&engine, 7, &entries(1, 1..=9)).unwrap();
+    append(&engine, 8, &entries(1, 1..=9)).unwrap();
+    let mut batch = LogBatch::default();
+    // There is no entry 7 any more when it is accepted.
+    batch.add_command(7, Command::Compact { index: 8 });
+    batch.add_entries::<Entries>(8, &entries(1, 5..=5)).unwrap();
+    engine.write(&mut batch, false).unwrap();
+    assert_eq!((span(&engine, 7), span(&engine, 8)), (None, Some((1, 5))));
 }
 
 #[test]

@@ -64,6 +64,8 @@ fn a_sync_of_nothing_syncs_what_was_written_before() {
         }
         assert!(is_durable());
     }
+    append(&engine, 7, &entries(1, 1..=3)).unwrap();
+    assert!(is_durable(), "written with sync");
 }
 
 #[test]
@@ -208,13 +210,25 @@ fn a_compaction_makes_no_region() {
 #[test]
 fn below_the_threshold_a_purge_does_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(Config { purge_threshold: ReadableSize::gb(1), ..config(dir.path()) }).unwrap();
-    for index in 1..=40 {
-        append(&engine, 7, &[entry(1, index, &[0; 30_000])]).unwrap();
-    }
-    let active = engine.raftwood().stats().segments;
-    assert!(active > 3 && engine.purge_expired_files().unwrap().is_empty());
-    assert!(engine.raftwood().stats().segments >= active);
+    let engine = open(dir.path());
+    let mut last = 0;
+    let mut grow_to = |bytes| {
+        while engine.get_used_size() < bytes {
+            last += 1;
+            let mut batch = LogBatch::default();
+            batch.add_entries::<Entries>(7, &[entry(1, last, &[1; 20_000])]).unwrap();
+            engine.write(&mut batch, false).unwrap();
+        }
+    };
+    // A purge begins with a sync.
+    let is_synced = || {
+        let state = engine.raftwood().region(RegionId(7)).state();
+        state.durable == state.last
+    };
+    grow_to(300 << 10);
+    assert_eq!((engine.purge_expired_files().unwrap(), is_synced()), (vec![], false));
+    grow_to(1100 << 10);
+    assert_eq!((engine.purge_expired_files().unwrap(), is_synced()), (vec![7], true));
 }
 
 #[test]
