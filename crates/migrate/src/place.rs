@@ -8,6 +8,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// What is in that directory.
+const SCRATCH: &str = "source";
+const STORE: &str = "store";
+
 pub(crate) struct Place {
     partial: PathBuf,
     to: PathBuf,
@@ -36,6 +40,11 @@ impl Place {
             made => made.map_err(|e| Failure::io("making", &partial, &e))?,
         }
         let lock = Lock::of_place(&partial)?;
+        let entries = fs::read_dir(&partial).map_err(|e| Failure::io("listing", &partial, &e))?;
+        if entries.flatten().any(|entry| ![SCRATCH, STORE].iter().any(|name| entry.file_name() == *name)) {
+            let why = "is there already, and is not of an earlier run: move it out of the way";
+            return Err(Failure::CannotRun(format!("{} {why}", partial.display())));
+        }
         let place = Place { partial, to: to.to_owned(), _lock: lock };
         for part in [place.scratch(), place.store()] {
             remove(&part)?;
@@ -45,12 +54,12 @@ impl Place {
 
     /// For what is not needed any more at the end.
     pub(crate) fn scratch(&self) -> PathBuf {
-        self.partial.join("source")
+        self.partial.join(SCRATCH)
     }
 
     /// The store, until it is whole.
     pub(crate) fn store(&self) -> PathBuf {
-        self.partial.join("store")
+        self.partial.join(STORE)
     }
 
     /// Gives the store its name, durably.
@@ -63,8 +72,16 @@ impl Place {
         sync(&store)?;
         fs::rename(&store, &self.to).map_err(|e| Failure::io("renaming to", &self.to, &e))?;
         let parent = self.to.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync(parent.unwrap_or(Path::new(".")))?;
-        fs::remove_dir(&self.partial).map_err(|e| Failure::io("removing", &self.partial, &e))
+        sync(parent.unwrap_or(Path::new(".")))
+    }
+}
+
+/// Nothing is left of a run that failed.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = remove(&self.scratch());
+        let _ = remove(&self.store());
+        let _ = fs::remove_dir(&self.partial);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::batch::{LogBatch, MessageExt};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::translate::translate;
+use crate::translate::{Refusal, translate};
 use crate::{Command, EventListener};
 use protobuf::Message;
 use raftwood::vfs::{OsVfs, Vfs};
@@ -40,7 +40,7 @@ pub struct Engine {
 }
 
 /// A batch that was built for a log which another thread has changed meanwhile is built again so often.
-const ATTEMPTS: usize = 100;
+const ATTEMPTS: usize = 10;
 
 /// How many regions a purge names at most.
 const PINS_MAX: usize = 128;
@@ -114,35 +114,25 @@ impl Engine {
             return Ok(0);
         }
         let durability = if sync { Durability::Synced } else { Durability::Written };
-        let mut attempts = ATTEMPTS;
-        loop {
-            let batch = translate(&self.engine, log_batch);
-            let refused = match batch {
-                Ok(batch) => {
-                    let bytes = batch.encoded_len();
-                    match self.engine.write(batch, durability) {
-                        Ok(_) => {
-                            log_batch.clear();
-                            return Ok(bytes);
-                        }
-                        Err(e) => e.into_error(),
-                    }
-                }
-                Err(e) => return Err(e),
-            };
-            attempts -= 1;
-            let may_be_outdated = matches!(
-                refused.kind(),
-                ErrorKind::Gap
-                    | ErrorKind::Compacted
-                    | ErrorKind::TermRegression
-                    | ErrorKind::Unavailable
-                    | ErrorKind::InvalidArgument
-            );
-            if attempts == 0 || !may_be_outdated {
-                return Err(refused.into());
+        for _ in 1..ATTEMPTS {
+            match self.try_write(log_batch, durability) {
+                Err(Refusal::ByEngine(e)) if may_be_outdated(e.kind()) => {}
+                outcome => return Ok(outcome?),
             }
         }
+        Ok(self.try_write(log_batch, durability)?)
+    }
+
+    fn try_write(
+        &self,
+        log_batch: &mut LogBatch,
+        durability: Durability,
+    ) -> std::result::Result<usize, Refusal> {
+        let batch = translate(&self.engine, log_batch)?;
+        let bytes = batch.encoded_len();
+        self.engine.write(batch, durability).map_err(raftwood::Error::from)?;
+        log_batch.clear();
+        Ok(bytes)
     }
 
     /// Makes everything that was written durable.
@@ -350,6 +340,18 @@ impl Engine {
         }
         Ok(last_valid.into_iter().collect())
     }
+}
+
+/// Whether a batch may be refused for this because its log has changed since it was built.
+fn may_be_outdated(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Gap
+            | ErrorKind::Compacted
+            | ErrorKind::TermRegression
+            | ErrorKind::Unavailable
+            | ErrorKind::InvalidArgument
+    )
 }
 
 /// Refuses a directory with raft-engine's files: a new store beside them would begin with empty logs, and a

@@ -5,9 +5,35 @@
 //! elsewhere is a reset here. And Raftwood keeps a term beside each entry, which must not fall.
 
 use crate::batch::{Command, LogBatch, Meta, Op};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use raftwood::{Engine, EntryId, RegionId, WriteBatch};
 use std::collections::HashMap;
+
+/// Why there is no batch for the engine.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// raft-engine would panic: an append that leaves a gap, or lies before the first entry.
+    Here(Error),
+    /// The engine refuses it, for the log as it is now.
+    ByEngine(raftwood::Error),
+}
+
+type Result<T> = std::result::Result<T, Refusal>;
+
+impl From<raftwood::Error> for Refusal {
+    fn from(e: raftwood::Error) -> Refusal {
+        Refusal::ByEngine(e)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::Here(e) => e,
+            Refusal::ByEngine(e) => e.into(),
+        }
+    }
+}
 
 /// A log as it is after the operations of the batch so far.
 struct Log {
@@ -20,10 +46,6 @@ struct Log {
 }
 
 /// The batch for `engine`, with its logs as they are now.
-///
-/// # Errors
-/// `InvalidArgument` where raft-engine would panic: an append that leaves a gap, or lies before the first
-/// entry.
 pub(crate) fn translate(engine: &Engine, batch: &LogBatch) -> Result<WriteBatch> {
     let mut out = engine.batch();
     let mut logs = HashMap::new();
@@ -103,8 +125,9 @@ impl Log {
     /// Checks that `entries` may stand from `first` on, and answers after which entry the log has to begin
     /// for that, if that is not so already.
     fn make_room(&mut self, id: RegionId, first: u64, entries: &[Meta]) -> Result<Option<EntryId>> {
-        let refuse =
-            |why: String| Err(Error::invalid(format!("region {id}: append at {first} refused: {why}")));
+        let refuse = |why: String| {
+            Err(Refusal::Here(Error::invalid(format!("region {id}: append at {first} refused: {why}"))))
+        };
         let mut reset = None;
         match (self.span, self.base) {
             (Some((begin, _)), _) if first < begin => {

@@ -66,7 +66,7 @@ impl Fixture {
             Err(Failure::Wrong(why)) => assert!(why.contains(text), "{why}"),
             other => panic!("{other:?}"),
         }
-        assert!(bytes_of(&self.src()) == before && !self.dst().exists());
+        assert!(bytes_of(&self.src()) == before && !self.dst().exists() && !partial(&self.dst()).exists());
     }
 }
 
@@ -253,6 +253,12 @@ fn a_source_that_is_open_and_a_destination_that_is_there_are_refused() {
     fs::create_dir(fixture.dst()).unwrap();
     cannot_run(fixture.import(), "there already");
     fs::remove_dir(fixture.dst()).unwrap();
+    let other = partial(&fixture.dst());
+    fs::create_dir_all(other.join("store")).unwrap();
+    fs::write(other.join("somebody's"), b"").unwrap();
+    cannot_run(fixture.import(), "move it out of the way");
+    assert!(other.join("store").exists() && other.join("somebody's").exists());
+    fs::remove_dir_all(other).unwrap();
     cannot_run(import(fixture.dir.path(), None, &fixture.dst(), Layout::RaftEngine, &mut |_| {}), "no store");
     assert!(fixture.import().is_ok());
     cannot_run(fixture.import(), "there already");

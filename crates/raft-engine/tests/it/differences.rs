@@ -297,6 +297,37 @@ fn an_entry_that_is_damaged_is_named_and_the_others_are_read() {
 }
 
 #[test]
+fn a_tail_that_is_visibly_torn_is_dropped_and_one_that_may_be_rotten_is_fenced() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir.path().join("db"));
+    append(&engine, 7, &entries(1, 1..=3)).unwrap();
+    let data: Vec<u8> = (0..4000u32).map(|n| (n % 251) as u8 + 1).collect();
+    let mut batch = LogBatch::default();
+    batch.add_entries::<Entries>(7, &[entry(1, 4, &data)]).unwrap();
+    engine.write(&mut batch, false).unwrap();
+    // As a power cut may leave it: sectors that were not written are zero, or a bit is wrong.
+    let after_cut = |name: &str, harm: fn(&mut [u8])| {
+        let copy = dir.path().join(name);
+        fs::create_dir(&copy).unwrap();
+        for file in fs::read_dir(dir.path().join("db")).unwrap() {
+            let file = file.unwrap();
+            let mut bytes = fs::read(file.path()).unwrap();
+            if let Some(at) = bytes.windows(data.len()).position(|w| w == data) {
+                harm(&mut bytes[at..at + data.len()]);
+            }
+            fs::write(copy.join(file.file_name()), bytes).unwrap();
+        }
+        open(&copy)
+    };
+    let torn = after_cut("torn", |data| data[1000..].fill(0));
+    assert_eq!(all(&torn, 7), entries(1, 1..=3));
+    let rotten = after_cut("rotten", |data| data[1000] ^= 1);
+    assert_eq!(span(&rotten, 7), Some((1, 4)));
+    assert!(matches!(rotten.get_entry::<Entries>(7, 4), Err(Error::Corruption(_))));
+    assert_eq!(rotten.get_entry::<Entries>(7, 3).unwrap(), Some(entries(1, [3])[0].clone()));
+}
+
+#[test]
 fn a_directory_of_raft_engine_is_refused_and_left_alone() {
     for name in ["0000000000000001.raftlog", "0000000000000003.rewrite"] {
         let dir = tempfile::tempdir().unwrap();
