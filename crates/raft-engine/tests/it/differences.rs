@@ -163,7 +163,8 @@ fn a_batch_is_full_before_the_engine_would_refuse_it() {
     assert!(index > 100_000, "{index}");
     engine.write(&mut batch, true).unwrap();
     let big = entry(1, 1, &vec![0; 200 << 20]);
-    let added = (4..20).take_while(|region| batch.add_entries::<Entries>(*region, &[big.clone()]).is_ok());
+    let added = (4..20)
+        .take_while(|region| batch.add_entries::<Entries>(*region, std::slice::from_ref(&big)).is_ok());
     assert_eq!(added.count(), 5);
 }
 
