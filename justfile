@@ -45,6 +45,10 @@ miri:
 model *ARGS:
     cargo run --release -p raftwood-model --example deep {{ARGS}}
 
+# The same random program on raft-engine and on its API over Raftwood, for so many seconds.
+doors SECONDS="60":
+    STRESS_SECONDS={{SECONDS}} cargo test --manifest-path crates/migrate/Cargo.toml stress -- --nocapture
+
 # The engine's threads in one interleaving after another.
 interleavings:
     .ci/interleavings

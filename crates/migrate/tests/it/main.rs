@@ -1,0 +1,12 @@
+//! raft-engine and `raftwood-raft-engine` beside each other, and stores of the one made into the other's.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod child;
+mod export;
+mod import;
+mod program;
+mod sides;
+mod stores;
+mod stress;
+mod theirs;
