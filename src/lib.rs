@@ -77,6 +77,7 @@
 
 // Time, and numbers on disk: `clippy.toml`.
 #![warn(clippy::disallowed_methods)]
+#![warn(missing_debug_implementations)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(unix))]

@@ -417,7 +417,7 @@ mod tests {
     fn an_event_is_one_line_that_names_what_it_knows() {
         let cause = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let error = Error::io("writing a footer", Path::new("/db/3.foot"), cause).in_region(RegionId(7));
-        let lost = Health::Damaged { ranges: vec![(3, 3), (5, 9)], hard_state: crate::HardStateHealth::Lost };
+        let lost = Health::Damaged { ranges: vec![3..=3, 5..=9], hard_state: crate::HardStateHealth::Lost };
         let all = [
             (Event::Rotated { segment: 3, bytes: 4097 }, vec!["rotated", "segment 3", "4097"]),
             (Event::SegmentSealed { segment: 3, entries: 12 }, vec!["segment 3", "12"]),

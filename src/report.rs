@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::latency::Latency;
 use crate::types::{Lsn, RegionId};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// What open found and did.
@@ -377,13 +378,13 @@ pub enum Health {
     /// acknowledged: they may be torn, or rotten. They are kept and fenced, as damaged ones are; all else
     /// goes on. An append over them, a compaction, a reset or a [`repair`](crate::Region::repair) ends it.
     Suspect {
-        /// Inclusive ranges of indexes that cannot be read.
-        ranges: Vec<(u64, u64)>,
+        /// The indexes that cannot be read, ascending.
+        ranges: Vec<RangeInclusive<u64>>,
     },
     /// Acknowledged bytes are wrong or missing.
     Damaged {
-        /// Inclusive ranges of indexes that cannot be read, those that are only suspect among them.
-        ranges: Vec<(u64, u64)>,
+        /// The indexes that cannot be read, ascending; those that are only suspect are among them.
+        ranges: Vec<RangeInclusive<u64>>,
         /// Whether term and vote can be trusted.
         hard_state: HardStateHealth,
     },
@@ -400,11 +401,11 @@ impl fmt::Display for Health {
             }
         };
         f.write_str(word)?;
-        for (n, (first, last)) in ranges.iter().enumerate() {
+        for (n, range) in ranges.iter().enumerate() {
             f.write_str(if n == 0 { " in " } else { ", " })?;
-            match first == last {
-                true => write!(f, "{first}")?,
-                false => write!(f, "{first}..={last}")?,
+            match range.start() == range.end() {
+                true => write!(f, "{}", range.start())?,
+                false => write!(f, "{range:?}")?,
             }
         }
         if lost { f.write_str(", its hard state is lost") } else { Ok(()) }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::Hasher;
 
 /// One Raft group. Any `u64` is a legal id.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RegionId(pub u64);
 
@@ -43,6 +44,7 @@ impl Hasher for IdHasher {
 /// returns is the position one past its batch: the batch is durable once
 /// [`durable_lsn`](crate::Engine::durable_lsn) has reached it. Positions are meaningful within one run of the
 /// engine; a restart may rewrite accepted but unacknowledged batches, at later positions.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(u64);
 
@@ -89,6 +91,7 @@ impl fmt::Debug for Lsn {
 }
 
 /// Names one entry of a region: its term and its index.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct EntryId {
     /// The term of the leader that made the entry.

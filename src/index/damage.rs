@@ -1,7 +1,7 @@
 //! What is known to be wrong with a region: almost always nothing.
 
 use crate::report::{HardStateHealth, Health};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Known damage of one region.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -30,13 +30,13 @@ impl Damage {
     /// What it makes of the health of its region.
     pub(crate) fn health(&self) -> Health {
         if self.is_only_suspect() {
-            return Health::Suspect { ranges: self.suspect.clone().into_vec() };
+            return Health::Suspect { ranges: self.suspect.inclusive() };
         }
         let hard_state = match self.hard_state_lost {
             true => HardStateHealth::Lost,
             false => HardStateHealth::Known,
         };
-        Health::Damaged { ranges: self.unreadable().into_vec(), hard_state }
+        Health::Damaged { ranges: self.unreadable().inclusive(), hard_state }
     }
 
     /// Whether the bytes of the entry at `index` are known to be wrong.
@@ -98,6 +98,10 @@ impl Ranges {
             self.0.extend((a < indexes.start).then(|| (a, b.min(indexes.start - 1))));
             self.0.extend((b >= indexes.end).then(|| (a.max(indexes.end), b)));
         }
+    }
+
+    fn inclusive(&self) -> Vec<RangeInclusive<u64>> {
+        self.0.iter().map(|&(first, last)| first..=last).collect()
     }
 
     pub(crate) fn into_vec(self) -> Vec<(u64, u64)> {

@@ -33,8 +33,10 @@ pub(super) fn promise<T>() -> (Promise<T>, Later<T>) {
     (Promise(slot.clone()), Later(slot))
 }
 
+#[derive(Debug)]
 struct Slot<T>(Mutex<State<T>>);
 
+#[derive(Debug)]
 struct State<T> {
     outcome: Option<Result<T>>,
     /// There was an outcome; it may have been taken already.
@@ -79,6 +81,7 @@ impl<T> Drop for Promise<T> {
 }
 
 /// The task's end.
+#[derive(Debug)]
 pub(super) struct Later<T>(Arc<Slot<T>>);
 
 impl<T> Future for Later<T> {

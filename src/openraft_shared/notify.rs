@@ -16,7 +16,7 @@ pub struct OnAnyThread;
 pub struct OnThisThread;
 
 /// Keeps the callbacks of one store in the order of its appends.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Turn(Option<Later<()>>);
 
 impl Turn {

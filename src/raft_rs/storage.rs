@@ -266,7 +266,7 @@ impl RegionStorage {
         let least = request_index.max(self.region.first_index().saturating_sub(1)).max(1);
         let Health::Damaged { ranges, .. } = self.region.health() else { return least };
         let committed = self.hard_state().map_or(0, |state| state.get_commit());
-        ranges.into_iter().map(|(_, last)| last).filter(|last| *last <= committed).fold(least, u64::max)
+        ranges.iter().map(|range| *range.end()).filter(|last| *last <= committed).fold(least, u64::max)
     }
 
     /// Whether these entries are still the log's. Index and term name an entry, and equal last entries have

@@ -689,3 +689,20 @@ fn latencies_count_what_the_counters_count() {
     engine.write(batch, Durability::Synced).unwrap_err();
     assert_eq!(engine.latencies().commit.count(), 16);
 }
+
+#[test]
+fn the_main_types_go_to_other_threads_and_say_what_they_are() {
+    fn is<T: Send + Sync + std::fmt::Debug + 'static>() {}
+    is::<raftwood::Engine>();
+    is::<raftwood::Region>();
+    is::<raftwood::WriteBatch>();
+    is::<raftwood::WriteError>();
+    is::<raftwood::Ticket>();
+    is::<raftwood::Error>();
+    is::<raftwood::Options>();
+    is::<raftwood::Reader>();
+    is::<raftwood::Follow>();
+    is::<raftwood::Entry>();
+    is::<raftwood::OpenReport>();
+    is::<raftwood::Stats>();
+}

@@ -179,7 +179,7 @@ fn damage_stays_named_in_the_copy() {
     engine.region(R).entry(4).unwrap_err();
     engine.backup(COPY).unwrap();
     let copy = open_copy(&f.vfs);
-    assert_eq!(damaged(&copy, R), [(4, 4)]);
+    assert_eq!(damaged(&copy, R), [4..=4]);
     assert_eq!(copy.region(OTHER).health(), Health::Healthy);
 }
 

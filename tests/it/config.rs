@@ -1,6 +1,6 @@
 //! Options in a configuration file: what is written is what is meant, and what is wrong is named.
 
-use raftwood::{Compression, Options, Pool, Purge, ReadMode, ScrubOptions};
+use raftwood::{Compression, EntryId, Lsn, Options, Pool, Purge, ReadMode, RegionId, ScrubOptions};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -111,4 +111,12 @@ fn an_error_names_the_field_and_what_may_stand_there() {
         let error = toml::from_str::<Options>(text).map(drop).unwrap_err().to_string();
         named.iter().for_each(|name| assert!(error.contains(name), "{text}: {name} is not in: {error}"));
     }
+}
+
+#[test]
+fn ids_are_plain_values_in_a_configuration() {
+    let ids = (RegionId(7), EntryId::new(3, 5), Lsn::from_u64(9));
+    let text = serde_json::to_string(&ids).unwrap();
+    assert_eq!(text, r#"[7,{"term":3,"index":5},9]"#);
+    assert_eq!(serde_json::from_str::<(RegionId, EntryId, Lsn)>(&text).unwrap(), ids);
 }

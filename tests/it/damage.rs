@@ -23,7 +23,7 @@ fn a_read_that_finds_damage_tells_the_listener_and_fences_the_entry_alone() {
         f.rot(R, 5);
         assert_eq!((engine.region(R).health(), f.heard()), (Health::Healthy, 0));
         reads_damaged(&engine, R, 5);
-        assert_eq!((damaged(&engine, R), f.heard()), (vec![(5, 5)], 1));
+        assert_eq!((damaged(&engine, R), f.heard()), (vec![5..=5], 1));
         // Once found, it is not reported again at every read.
         reads_damaged(&engine, R, 5);
         assert_eq!(f.heard(), 1);
@@ -75,7 +75,7 @@ fn a_repair_takes_only_what_was_recorded_and_survives_a_reopen() {
         ];
         for (id, bytes) in refused {
             assert_eq!(region.repair(id, &bytes).unwrap_err().kind(), ErrorKind::InvalidArgument);
-            assert_eq!(damaged(&engine, R), [(5, 5)]);
+            assert_eq!(damaged(&engine, R), [5..=5]);
         }
         region.repair(EntryId::new(term(5), 5), &right).unwrap();
         assert_eq!(region.health(), Health::Healthy);
@@ -134,15 +134,15 @@ fn a_scrub_finds_rot_in_sealed_and_in_active_segments_and_names_each_entry() {
         f.rot(R, 10);
         let report = engine.scrub(&ScrubOptions::default().from_device(from_device)).unwrap();
         assert_eq!((report.entries, report.damage.len(), f.heard()), (20 - 3, 3, 3));
-        assert_eq!(damaged(&engine, R), [(3, 3), (10, 10)]);
-        assert_eq!(damaged(&engine, OTHER), [(4, 4)]);
+        assert_eq!(damaged(&engine, R), [3..=3, 10..=10]);
+        assert_eq!(damaged(&engine, OTHER), [4..=4]);
         // A close leaves nothing to be replayed: what was found is known to the next run, wherever it lies.
         engine.close().unwrap();
         drop(engine);
         let engine = f.open();
-        assert_eq!((damaged(&engine, R), damaged(&engine, OTHER)), (vec![(3, 3), (10, 10)], vec![(4, 4)]));
+        assert_eq!((damaged(&engine, R), damaged(&engine, OTHER)), (vec![3..=3, 10..=10], vec![4..=4]));
         engine.scrub(&ScrubOptions::default()).unwrap();
-        assert_eq!(damaged(&engine, R), [(3, 3), (10, 10)]);
+        assert_eq!(damaged(&engine, R), [3..=3, 10..=10]);
     }
 }
 
@@ -277,7 +277,7 @@ fn a_bad_sector_fails_the_reads_of_its_entries_and_no_later_ones() {
         is_whole(&engine, OTHER, 8..=8);
         // Health once said nothing of it. It may have been the cable: nothing is fenced, and one
         // is reported once.
-        assert_eq!((damaged(&engine, R), f.heard()), (vec![(5, 5)], 1));
+        assert_eq!((damaged(&engine, R), f.heard()), (vec![5..=5], 1));
         f.vfs.heal_sector(&path, sector).unwrap();
         let healed = match engine.region(R).entry(5) {
             Ok(entry) => entry,
@@ -388,7 +388,7 @@ fn the_cleaner_leaves_a_damaged_entry_where_it_is_and_loses_nothing() {
     let report = engine.purge().unwrap();
     assert!(report.moved_bytes > 0, "{report:?}");
     assert_ne!(f.find(R, 4).0, old, "its neighbours were moved");
-    assert_eq!((damaged(&engine, R), f.heard()), (vec![(5, 5)], 1));
+    assert_eq!((damaged(&engine, R), f.heard()), (vec![5..=5], 1));
     let check = |engine: &Engine| {
         reads_damaged(engine, R, 5);
         is_whole(engine, R, 1..=4);

@@ -258,7 +258,7 @@ fn a_missing_middle_file_is_named_and_the_older_ones_still_count() {
             false => holds(&engine, R, [index], 20 << 10),
         }
     }
-    let expected = vec![(lost[0], *lost.last().unwrap())];
+    let expected = vec![lost[0]..=*lost.last().unwrap()];
     assert_eq!(
         engine.region(R).health(),
         Health::Damaged { ranges: expected, hard_state: HardStateHealth::Known }

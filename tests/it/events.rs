@@ -127,7 +127,7 @@ fn healths() -> Arc<Heard<(RegionId, Health)>> {
     })
 }
 
-fn is_damaged(ranges: &[(u64, u64)]) -> Health {
+fn is_damaged(ranges: &[std::ops::RangeInclusive<u64>]) -> Health {
     Health::Damaged { ranges: ranges.to_vec(), hard_state: HardStateHealth::Known }
 }
 
@@ -141,7 +141,7 @@ fn the_health_of_a_region_is_an_event_when_it_changes_and_when_it_is_well_again(
         f.rot(R, 5);
         engine.region(R).entry(5).unwrap_err();
         engine.region(R).entry(5).unwrap_err();
-        assert_eq!(heard.all(), [(R, is_damaged(&[(5, 5)]))]);
+        assert_eq!(heard.all(), [(R, is_damaged(&[5..=5]))]);
         let mut batch = engine.batch();
         match how {
             "repair" => engine.region(R).repair(EntryId::new(term(5), 5), &payload(R, 5)).unwrap(),

@@ -271,7 +271,7 @@ fn a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn() {
         match in_payload {
             true => {
                 let engine = opened.unwrap();
-                assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![(9, 9)] });
+                assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![9..=9] });
                 assert_eq!(engine.region(R).hard_state().as_deref(), Some(&b"R: new\0\0\0"[..]));
             }
             false => assert_eq!(opened.unwrap_err().kind(), ErrorKind::Damaged, "{entry:?}"),

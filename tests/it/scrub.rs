@@ -142,7 +142,7 @@ fn a_damaged_entry_stays_in_its_rotten_segment_and_can_still_be_repaired() {
     f.rot(R, 6);
     let report = scrub(&engine);
     assert_eq!((report.rot.len(), report.damage.len()), (1, 1), "{report:?}");
-    assert_eq!(damaged(&engine, R), [(6, 6)]);
+    assert_eq!(damaged(&engine, R), [6..=6]);
     is_whole(&engine, R, 1..=5);
     is_whole(&engine, R, 7..=8);
     is_whole(&engine, OTHER, 1..=8);
@@ -191,7 +191,7 @@ fn a_store_is_scrubbed_in_the_background_again_and_again_until_it_is_closed() {
     assert_eq!(ends.next(), (16, 0, 0));
     f.rot(R, 3);
     while ends.next() != (15, 1, 0) {}
-    assert_eq!(damaged(&engine, R), [(3, 3)]);
+    assert_eq!(damaged(&engine, R), [3..=3]);
     engine.region(R).repair(EntryId::new(term(3), 3), &payload(R, 3)).unwrap();
     while ends.next() != (16, 0, 0) {}
     engine.close().unwrap();

@@ -30,7 +30,7 @@ fn reopened(vfs: &SimVfs) -> Engine {
 #[track_caller]
 fn is_suspect(engine: &Engine) {
     let region = engine.region(R);
-    assert_eq!(region.health(), Health::Suspect { ranges: vec![(9, 9)] });
+    assert_eq!(region.health(), Health::Suspect { ranges: vec![9..=9] });
     let error = region.entry(9).unwrap_err();
     assert_eq!((error.kind(), error.region()), (ErrorKind::Damaged, Some(R)));
     assert!(error.path().is_some() && error.offset().is_some(), "{error:?}");
@@ -59,16 +59,16 @@ fn a_wrong_entry_of_the_last_group_is_kept_and_suspect_in_this_life_and_in_later
     append(&engine, OTHER, 9..=9);
     engine.tick().unwrap();
     engine.purge().unwrap();
-    assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![(9, 9)] });
+    assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![9..=9] });
     engine.close().unwrap();
     drop(engine);
     let engine = reopened(&f.vfs);
-    assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![(9, 9)] });
+    assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![9..=9] });
     assert!(engine.open_report().suspects.is_empty(), "that was an earlier open");
     // Reading it does not make it worse, nor does a scrub.
     engine.region(R).entry(9).unwrap_err();
     engine.scrub(&Default::default()).unwrap();
-    assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![(9, 9)] });
+    assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![9..=9] });
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_crash_anywhere_in_the_open_that_finds_a_suspect_keeps_it_one() {
         for loss in [LossPolicy::LoseAll, LossPolicy::KeepAll, LossPolicy::Random(3), LossPolicy::Random(4)] {
             let engine = of_run(&snapshot.crash(loss), 80).open(DIR).unwrap();
             let health = engine.region(R).health();
-            assert_eq!(health, Health::Suspect { ranges: vec![(9, 9)] }, "{} {loss:?}", snapshot.call());
+            assert_eq!(health, Health::Suspect { ranges: vec![9..=9] }, "{} {loss:?}", snapshot.call());
         }
     }
 }
@@ -129,7 +129,7 @@ fn a_region_with_damage_that_is_certain_is_damaged_and_names_the_suspects_too() 
     f.rot(R, 4);
     engine.region(R).entry(4).unwrap_err();
     let hard_state = HardStateHealth::Known;
-    assert_eq!(engine.region(R).health(), Health::Damaged { ranges: vec![(4, 4), (9, 9)], hard_state });
+    assert_eq!(engine.region(R).health(), Health::Damaged { ranges: vec![4..=4, 9..=9], hard_state });
     assert_eq!(engine.region(R).lookup(EntryId::new(term(4), 4)), Lookup::HaveDamaged);
     assert_eq!(engine.region(R).lookup(EntryId::new(term(9), 9)), Lookup::Unknown);
     engine.region(R).repair(EntryId::new(term(4), 4), &payload(R, 4)).unwrap();

@@ -5,6 +5,7 @@ use crate::{Failure, Outcome};
 use raftwood::{Health, Options, Reader, RegionInfo};
 use serde::Serialize;
 use std::cmp::Reverse;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `inspect`.
@@ -242,7 +243,7 @@ pub(crate) fn described(health: &Health) -> String {
     }
 }
 
-fn listed(ranges: &[(u64, u64)]) -> String {
-    let all: Vec<String> = ranges.iter().map(|(a, b)| format!("{a}..={b}")).collect();
+fn listed(ranges: &[RangeInclusive<u64>]) -> String {
+    let all: Vec<String> = ranges.iter().map(|range| format!("{range:?}")).collect();
     if all.is_empty() { "none".to_string() } else { all.join(", ") }
 }

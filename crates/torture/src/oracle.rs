@@ -112,7 +112,7 @@ fn suspects_only(engine: &Engine) -> Result<(), String> {
         let health = region.health();
         let suspect = |index: u64| {
             let Health::Suspect { ranges } = &health else { return false };
-            ranges.iter().any(|r| (r.0..=r.1).contains(&index))
+            ranges.iter().any(|range| range.contains(&index))
         };
         if state.is_empty() {
             continue;

@@ -86,7 +86,7 @@ impl Fixture {
     }
 }
 
-pub(crate) fn damaged(engine: &Engine, region: RegionId) -> Vec<(u64, u64)> {
+pub(crate) fn damaged(engine: &Engine, region: RegionId) -> Vec<std::ops::RangeInclusive<u64>> {
     match engine.region(region).health() {
         Health::Damaged { ranges, hard_state: HardStateHealth::Known } => ranges,
         Health::Healthy => Vec::new(),
