@@ -246,7 +246,7 @@ impl World {
                 let crc = self.appended;
                 let locs: Vec<Loc> =
                     (0..entries).map(|n| Loc { pos: n as u32, inner: Loc::RAW, len, crc }).collect();
-                let split = entries / terms;
+                let split = if terms > 1 { entries / terms } else { 0 };
                 let runs: Vec<TermRun> = [(term, entries - split), (term + 1, split)]
                     .iter()
                     .filter(|run| run.1 > 0)
