@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("trace", &[]),
     ("types", &[]),
     ("salt", &["sync"]),
-    ("watch", &["sync"]),
+    ("watch", &["planted", "sync"]),
     ("error", &["types"]),
     ("codec", &["limits", "planted", "types"]),
     ("format", &["codec", "limits", "planted", "types"]),
