@@ -407,6 +407,27 @@ bugs! {
     PersistedWithoutTag caught by "raft_rs::returning::what_was_persisted_for_a_destroyed_replica_releases_no_vote_of_the_next_one",
     /// What one replica's reads fetched is handed to the next one. Breaks: a replica speaks for itself alone.
     FetchedForAnother caught by "raft_rs::returning::what_was_fetched_for_a_destroyed_replica_is_not_sent_by_the_next_one",
+    /// A change of a region's condition is not counted. Breaks: figures are what a walk would find.
+    FigureNotMoved caught by "stats::regions_are_counted_by_what_is_wrong_with_them_until_it_is_not",
+    /// A region that was forgotten is counted as destroyed forever. Breaks: figures are what a walk would
+    /// find.
+    FigureOfDestroyedKept caught by "stats::regions_are_counted_by_what_is_wrong_with_them_until_it_is_not",
+    /// Bytes whose sync is under way are not counted as not durable. Breaks: what is not durable is
+    /// counted.
+    SyncingNotUndurable caught by "stats::what_is_in_flight_and_who_waits_for_it_is_counted_while_the_disk_hangs",
+    /// The end of a stall is not counted. Breaks: a disk that hangs is noticed.
+    StallEndNotCounted caught by "stats::what_is_in_flight_and_who_waits_for_it_is_counted_while_the_disk_hangs",
+    /// A batch that was submitted is in no histogram. Breaks: each operation is timed.
+    SubmittedNotTimed caught by "stats::latencies_have_one_value_for_each_operation",
+    /// That a region's health has changed is kept from the listeners. Breaks: each event is delivered.
+    HealthChangeKept caught by "events::the_health_of_a_region_is_an_event_when_it_changes_and_when_it_is_well_again",
+    /// Rotations are delivered by upkeep alone. Breaks: each event is delivered in time.
+    RotationKept caught by "events::the_log_moving_on_is_an_event_with_the_segment_that_is_full",
+    /// Each attempt that finds no space is an event. Breaks: an event is a change.
+    SpaceSaidEachTime caught by "events::no_space_is_an_event_when_it_begins_and_when_it_ends",
+    /// A listener that panics at news takes the writer along. Breaks: a panic ends what was being done
+    /// and no more.
+    NewsFailWrites caught by "events::a_listener_that_panics_at_a_rotation_fails_no_write",
 }
 
 /// Whether the engine makes this mistake.

@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("trace", &[]),
     ("types", &[]),
     ("salt", &["clock", "sync"]),
-    ("watch", &["clock", "sync"]),
+    ("watch", &["clock", "planted", "sync"]),
     ("error", &["types"]),
     ("codec", &["limits", "planted", "types"]),
     ("format", &["codec", "limits", "planted", "types"]),

@@ -1,6 +1,7 @@
 //! What is on its way through the pipeline, and what the disk takes long for.
 
 use super::committer::Committer;
+use crate::planted::{Bug, planted};
 use crate::types::Lsn;
 
 /// The pipeline at one moment.
@@ -34,7 +35,8 @@ impl Committer {
         let syncing = p.syncs.iter().filter(|s| !s.ok).map(|s| s.started);
         let (stalls, stalls_ended) = self.factory.watch.stalls(syncing.chain(p.writing));
         let on_their_way = p.queued_bytes + p.writing_bytes;
-        let syncing: u64 = p.syncs.iter().map(|s| s.bytes).sum();
+        let syncing: u64 =
+            p.syncs.iter().filter(|_| !planted(Bug::SyncingNotUndurable)).map(|s| s.bytes).sum();
         Load {
             accepted: self.accepted(),
             durable: self.durable(),

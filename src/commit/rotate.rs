@@ -178,9 +178,9 @@ impl Committer {
         let outcome = self.prepare_in_turn(&mut any);
         let exhausted = outcome.as_ref().err().filter(|e| e.kind() == ErrorKind::NoSpace);
         // Other errors say nothing of space, nor does it that no segment was wanted.
-        if (exhausted.is_some() || any)
-            && self.exhausted.swap(exhausted.is_some(), Ordering::Relaxed) != exhausted.is_some()
-        {
+        let is = exhausted.is_some();
+        let turned = (is || any) && self.exhausted.swap(is, Ordering::Relaxed) != is;
+        if turned || is && planted(Bug::SpaceSaidEachTime) {
             self.hooks.space(exhausted);
         }
         outcome

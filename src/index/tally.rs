@@ -4,6 +4,7 @@
 //! own lock. What is counted is therefore what a walk would find (`counts.rs` compares the two).
 
 use super::state::RegionState;
+use crate::planted::{Bug, planted};
 use crate::sync::{Mutex, RwLockWriteGuard};
 use crate::types::RegionId;
 use std::ops::{Deref, DerefMut};
@@ -96,7 +97,7 @@ impl Tally {
 
     /// The cell of a region that does not exist has left the table.
     pub(super) fn forgotten(&self) {
-        self.cells.fetch_sub(1, Ordering::Relaxed);
+        self.cells.fetch_sub(u64::from(!planted(Bug::FigureOfDestroyedKept)), Ordering::Relaxed);
     }
 
     /// From now on changes of condition are kept for [`take_changed`](Tally::take_changed).
@@ -119,7 +120,7 @@ impl Tally {
     }
 
     fn note(&self, region: RegionId) {
-        if self.watched.load(Ordering::Relaxed) {
+        if self.watched.load(Ordering::Relaxed) && !planted(Bug::HealthChangeKept) {
             let mut changed = self.changed.lock();
             changed.push(region);
             self.any_changed.store(true, Ordering::Relaxed);
@@ -175,7 +176,7 @@ impl DerefMut for Changing<'_> {
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
         let after = Standing::of(&self.state);
-        if after != self.before {
+        if after != self.before && !planted(Bug::FigureNotMoved) {
             self.tally.moved(self.before, after);
             if (self.before.condition, self.before.hard_state_lost)
                 != (after.condition, after.hard_state_lost)

@@ -10,6 +10,7 @@ use crate::index::Table;
 use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::options::{Options, Tuned};
+use crate::planted::{Bug, planted};
 use crate::report::Health;
 use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
@@ -155,6 +156,9 @@ impl Store {
                 self.listeners.deliver(&Event::HealthChanged { region, health: &health });
             }
         };
+        if planted(Bug::NewsFailWrites) {
+            return deliver();
+        }
         drop(catch_unwind(AssertUnwindSafe(deliver)));
     }
 
