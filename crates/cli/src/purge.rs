@@ -30,8 +30,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     // A directory without a store must not become one.
     drop(Options::new().open_read_only(&args.dir)?);
     let before = crate::bench::report::disk_bytes(&args.dir);
-    // Nothing is given back but by the call, which counts it. And no pool is kept: the files themselves are to
-    // go, but for the reserve that a full disk is met with.
+    // Nothing is given back but by the call, which counts it. And no pool is kept: the files themselves are
+    // to go, but for the reserve that a full disk is met with.
     let options = Options::new().pool(Pool::default().files_max(0)).background(Background::Manual);
     let engine = options.purge(raftwood::Purge::default().background(false)).open(&args.dir)?;
     let purged = engine.purge();
