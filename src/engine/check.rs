@@ -1,5 +1,8 @@
 //! Looks at every byte of a store that matters, and changes none.
 
+mod segments;
+
+use self::segments::Look;
 use super::lock::StoreLock;
 use super::reader::recover_beside;
 use crate::error::{Error, ErrorKind, Result};
@@ -9,18 +12,19 @@ use crate::format::file_header::{Identity, SegmentKind};
 use crate::format::names::FileName;
 use crate::format::record::{RecordKind, record_len};
 use crate::index::Part;
-use crate::options::{Options, TailPolicy};
-use crate::planted::{Bug, planted};
+use crate::options::{Background, Options, TailPolicy};
+
 use crate::recovery::{Purpose, Recovered, recover};
 use crate::report::{CheckReport, Loss, ScrubOptions};
+use crate::segment::Segment;
 use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
-use crate::segment::{Segment, audit, footer_name, load_footer};
 use crate::types::{Lsn, RegionId};
-use crate::upkeep::{Pace, Pauses, verify};
+use crate::upkeep::{Pace, Pauses};
 use crate::vfs::io::read_file;
 use crate::vfs::{Dir, OpenMode};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::thread;
 
 impl Options {
     /// Verifies a store without changing it: every live entry, every header, description, footer and
@@ -87,78 +91,42 @@ impl Options {
         report.foreign = state.report.foreign.clone();
         report.damage = state.report.damage.clone();
         report.suspects = state.report.suspects.clone();
+        let mut parts: BTreeMap<u32, Vec<(RegionId, Part)>> = BTreeMap::new();
+        for cell in state.table.cells() {
+            let whole: Vec<Part> = cell.read().extents.iter().map(|e| e.whole()).collect();
+            // What is lost as a whole was named as a whole.
+            for part in whole.into_iter().filter(|part| !part.segment().is_lost) {
+                parts.entry(part.segment().id).or_default().push((cell.id, part));
+            }
+        }
         let segments: Vec<&Segment> = state.segments.values().map(|s| &**s).filter(|s| !s.is_lost).collect();
-        let records: u64 = segments.iter().map(|s| u64::from(s.sealed_end())).sum();
-        let total = records + segments.iter().map(|s| s.live_bytes()).sum::<u64>();
+        let total = segments.iter().map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD))).sum();
         let pauses = Pauses::default();
         let (mut pace, mut done) = (Pace::new(scrub.rate_bytes, &pauses), 0);
-        let mut step = |bytes| {
+        let look = Look { dir, durable: state.durable, in_use: report.in_use, segments, parts };
+        let found = look.at_all(self.look_threads(), |bytes| {
             done += bytes;
             progress(done.min(total), total);
             pace.spend(bytes)
-        };
-        for segment in segments {
-            let end = u64::from(segment.sealed_end()).min(segment.len) as u32;
-            let found = audit(segment, end, &mut step);
-            // A running engine has given the file back: it was not there any more, or was
-            // somebody else's already.
-            if report.in_use && !is_there(dir, &segment.name()) {
-                continue;
-            }
-            let found = found?;
+        })?;
+        let mut damage = Vec::new();
+        for found in found {
             report.records += found.records;
+            report.entries += found.entries;
+            report.bytes += found.bytes;
             report.rot.extend(found.rot);
-            self.check_footer(dir, segment, report);
+            damage.extend(found.damage);
         }
-        self.check_checkpoints(dir, report)?;
-        for cell in state.table.cells() {
-            let parts: Vec<Part> = cell.read().extents.iter().map(|e| e.whole()).collect();
-            for part in &parts {
-                // What is lost as a whole was named as a whole.
-                if part.segment().is_lost {
-                    continue;
-                }
-                self.check_entries(dir, state, cell.id, part, &mut step, report)?;
-            }
-        }
-        Ok(())
+        damage.sort_by_key(|e: &Error| (e.region(), e.entries().map(|entries| *entries.start())));
+        report.damage.extend(damage);
+        self.check_checkpoints(dir, report)
     }
 
-    fn check_entries(
-        &self,
-        dir: &Dir,
-        state: &Recovered,
-        region: RegionId,
-        part: &Part,
-        step: &mut dyn FnMut(u64) -> Result<()>,
-        report: &mut CheckReport,
-    ) -> Result<()> {
-        let segment = part.segment();
-        let durable = (state.durable.segment(), u64::from(state.durable.offset()));
-        let is_log = segment.kind == SegmentKind::Log && !planted(Bug::BatchInFlightCalledDamage);
-        // Beside an engine, a batch of which the description is there and the payload not yet.
-        let in_flight = |e: &Error| is_log && e.offset().is_some_and(|at| (segment.id, at) >= durable);
-        verify(region, part, |_, outcome| match outcome {
-            Ok(bytes) => {
-                report.entries += 1;
-                report.bytes += bytes;
-                step(bytes)
-            }
-            Err(e) if report.in_use && (in_flight(&e) || !is_there(dir, &segment.name())) => Ok(()),
-            Err(error) => {
-                report.damage.push(error);
-                Ok(())
-            }
-        })
-    }
-
-    fn check_footer(&self, dir: &Dir, segment: &Segment, report: &mut CheckReport) {
-        let name = footer_name(segment.id);
-        let right = || load_footer(dir, segment).is_some_and(|f| f.is_right());
-        // Beside a running engine it may go between two looks.
-        if is_there(dir, &name) && !right() && (!report.in_use || is_there(dir, &name)) {
-            let error = Error::damaged("a footer is damaged: it is a cache, and will be rebuilt");
-            report.rot.push(error.at(&dir.join(&name), None));
+    /// How many threads look: where nothing happens but what the caller does, one.
+    fn look_threads(&self) -> usize {
+        match self.background {
+            Background::Manual => 1,
+            _ => thread::available_parallelism().map_or(1, usize::from),
         }
     }
 
@@ -181,10 +149,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-fn is_there(dir: &Dir, name: &str) -> bool {
-    dir.open(name, OpenMode::Read).is_ok()
 }
 
 /// What stands in the files past the end of the log in `state`, which ends it before the first

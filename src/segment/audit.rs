@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::file_header::{FILE_HEADER_LEN, FileHeader};
 use crate::format::record::record_len;
 use crate::vfs::io::read_up_to;
+use std::ops::Range;
 
 /// What an audit saw.
 #[derive(Debug, Default)]
@@ -20,12 +21,17 @@ pub(crate) struct Audit {
     pub(crate) rot: Vec<Error>,
 }
 
-/// Reads the segment's header and the records before `end`, all of which must have been written.
-/// `pace` is notified of the bytes.
+/// Reads the segment's header and the records before `end`, all of which must have been written. `each` gets
+/// the place of every record, or of what stands where none can be read, and may look at its bytes while they
+/// are at hand: these places are all there is up to the end, one after the other.
 ///
 /// # Errors
-/// Of `pace`, and of the operating system. What the device cannot read is rot.
-pub(crate) fn audit(segment: &Segment, end: u32, mut pace: impl FnMut(u64) -> Result<()>) -> Result<Audit> {
+/// Of `each`, and of the operating system. What the device cannot read is rot.
+pub(crate) fn audit(
+    segment: &Segment,
+    end: u32,
+    mut each: impl FnMut(&mut Scanner<'_>, Range<u32>) -> Result<()>,
+) -> Result<Audit> {
     let mut audit = Audit::default();
     let rot = |what: &str, at: u64| {
         Error::damaged(format!("{what}; no entry is lost by it")).at(&segment.path, Some(at))
@@ -63,7 +69,7 @@ pub(crate) fn audit(segment: &Segment, end: u32, mut pace: impl FnMut(u64) -> Re
                 scanner.seek(at.saturating_add(8))?.map_or(end, |(next, ..)| next)
             }
         };
-        pace(u64::from(next - at))?;
+        each(&mut scanner, at..next)?;
         at = next;
     }
     Ok(audit)

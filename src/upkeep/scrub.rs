@@ -102,7 +102,7 @@ fn records(store: &Store, pace: &mut Pace<'_>, report: &mut ScrubReport) -> Resu
         if planted(Bug::ScrubSkipsRecords) {
             continue;
         }
-        let found = audit(&segment, end, |bytes| pace.spend(bytes))?;
+        let found = audit(&segment, end, |_, place| pace.spend(place.len() as u64))?;
         report.records += found.records;
         if !found.rot.is_empty() {
             found.rot.iter().for_each(|error| store.listeners.deliver(&Event::Damage { error }));

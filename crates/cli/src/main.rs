@@ -17,6 +17,7 @@ mod explain;
 mod inspect;
 mod manual;
 mod out;
+mod page;
 mod purge;
 mod records;
 mod torture;
@@ -61,6 +62,8 @@ enum Command {
     Repair(check::RepairArgs),
     /// Crash, fail and kill the engine a great many times, and count what it survived.
     Torture(torture::Args),
+    /// Write one page for people: a map of the segments, the largest regions, what keeps what, and damage.
+    Report(page::Args),
     /// Print the completions for a shell.
     Completions(manual::CompletionsArgs),
     /// Print the manual page.
@@ -84,7 +87,7 @@ impl Command {
             Command::Check(args) => args.json,
             Command::Repair(args) => args.json,
             Command::Torture(args) => args.json,
-            Command::Completions(_) | Command::Man(_) | Command::Child(_) => false,
+            Command::Report(_) | Command::Completions(_) | Command::Man(_) | Command::Child(_) => false,
         }
     }
 }
@@ -152,6 +155,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Repair(args) => check::repair(&args),
         Command::Torture(args) => torture::run(&args),
+        Command::Report(args) => page::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
         Command::Child(args) => bench::child::run(&args),

@@ -62,7 +62,7 @@ fn show(args: &Args, item: &LogItem, outcome: &mut Outcome) -> Result<(), Failur
         LogItem::Gone { after, until } => {
             let line = Line::Gone { after: after.to_string(), until: until.to_string() };
             let from = if *after == Lsn::ZERO { "the beginning".to_string() } else { after.to_string() };
-            aside(args, &line, || format!("GONE from {from} to {until}: given back, nothing in it was live"))
+            aside(args, &line, || format!("GONE from {from} to {until}: its segments were given back"))
         }
         LogItem::TakenBack { from } => {
             let says = || format!("TAKEN BACK from {from} on: a restart of the engine cut it off");

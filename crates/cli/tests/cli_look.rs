@@ -352,3 +352,65 @@ fn a_bench_leaves_its_stores_if_asked() {
     let kept = text.lines().find_map(|l| l.strip_prefix("kept for a look into it: ")).unwrap();
     printed(&tool(dir.path(), &["check", kept]), 0);
 }
+
+/// Every tag that is opened is closed, in order, and every `&` begins an entity.
+fn assert_well_formed(page: &str) {
+    let mut open = Vec::new();
+    let body = page.strip_prefix("<!DOCTYPE html>\n").unwrap();
+    let mut rest = body;
+    while let Some(at) = rest.find(['<', '&']) {
+        let (_, from) = rest.split_at(at);
+        if let Some(entity) = from.strip_prefix('&') {
+            let end = entity.find(';').unwrap();
+            assert!(["amp", "lt", "gt", "quot", "#39"].contains(&&entity[..end]), "&{}", &entity[..end]);
+            rest = &entity[end + 1..];
+            continue;
+        }
+        let end = from.find('>').unwrap();
+        let tag = &from[1..end];
+        assert!(!tag.contains('<') && tag.matches('"').count() % 2 == 0, "{tag}");
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name.to_string())),
+            None if tag.ends_with('/') => {}
+            None => open.push(tag.split_whitespace().next().unwrap().to_string()),
+        }
+        rest = &from[end + 1..];
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn a_report_is_one_well_formed_page_that_needs_no_network() {
+    let dir = tempfile::tempdir().unwrap();
+    store(dir.path()).close().unwrap();
+    let odd = "<b>&\"x' store";
+    std::fs::rename(dir.path().join("store"), dir.path().join(odd)).unwrap();
+    std::fs::write(dir.path().join(odd).join("<script>alert(1)<"), b"").unwrap();
+    let printed_page = printed(&tool(dir.path(), &["report", odd]), 0);
+    assert_eq!(printed(&tool(dir.path(), &["report", odd, "-o", "out.html", "--check"]), 0), "");
+    for page in [printed_page, std::fs::read_to_string(dir.path().join("out.html")).unwrap()] {
+        assert_well_formed(&page);
+        assert!(!page.contains("<b>") && !page.contains("<script"), "{page}");
+        assert!(
+            page.contains("&lt;b&gt;&amp;&quot;x&#39; store") && page.contains("prefers-color-scheme: dark")
+        );
+        assert!(page.contains("<svg") && page.contains("segment 1") && page.contains("1..=3"), "{page}");
+        // The one address is the name of a vocabulary.
+        let addresses = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!addresses.contains("://") && !addresses.contains("url("), "{page}");
+    }
+    // What is damaged is on it, and is the exit code.
+    std::fs::rename(dir.path().join(odd), dir.path().join("store")).unwrap();
+    let path = dir.path().join("store/0000000001.log");
+    let bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(5).position(|w| w == b"set a").unwrap();
+    change(dir.path(), at as u64, b"SET");
+    let page = printed(&tool(dir.path(), &["report", "store", "--check"]), 1);
+    assert_well_formed(&page);
+    assert!(page.contains("class=\"bad\"") && page.contains("checksum"), "{page}");
+    // A store without anything, and none.
+    Engine::open(dir.path().join("empty")).unwrap().close().unwrap();
+    assert_well_formed(&printed(&tool(dir.path(), &["report", "empty"]), 0));
+    assert_eq!(tool(dir.path(), &["report", "missing"]).status.code(), Some(2));
+    assert_eq!(tool(dir.path(), &["report", "empty", "-o", "no/such/dir"]).status.code(), Some(2));
+}

@@ -48,7 +48,8 @@ pub enum LogItem {
     /// The next record.
     Record(LogRecord),
     /// What stood between these positions is not there any more. Its segments were given back to the pool:
-    /// nothing in them was live. The next record is the first at or past `until`.
+    /// nothing lived in them any more, or the cleaner had moved it. The next record is the first at or past
+    /// `until`.
     Gone {
         /// The end of the record before, or [`Lsn::ZERO`] where the log does not begin with its first record.
         after: Lsn,
