@@ -110,6 +110,7 @@ const GAUGES: &[Figure] = &[
     ("raftwood_pool_bytes", Unit::Bytes, "of these, prepared and free files", |s| s.pool_bytes),
     ("raftwood_live_entries", Unit::Count, "live entries", |s| s.live_entries),
     ("raftwood_live_bytes", Unit::Bytes, "payload of live entries", |s| s.live_bytes),
+    ("raftwood_index_bytes", Unit::Bytes, "the index, on the heap", |s| s.index_bytes),
     ("raftwood_undurable_bytes", Unit::Bytes, "accepted and not on the device", |s| s.undurable_bytes),
     ("raftwood_in_flight_bytes", Unit::Bytes, "of batches that are not complete", |s| s.in_flight_bytes),
     ("raftwood_waiting_writers", Unit::Count, "threads that wait to be accepted", |s| s.waiting_writers),

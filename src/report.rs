@@ -339,6 +339,10 @@ pub struct Stats {
     pub cleaned_bytes: u64,
     /// Bytes of footers and checkpoints written.
     pub upkeep_bytes: u64,
+    /// Bytes on the heap for the index. Of more than 4,096 regions as of the last walk, which a thread of the
+    /// engine takes every second, or more seldom where it takes long; [`Engine::index_bytes`](crate::Engine::index_bytes)
+    /// walks now.
+    pub index_bytes: u64,
 }
 
 /// How long operations took since open. Cheap to ask for, whatever the number of regions: all histograms are

@@ -8,11 +8,12 @@ use crate::report::ScrubOptions;
 use crate::sync::thread;
 use crate::sync::thread::{JoinHandle, ThreadId};
 use crate::sync::{Arc, Mutex};
+use crate::types::Lsn;
 use crate::upkeep::Store;
 use crate::upkeep::{self, NameWatch};
 use crate::watch::News;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often upkeep looks around when nothing wakes it.
 const IDLE: Duration = Duration::from_millis(100);
@@ -180,7 +181,9 @@ fn scrub(store: &Store, options: &ScrubOptions) {
 }
 
 fn upkeep(store: &Arc<Store>) {
+    let mut look = IndexLook { at: Lsn::ZERO, due: clock::now() };
     while store.signals.upkeep.wait(IDLE) {
+        unharmed(|| look.take(store));
         unharmed(|| store.listeners.report(upkeep::seal_at_leisure(store)));
         unharmed(|| store.listeners.report(upkeep::upkeep(store)));
         unharmed(|| store.listeners.report(store.note_mark_when_idle()));
@@ -214,4 +217,23 @@ pub(crate) fn look_around(store: &Store) {
 /// The panic has been reported by its hook.
 fn unharmed(work: impl FnOnce()) {
     drop(catch_unwind(AssertUnwindSafe(work)));
+}
+
+/// When the index of many regions was walked, for [`Stats::index_bytes`](crate::Stats::index_bytes).
+struct IndexLook {
+    /// Where the log ended.
+    at: Lsn,
+    /// Not before then again.
+    due: Instant,
+}
+
+impl IndexLook {
+    /// Walks it if something was written since, and so seldom that it takes a two-hundredth of a processor.
+    fn take(&mut self, store: &Store) {
+        let (began, at) = (clock::now(), store.committer.accepted());
+        if self.at != at && self.due <= began && store.table.is_large() {
+            store.table.heap_bytes();
+            *self = IndexLook { at, due: began + (clock::since(began) * 200).max(Duration::from_secs(1)) };
+        }
+    }
 }

@@ -8,6 +8,7 @@ use crate::types::{IdHasher, RegionId};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const SHARDS: usize = 64;
 
@@ -31,11 +32,20 @@ type Shard = RwLock<HashMap<RegionId, Arc<RegionCell>, BuildHasherDefault<IdHash
 pub(crate) struct Table {
     shards: Vec<Shard>,
     tally: Tally,
+    /// What the last look at [`heap_bytes`](Table::heap_bytes) found.
+    measured: AtomicUsize,
 }
+
+/// So many regions are walked by whoever asks for their figures.
+const WALKED_MAX: u64 = 4096;
 
 impl Default for Table {
     fn default() -> Self {
-        Table { shards: (0..SHARDS).map(|_| Shard::default()).collect(), tally: Tally::default() }
+        Table {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            tally: Tally::default(),
+            measured: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -156,11 +166,27 @@ impl Table {
         look(&states)
     }
 
-    /// Bytes on the heap, the per-region ones included.
+    /// Bytes on the heap, the per-region ones included. Walks all regions.
     pub(crate) fn heap_bytes(&self) -> usize {
         let slots: usize = self.shards.iter().map(|s| s.read().capacity()).sum();
         let each = size_of::<RegionCell>() + 2 * size_of::<usize>();
-        slots * (size_of::<(RegionId, Arc<RegionCell>)>() + 1)
-            + self.cells().map(|c| each + c.read().heap_bytes()).sum::<usize>()
+        let bytes = slots * (size_of::<(RegionId, Arc<RegionCell>)>() + 1)
+            + self.cells().map(|c| each + c.read().heap_bytes()).sum::<usize>();
+        self.measured.store(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// The same without a walk of many regions: as of the last one then.
+    pub(crate) fn heap_bytes_lately(&self) -> usize {
+        match self.is_large() {
+            false => self.heap_bytes(),
+            true => self.measured.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether a walk of all regions takes long.
+    pub(crate) fn is_large(&self) -> bool {
+        let Figures { existing, destroyed, .. } = self.tally.figures();
+        existing + destroyed > WALKED_MAX
     }
 }

@@ -187,6 +187,12 @@ impl Store {
         if self.dir.is_here() { Ok(()) } else { Err(Error::forked()) }
     }
 
+    /// Bytes on the heap for the index: those of the table, taken so, and of what waits for a footer.
+    pub(crate) fn index_bytes(&self, of_table: impl Fn(&Table) -> usize) -> u64 {
+        let notes: usize = self.all_segments().iter().map(|s| s.notes.heap_bytes()).sum();
+        (of_table(&self.table) + notes) as u64
+    }
+
     /// Every segment but the prepared ones.
     pub(crate) fn all_segments(&self) -> Vec<Arc<Segment>> {
         // First: one that is full meanwhile is among the others.
