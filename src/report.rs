@@ -340,8 +340,8 @@ pub struct Stats {
     /// Bytes of footers and checkpoints written.
     pub upkeep_bytes: u64,
     /// Bytes on the heap for the index. Of more than 4,096 regions as of the last walk, which a thread of the
-    /// engine takes every second, or more seldom where it takes long; [`Engine::index_bytes`](crate::Engine::index_bytes)
-    /// walks now.
+    /// engine takes every second, or more seldom where it takes long.
+    /// [`Engine::index_bytes`](crate::Engine::index_bytes) walks now.
     pub index_bytes: u64,
 }
 

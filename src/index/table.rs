@@ -36,7 +36,7 @@ pub(crate) struct Table {
     measured: AtomicUsize,
 }
 
-/// So many regions are walked by whoever asks for their figures.
+/// So many regions are walked when somebody asks for their figures.
 const WALKED_MAX: u64 = 4096;
 
 impl Default for Table {
