@@ -59,11 +59,6 @@ impl Times {
         self.0[bucket(micros)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many were counted so far.
-    pub(crate) fn count(&self) -> u64 {
-        self.0.iter().map(|n| n.load(Ordering::Relaxed)).sum()
-    }
-
     /// What was counted so far.
     pub(crate) fn get(&self) -> Latency {
         let counts: Vec<u64> = self.0.iter().map(|n| n.load(Ordering::Relaxed)).collect();

@@ -219,6 +219,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         cleaned_bytes: AtomicU64::new(0),
         seal_times: Times::default(),
         read_times: Times::default(),
+        reads: AtomicU64::new(0),
         read_errors: AtomicU64::new(0),
         read_retries: AtomicU64::new(0),
         footer_bytes: AtomicU64::new(0),

@@ -73,7 +73,7 @@ impl Engine {
             written_bytes: get(&c.written_bytes),
             syncs: get(&c.syncs),
             wakes: get(&c.wakes),
-            reads: store.read_times.count(),
+            reads: get(&store.reads),
             read_errors: get(&store.read_errors),
             read_retries: get(&store.read_retries),
             stalls: load.stalls,

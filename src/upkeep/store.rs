@@ -52,7 +52,10 @@ pub(crate) struct Store {
     pub(crate) pauses: Pauses,
     pub(crate) cleaned_bytes: AtomicU64,
     pub(crate) seal_times: Times,
+    /// Of some reads.
     pub(crate) read_times: Times,
+    /// Reads that were answered with what was asked for.
+    pub(crate) reads: AtomicU64,
     /// Reads that met bytes which are wrong or cannot be read, and those that were tried once more for that.
     pub(crate) read_errors: AtomicU64,
     pub(crate) read_retries: AtomicU64,
