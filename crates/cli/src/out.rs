@@ -3,7 +3,7 @@
 /// A line on standard output.
 ///
 /// # Errors
-/// [`Failure::ClosedPipe`](crate::Failure::ClosedPipe) when nobody reads any more.
+/// [`crate::Failure::ClosedPipe`] when nobody reads any more.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
