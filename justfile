@@ -52,3 +52,7 @@ doors SECONDS="60":
 # The engine's threads in one interleaving after another.
 interleavings:
     .ci/interleavings
+
+# What may be depended on, known vulnerabilities included (needs cargo-deny).
+deny:
+    cargo deny --all-features check
