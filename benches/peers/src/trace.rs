@@ -250,14 +250,6 @@ impl VfsFile for TraceFile {
         self.inner.is_empty()
     }
 
-    fn allocated(&self) -> Result<u64> {
-        self.inner.allocated()
-    }
-
-    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        self.timed("hole in", || self.inner.punch_hole(range))
-    }
-
     fn drop_cache(&self, range: Range<u64>) -> Result<()> {
         self.timed("cache drop of", || self.inner.drop_cache(range))
     }
