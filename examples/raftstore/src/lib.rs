@@ -27,7 +27,8 @@
 //! ```
 //!
 //! Deliberately absent: threads (each caller writes, and callers share a sync; a store with writer threads
-//! has [`Engine::submit`] and tickets), encodings, and shrinking of batches, whose memory the engine hands on.
+//! has [`Engine::submit`] and tickets), encodings, and shrinking of batches, whose memory the engine hands
+//! on.
 
 mod batch;
 mod keys;
