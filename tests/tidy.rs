@@ -344,7 +344,13 @@ fn cycle(uses: &Arrows) -> Option<Vec<String>> {
 #[test]
 fn nothing_unwraps_but_tests() {
     let mut wrong = Vec::new();
-    let members = ["crates/cli/src", "crates/migrate/src", "crates/raft-engine/src", "crates/torture/src"];
+    let members = [
+        "crates/cli/src",
+        "crates/migrate/src",
+        "crates/raft-engine/src",
+        "crates/torture/src",
+        "examples/raftstore/src",
+    ];
     for source in sources("src").into_iter().chain(members.into_iter().flat_map(sources)) {
         // In a fuzz target a panic is the answer.
         let parts: Vec<_> = source.path.components().map(|c| c.as_os_str()).collect();
@@ -564,6 +570,7 @@ fn documents() -> Vec<Source> {
         "crates/migrate/README.md",
         "crates/raft-engine/README.md",
         "examples/kv/README.md",
+        "examples/raftstore/README.md",
     ] {
         let path = root().join(readme);
         found.push(Source { text: fs::read_to_string(&path).unwrap(), path });
