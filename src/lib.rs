@@ -73,7 +73,8 @@
 //! - [`Options`], [`EventListener`], [`Engine::stats`], [`Engine::latencies`]: how it is run.
 //! - [`Engine::backup`], [`Engine::scrub`], [`Region::repair`], [`Reader`]: when something has to be looked
 //!   after.
-//! - `vfs::sim` (feature `sim`): the simulated disk, and one call by which a program tests itself on it.
+//! - `vfs::sim` (feature `sim`): the simulated disk, and one call by which a program tests itself on it;
+//!   `vfs::conformance`: one by which a `Vfs` of your own is checked.
 
 // Time, and numbers on disk: `clippy.toml`.
 #![warn(clippy::disallowed_methods)]

@@ -25,9 +25,13 @@
 //!   before the call survive a power cut. Before, any subset of them may.
 //! - A handle keeps meaning the file, or the directory, that it was opened on, whatever happens to the names.
 //! - Nothing else: no order between unsynced writes, no atomicity beyond a sector of 512 bytes.
+//!
+//! With feature `sim` an implementation can be checked against all of this: `vfs::conformance`.
 
 mod asked;
 mod by_name;
+#[cfg(any(test, feature = "sim"))]
+pub mod conformance;
 mod dir;
 pub mod io;
 mod map;

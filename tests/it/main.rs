@@ -25,6 +25,8 @@ mod concurrency;
 #[cfg(feature = "serde")]
 mod config;
 #[cfg(feature = "sim")]
+mod conformance;
+#[cfg(feature = "sim")]
 mod damage;
 #[cfg(feature = "sim")]
 mod defects;
