@@ -10,7 +10,7 @@
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $name:ident caught by $catcher:literal,)+) => {
         /// A mistake that can be planted.
-        #[cfg_attr(not(feature = "openraft-010"), allow(dead_code, reason = "an adapter's mistakes are built with it"))]
+        #[cfg_attr(not(feature = "openraft-010-bare"), allow(dead_code, reason = "an adapter's mistakes are built with it"))]
         #[cfg_attr(not(feature = "raft-rs"), allow(dead_code, reason = "some are made by the adapters alone"))]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub(crate) enum Bug {

@@ -34,6 +34,8 @@ impl<C, F, N> Debug for LogStore<C, F, N> {
     }
 }
 
+#[cfg(feature = "postcard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postcard")))]
 impl<C: RaftTypeConfig> LogStore<C> {
     /// The log of `region`, in the format [`Postcard`].
     pub fn new(engine: &Engine, region: RegionId) -> LogStore<C> {
