@@ -16,6 +16,8 @@ mod stats;
 mod threads;
 mod tune;
 pub(crate) mod write_batch;
+#[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
+pub(crate) mod writers;
 
 use crate::Options;
 use crate::clock;
@@ -73,6 +75,8 @@ struct Inner {
     fetcher: Fetcher,
     #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
     waiter: Fetcher,
+    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
+    writers: Arc<writers::Writers>,
     threads: Threads,
     names: Arc<NameWatch>,
     /// Whether open got to its end. Before that the table lacks what is still to be recovered, so nothing of
@@ -150,6 +154,11 @@ impl Engine {
 
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.0.store
+    }
+
+    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
+    pub(crate) fn writers(&self) -> &Arc<writers::Writers> {
+        &self.0.writers
     }
 
     /// The directory of the store, by the path that it was opened with.
