@@ -1,9 +1,9 @@
 //! Who writes a region, among the stores of one engine that could.
 //!
-//! A consensus library may hold a group's store for a moment after it was shut down, while the next one is made
-//! already. Two that write one log would each be wrong about it. So a region has one writer at a time, which holds
-//! it under an epoch: the next one waits until it has left, or takes the region over, and then what the older one
-//! asks to be written is refused. In memory only: a writer does not outlast its process.
+//! A consensus library may hold a group's store for a moment after it was shut down, while the next one is
+//! made already. Two that write one log would each be wrong about it. So a region has one writer at a time,
+//! which holds it under an epoch: the next one waits until it has left, or takes the region over, and then
+//! what the older one asks to be written is refused. In memory only: a writer does not outlast its process.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
@@ -82,8 +82,8 @@ impl Writer {
         self.writers.0.lock()
     }
 
-    /// Whether it holds the region now; if not, `waker` is woken when that may have changed. One that was taken
-    /// over does not wait: [`begin`](Writer::begin) refuses it. Nor does one that left.
+    /// Whether it holds the region now; if not, `waker` is woken when that may have changed. One that was
+    /// taken over does not wait: [`begin`](Writer::begin) refuses it. Nor does one that left.
     pub(crate) fn try_hold(&self, waker: Option<&Waker>) -> bool {
         let mut hold = self.hold.lock();
         if let Hold::Held(_) | Hold::Left = *hold {

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 /// The log, vote and committed id of one Raft group, in one region of an engine.
 ///
-/// It is the region's only writer. Another one of the same region and engine waits, when openraft first asks it
-/// for something, until this one is dropped, which `Raft::shutdown` does, and is refused after
+/// It is the region's only writer. Another one of the same region and engine waits, when openraft first asks
+/// it for something, until this one is dropped, which `Raft::shutdown` does, and is refused after
 /// [a while](Self::writer_wait); or it [takes over](Self::take_over). What is wanted for reading is a
 /// [reader](RaftLogStorage::get_log_reader), which waits for nobody.
 pub struct LogStore<C, F = Postcard, N = OnAnyThread> {
@@ -73,16 +73,16 @@ impl<C: RaftTypeConfig, F: 'static, N> LogStore<C, F, N> {
         self
     }
 
-    /// How long this store waits for another one of the same region to be dropped, before what is asked of it is
-    /// refused (`Locked`). Default 10 s.
+    /// How long this store waits for another one of the same region to be dropped, before what is asked of it
+    /// is refused (`Locked`). Default 10 s.
     pub fn writer_wait(mut self, wait: Duration) -> LogStore<C, F, N> {
         self.log.set_writer_wait(wait);
         self
     }
 
     /// Takes the region over from a store that still has it, for instance in a Raft that cannot be shut down:
-    /// from now on what that one is asked to write is refused (`Locked`). What it had begun to write comes before
-    /// all that this one reads and writes. Its readers go on.
+    /// from now on what that one is asked to write is refused (`Locked`). What it had begun to write comes
+    /// before all that this one reads and writes. Its readers go on.
     pub fn take_over(self) -> LogStore<C, F, N> {
         self.tenure.take_over();
         self
