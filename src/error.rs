@@ -45,7 +45,7 @@ pub enum ErrorKind {
     /// The engine was closed.
     Closed,
     /// Another process, or another engine of this one, has the directory open (or, for a look at it,
-    /// keeps it too busy).
+    /// keeps it too busy). Of a region: another store of an openraft adapter writes it.
     Locked,
     /// A newer format, an unknown flag, or something this platform cannot do.
     Unsupported,

@@ -103,11 +103,11 @@ pub(crate) mod listener;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
-#[cfg(feature = "openraft-010")]
+#[cfg(feature = "openraft-010-bare")]
 pub mod openraft_010;
-#[cfg(feature = "openraft-09")]
+#[cfg(feature = "openraft-09-bare")]
 pub mod openraft_09;
-#[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+#[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
 mod openraft_shared;
 pub(crate) mod options;
 pub(crate) mod planted;

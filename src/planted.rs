@@ -10,7 +10,7 @@
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $name:ident caught by $catcher:literal,)+) => {
         /// A mistake that can be planted.
-        #[cfg_attr(not(feature = "openraft-010"), allow(dead_code, reason = "an adapter's mistakes are built with it"))]
+        #[cfg_attr(not(feature = "openraft-010-bare"), allow(dead_code, reason = "an adapter's mistakes are built with it"))]
         #[cfg_attr(not(feature = "raft-rs"), allow(dead_code, reason = "some are made by the adapters alone"))]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub(crate) enum Bug {
@@ -338,6 +338,8 @@ bugs! {
     /// A vote that is older than an unclean end of the store is answered as committed. Breaks: a leader that
     /// lost its tail does not lead on.
     OldLeaderBelieved caught by "openraft_cluster::cluster_010::a_leader_that_a_power_cut_robbed_of_its_tail_does_not_lead_on",
+    /// A store that was taken over writes on. Breaks: a region has one writer.
+    TakenOverWrites caught by "openraft_010::writers::a_store_that_was_taken_over_writes_nothing_more",
     /// An entry is not read back before it is appended. Breaks: what is acknowledged can be read.
     UnreadableAppended caught by "openraft_010::stored::a_command_that_cannot_be_read_back_is_refused_and_the_group_lives_on",
     /// Loss that was accepted costs no hard state. Breaks: a vote never goes back unnoticed.

@@ -27,7 +27,7 @@ impl Fetcher {
     }
 
     /// For jobs that may wait for the device. Reads must not queue after them.
-    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
     pub(crate) fn waiting() -> Fetcher {
         Fetcher::new("raftwood-wait", 1)
     }

@@ -16,6 +16,8 @@ mod stats;
 mod threads;
 mod tune;
 pub(crate) mod write_batch;
+#[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
+pub(crate) mod writers;
 
 use crate::Options;
 use crate::clock;
@@ -71,8 +73,10 @@ struct Inner {
     store: Arc<Store>,
     report: OpenReport,
     fetcher: Fetcher,
-    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
     waiter: Fetcher,
+    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
+    writers: Arc<writers::Writers>,
     threads: Threads,
     names: Arc<NameWatch>,
     /// Whether open got to its end. Before that the table lacks what is still to be recovered, so nothing of
@@ -150,6 +154,11 @@ impl Engine {
 
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.0.store
+    }
+
+    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
+    pub(crate) fn writers(&self) -> &Arc<writers::Writers> {
+        &self.0.writers
     }
 
     /// The directory of the store, by the path that it was opened with.
@@ -426,14 +435,14 @@ impl Engine {
     }
 
     /// Does `job` on one of the threads that [`fetch`](Engine::fetch) reads on.
-    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
     pub(crate) fn on_io_thread(&self, job: impl FnOnce() + Send + 'static) {
         self.on_thread(&self.0.fetcher, Box::new(job));
     }
 
     /// Does `job`, which may wait for the device, on a thread of the engine that reads do not
     /// wait for. One after the other.
-    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
     pub(crate) fn on_waiting_thread(&self, job: impl FnOnce() + Send + 'static) {
         self.on_thread(&self.0.waiter, Box::new(job));
     }
@@ -592,7 +601,7 @@ impl Inner {
     /// Whether a thread that closes the engine may be waiting for the one that calls this.
     fn is_awaited(&self) -> bool {
         let waiting = self.fetcher.is_mine();
-        #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+        #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         let waiting = waiting || self.waiter.is_mine();
         waiting || self.threads.is_mine() || self.store.upkeep.is_mine()
     }
@@ -612,7 +621,7 @@ impl Inner {
         let outcome = upkeep::close(store, self.is_whole.load(Ordering::Acquire));
         self.threads.stop_all();
         self.fetcher.stop();
-        #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+        #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         self.waiter.stop();
         drop(self.lock.lock().take());
         outcome
@@ -626,7 +635,7 @@ impl Drop for Inner {
             // dropped next closes descriptors.
             self.threads.forget();
             self.fetcher.forget();
-            #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+            #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
             self.waiter.forget();
             return;
         }

@@ -241,8 +241,10 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         store: store.clone(),
         report: Default::default(),
         fetcher: Fetcher::reading(),
-        #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+        #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         waiter: Fetcher::waiting(),
+        #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
+        writers: Arc::default(),
         threads,
         names: Arc::new(NameWatch::new(&store)),
         is_whole: AtomicBool::new(false),

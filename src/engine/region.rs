@@ -92,7 +92,7 @@ impl Region {
 
     /// Whether reading `from..to` is done in no time: about `bytes` at most, and nothing of it in a segment
     /// older than `oldest`. Looks nothing up.
-    #[cfg(any(feature = "openraft-09", feature = "openraft-010"))]
+    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
     pub(crate) fn is_quick(&self, from: u64, to: u64, bytes: u64, oldest: u32) -> bool {
         self.with(|s| {
             let mut sum = 0u128;

@@ -4,9 +4,11 @@
 //! [`LogStore`] is `RaftLogStorage` for one group: one region of an engine that all groups of the process
 //! share. Give it to `Raft::new`. Your own dependency on openraft needs the feature `serde`; commands and
 //! nodes derive `Serialize` and `Deserialize`, and that is all there is to do. A leader id of your own
-//! type also needs [`LeaderTerm`].
+//! type also needs [`LeaderTerm`]. With a [format](Format) of your own, take the feature `openraft-010-bare`:
+//! then no type of yours has to be known to serde.
 //!
-//! ```
+#![cfg_attr(feature = "postcard", doc = "```")]
+#![cfg_attr(not(feature = "postcard"), doc = "```ignore")]
 //! # use openraft010 as openraft;
 //! use openraft::entry::RaftEntry;
 //! use openraft::impls::leader_id_std;

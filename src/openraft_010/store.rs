@@ -6,27 +6,33 @@ use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::error::{Error, Result};
-use crate::openraft_shared::{Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Turn, io_error};
+use crate::openraft_shared::{
+    Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Tenure, Turn, io_error,
+};
 use crate::planted::{Bug, planted};
 use crate::types::{Durability, EntryId, RegionId};
 use openraft010::entry::RaftEntry;
 use openraft010::storage::{IOFlushed, RaftLogStorage};
 use openraft010::type_config::alias::{CommittedLeaderIdOf, LogIdOf, VoteOf};
 use openraft010::vote::RaftVote;
-use openraft010::{LogState, OptionalSend, RaftLogReader, RaftTypeConfig};
+use openraft010::{AsyncRuntime, LogState, OptionalSend, RaftLogReader, RaftTypeConfig};
 use std::fmt::{self, Debug};
 use std::io;
 use std::marker::PhantomData;
 use std::ops::RangeBounds;
+use std::time::Duration;
 
 /// The log, vote and committed id of one Raft group, in one region of an engine.
 ///
-/// It is the region's only writer: make one for each group, and one only. What is wanted for reading is a
-/// [reader](RaftLogStorage::get_log_reader).
+/// It is the region's only writer. Another one of the same region and engine waits, when openraft first asks
+/// it for something, until this one is dropped, which `Raft::shutdown` does, and is refused after
+/// [a while](Self::writer_wait); or it [takes over](Self::take_over). What is wanted for reading is a
+/// [reader](RaftLogStorage::get_log_reader), which waits for nobody.
 pub struct LogStore<C, F = Postcard, N = OnAnyThread> {
     log: RegionLog<F>,
     /// Whose callback is next.
     turn: Turn,
+    tenure: Tenure,
     types: PhantomData<fn() -> (C, N)>,
 }
 
@@ -36,6 +42,8 @@ impl<C, F, N> Debug for LogStore<C, F, N> {
     }
 }
 
+#[cfg(feature = "postcard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postcard")))]
 impl<C: RaftTypeConfig> LogStore<C> {
     /// The log of `region`, in the format [`Postcard`].
     pub fn new(engine: &Engine, region: RegionId) -> LogStore<C> {
@@ -47,12 +55,13 @@ impl<C: RaftTypeConfig, F: 'static> LogStore<C, F> {
     /// The log of `region` in a format of your own: `LogStore::<TypeConfig,
     /// MyFormat>::with_format(&engine, region)`.
     pub fn with_format(engine: &Engine, region: RegionId) -> LogStore<C, F> {
-        LogStore { log: RegionLog::new(engine, region), turn: Turn::default(), types: PhantomData }
+        let log = RegionLog::new(engine, region);
+        LogStore { tenure: log.tenure(), log, turn: Turn::default(), types: PhantomData }
     }
 
     /// The same, calling back on the thread that openraft runs on: see [`OnThisThread`].
     pub fn on_this_thread(self) -> LogStore<C, F, OnThisThread> {
-        LogStore { log: self.log, turn: self.turn, types: PhantomData }
+        LogStore { log: self.log, turn: self.turn, tenure: self.tenure, types: PhantomData }
     }
 }
 
@@ -61,6 +70,21 @@ impl<C: RaftTypeConfig, F: 'static, N> LogStore<C, F, N> {
     /// ([`limited_get_log_entries`](RaftLogReader::limited_get_log_entries)). Default 4 MiB.
     pub fn read_bytes(mut self, bytes: u64) -> LogStore<C, F, N> {
         self.log.set_read_bytes(bytes);
+        self
+    }
+
+    /// How long this store waits for another one of the same region to be dropped, before what is asked of it
+    /// is refused (`Locked`). Default 10 s.
+    pub fn writer_wait(mut self, wait: Duration) -> LogStore<C, F, N> {
+        self.log.set_writer_wait(wait);
+        self
+    }
+
+    /// Takes the region over from a store that still has it, for instance in a Raft that cannot be shut down:
+    /// from now on what that one is asked to write is refused (`Locked`). What it had begun to write comes
+    /// before all that this one reads and writes. Its readers go on.
+    pub fn take_over(self) -> LogStore<C, F, N> {
+        self.tenure.take_over();
         self
     }
 
@@ -110,6 +134,7 @@ where
     /// Without the word committed it stands for election, and is elected if its log is as long as those of
     /// the others. For a vote for another node nothing changes: that node's next message commits it again.
     async fn read_vote(&mut self) -> io::Result<Option<VoteOf<C>>> {
+        hold::<C, F>(&self.log).await.map_err(io_error)?;
         let saved = self.log.vote::<VoteOf<C>>().map_err(io_error)?;
         Ok(saved.map(|saved| {
             if saved.before_unclean_end && !planted(Bug::OldLeaderBelieved) {
@@ -135,6 +160,7 @@ where
     type LogReader = LogReader<C, F>;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<C>> {
+        hold::<C, F>(&self.log).await.map_err(io_error)?;
         let (last_purged_log_id, last) = self.log.ends::<Of<C>>().await.map_err(io_error)?;
         let last_log_id = last.or_else(|| last_purged_log_id.clone());
         Ok(LogState { last_purged_log_id, last_log_id })
@@ -145,14 +171,17 @@ where
     }
 
     async fn save_vote(&mut self, vote: &VoteOf<C>) -> io::Result<()> {
+        hold::<C, F>(&self.log).await.map_err(io_error)?;
         self.log.save_vote(vote).await.map_err(io_error)
     }
 
     async fn save_committed(&mut self, committed: Option<LogIdOf<C>>) -> io::Result<()> {
+        hold::<C, F>(&self.log).await.map_err(io_error)?;
         self.log.save_committed(committed.as_ref()).await.map_err(io_error)
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogIdOf<C>>> {
+        hold::<C, F>(&self.log).await.map_err(io_error)?;
         self.log.committed().map_err(io_error)
     }
 
@@ -161,6 +190,7 @@ where
         I: IntoIterator<Item = C::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        hold::<C, F>(&self.log).await.map_err(io_error)?;
         let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(io_error)?;
         let durable = N::hand_over(callback, &mut self.turn);
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable(outcome.map(drop)));
@@ -168,13 +198,20 @@ where
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<C>>) -> io::Result<()> {
+        hold::<C, F>(&self.log).await.map_err(io_error)?;
         let first = last_log_id.map_or(0, |last| last.index.saturating_add(1));
         self.log.truncate::<Of<C>>(first).await.map_err(io_error)
     }
 
     async fn purge(&mut self, log_id: LogIdOf<C>) -> io::Result<()> {
+        hold::<C, F>(&self.log).await.map_err(io_error)?;
         self.log.purge::<Of<C>>(&log_id).await.map_err(io_error)
     }
+}
+
+/// Waits until the store is the region's writer.
+async fn hold<C: RaftTypeConfig, F: 'static>(log: &RegionLog<F>) -> Result<()> {
+    log.hold(|time, held| async move { C::AsyncRuntime::timeout(time, held).await.ok() }).await
 }
 
 /// The ids of one application's types.

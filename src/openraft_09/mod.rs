@@ -3,9 +3,11 @@
 //! [`LogStore`] is `RaftLogStorage` for one group: one region of an engine that all groups of the
 //! process share. Give it to `Raft::new`. Your own dependency needs `openraft = { version = "0.9",
 //! features = ["serde", "storage-v2"] }`; commands and nodes derive `Serialize` and `Deserialize`,
-//! and that is all there is to do.
+//! and that is all there is to do. With a [format](Format) of your own, take the feature `openraft-09-bare`:
+//! then no type of yours has to be known to serde.
 //!
-//! ```
+#![cfg_attr(feature = "postcard", doc = "```")]
+#![cfg_attr(not(feature = "postcard"), doc = "```ignore")]
 //! # use openraft09 as openraft;
 //! use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 //! use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader, Vote};

@@ -5,26 +5,30 @@ use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::error::{Error, Result};
-use crate::openraft_shared::{Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Turn};
+use crate::openraft_shared::{Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Tenure, Turn};
 use crate::types::{Durability, EntryId, RegionId};
 use openraft09::log_id::RaftLogId;
 use openraft09::storage::{LogFlushed, RaftLogStorage};
 use openraft09::{
-    AnyError, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, RaftTypeConfig,
-    StorageError, StorageIOError, Vote,
+    AnyError, AsyncRuntime, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader,
+    RaftTypeConfig, StorageError, StorageIOError, Vote,
 };
 use std::fmt::{self, Debug};
 use std::marker::PhantomData;
 use std::ops::RangeBounds;
+use std::time::Duration;
 
 /// The log, vote and committed id of one Raft group, in one region of an engine.
 ///
-/// It is the region's only writer: make one for each group, and one only. What is wanted for reading is a
-/// [reader](RaftLogStorage::get_log_reader).
+/// It is the region's only writer. Another one of the same region and engine waits, when openraft first asks
+/// it for something, until this one is dropped, which `Raft::shutdown` does, and is refused after
+/// [a while](Self::writer_wait); or it [takes over](Self::take_over). What is wanted for reading is a
+/// [reader](RaftLogStorage::get_log_reader), which waits for nobody.
 pub struct LogStore<C, F = Postcard, N = OnAnyThread> {
     log: RegionLog<F>,
     /// Whose callback is next.
     turn: Turn,
+    tenure: Tenure,
     types: PhantomData<fn() -> (C, N)>,
 }
 
@@ -34,6 +38,8 @@ impl<C, F, N> Debug for LogStore<C, F, N> {
     }
 }
 
+#[cfg(feature = "postcard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postcard")))]
 impl<C: RaftTypeConfig> LogStore<C> {
     /// The log of `region`, in the format [`Postcard`].
     pub fn new(engine: &Engine, region: RegionId) -> LogStore<C> {
@@ -45,12 +51,13 @@ impl<C: RaftTypeConfig, F: 'static> LogStore<C, F> {
     /// The log of `region` in a format of your own: `LogStore::<TypeConfig,
     /// MyFormat>::with_format(&engine, region)`.
     pub fn with_format(engine: &Engine, region: RegionId) -> LogStore<C, F> {
-        LogStore { log: RegionLog::new(engine, region), turn: Turn::default(), types: PhantomData }
+        let log = RegionLog::new(engine, region);
+        LogStore { tenure: log.tenure(), log, turn: Turn::default(), types: PhantomData }
     }
 
     /// The same, calling back on the thread that openraft runs on: see [`OnThisThread`].
     pub fn on_this_thread(self) -> LogStore<C, F, OnThisThread> {
-        LogStore { log: self.log, turn: self.turn, types: PhantomData }
+        LogStore { log: self.log, turn: self.turn, tenure: self.tenure, types: PhantomData }
     }
 }
 
@@ -59,6 +66,21 @@ impl<C: RaftTypeConfig, F: 'static, N> LogStore<C, F, N> {
     /// ([`limited_get_log_entries`](RaftLogReader::limited_get_log_entries)). Default 4 MiB.
     pub fn read_bytes(mut self, bytes: u64) -> LogStore<C, F, N> {
         self.log.set_read_bytes(bytes);
+        self
+    }
+
+    /// How long this store waits for another one of the same region to be dropped, before what is asked of it
+    /// is refused (`Locked`). Default 10 s.
+    pub fn writer_wait(mut self, wait: Duration) -> LogStore<C, F, N> {
+        self.log.set_writer_wait(wait);
+        self
+    }
+
+    /// Takes the region over from a store that still has it, for instance in a Raft that cannot be shut down:
+    /// from now on what that one is asked to write is refused (`Locked`). What it had begun to write comes
+    /// before all that this one reads and writes. Its readers go on.
+    pub fn take_over(self) -> LogStore<C, F, N> {
+        self.tenure.take_over();
         self
     }
 
@@ -138,6 +160,7 @@ where
     type LogReader = LogReader<C, F>;
 
     async fn get_log_state(&mut self) -> Result<LogState<C>, StorageError<C::NodeId>> {
+        hold::<C, F>(&self.log).await.map_err(reading)?;
         let (last_purged_log_id, last) = self.log.ends::<Of<C>>().await.map_err(reading)?;
         let last_log_id = last.or_else(|| last_purged_log_id.clone());
         Ok(LogState { last_purged_log_id, last_log_id })
@@ -148,10 +171,12 @@ where
     }
 
     async fn save_vote(&mut self, vote: &Vote<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        hold::<C, F>(&self.log).await.map_err(|e| storage_error(ErrorSubject::Vote, ErrorVerb::Write, e))?;
         self.log.save_vote(vote).await.map_err(|e| storage_error(ErrorSubject::Vote, ErrorVerb::Write, e))
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
+        hold::<C, F>(&self.log).await.map_err(|e| storage_error(ErrorSubject::Vote, ErrorVerb::Read, e))?;
         let saved = self.log.vote().map_err(|e| storage_error(ErrorSubject::Vote, ErrorVerb::Read, e))?;
         // A leader that was killed may lead on: this release of openraft sends an entry to others
         // only once it is durable here.
@@ -162,11 +187,13 @@ where
         &mut self,
         committed: Option<LogId<C::NodeId>>,
     ) -> Result<(), StorageError<C::NodeId>> {
+        hold::<C, F>(&self.log).await.map_err(|e| storage_error(ErrorSubject::Store, ErrorVerb::Write, e))?;
         let saved = self.log.save_committed(committed.as_ref()).await;
         saved.map_err(|e| storage_error(ErrorSubject::Store, ErrorVerb::Write, e))
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
+        hold::<C, F>(&self.log).await.map_err(|e| storage_error(ErrorSubject::Store, ErrorVerb::Read, e))?;
         self.log.committed().map_err(|e| storage_error(ErrorSubject::Store, ErrorVerb::Read, e))
     }
 
@@ -176,6 +203,7 @@ where
         I::IntoIter: OptionalSend,
     {
         let writing = |e| storage_error(ErrorSubject::Logs, ErrorVerb::Write, e);
+        hold::<C, F>(&self.log).await.map_err(writing)?;
         let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(writing)?;
         let durable = N::hand_over(callback, &mut self.turn);
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable(outcome.map(drop)));
@@ -183,14 +211,23 @@ where
     }
 
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let held = hold::<C, F>(&self.log).await;
+        held.map_err(|e| storage_error(ErrorSubject::Log(log_id.clone()), ErrorVerb::Delete, e))?;
         let truncated = self.log.truncate::<Of<C>>(log_id.index).await;
         truncated.map_err(|e| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, e))
     }
 
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let held = hold::<C, F>(&self.log).await;
+        held.map_err(|e| storage_error(ErrorSubject::Log(log_id.clone()), ErrorVerb::Delete, e))?;
         let purged = self.log.purge::<Of<C>>(&log_id).await;
         purged.map_err(|e| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, e))
     }
+}
+
+/// Waits until the store is the region's writer.
+async fn hold<C: RaftTypeConfig, F: 'static>(log: &RegionLog<F>) -> Result<()> {
+    log.hold(|time, held| async move { C::AsyncRuntime::timeout(time, held).await.ok() }).await
 }
 
 /// The ids of one application's types.

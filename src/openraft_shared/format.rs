@@ -1,17 +1,23 @@
 //! How values of openraft's become bytes.
 
 use crate::error::BoxError;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+#[cfg(feature = "postcard")]
+use serde::{Serialize, de::DeserializeOwned};
 
 /// How entries, votes and log ids are written as bytes. [`Postcard`] does it for whatever serde knows;
-/// implement this for a type of your own to write them otherwise.
+/// implement this for a type of your own to write them otherwise. Then no type needs serde: the features
+/// `openraft-09-bare` and `openraft-010-bare` are the adapters without it.
 ///
 /// What was written once must be read for as long as the log lives: a change of format, or of the types,
 /// needs a version in the bytes.
 ///
 /// What is handed to `encode` is decoded once from the bytes before they are accepted; a vote or log id must
 /// come back equal, an entry with its log id.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no format for `{T}`",
+    note = "`Postcard` is one for what serde can read and write, with the feature `postcard` of raftwood",
+    note = "for a format of your own implement `Format`, and use `LogStore::with_format`"
+)]
 pub trait Format<T>: Send + Sync + 'static {
     /// Adds the value's bytes to `out`, and changes nothing of what is there.
     ///
@@ -33,9 +39,13 @@ pub trait Format<T>: Send + Sync + 'static {
 /// unreadable, a variant may be added at the end of an enum. `#[serde(flatten)]`, `tag`, `untagged`
 /// and `skip_serializing_if` do not work, nor does `serde_json::Value`: an entry that has them is
 /// refused where it is appended.
+///
+/// It is a format with the feature `postcard` only, which `openraft-09` and `openraft-010` turn on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Postcard;
 
+#[cfg(feature = "postcard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postcard")))]
 impl<T: Serialize + DeserializeOwned> Format<T> for Postcard {
     fn encode(value: &T, out: &mut Vec<u8>) -> Result<(), BoxError> {
         postcard::to_io(value, out)?;

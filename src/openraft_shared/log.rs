@@ -7,6 +7,7 @@ use crate::commit::Ticket;
 use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::engine::write_batch::WriteBatch;
+use crate::engine::writers::Writer;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, Mutex};
@@ -16,6 +17,7 @@ use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 const COMMITTED: &[u8] = b"openraft/committed";
 const PURGED: &[u8] = b"openraft/purged";
@@ -29,11 +31,16 @@ const NEAR_SEGMENTS: u32 = 1;
 /// How much a limited read returns, unless told otherwise.
 const READ_BYTES: u64 = 4 << 20;
 
+/// How long a store waits for the one before it, unless told otherwise: openraft's tasks end in moments.
+const WRITER_WAIT: Duration = Duration::from_secs(10);
+
 /// One region and the format of what is in it. A clone is another handle onto the same.
 pub(crate) struct RegionLog<F> {
     engine: Engine,
     region: Region,
     read_bytes: u64,
+    writer: Arc<Writer>,
+    writer_wait: Duration,
     /// A batch that waits for its acceptance on a thread of the engine. It stays here, not with
     /// the task that waits for it: should that task be dropped, whatever is submitted next goes
     /// after the batch all the same.
@@ -47,9 +54,27 @@ impl<F> Clone for RegionLog<F> {
             engine: self.engine.clone(),
             region: self.region.clone(),
             read_bytes: self.read_bytes,
+            writer: self.writer.clone(),
+            writer_wait: self.writer_wait,
             waiting: self.waiting.clone(),
             format: PhantomData,
         }
+    }
+}
+
+/// Keeps the region for the store that holds it.
+pub(crate) struct Tenure(Arc<Writer>);
+
+impl Tenure {
+    /// Holds it from now on, in place of another that did.
+    pub(crate) fn take_over(&self) {
+        self.0.take_over();
+    }
+}
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -59,6 +84,8 @@ impl<F: 'static> RegionLog<F> {
             engine: engine.clone(),
             region: engine.region(region),
             read_bytes: READ_BYTES,
+            writer: Arc::new(Writer::new(engine.writers(), region)),
+            writer_wait: WRITER_WAIT,
             waiting: Arc::default(),
             format: PhantomData,
         }
@@ -72,8 +99,38 @@ impl<F: 'static> RegionLog<F> {
         &self.region
     }
 
+    pub(crate) fn set_writer_wait(&mut self, wait: Duration) {
+        self.writer_wait = wait;
+    }
+
     fn id(&self) -> RegionId {
         self.region.id()
+    }
+
+    // ---- holding the region -------------------------------------------------------------------------------
+
+    /// What gives the region up when it is dropped. The store has it, and no reader.
+    pub(crate) fn tenure(&self) -> Tenure {
+        Tenure(self.writer.clone())
+    }
+
+    /// Waits until this store is the one that writes the region. `timeout` is the runtime's: it answers
+    /// `None` when the time is over.
+    pub(crate) async fn hold<T, W>(&self, timeout: T) -> Result<()>
+    where
+        T: FnOnce(Duration, Pin<Box<dyn Future<Output = ()> + Send>>) -> W,
+        W: Future<Output = Option<()>>,
+    {
+        if self.writer.try_hold(None) {
+            return Ok(());
+        }
+        let writer = self.writer.clone();
+        let held = poll_fn(move |cx| match writer.try_hold(Some(cx.waker())) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        let held = timeout(self.writer_wait, Box::pin(held)).await;
+        held.ok_or_else(|| self.writer.still_waiting(self.writer_wait))
     }
 
     // ---- writing ------------------------------------------------------------------------------------------
@@ -87,6 +144,7 @@ impl<F: 'static> RegionLog<F> {
         durability: Durability,
         accepted: impl FnOnce(Ticket) + Send + 'static,
     ) -> Result<()> {
+        let underway = self.writer.begin()?;
         // What a task that was dropped had submitted is accepted first. If it was refused, the
         // task would have been notified.
         self.in_turn().await;
@@ -107,6 +165,7 @@ impl<F: 'static> RegionLog<F> {
         };
         let engine = self.engine.clone();
         let later = elsewhere_waiting(&self.engine, move || {
+            let _underway = underway;
             accepted(engine.submit(batch, durability)?);
             Ok(())
         });

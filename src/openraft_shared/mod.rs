@@ -8,7 +8,7 @@ mod notify;
 mod stored;
 
 pub use format::{Format, Postcard};
-pub(crate) use log::RegionLog;
+pub(crate) use log::{RegionLog, Tenure};
 pub use notify::{OnAnyThread, OnThisThread};
 pub(crate) use notify::{Sealed, Turn};
 pub(crate) use stored::Ids;

@@ -106,6 +106,9 @@ pub(crate) struct SavedVote<V> {
     pub(crate) vote: V,
     /// It was saved before the last unclean end of the store: entries that its holder had accepted since, and
     /// that were not yet durable, may be gone.
-    #[cfg_attr(not(feature = "openraft-010"), allow(dead_code, reason = "openraft 0.9 has no use for it"))]
+    #[cfg_attr(
+        not(feature = "openraft-010-bare"),
+        allow(dead_code, reason = "openraft 0.9 has no use for it")
+    )]
     pub(crate) before_unclean_end: bool,
 }

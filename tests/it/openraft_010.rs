@@ -1,6 +1,7 @@
 //! The adapter for openraft 0.10: openraft's own suite, unchanged, and what it does not ask.
 
 mod stored;
+mod writers;
 
 use crate::support::files::{find, rot, ruin};
 use crate::support::openraft::{
@@ -597,6 +598,7 @@ async fn a_vote_is_not_committed_after_an_unclean_end_until_another_is_saved() {
     store.save_vote(&Vote::new_committed(3, 2)).await.unwrap();
     assert_eq!(read_vote(&mut store).await, Some(Vote::new_committed(3, 2)));
     store.save_vote(&Vote::new_committed(4, 2)).await.unwrap();
+    drop(store);
     for _ in 0..2 {
         assert_eq!(read_vote(&mut LogStore::new(&engine, R)).await, Some(Vote::new_committed(4, 2)));
     }

@@ -1,6 +1,7 @@
 //! The adapter for openraft 0.9: openraft's own suite, unchanged, and what it does not ask.
 
 mod stored;
+mod writers;
 
 use crate::support::files::{find, rot, ruin};
 use crate::support::machine_09::{Machine, TypeConfig};

@@ -198,6 +198,7 @@ async fn votes_and_log_ids_that_do_not_come_back_as_they_were_are_refused() {
         let error = refused.unwrap_err().to_string();
         assert!(error.contains("cannot be read back"), "{what}: {error}");
     }
+    drop(store);
     let mut store: Store = LogStore::new(&engine, R);
     assert_eq!(read_vote(&mut store).await, None);
     assert_eq!(store.read_committed().await.unwrap(), None);

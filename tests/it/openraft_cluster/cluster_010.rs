@@ -12,7 +12,7 @@ use openraft010::raft::{
 use openraft010::storage::RaftLogStorage;
 use openraft010::{Config, OptionalSend, RaftLogReader, RaftNetworkFactory, RaftNetworkV2, ServerState};
 use raftwood::Engine;
-use raftwood::openraft_010::LogStore;
+use raftwood::openraft_010::{LogReader, LogStore};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -101,6 +101,7 @@ struct Node {
     disk: SimVfs,
     engine: Engine,
     machine: Arc<MemStateMachine>,
+    reader: LogReader<TypeConfig>,
     raft: Raft,
 }
 
@@ -134,11 +135,12 @@ impl Cluster {
         let engine = open(&disk);
         let machine = Arc::new(MemStateMachine::new(BlockConfig::default()));
         let lines = Lines { net: self.net.clone(), from: (id, self.incarnations) };
-        let store = LogStore::<TypeConfig>::new(&engine, R);
+        let mut store = LogStore::<TypeConfig>::new(&engine, R);
+        let reader = store.get_log_reader().await;
         let config = Arc::new(config.validate().unwrap());
         let raft = Raft::new(id, config, lines, store, machine.clone()).await.unwrap();
         self.net.0.lock().unwrap().insert(id, (self.incarnations, raft.clone()));
-        self.nodes.insert(id, Node { disk, engine, machine, raft });
+        self.nodes.insert(id, Node { disk, engine, machine, reader, raft });
     }
 
     fn raft(&self, id: u64) -> &Raft {
@@ -185,10 +187,9 @@ impl Cluster {
         state.client_status.into_keys().map(|client| client.parse().unwrap()).collect()
     }
 
-    /// What a store of its own, beside the running one, says about the vote.
+    /// What a reader, beside the running group, says about the vote.
     async fn vote(&self, id: u64) -> Vote {
-        let mut store = LogStore::<TypeConfig>::new(&self.nodes[&id].engine, R);
-        store.get_log_reader().await.read_vote().await.unwrap().unwrap()
+        self.nodes[&id].reader.clone().read_vote().await.unwrap().unwrap()
     }
 }
 
