@@ -194,6 +194,7 @@ pub struct Options {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) stall_after: Duration,
     pub(crate) scrub: Option<(Duration, ScrubOptions)>,
+    pub(crate) must_exist: bool,
     pub(crate) salts: SaltSource,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) listeners: Vec<Arc<dyn EventListener>>,
@@ -210,6 +211,7 @@ impl fmt::Debug for Options {
             .field("tail_policy", &self.tail_policy)
             .field("background", &self.background)
             .field("in_flight_bytes_max", &self.in_flight_bytes_max)
+            .field("must_exist", &self.must_exist)
             .field("vfs", &self.vfs)
             .field("listeners", &self.listeners.len())
             .finish_non_exhaustive()
@@ -236,6 +238,7 @@ impl Options {
             in_flight_bytes_max: 64 << 20,
             stall_after: Duration::from_millis(500),
             scrub: None,
+            must_exist: false,
             salts: SaltSource::random(),
             vfs: Arc::new(OsVfs::default()),
             listeners: Vec::new(),
@@ -308,6 +311,15 @@ impl Options {
     /// the rate of `options`. Default never.
     pub fn scrub_every(mut self, pause: Duration, options: ScrubOptions) -> Options {
         self.scrub = Some((pause, options));
+        self
+    }
+
+    /// Whether [`open`](Options::open) refuses to create a store where there is none, and leaves the
+    /// directory as it is. For a node that has voted before: on an exchanged or unmounted disk it must not
+    /// start empty, for it would vote again in terms in which it has voted. Set it once the node has joined
+    /// its groups. Default false.
+    pub fn must_exist(mut self, yes: bool) -> Options {
+        self.must_exist = yes;
         self
     }
 

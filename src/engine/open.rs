@@ -29,6 +29,7 @@ use crate::types::Lsn;
 use crate::upkeep::{self, NameWatch, PipelineHooks, Signals, Store};
 use crate::vfs::Dir;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
@@ -36,6 +37,7 @@ impl Options {
     /// Opens the engine in `dir`, which is made if it does not exist, and recovers what is there.
     ///
     /// # Errors
+    /// `InvalidArgument` if there is no store and [one must exist](Options::must_exist);
     /// `Locked` if another engine has it open; `Damaged` if acknowledged bytes are wrong that cannot be tied
     /// to regions; `Unsupported` for a newer format; `InvalidArgument` if a directory, link or pipe bears the
     /// name of a file of the store; `NoSpace`, `Io` from the operating system. Nothing that was acknowledged
@@ -62,10 +64,20 @@ impl Engine {
     fn open_with(dir: &Path, options: Options) -> Result<Engine> {
         let began = clock::now();
         let _span = trace::recover();
-        let opened = options.vfs.create_dir_all(dir);
+        let opened = match options.must_exist {
+            false => options.vfs.create_dir_all(dir),
+            true => match options.vfs.open_dir(dir) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(is_missing(dir)),
+                opened => opened,
+            },
+        };
         let opened = opened.map_err(|e| Error::io("creating the directory of the store", dir, e))?;
         // The path is not looked up again from here on.
         let dir = Dir::new(opened, dir);
+        // Before the lock, which makes a file. A store that is being given up meanwhile is found out below.
+        if options.must_exist && !has_store(&dir)? {
+            return Err(is_missing(dir.path()));
+        }
         let lock = StoreLock::exclusive(&dir)?;
         // Each attempt starts over from the files. On a full disk it has one free file less, of
         // those that there were.
@@ -73,6 +85,7 @@ impl Engine {
         loop {
             let recovered = match recover(&dir, &options, Purpose::Write)? {
                 Some(recovered) => recovered,
+                None if options.must_exist => return Err(is_missing(dir.path())),
                 None => fresh(&options),
             };
             match build(dir.clone(), options.clone(), recovered) {
@@ -104,6 +117,19 @@ impl Engine {
         }
         self
     }
+}
+
+/// Whether a file in it has a name of a store's. That is no store yet if its making was cut short.
+fn has_store(dir: &Dir) -> Result<bool> {
+    let entries = dir.list().map_err(|e| Error::io("listing the directory", dir.path(), e))?;
+    let is_a_stores = |name: FileName| !matches!(name, FileName::Lock | FileName::Free(_));
+    Ok(entries.iter().any(|entry| FileName::parse(&entry.name).is_some_and(is_a_stores)))
+}
+
+fn is_missing(dir: &Path) -> Error {
+    let why = "there is no store here, and must_exist is set: see whether the right disk is mounted; a node whose store \
+               is gone must join its groups anew, and one that is new is opened without must_exist";
+    Error::invalid(why).at(dir, None)
 }
 
 /// The files of the pool and of the reserve: recovery finds room where one was.

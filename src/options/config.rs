@@ -23,6 +23,8 @@ struct Config {
     in_flight_bytes_max: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stall_after: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    must_exist: Option<Value>,
     compression: CompressionConfig,
     pool: PoolConfig,
     purge: PurgeConfig,
@@ -131,6 +133,7 @@ impl Config {
             }),
             in_flight_bytes_max: size(o.in_flight_bytes_max as u64),
             stall_after: time(o.stall_after),
+            must_exist: Some(Value::Flag(o.must_exist)),
             compression: CompressionConfig { method: word(method), min_batch_bytes },
             pool: PoolConfig {
                 files_max: Some(Value::Number(o.pool.files_max as u64)),
@@ -161,6 +164,7 @@ impl Config {
             in_bounds(as_size(value)?, 1, u64::from(u32::MAX), size_text)
         })?;
         set(&mut options.stall_after, "stall_after", &self.stall_after, as_time)?;
+        set(&mut options.must_exist, "must_exist", &self.must_exist, as_flag)?;
         options.compression = self.compression.get()?;
 
         let count = |value: &Value| in_bounds(as_number(value)?, 1, 1 << 20, |n| n.to_string());

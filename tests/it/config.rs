@@ -18,6 +18,7 @@ fn all_changed() -> Options {
         .read_mode(ReadMode::Pread)
         .in_flight_bytes_max(5)
         .stall_after(Duration::from_secs(90))
+        .must_exist(true)
         .compression(Compression::Lz4 { min_batch_bytes: 1000 })
         .pool(Pool::default().files_max(3).prewrite(false))
         .purge(Purge::default().background(false).garbage_percent_max(20).rate_bytes(3 << 20))
@@ -92,6 +93,7 @@ fn an_error_names_the_field_and_what_may_stand_there() {
         ("stall_after = 500", &["stall_after = 500", "500", "ms"]),
         ("stall_after = \"half a second\"", &["stall_after", "\"30s\""]),
         ("stall_after = [1]", &["stall_after", "no time"]),
+        ("must_exist = 1", &["must_exist = 1", "true or false"]),
         ("read_mode = \"mmap\"", &["read_mode = \"mmap\"", "\"map\" or \"pread\""]),
         ("[compression]\nmethod = \"zstd\"", &["compression.method = \"zstd\"", "lz4"]),
         ("[compression]\nmin_batch_bytes = 1", &["compression.min_batch_bytes", "method"]),

@@ -567,3 +567,18 @@ fn after_close_every_write_is_refused_and_reads_go_on() {
     assert!(error.into_batch().is_some());
     assert_eq!(f.engine.region(R).entry(9).unwrap().id, EntryId::new(3, 9));
 }
+
+/// A voter whose disk was exchanged would start empty, and vote again.
+#[test]
+fn an_open_of_a_store_that_must_exist_creates_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().must_exist(true);
+    for missing in [dir.path().to_path_buf(), dir.path().join("below")] {
+        let error = options.open(&missing).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("must join its groups anew"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+    Engine::open(dir.path()).unwrap().close().unwrap();
+    options.open(dir.path()).unwrap();
+}
