@@ -257,8 +257,13 @@ impl Follow {
             return Ok(());
         }
         walk.at = FIRST_RECORD;
+        let begins = match first.scanner(u64::from(first.end)).look(FIRST_RECORD) {
+            // It went since it was found: the walk says so when it comes there.
+            Err(_) if walk.is_given_back(first) => return Ok(()),
+            begins => begins?,
+        };
         // The log may lead past what was shown.
-        if let Found::Record(record) = first.scanner(u64::from(first.end)).look(FIRST_RECORD)?
+        if let Found::Record(record) = begins
             && let Some(from) = record.header.previous.end().filter(|from| *from < shown)
             && shown > walk.options.from
         {
