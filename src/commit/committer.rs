@@ -16,7 +16,7 @@ use crate::report::Outcome;
 use crate::segment::Segment;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::types::{Durability, Lsn, RegionId};
 use bytes::Bytes;
@@ -57,6 +57,9 @@ pub(crate) enum Origin<'a> {
 pub(crate) trait Hooks: Send + Sync {
     /// The log has moved on from `segment`, whose records end at `end`.
     fn segment_full(&self, segment: Arc<Segment>, end: u32);
+    /// The log is durable up to here, in a segment of which nothing was before. Nothing there is acknowledged
+    /// until this returns.
+    fn segment_entered(&self, durable: Lsn);
     /// A segment should be prepared soon.
     fn segment_wanted(&self);
     /// Writing has stopped for good.
@@ -121,6 +124,8 @@ pub(crate) struct Committer {
     /// is answered by looking at it.
     pub(super) written: AtomicU64,
     accepted: AtomicU64,
+    /// The number of the segment that was synced last; 0 before the first.
+    pub(super) entered: AtomicU32,
     /// Where this run began, and the end of the last record that was durable then.
     pub(super) start: Lsn,
     before: Lsn,
@@ -162,6 +167,7 @@ impl Committer {
             durable: AtomicU64::new(start.to_u64()),
             written: AtomicU64::new(start.to_u64()),
             accepted: AtomicU64::new(start.to_u64()),
+            entered: AtomicU32::new(0),
             start,
             before: chain.end().unwrap_or(Lsn::ZERO),
             recovering: AtomicBool::new(true),

@@ -9,6 +9,7 @@ use crate::segment::SYNC_SLOTS;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 use crate::trace;
+use crate::types::Lsn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Committer {
@@ -58,6 +59,9 @@ impl Committer {
 
         drop(span);
         segments.clear();
+        if outcome.is_ok() {
+            self.note_entry(target);
+        }
         let mut p = self.lock();
         self.factory.watch.ended(began);
         p.spare = segments;
@@ -93,5 +97,17 @@ impl Committer {
             settled.synced = Some(std::mem::replace(&mut p.settled_synced, turn) + 1..=turn);
         }
         Some((p, settled))
+    }
+
+    /// Before anything in a new segment is acknowledged, a mark in another file says that the log leads
+    /// there: all that proves its records stands in itself, and would be lost with its file.
+    fn note_entry(&self, durable: Lsn) {
+        // What recovery copies has no mark before it is whole.
+        if self.is_recovering() || planted(Bug::EntryNotMarked) {
+            return;
+        }
+        if self.entered.swap(durable.segment(), Ordering::Relaxed) != durable.segment() {
+            self.hooks.segment_entered(durable);
+        }
     }
 }

@@ -195,8 +195,10 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
     let segments = Arc::new(SegmentSet::new(std::mem::take(&mut r.segments)));
     let listeners = Arc::new(Listeners::new(options.listeners.clone()));
     let signals = Arc::new(Signals::default());
+    let mark = Arc::new(mark);
     let hooks: Arc<dyn Hooks> = Arc::new(PipelineHooks {
         segments: segments.clone(),
+        mark: mark.clone(),
         listeners: listeners.clone(),
         signals: signals.clone(),
     });
@@ -209,7 +211,6 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         options.in_flight_bytes_max,
         options.background == Background::Manual,
     ));
-    let mark = Arc::new(mark);
     let parts = Parts {
         dir: dir.clone(),
         store: r.id,

@@ -1,7 +1,8 @@
 //! The file that says up to where the log is durable: see [`crate::format::mark`].
 //!
 //! Made with the store, before its first checkpoint. Written after the sync of what it proves, when
-//! nobody waits for it: once the store is idle, once recovery's copy is whole, and at close. A slot
+//! nobody waits for it: once the store is idle, once recovery's copy is whole, and at close; and before the
+//! first group in a segment is acknowledged, whose file would otherwise be all that knows of it. A slot
 //! that is lost proves nothing; without either, a store that was not closed is refused, as the end
 //! of its log may be missing too.
 
@@ -36,6 +37,8 @@ struct State {
     /// A write or sync of it failed: what the file holds is not known, and the same pages are
     /// not synced again.
     failed: bool,
+    /// What a write failed with that nobody was in a position to say.
+    unsaid: Option<Error>,
 }
 
 impl MarkFile {
@@ -47,6 +50,7 @@ impl MarkFile {
             durable: ours().map(|mark| mark.durable).max().unwrap_or(Lsn::ZERO),
             exists: ours().next().is_some(),
             failed: false,
+            unsaid: None,
         };
         MarkFile { dir, store, run, state: Mutex::new(state) }
     }
@@ -106,6 +110,22 @@ impl MarkFile {
     /// As [`note`](MarkFile::note).
     pub(crate) fn note_twice(&self, durable: Lsn, last: Shape) -> Result<()> {
         self.note_in(if planted(Bug::MarkInOneSlot) { 1 } else { 2 }, durable, last)
+    }
+
+    /// Notes that the log is durable up to `durable`, unless a mark leads to that segment already.
+    ///
+    /// # Errors
+    /// As [`note`](MarkFile::note); it is kept for [`take_failure`](MarkFile::take_failure) too.
+    pub(crate) fn enter(&self, durable: Lsn) -> Result<()> {
+        if self.state.lock().durable.segment() >= durable.segment() || !self.lacks(durable) {
+            return Ok(());
+        }
+        self.note(durable, Shape::default()).inspect_err(|e| self.state.lock().unsaid = Some(e.clone()))
+    }
+
+    /// What a mark failed with that was noted in passing, once.
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        self.state.lock().unsaid.take()
     }
 
     fn note_in(&self, slots: u32, durable: Lsn, last: Shape) -> Result<()> {

@@ -77,6 +77,7 @@ pub(crate) struct Signals {
 /// What the pipeline reaches of the rest.
 pub(crate) struct PipelineHooks {
     pub(crate) segments: Arc<SegmentSet>,
+    pub(crate) mark: Arc<MarkFile>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) signals: Arc<Signals>,
 }
@@ -88,6 +89,13 @@ impl Hooks for PipelineHooks {
         self.listeners.rotated(segment.id, end);
         self.segments.await_seal(segment, end);
         self.signals.upkeep.raise();
+    }
+
+    fn segment_entered(&self, durable: Lsn) {
+        if self.mark.enter(durable).is_err() {
+            // A listener may write, and what is written waits for this thread.
+            self.signals.upkeep.raise();
+        }
     }
 
     fn segment_wanted(&self) {
@@ -167,7 +175,11 @@ impl Store {
 
     /// Notes in the mark file up to where the log is durable, if nothing is on its way: what says that the
     /// last record was acknowledged must not lie beside it.
+    ///
+    /// # Errors
+    /// Of the operating system, also those of marks that were noted meanwhile.
     pub(crate) fn note_mark(&self) -> Result<()> {
+        self.mark.take_failure().map_or(Ok(()), Err)?;
         match self.committer.at_rest() {
             Some((durable, last)) if self.mark.lacks(durable) => self.mark.note(durable, last),
             _ => Ok(()),
@@ -177,6 +189,7 @@ impl Store {
     /// As [`note_mark`](Store::note_mark), once the log has been at rest since the last call: a writer that
     /// is merely slow does not pay for a mark after each of its batches.
     pub(crate) fn note_mark_when_idle(&self) -> Result<()> {
+        self.mark.take_failure().map_or(Ok(()), Err)?;
         let Some((durable, _)) = self.committer.at_rest() else { return Ok(()) };
         match self.rested_at.swap(durable.to_u64(), Ordering::Relaxed) == durable.to_u64() {
             true => self.note_mark(),

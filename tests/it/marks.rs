@@ -91,6 +91,32 @@ fn a_newest_log_file_that_is_missing_is_missed() {
     assert!(refused.to_string().contains("is missing"), "{refused}");
 }
 
+/// The process dies while it writes: no store was at rest since its file became active. Whichever batch was the
+/// last, and whether the power goes too.
+#[test]
+fn a_newest_log_file_of_a_busy_store_is_missed() {
+    let mut missed = 0;
+    for batches in 1..=12 {
+        let disk = SimVfs::new(batches);
+        let engine = open(&disk);
+        for index in 1..=batches {
+            append(&engine, index, 20 << 10, Durability::Synced);
+        }
+        let disk = match batches % 2 {
+            0 => killed(&disk, engine),
+            _ => disk.crash(LossPolicy::LoseAll),
+        };
+        assert_eq!(count(&open(&disk.crash(LossPolicy::KeepAll)), RegionId(1)) as u64, batches);
+        let all = of_kind(&disk, "log");
+        let newest = all.iter().rfind(|log| !used(&disk, log).is_empty()).unwrap();
+        disk.remove_file(newest).unwrap();
+        let refused = by_hand(&disk).open("/db").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Damaged, "{batches}: {refused}");
+        missed += 1;
+    }
+    assert_eq!(missed, 12);
+}
+
 /// A run that only recovered: it copied what the run before had not confirmed, and then its process died.
 #[test]
 fn the_mark_of_a_finished_copy_survives_a_power_cut() {
