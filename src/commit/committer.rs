@@ -75,7 +75,7 @@ impl Committer {
     /// Accepts a batch that others see through; a ticket waits for it.
     pub(super) fn submit(&self, encoded: &mut Encoded, how: &Accept<'_>) -> Result<(Arc<Pending>, Outcome)> {
         let Accepted { p, waiting, ticket, outcome } = self.accept(encoded, how, true)?;
-        self.workers.leave_to_others(p);
+        self.workers.waking.leave_to_others(p);
         Ok((ticket.unwrap_or_else(|| Arc::new(Pending::new(waiting))), outcome))
     }
 
@@ -98,7 +98,7 @@ impl Committer {
             }
             if std::mem::take(&mut in_line) {
                 guard.room.leave_line();
-                self.workers.announce_change();
+                self.workers.waking.announce_change();
             }
             let Some(place) = guard.segments.place_for(len) else {
                 guard = self.rotation.rotate(&self.workers, guard, len, how.on_full).inspect_err(|e| {
@@ -164,7 +164,7 @@ impl Committer {
         // does not expect to run those.
         Ok(match self.workers.manual || self.workers.is_in_callback() {
             true => self.workers.step_or_wait(p, true),
-            false => self.workers.wait_for_change(p),
+            false => self.workers.waking.wait_for_change(p),
         })
     }
 
@@ -306,7 +306,8 @@ impl Committer {
 
     /// Refuses further batches, and wakes everybody who waits for room.
     pub(crate) fn refuse(&self) {
-        self.workers.refuse();
+        self.workers.lock().closed = true;
+        self.workers.waking.announce_close();
     }
 
     // ---- what the rest of the engine asks -----------------------------------------------------------------
@@ -322,6 +323,11 @@ impl Committer {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.workers.counters
+    }
+
+    /// How often threads were woken.
+    pub(crate) fn wakes(&self) -> u64 {
+        self.workers.waking.wakes()
     }
 
     /// Where the next batch will go, or later.

@@ -13,7 +13,6 @@ pub(crate) struct Counters {
     pub(crate) writes: AtomicU64,
     pub(crate) written_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
-    pub(crate) wakes: AtomicU64,
     /// Batches that had to wait for room.
     pub(crate) throttled: AtomicU64,
     /// Attempts to prepare a segment for which there was no space.

@@ -69,6 +69,7 @@ mod sleepers;
 mod sync_stage;
 mod ticket;
 mod turns;
+mod waking;
 mod workers;
 mod write_stage;
 

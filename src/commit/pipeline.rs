@@ -133,9 +133,9 @@ impl Pipeline {
         unwatched.then_some(DEFERRED_MAX)
     }
 
-    /// A thread has slept for as long as [`watch`](Pipeline::watch) said, or was woken before.
-    pub(super) fn end_watch(&mut self, at_most: Option<Duration>, timed_out: bool) {
-        self.watched &= at_most.is_none();
+    /// A thread does not sleep any more. If it was the one that [watches](Pipeline::watch), nobody does now.
+    pub(super) fn end_watch(&mut self, watched: bool, timed_out: bool) {
+        self.watched &= !watched;
         if timed_out {
             self.queue.hurry();
         }

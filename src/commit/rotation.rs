@@ -71,7 +71,7 @@ impl Rotation {
                 None => Error::new(ErrorKind::WouldBlock, busy),
             });
         }
-        let p = workers.wait_for_change(p);
+        let p = workers.waking.wait_for_change(p);
         match p.segments.failure_after(asked) {
             Some(error) => Err(error.clone()),
             None => Ok(p),
@@ -217,7 +217,7 @@ impl Rotation {
         }
         let unused = workers.lock().segments.put_ready(prepared);
         unused.iter().for_each(|segment| self.retire(segment));
-        workers.announce_change();
+        workers.waking.announce_change();
     }
 }
 

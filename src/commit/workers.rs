@@ -11,13 +11,13 @@ use super::pending::Waiting;
 use super::pipeline::Pipeline;
 use super::progress::Progress;
 use super::settled::Settled;
-use super::sleepers::{Sleepers, Woken};
+use super::sleepers::Woken;
+use super::waking::Waking;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
 use crate::segment::pool::SegmentFactory;
-use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, thread};
+use crate::sync::{Arc, Mutex, MutexGuard, thread};
 use crate::types::{Durability, Lsn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -34,11 +34,7 @@ pub(super) struct Workers {
     /// Its watch is notified of what took long.
     factory: Arc<SegmentFactory>,
     completions: Completions,
-    sleepers: Sleepers,
-    /// A stage has ended, a segment became ready, or writing stopped.
-    change: Condvar,
-    /// There may be work that no waiting thread will do.
-    work: Condvar,
+    pub(super) waking: Waking,
     /// No threads of the engine: a thread that waits does everything.
     pub(super) manual: bool,
 }
@@ -59,9 +55,7 @@ impl Workers {
             hooks,
             factory,
             completions: Completions::default(),
-            sleepers: Sleepers::default(),
-            change: Condvar::new(),
-            work: Condvar::new(),
+            waking: Waking::default(),
             manual,
         }
     }
@@ -95,7 +89,7 @@ impl Workers {
         loop {
             if let Some(outcome) = self.outcome(mine) {
                 // A thread that was woken to work and leaves passes the work on.
-                self.hand_off(p);
+                self.waking.hand_off(p);
                 return outcome;
             }
             match self.step(p, is_settled) {
@@ -105,20 +99,15 @@ impl Workers {
                     }
                     p = self.lock();
                 }
-                Err(mut busy) => {
-                    // Of its own group others may be settled without it.
-                    let turn = mine.turn.max(1 + busy.turns.settled(mine.durability));
-                    let at_most = busy.watch();
-                    self.sleepers.enlist(turn, mine.durability);
-                    drop(busy);
-                    let woken = self.sleepers.sleep(turn, mine.durability, at_most, is_settled);
+                Err(busy) => {
+                    let (woken, watched) = self.waking.sleep(busy, mine, is_settled);
                     if woken == Woken::Settled
                         && let Some(outcome) = self.outcome(mine)
                     {
                         return outcome;
                     }
                     p = self.lock();
-                    p.end_watch(at_most, woken == Woken::TimedOut);
+                    p.end_watch(watched, woken == Woken::TimedOut);
                 }
             }
         }
@@ -143,21 +132,7 @@ impl Workers {
             p = match self.step(p, || false) {
                 Ok(_) => self.lock(),
                 Err(p) if p.closed && p.is_drained() => return,
-                Err(mut p) => {
-                    p.driver_sleeps = true;
-                    let (at_most, mut timed_out) = (p.watch(), false);
-                    p = match at_most {
-                        None => self.work.wait(p),
-                        Some(at_most) => {
-                            let woken = self.work.wait_timeout(p, at_most);
-                            timed_out = woken.1;
-                            woken.0
-                        }
-                    };
-                    p.driver_sleeps = false;
-                    p.end_watch(at_most, timed_out);
-                    p
-                }
+                Err(p) => self.waking.wait_for_work(p),
             };
         }
     }
@@ -172,7 +147,7 @@ impl Workers {
             self.gate.check()?;
             p = self.step_or_wait(p, false);
         }
-        self.hand_off(p);
+        self.waking.hand_off(p);
         Ok(())
     }
 
@@ -183,7 +158,7 @@ impl Workers {
             p = match self.step(p, || false) {
                 Ok(_) => self.lock(),
                 Err(p) if p.is_idle() => return,
-                Err(p) => self.wait_for_change(p),
+                Err(p) => self.waking.wait_for_change(p),
             };
         }
     }
@@ -196,28 +171,8 @@ impl Workers {
     ) -> MutexGuard<'a, Pipeline> {
         match self.step(p, || leaves) {
             Ok(_) => self.lock(),
-            Err(p) => self.wait_for_change(p),
+            Err(p) => self.waking.wait_for_change(p),
         }
-    }
-
-    /// Waits until a stage has ended, a segment became ready, or writing stopped.
-    pub(super) fn wait_for_change<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
-        p.awaiting_change += 1;
-        let mut p = self.change.wait(p);
-        p.awaiting_change -= 1;
-        p
-    }
-
-    /// Those that wait for a change look again.
-    pub(super) fn announce_change(&self) {
-        self.change.notify_all();
-    }
-
-    /// Refuses further batches, and wakes everybody who waits for room.
-    pub(super) fn refuse(&self) {
-        self.lock().closed = true;
-        self.change.notify_all();
-        self.work.notify_all();
     }
 
     // ---- one step -----------------------------------------------------------------------------------------
@@ -285,7 +240,7 @@ impl Workers {
         p.write.leave();
         if self.gate.is_shut() && p.awaiting_change > 0 {
             // What is left to do may be nothing, and a close waits for that.
-            self.change.notify_all();
+            self.waking.announce_change();
         }
         (p, true)
     }
@@ -327,7 +282,7 @@ impl Workers {
         p.watched = false;
         let mut job = p.sync.begin(&mut p.turns);
         // What is queued and may not wait is written beside the sync.
-        self.hand_off(guard);
+        self.waking.hand_off(guard);
         let outcome = job.sync(&self.counters);
         let (began, batches) = (job.began, job.batches);
         let mut p = self.lock();
@@ -355,35 +310,18 @@ impl Workers {
 
     // ---- the end of a stage -------------------------------------------------------------------------------
 
-    /// A stage has ended: wakes the thread that goes on with the work, so that the disk does not idle, then
-    /// those whose batches it settled, and calls back, all without the lock. A thread that does not leave
-    /// goes on by itself, unless it calls back first. Returns whether the work was passed on.
+    /// A stage has ended: wakes the thread that goes on with the work, then those whose batches it settled,
+    /// and calls back, all without the lock. A thread that does not leave goes on by itself, unless it calls
+    /// back first. Returns whether the work was passed on.
     fn end_stage(&self, mut p: MutexGuard<'_, Pipeline>, settled: Settled, leaves: bool) -> bool {
         p.room.give_back(settled.bytes);
-        let passed_on = leaves || settled.tickets;
-        let next = if passed_on { self.next_worker(&mut p) } else { None };
-        let is_awaited = p.awaiting_change > 0;
-        // The thread that drives what nobody waits for ends once everything has completed, no
-        // matter which thread did it.
-        let ends = p.closed && std::mem::take(&mut p.driver_sleeps);
+        let passes_on = leaves || settled.tickets;
+        let chosen = self.waking.choose(&mut p, passes_on);
         drop(p);
-        self.notify(next);
-        let mut wakes = u64::from(is_awaited);
-        for (turns, durability) in
-            [(settled.synced, Durability::Synced), (settled.written, Durability::Written)]
-        {
-            wakes += turns.map_or(0, |turns| self.sleepers.wake(turns, durability));
-        }
-        if is_awaited {
-            self.change.notify_all();
-        }
-        self.counters.wakes.fetch_add(wakes, Ordering::Relaxed);
-        if ends {
-            self.work.notify_all();
-        }
+        self.waking.wake(chosen, settled);
         self.completions
             .deliver(|batch| self.answer(batch), |lsn, message| self.hooks.callback_panicked(lsn, message));
-        passed_on
+        passes_on
     }
 
     /// The outcome of a batch with a ticket, which is delivered once.
@@ -395,42 +333,6 @@ impl Workers {
             self.counters.commit_times.since(batch.began);
         }
         outcome
-    }
-
-    /// If there is work that no thread is doing, wakes one for it.
-    fn hand_off(&self, mut p: MutexGuard<'_, Pipeline>) {
-        let next = self.next_worker(&mut p);
-        drop(p);
-        self.notify(next);
-    }
-
-    /// The caller does not wait for the batch that it has queued. Where that has to wait for others, they go
-    /// on with it, and somebody looks whether that takes too long.
-    pub(super) fn leave_to_others(&self, mut p: MutexGuard<'_, Pipeline>) {
-        let concerns_driver = p.has_work() || !p.watched;
-        let driver = Some(&self.work).filter(|_| concerns_driver && std::mem::take(&mut p.driver_sleeps));
-        drop(p);
-        self.notify(driver);
-    }
-
-    /// Wakes the thread that was chosen, if one was, without the lock.
-    fn notify(&self, chosen: Option<&Condvar>) {
-        if let Some(chosen) = chosen {
-            self.counters.wakes.fetch_add(1, Ordering::Relaxed);
-            chosen.notify_one();
-        }
-    }
-
-    /// Chooses the thread that goes on with the work, if there is any that none is doing. Returns what has to
-    /// be notified, without the lock.
-    fn next_worker(&self, p: &mut Pipeline) -> Option<&Condvar> {
-        if planted(Bug::WorkNotHandedOn) || !p.has_work() {
-            return None;
-        }
-        let sleeper = |d| self.sleepers.promote(p.turns.unsettled(d), d);
-        sleeper(Durability::Synced)
-            .or_else(|| sleeper(Durability::Written))
-            .or_else(|| Some(&self.work).filter(|_| std::mem::take(&mut p.driver_sleeps)))
     }
 
     // ---- the end of all writing ---------------------------------------------------------------------------

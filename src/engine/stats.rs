@@ -72,7 +72,7 @@ impl Engine {
             writes: get(&c.writes),
             written_bytes: get(&c.written_bytes),
             syncs: get(&c.syncs),
-            wakes: get(&c.wakes),
+            wakes: store.committer.wakes(),
             reads: get(&store.reads),
             read_errors: get(&store.read_errors),
             read_retries: get(&store.read_retries),
