@@ -87,7 +87,7 @@ impl Checkpoints {
 
     /// Bytes of records since the checkpoint that this run began with.
     fn log_bytes(&self) -> u64 {
-        self.replayed_bytes + self.parts.committer.counters.record_bytes.load(Ordering::Relaxed)
+        self.replayed_bytes + self.parts.committer.counters().record_bytes.load(Ordering::Relaxed)
     }
 
     /// Writes one if enough was logged since the last.

@@ -1,142 +1,45 @@
-//! What accepts batches and sees them through, and who works on that.
+//! What accepts batches and sees them through.
 
-use super::completion::Completions;
+use super::accept::{Accept, OnFull, Origin};
+use super::admission::check;
+use super::approval::Approval;
+use super::counters::Counters;
 use super::gate::Gate;
-use super::pending::{Pending, Record, Waiting};
+use super::hooks::Hooks;
+use super::load::Load;
+use super::pending::{Pending, Waiting};
 use super::pipeline::Pipeline;
-use super::sleepers::{Sleepers, Woken};
-use crate::clock;
-use crate::error::{Error, Result};
+use super::progress::Progress;
+use super::rotation::Rotation;
+use super::workers::Workers;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Announcement, Batch, Encoded};
 use crate::format::record::{RecordKind, Shape};
-use crate::index::{Discard, Table};
-use crate::latency::Times;
+use crate::index::Table;
 use crate::planted::{Bug, planted};
 use crate::report::Outcome;
 use crate::segment::Segment;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, MutexGuard};
 use crate::types::{Durability, Lsn, RegionId};
 use bytes::Bytes;
 use std::time::Instant;
 
-/// What to do while the bound on bytes in flight is reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OnFull {
-    Wait,
-    Fail,
-}
-
-/// Asked with what would be discarded; an error refuses the batch.
-pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Discard]) -> Result<()>;
-
-/// How a batch is to be accepted.
-pub(crate) struct Accept<'a> {
-    pub(crate) durability: Durability,
-    pub(crate) on_full: OnFull,
-    /// When the caller handed the batch over.
-    pub(crate) began: Instant,
-    pub(crate) origin: Origin<'a>,
-}
-
-/// Where a record comes from.
-pub(crate) enum Origin<'a> {
-    /// A caller: its operations are checked against the regions.
-    Caller {
-        /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
-        before_rollback: Option<BeforeRollback<'a>>,
-    },
-    /// The engine itself: recovery re-persists what was checked once, and nothing else of its own has
-    /// operations.
-    Engine,
-}
-
-/// What the pipeline reports to the engine around it.
-pub(crate) trait Hooks: Send + Sync {
-    /// The log has moved on from `segment`, whose records end at `end`.
-    fn segment_full(&self, segment: Arc<Segment>, end: u32);
-    /// The log is durable up to here, in a segment of which nothing was before. Nothing there is acknowledged
-    /// until this returns.
-    fn segment_entered(&self, durable: Lsn);
-    /// A segment should be prepared soon.
-    fn segment_wanted(&self);
-    /// Writing has stopped for good.
-    fn poisoned(&self, cause: &Error);
-    /// There is no space for the next segment, or there is again.
-    fn space(&self, exhausted: Option<&Error>);
-    /// The callback or waker of the batch that ends at `lsn` panicked.
-    fn callback_panicked(&self, lsn: Lsn, message: &str);
-}
-
 /// A batch that was accepted, with the lock still held.
-pub(super) struct Accepted<'a> {
-    pub(super) p: MutexGuard<'a, Pipeline>,
-    pub(super) waiting: Waiting,
+struct Accepted<'a> {
+    p: MutexGuard<'a, Pipeline>,
+    waiting: Waiting,
     /// If one was asked for.
-    pub(super) ticket: Option<Arc<Pending>>,
-    pub(super) outcome: Outcome,
-}
-
-/// Counters of the pipeline.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) batches: AtomicU64,
-    pub(crate) entries: AtomicU64,
-    pub(crate) record_bytes: AtomicU64,
-    pub(crate) payload_bytes: AtomicU64,
-    pub(crate) writes: AtomicU64,
-    pub(crate) written_bytes: AtomicU64,
-    pub(crate) syncs: AtomicU64,
-    pub(crate) wakes: AtomicU64,
-    /// Batches that had to wait for room.
-    pub(crate) throttled: AtomicU64,
-    /// Attempts to prepare a segment for which there was no space.
-    pub(crate) no_space: AtomicU64,
-    pub(crate) commit_times: Times,
-    pub(crate) queue_times: Times,
-    pub(crate) write_times: Times,
-    pub(crate) sync_times: Times,
+    ticket: Option<Arc<Pending>>,
+    outcome: Outcome,
 }
 
 /// Accepts batches and sees them through.
 pub(crate) struct Committer {
-    pub(super) table: Arc<Table>,
-    pub(super) factory: Arc<SegmentFactory>,
-    pub(super) hooks: Arc<dyn Hooks>,
-    pub(super) pipeline: Mutex<Pipeline>,
-    /// Held while a segment is prepared; true once none may be any more. Never asked for with the
-    /// pipeline's lock held.
-    pub(super) preparing: Mutex<bool>,
-    pub(super) completions: Completions,
-    pub(super) sleepers: Sleepers,
-    /// What the write stage works on: its thread holds this, and nobody else asks for it meanwhile.
-    pub(super) group: Mutex<Vec<Record>>,
-    /// A stage has ended, a segment became ready, or writing stopped.
-    pub(super) room: Condvar,
-    /// There may be work that no waiting thread will do.
-    pub(super) work: Condvar,
-    pub(super) gate: Gate,
-    pub(super) durable: AtomicU64,
-    /// Everything before is in the operating system's hands. Like `durable` it is moved under
-    /// the pipeline's lock, and by no stage that ends after the gate was shut: what waits for it
-    /// is answered by looking at it.
-    pub(super) written: AtomicU64,
-    accepted: AtomicU64,
-    /// The number of the segment that was synced last; 0 before the first.
-    pub(super) entered: AtomicU32,
-    /// Where this run began, and the end of the last record that was durable then.
-    pub(super) start: Lsn,
-    before: Lsn,
-    /// The tail of the run before is being re-persisted.
-    recovering: AtomicBool,
-    pub(super) in_flight_max: usize,
-    /// No threads of the engine: a thread that waits does everything.
-    pub(super) manual: bool,
-    /// The last attempt to prepare a segment found no space.
-    pub(super) exhausted: AtomicBool,
-    pub(crate) counters: Counters,
+    workers: Workers,
+    rotation: Rotation,
 }
 
 impl Committer {
@@ -151,65 +54,141 @@ impl Committer {
         manual: bool,
     ) -> Committer {
         let start = Lsn::new(first_id, FIRST_RECORD);
-        let pipeline = Pipeline::new(start, chain);
+        let pipeline = Pipeline::new(table, start, chain, in_flight_max);
+        let progress = Progress::new(start, chain);
         Committer {
-            table,
-            factory,
-            hooks,
-            pipeline: Mutex::new(pipeline),
-            preparing: Mutex::new(false),
-            completions: Completions::default(),
-            sleepers: Sleepers::default(),
-            group: Mutex::default(),
-            room: Condvar::new(),
-            work: Condvar::new(),
-            gate: Gate::default(),
-            durable: AtomicU64::new(start.to_u64()),
-            written: AtomicU64::new(start.to_u64()),
-            accepted: AtomicU64::new(start.to_u64()),
-            entered: AtomicU32::new(0),
-            start,
-            before: chain.end().unwrap_or(Lsn::ZERO),
-            recovering: AtomicBool::new(true),
-            in_flight_max,
-            manual,
-            exhausted: AtomicBool::new(false),
-            counters: Counters::default(),
+            workers: Workers::new(pipeline, progress, hooks, factory.clone(), manual),
+            rotation: Rotation::new(factory),
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Pipeline> {
-        self.pipeline.lock()
+    // ---- batches ------------------------------------------------------------------------------------------
+
+    /// Accepts a batch and waits until it is as durable as asked.
+    pub(crate) fn write(&self, encoded: &mut Encoded, how: &Accept<'_>) -> Result<Outcome> {
+        let Accepted { p, waiting, outcome, .. } = self.accept(encoded, how, false)?;
+        self.workers.drive(p, waiting)?;
+        self.workers.counters.commit_times.since(how.began);
+        Ok(outcome)
     }
 
-    /// Everything before is on the device. Before the first sync of this run: where its first
-    /// segment may start.
-    pub(crate) fn durable(&self) -> Lsn {
-        Lsn::from_u64(self.durable.load(Ordering::Acquire))
+    /// Accepts a batch that others see through; a ticket waits for it.
+    pub(super) fn submit(&self, encoded: &mut Encoded, how: &Accept<'_>) -> Result<(Arc<Pending>, Outcome)> {
+        let Accepted { p, waiting, ticket, outcome } = self.accept(encoded, how, true)?;
+        self.workers.waking.leave_to_others(p);
+        Ok((ticket.unwrap_or_else(|| Arc::new(Pending::new(waiting))), outcome))
     }
 
-    /// Where the next batch will go, or later.
-    pub(crate) fn accepted(&self) -> Lsn {
-        Lsn::from_u64(self.accepted.load(Ordering::Acquire))
-    }
-
-    /// The end of the last record that is known to be on the device: never the start of a segment.
-    pub(crate) fn durable_record(&self) -> Lsn {
-        let durable = self.durable();
-        if durable == self.start { self.before } else { durable }
-    }
-
-    /// What the records written now say of the log before them: the end of a record, never of a gap
-    /// between segments.
+    /// Accepts a batch: from here on it is readable, ordered, and on its way. A refusal leaves no trace.
     ///
-    /// While recovery copies the tail of the run before, nothing here counts yet: a watermark inside this run
-    /// is what tells the next one that the copy is complete.
-    pub(super) fn watermark(&self) -> Lsn {
-        let durable = if planted(Bug::WatermarkTooFar) { self.accepted() } else { self.durable() };
-        let recovering = self.is_recovering() && !planted(Bug::WatermarkInsideTheCopy);
-        let stuck = planted(Bug::WatermarkStuck);
-        if recovering || durable == self.start || stuck { self.before } else { durable }
+    /// `has_ticket`: a callback or waker may come to need the outcome, which is then delivered in its turn.
+    fn accept(&self, encoded: &mut Encoded, how: &Accept<'_>, has_ticket: bool) -> Result<Accepted<'_>> {
+        let Workers { progress, gate, counters, hooks, .. } = &self.workers;
+        let len = encoded.record_len();
+        check(encoded)?;
+        let mut approval = Approval::default();
+        let mut in_line = false;
+        let mut guard = self.workers.lock();
+        loop {
+            gate.check()?;
+            guard.check_open()?;
+            if guard.room.is_lacking(len as usize) {
+                guard = self.wait_for_room(guard, how.on_full, &mut in_line)?;
+                continue;
+            }
+            if std::mem::take(&mut in_line) {
+                guard.room.leave_line();
+                self.workers.waking.announce_change();
+            }
+            let Some(place) = guard.segments.place_for(len) else {
+                guard = self.rotation.rotate(&self.workers, guard, len, how.on_full).inspect_err(|e| {
+                    if planted(Bug::NoSpacePoisons) {
+                        gate.trip(e.clone());
+                    }
+                })?;
+                continue;
+            };
+            match &how.origin {
+                Origin::Engine => guard.admission.plan_nothing(),
+                Origin::Caller { before_rollback } => {
+                    let discards = guard.admission.plan(&encoded.batch, place.end)?;
+                    if let Some(ask) = before_rollback
+                        && approval.lacks(discards)
+                    {
+                        approval.note(discards);
+                        drop(guard);
+                        approval.ask(ask)?;
+                        guard = self.workers.lock();
+                        continue;
+                    }
+                }
+            }
+            if place.start() < progress.accepted() {
+                return Err(self.workers.refuse_to_go_back(guard));
+            }
+            let p = &mut *guard;
+            let is_planned = matches!(how.origin, Origin::Caller { .. });
+            let outcome = p.admission.admit(encoded, is_planned, &place, progress.durable(), counters)?;
+            let (waiting, ticket) = p.push(place, encoded, how, has_ticket);
+            progress.set_accepted(waiting.end);
+            // Ask for the next segment well before this one is full, and that it is filled until then.
+            if p.segments.is_next_due(p.sync.at_once()) {
+                hooks.segment_wanted();
+            }
+            return Ok(Accepted { p: guard, waiting, ticket, outcome });
+        }
     }
+
+    fn wait_for_room<'a>(
+        &'a self,
+        mut p: MutexGuard<'a, Pipeline>,
+        on_full: OnFull,
+        in_line: &mut bool,
+    ) -> Result<MutexGuard<'a, Pipeline>> {
+        if on_full == OnFull::Fail {
+            return Err(Error::new(
+                ErrorKind::WouldBlock,
+                format!(
+                    "{} bytes are in flight and the bound is {} (in_flight_bytes_max); try again when tickets complete",
+                    p.room.bytes(),
+                    p.room.bytes_max()
+                ),
+            ));
+        }
+        if !std::mem::replace(in_line, true) {
+            p.room.queue_up();
+            self.workers.counters.throttled.fetch_add(1, Ordering::Relaxed);
+        }
+        // In a callback, this may be the very thread that works for tickets nobody waits for.
+        // Others only wait: work would lead them to callbacks, and a caller that merely submits
+        // does not expect to run those.
+        Ok(match self.workers.manual || self.workers.is_in_callback() {
+            true => self.workers.step_or_wait(p, true),
+            false => self.workers.waking.wait_for_change(p),
+        })
+    }
+
+    /// Waits for a batch that was submitted.
+    pub(super) fn wait_for(&self, batch: Waiting) -> Result<Lsn> {
+        self.workers.drive(self.workers.lock(), batch)
+    }
+
+    /// What became of a batch, if that is known.
+    pub(super) fn outcome(&self, batch: Waiting) -> Option<Result<Lsn>> {
+        self.workers.outcome(batch)
+    }
+
+    /// Without threads of the engine a ticket is driven by the thread that looks at it.
+    pub(super) fn drive_if_manual(&self, batch: Waiting) {
+        self.workers.drive_if_manual(batch);
+    }
+
+    /// Fails in a fork of the process that opened the engine; asked before any lock is taken.
+    pub(super) fn check_process(&self) -> Result<()> {
+        if self.rotation.factory.dir.is_here() { Ok(()) } else { Err(Error::forked()) }
+    }
+
+    // ---- recovery -----------------------------------------------------------------------------------------
 
     /// Begins the copy of the tail with what it will hold, so that a recovery after a crash knows
     /// what of the original was whole.
@@ -233,235 +212,24 @@ impl Committer {
         if cut && !planted(Bug::MarkBeforeSync) {
             self.sync()?;
         }
-        let marked = if cut { mark(self.accepted(), self.lock().chain) } else { Ok(()) };
+        let marked = if cut { mark(self.accepted(), self.workers.lock().write.chain()) } else { Ok(()) };
         if cut {
             self.sync()?;
         }
-        self.recovering.store(false, Ordering::Release);
+        self.workers.progress.set_recovered();
         if marked.is_err() {
             self.write(&mut watermark_record(), &Accept::internal(Durability::Synced))?;
         }
         Ok(())
     }
 
-    /// Whether the tail of the run before is being copied.
-    pub(super) fn is_recovering(&self) -> bool {
-        self.recovering.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_accepted(&self, lsn: Lsn) {
-        self.accepted.store(lsn.to_u64(), Ordering::Release);
-    }
-
-    /// Fails in a fork of the process that opened the engine; asked before any lock is taken.
-    pub(super) fn check_process(&self) -> Result<()> {
-        if self.factory.dir.is_here() { Ok(()) } else { Err(Error::forked()) }
-    }
-
-    /// Stops all writing for a reason that lies outside of the pipeline.
-    pub(crate) fn stop(&self, cause: Error) {
-        self.poison(self.lock(), cause);
-    }
-
-    pub(crate) fn gate(&self) -> &Gate {
-        &self.gate
-    }
-
-    /// Accepts a batch and waits until it is as durable as asked.
-    pub(crate) fn write(&self, encoded: &mut Encoded, how: &Accept<'_>) -> Result<Outcome> {
-        let Accepted { p, waiting, outcome, .. } = self.accept(encoded, how, false)?;
-        self.drive(p, waiting)?;
-        self.counters.commit_times.since(how.began);
-        Ok(outcome)
-    }
-
-    /// Accepts a batch that others see through; a ticket waits for it.
-    pub(super) fn submit(&self, encoded: &mut Encoded, how: &Accept<'_>) -> Result<(Arc<Pending>, Outcome)> {
-        let Accepted { mut p, waiting, ticket, outcome } = self.accept(encoded, how, true)?;
-        let pending = ticket.unwrap_or_else(|| Arc::new(Pending::new(waiting)));
-        // Where it has to wait for others, they go on with it, and somebody looks whether that
-        // takes too long.
-        let concerns_driver = p.has_work() || !p.watched;
-        let driver = Some(&self.work).filter(|_| concerns_driver && std::mem::take(&mut p.driver_sleeps));
-        drop(p);
-        self.notify(driver);
-        Ok((pending, outcome))
-    }
-
-    /// What became of a batch, if that is known.
-    ///
-    /// Once the gate is shut the log comes no further: what is not reached by then never is.
-    pub(super) fn outcome(&self, batch: Waiting) -> Option<Result<Lsn>> {
-        let is_reached = || self.reached(batch.durability) >= batch.end;
-        if is_reached() {
-            return Some(Ok(batch.end));
-        }
-        let refused = self.gate.check().err()?;
-        Some(if is_reached() { Ok(batch.end) } else { Err(refused) })
-    }
-
-    /// How far the log has this durability.
-    fn reached(&self, durability: Durability) -> Lsn {
-        match durability {
-            Durability::Synced if !planted(Bug::AckBeforeSync) => self.durable(),
-            _ => Lsn::from_u64(self.written.load(Ordering::Acquire)),
-        }
-    }
-
-    /// Works until the batch is complete, or sleeps while others do.
-    pub(super) fn drive<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>, mine: Waiting) -> Result<Lsn> {
-        let is_settled = || self.outcome(mine).is_some();
-        loop {
-            if let Some(outcome) = self.outcome(mine) {
-                // A thread that was woken to work and leaves passes the work on.
-                self.hand_off(p);
-                return outcome;
-            }
-            match self.step(p, is_settled) {
-                Ok(passed_on) => {
-                    if passed_on && let Some(outcome) = self.outcome(mine) {
-                        return outcome;
-                    }
-                    p = self.lock();
-                }
-                Err(mut busy) => {
-                    // Of its own group others may be settled without it.
-                    let turn = mine.turn.max(1 + busy.settled(mine.durability));
-                    let at_most = busy.watch();
-                    self.sleepers.enlist(turn, mine.durability);
-                    drop(busy);
-                    let woken = self.sleepers.sleep(turn, mine.durability, at_most, is_settled);
-                    if woken == Woken::Settled
-                        && let Some(outcome) = self.outcome(mine)
-                    {
-                        return outcome;
-                    }
-                    p = self.lock();
-                    p.watched &= at_most.is_none();
-                    p.urgent |= woken == Woken::TimedOut && !p.queue.is_empty();
-                }
-            }
-        }
-    }
-
-    /// Does all the work there is.
-    pub(crate) fn drain(&self) {
-        while self.step(self.lock(), || false).is_ok() {}
-    }
-
-    /// Without threads of the engine a ticket is driven by the thread that looks at it.
-    pub(super) fn drive_if_manual(&self, mine: Waiting) {
-        if self.manual {
-            let _ = self.drive(self.lock(), mine);
-        }
-    }
-
-    /// Does a stage's worth of work, or a write and the sync after it, if there is any that no thread is
-    /// doing. `Err` gives the lock back with nothing done; it was held all the time, so what the caller knew
-    /// before is true still, and it may wait for the end of a stage.
-    ///
-    /// `is_done` says whether the caller has what it works for, and will not come back. Then what is left of
-    /// the work is passed on, and else only if callbacks come before: `Ok` says whether it was.
-    pub(super) fn step<'a>(
-        &'a self,
-        mut p: MutexGuard<'a, Pipeline>,
-        is_done: impl Fn() -> bool,
-    ) -> Result<bool, MutexGuard<'a, Pipeline>> {
-        let mut let_go = false;
-        if p.can_write() {
-            (p, let_go) = self.gather(p);
-        }
-        if self.gate.is_shut() {
-            if p.queue.is_empty() && p.awaiting.is_empty() {
-                return if let_go { Ok(false) } else { Err(p) };
-            }
-            self.fail_all(p);
-            return Ok(true);
-        }
-        if p.can_write() {
-            let Some((written, settled)) = self.write_stage(p) else { return Ok(true) };
-            p = written;
-            // No thread whose batch is settled waits for the sync.
-            if settled.written.is_some() || p.in_room > 0 || !p.can_sync() || is_done() {
-                return Ok(self.end_stage(p, settled, is_done()));
-            }
-        }
-        if p.can_sync() {
-            let Some((synced, settled)) = self.sync_stage(p) else { return Ok(true) };
-            return Ok(self.end_stage(synced, settled, is_done()));
-        }
-        if let_go { Ok(false) } else { Err(p) }
-    }
-
-    /// The thread that works for tickets nobody waits for. Returns when the engine closes.
-    pub(crate) fn run(&self) {
-        let mut p = self.lock();
-        loop {
-            p = match self.step(p, || false) {
-                Ok(_) => self.lock(),
-                Err(p) if p.closed && p.queue.is_empty() && p.awaiting.is_empty() => return,
-                Err(mut p) => {
-                    p.driver_sleeps = true;
-                    let (at_most, mut timed_out) = (p.watch(), false);
-                    p = match at_most {
-                        None => self.work.wait(p),
-                        Some(at_most) => {
-                            let woken = self.work.wait_timeout(p, at_most);
-                            timed_out = woken.1;
-                            woken.0
-                        }
-                    };
-                    p.driver_sleeps = false;
-                    p.watched &= at_most.is_none();
-                    p.urgent |= timed_out && !p.queue.is_empty();
-                    p
-                }
-            };
-        }
-    }
-
-    /// If there is work that no thread is doing, wakes one for it.
-    pub(super) fn hand_off(&self, mut p: MutexGuard<'_, Pipeline>) {
-        let next = self.next_worker(&mut p);
-        drop(p);
-        self.notify(next);
-    }
-
-    /// Wakes the thread that was chosen, if one was, without the lock.
-    pub(super) fn notify(&self, chosen: Option<&Condvar>) {
-        if let Some(chosen) = chosen {
-            self.counters.wakes.fetch_add(1, Ordering::Relaxed);
-            chosen.notify_one();
-        }
-    }
-
-    /// Chooses the thread that goes on with the work, if there is any that none is doing. Returns what has to
-    /// be notified, without the lock.
-    pub(super) fn next_worker(&self, p: &mut Pipeline) -> Option<&Condvar> {
-        if planted(Bug::WorkNotHandedOn) || !p.has_work() {
-            return None;
-        }
-        let sleeper = |d| self.sleepers.promote(p.settled(d) + 1..=p.turn, d);
-        sleeper(Durability::Synced)
-            .or_else(|| sleeper(Durability::Written))
-            .or_else(|| Some(&self.work).filter(|_| std::mem::take(&mut p.driver_sleeps)))
-    }
-
-    /// Waits until a stage has ended, a segment became ready, or writing stopped.
-    pub(super) fn wait_in_room<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
-        p.in_room += 1;
-        let mut p = self.room.wait(p);
-        p.in_room -= 1;
-        p
-    }
-
-    // ---- what the rest of the engine asks -----------------------------------------------------------------
+    // ---- what the rest of the engine does -----------------------------------------------------------------
 
     /// Makes everything accepted so far durable.
     pub(crate) fn sync(&self) -> Result<Lsn> {
         let accepted = self.accepted();
         if self.durable() >= accepted {
-            self.gate.check()?;
+            self.workers.gate.check()?;
             return Ok(self.durable());
         }
         Ok(self.write(&mut watermark_record(), &Accept::internal(Durability::Synced))?.lsn)
@@ -469,55 +237,61 @@ impl Committer {
 
     /// Makes everything accepted so far durable without a record of its own, also while the engine closes.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.gate.check()?;
-        let target = self.accepted();
-        let mut p = self.lock();
-        p.flush_to = p.flush_to.max(target);
-        while self.durable() < target {
-            self.gate.check()?;
-            p = match self.step(p, || false) {
-                Ok(_) => self.lock(),
-                Err(p) => self.wait_in_room(p),
-            };
-        }
-        self.hand_off(p);
-        Ok(())
+        self.workers.flush()
     }
 
-    /// Fails once the engine is closed.
-    pub(crate) fn check_open(&self) -> Result<()> {
-        self.lock().check_open()
+    /// Does all the work there is.
+    pub(crate) fn drain(&self) {
+        self.workers.drain();
     }
 
-    /// Up to where the log is durable and the record that ends there, while nothing is on its way. `None`
-    /// before the first record of this run.
-    pub(crate) fn at_rest(&self) -> Option<(Lsn, Shape)> {
-        let p = self.lock();
-        let durable = self.durable();
-        (p.is_idle() && p.written == durable && durable > self.start).then_some((durable, p.chain))
+    /// The thread that works for tickets nobody waits for. Returns when the engine closes.
+    pub(crate) fn run(&self) {
+        self.workers.run();
     }
 
-    /// Looks at what no batch changes meanwhile, under the pipeline's lock.
-    pub(crate) fn at_standstill<T>(&self, look: impl FnOnce() -> T) -> T {
-        let _p = self.lock();
-        look()
+    /// Ends the active segment where it stands, if there is one, and makes it durable. No other takes its
+    /// place before there is a record for it.
+    pub(crate) fn roll(&self) -> Result<()> {
+        self.workers.gate.check()?;
+        self.rotation.end_active(&self.workers);
+        self.flush()
+    }
+
+    /// Makes the next segment ready, if one should be.
+    ///
+    /// # Errors
+    /// What it failed with, unless somebody waited for the segment and was answered.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        self.rotation.prepare(&self.workers)
+    }
+
+    /// The file of `segment` may be used again once nobody holds it.
+    pub(crate) fn retire(&self, segment: &Segment) {
+        self.rotation.retire(segment);
+    }
+
+    /// Ends the active segment in its place, and gives back those that are prepared. None is prepared any
+    /// more. After that the next file has the number that the next run begins with.
+    pub(crate) fn end_segments(&self) {
+        self.rotation.end(&self.workers);
     }
 
     /// Forgets a destroyed region whose last operation lies before `segment`. Under the pipeline's lock, so
     /// that no writer is about to bring it back.
     pub(crate) fn forget_region(&self, id: RegionId, segment: u32) {
-        let _p = self.lock();
-        self.table.forget(id, |s| !s.exists && s.touched.segment() < segment);
+        self.workers.lock().admission.forget(id, segment);
     }
 
-    /// What has been under way with the disk for longest, here or in upkeep, and since when.
-    pub(crate) fn oldest_io(&self) -> Option<(&'static str, Instant)> {
-        let p = self.lock();
-        let syncing = p.syncs.front().map(|s| ("syncing the log", s.started));
-        let writing = p.writing.map(|since| ("writing to the log", since));
-        drop(p);
-        let other = self.factory.watch.oldest().filter(|_| !planted(Bug::UpkeepNotWatched));
-        [syncing, writing, other].into_iter().flatten().min_by_key(|(_, since)| *since)
+    /// Looks at what no batch changes meanwhile, under the pipeline's lock.
+    pub(crate) fn at_standstill<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _p = self.workers.lock();
+        look()
+    }
+
+    /// Stops all writing for a reason that lies outside of the pipeline.
+    pub(crate) fn stop(&self, cause: Error) {
+        self.workers.poison(self.workers.lock(), cause);
     }
 
     /// Refuses further batches, wakes everybody who waits for room, and sees to its end what was accepted
@@ -527,28 +301,100 @@ impl Committer {
         // What was written without being synced is synced now. An error is the gate's, and the
         // caller asks that.
         let _ = self.flush();
-        let mut p = self.lock();
-        loop {
-            p = match self.step(p, || false) {
-                Ok(_) => self.lock(),
-                Err(p) if p.is_idle() => return,
-                Err(p) => self.wait_in_room(p),
-            };
-        }
+        self.workers.finish();
     }
 
     /// Refuses further batches, and wakes everybody who waits for room.
     pub(crate) fn refuse(&self) {
-        self.lock().closed = true;
-        self.room.notify_all();
-        self.work.notify_all();
+        self.workers.lock().closed = true;
+        self.workers.waking.announce_close();
     }
-}
 
-impl Accept<'_> {
-    /// For the engine's own records.
-    pub(crate) fn internal(durability: Durability) -> Accept<'static> {
-        Accept { durability, on_full: OnFull::Wait, began: clock::now(), origin: Origin::Engine }
+    // ---- what the rest of the engine asks -----------------------------------------------------------------
+
+    /// Fails once the engine is closed.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.workers.lock().check_open()
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.workers.gate
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.workers.counters
+    }
+
+    /// How often threads were woken.
+    pub(crate) fn wakes(&self) -> u64 {
+        self.workers.waking.wakes()
+    }
+
+    /// Where the next batch will go, or later.
+    pub(crate) fn accepted(&self) -> Lsn {
+        self.workers.progress.accepted()
+    }
+
+    /// Everything before is on the device. Before the first sync of this run: where its first
+    /// segment may start.
+    pub(crate) fn durable(&self) -> Lsn {
+        self.workers.progress.durable()
+    }
+
+    /// The end of the last record that is known to be on the device: never the start of a segment.
+    pub(crate) fn durable_record(&self) -> Lsn {
+        self.workers.progress.durable_record()
+    }
+
+    /// Whether anything was accepted in this run.
+    pub(crate) fn has_written(&self) -> bool {
+        self.workers.progress.has_accepted()
+    }
+
+    /// Up to where the log is durable and the record that ends there, while nothing is on its way. `None`
+    /// before the first record of this run.
+    pub(crate) fn at_rest(&self) -> Option<(Lsn, Shape)> {
+        let p = self.workers.lock();
+        let durable = self.durable();
+        let is_at_rest = p.is_idle() && p.sync.written() == durable && self.workers.progress.has_synced();
+        is_at_rest.then(|| (durable, p.write.chain()))
+    }
+
+    /// The active segment and where its next record goes, if there is one.
+    pub(crate) fn active(&self) -> Option<(Arc<Segment>, u32)> {
+        self.workers.lock().segments.active()
+    }
+
+    /// The number of the active segment; without one, the lowest that the next may have. Whatever is accepted
+    /// from here on goes there or beyond.
+    pub(crate) fn active_id(&self) -> u32 {
+        self.workers.lock().segments.active_id()
+    }
+
+    /// How many segments are prepared.
+    pub(crate) fn ready_count(&self) -> usize {
+        self.workers.lock().segments.ready_count()
+    }
+
+    /// How many threads wait for batches before theirs to complete, and how many bytes these have.
+    pub(crate) fn waiting_for_room(&self) -> (u64, u64) {
+        let p = self.workers.lock();
+        (p.room.waiting() as u64, p.room.bytes() as u64)
+    }
+
+    /// The pipeline as it is now.
+    pub(crate) fn load(&self) -> Load {
+        Load::of(&self.workers.lock(), &self.workers.progress, &self.rotation.factory)
+    }
+
+    /// What has been under way with the disk for longest, here or in upkeep, and since when.
+    pub(crate) fn oldest_io(&self) -> Option<(&'static str, Instant)> {
+        let p = self.workers.lock();
+        let syncing = p.sync.since().map(|since| ("syncing the log", since));
+        let writing = p.write.since().map(|since| ("writing to the log", since));
+        drop(p);
+        let other = self.rotation.factory.watch.oldest().filter(|_| !planted(Bug::UpkeepNotWatched));
+        [syncing, writing, other].into_iter().flatten().min_by_key(|(_, since)| *since)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is on its way through the pipeline, and what the disk takes long for.
 
-use super::committer::Committer;
-use crate::planted::{Bug, planted};
+use super::pipeline::Pipeline;
+use super::progress::Progress;
+use crate::segment::pool::SegmentFactory;
 use crate::types::Lsn;
 
 /// The pipeline at one moment.
@@ -22,28 +23,17 @@ pub(crate) struct Load {
     pub(crate) stalls_ended: u64,
 }
 
-impl Committer {
-    /// How many threads wait for batches before theirs to complete, and how many bytes these have.
-    pub(crate) fn waiting_for_room(&self) -> (u64, u64) {
-        let p = self.lock();
-        (p.line.len() as u64, p.in_flight_bytes as u64)
-    }
-
-    /// The pipeline as it is now.
-    pub(crate) fn load(&self) -> Load {
-        let p = self.lock();
-        let syncing = p.syncs.iter().filter(|s| !s.ok).map(|s| s.started);
-        let (stalls, stalls_ended) = self.factory.watch.stalls(syncing.chain(p.writing));
-        let on_their_way = p.queued_bytes + p.writing_bytes;
-        let syncing: u64 =
-            p.syncs.iter().filter(|_| !planted(Bug::SyncingNotUndurable)).map(|s| s.bytes).sum();
+impl Load {
+    /// Of the pipeline as it is now.
+    pub(super) fn of(p: &Pipeline, progress: &Progress, factory: &SegmentFactory) -> Load {
+        let (stalls, stalls_ended) = factory.watch.stalls(p.sync.unended().chain(p.write.since()));
         Load {
-            accepted: self.accepted(),
-            durable: self.durable(),
-            in_flight_bytes: p.in_flight_bytes as u64,
-            undurable_bytes: on_their_way as u64 + p.unsynced_bytes + syncing,
-            waiting_writers: u64::from(p.in_room),
-            ready_bytes: p.ready.iter().map(|s| s.len).sum(),
+            accepted: progress.accepted(),
+            durable: progress.durable(),
+            in_flight_bytes: p.room.bytes() as u64,
+            undurable_bytes: (p.queue.bytes() + p.write.bytes()) as u64 + p.sync.undurable_bytes(),
+            waiting_writers: u64::from(p.awaiting_change),
+            ready_bytes: p.segments.ready_bytes(),
             stalls,
             stalls_ended,
         }

@@ -47,20 +47,33 @@
 //! - Tickets of one durability complete in the order of their positions. A `Written` ticket need not wait for
 //!   the sync of a `Synced` one before it.
 
+mod accept;
 mod admission;
+mod approval;
 mod committer;
 mod completion;
+mod counters;
 mod gate;
 mod gather;
+mod hooks;
 mod load;
 mod pending;
 mod pipeline;
-mod rotate;
+mod progress;
+mod queue;
+mod room;
+mod rotation;
+mod segments;
+mod settled;
 mod sleepers;
-mod stage_end;
 mod sync_stage;
 mod ticket;
+mod turns;
+mod waking;
+mod workers;
 mod write_stage;
 
-pub(crate) use committer::{Accept, Committer, Hooks, OnFull, Origin};
+pub(crate) use accept::{Accept, OnFull, Origin};
+pub(crate) use committer::Committer;
+pub(crate) use hooks::Hooks;
 pub use ticket::Ticket;

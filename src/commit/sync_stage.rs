@@ -1,113 +1,247 @@
 //! The sync stage: what is written becomes durable.
 
-use super::committer::Committer;
-use super::pipeline::{Pipeline, Settled, SyncUnderWay};
+use super::completion::Completions;
+use super::counters::Counters;
+use super::pending::{Pending, Record};
+use super::settled::Settled;
+use super::turns::Turns;
 use crate::clock;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
-use crate::segment::SYNC_SLOTS;
-use crate::sync::MutexGuard;
+use crate::segment::{SYNC_SLOTS, Segment};
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::trace;
 use crate::types::Lsn;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
-impl Committer {
-    /// Syncs what is written. Returns the lock and what that settles, or nothing when it failed and
-    /// all was answered.
-    pub(super) fn sync_stage<'a>(
-        &'a self,
-        mut p: MutexGuard<'a, Pipeline>,
-    ) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
-        let target = p.written;
-        let slot = (0..SYNC_SLOTS).find(|s| p.syncs.iter().all(|y| y.slot != *s)).unwrap_or(0);
-        let empty = std::mem::take(&mut p.spare);
-        let mut segments = std::mem::replace(&mut p.dirty, empty);
-        if std::mem::take(&mut p.half_written) || p.turn - 1 == p.sync_turn {
-            p.turn += 1;
-        }
-        let turn = p.turn - 1;
-        p.sync_turn = turn;
-        p.watched = false;
-        let began = clock::now();
-        let bytes = std::mem::take(&mut p.unsynced_bytes);
-        p.syncs.push_back(SyncUnderWay { target, slot, ok: false, started: began, bytes, turn });
-        p.sync_target = target;
-        let batches = std::mem::take(&mut p.unsynced_batches);
-        p.synced_at_once = if p.synced_at_once == 0 { bytes } else { (p.synced_at_once * 7 + bytes) / 8 };
-        // What is queued and may not wait is written beside the sync.
-        self.hand_off(p);
+/// Written bytes that no sync was asked for are synced anyway beyond this many: they would have to be
+/// re-persisted by the next open.
+const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
-        let span = trace::sync(bytes);
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let skipped = match segments.len() {
-                n if planted(Bug::SyncForgotten) => n,
-                n if planted(Bug::OlderSegmentNotSynced) => n.saturating_sub(1),
-                _ => 0,
-            };
-            segments.iter().skip(skipped).try_for_each(|s| {
-                self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-                let sync = || s.sync_handle(slot).sync_data();
-                let began = clock::now();
-                let synced =
-                    sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
-                self.counters.sync_times.since(began);
-                synced.map_err(|e| Error::io("syncing the log", &s.path, e))
-            })
-        }))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
+/// What of the sync stage stands under the pipeline's lock. A thread begins with a [`SyncJob`], which it does
+/// without the lock, and ends with it.
+pub(super) struct SyncStage {
+    /// Everything before is in the operating system's hands.
+    written: Lsn,
+    /// Written, waiting for a sync.
+    awaiting: VecDeque<Awaiting>,
+    /// Segments written to since the last sync began, oldest first.
+    dirty: Vec<Arc<Segment>>,
+    /// An empty vector with memory.
+    spare: Vec<Arc<Segment>>,
+    unsynced_bytes: u64,
+    /// Batches written since the last sync began.
+    unsynced_batches: usize,
+    /// What one sync covers, on a moving average.
+    at_once: u64,
+    /// Syncs under way, in the order in which they began.
+    under_way: VecDeque<UnderWay>,
+    /// Target of the sync that began last.
+    target: Lsn,
+    /// Somebody waits for everything before to be durable, and has no record of its own.
+    flush_to: Lsn,
+}
 
-        drop(span);
-        segments.clear();
-        if outcome.is_ok() {
-            self.note_entry(target);
+/// Batches without tickets that follow one another, or one with a ticket, on the way to being durable.
+struct Awaiting {
+    end: Lsn,
+    bytes: usize,
+    ticket: Option<Arc<Pending>>,
+}
+
+/// One fdatasync under way.
+struct UnderWay {
+    target: Lsn,
+    slot: usize,
+    ok: bool,
+    began: Instant,
+    /// Of the records that it covers and that none before it does.
+    bytes: u64,
+    /// The last group of which it covers anything.
+    turn: u64,
+}
+
+/// What one sync stage does without the lock.
+pub(super) struct SyncJob {
+    pub(super) began: Instant,
+    /// What is durable by it.
+    pub(super) target: Lsn,
+    /// Batches written since the sync before began.
+    pub(super) batches: usize,
+    slot: usize,
+    bytes: u64,
+    segments: Vec<Arc<Segment>>,
+}
+
+/// How far the log is durable after a sync, and the last group of which that settles something.
+pub(super) struct Reached {
+    pub(super) durable: Lsn,
+    pub(super) turn: u64,
+}
+
+impl SyncStage {
+    /// Of a run that begins at `start`.
+    pub(super) fn new(start: Lsn) -> SyncStage {
+        SyncStage {
+            written: start,
+            awaiting: VecDeque::new(),
+            dirty: Vec::new(),
+            spare: Vec::new(),
+            unsynced_bytes: 0,
+            unsynced_batches: 0,
+            at_once: 0,
+            under_way: VecDeque::new(),
+            target: start,
+            flush_to: start,
         }
-        let mut p = self.lock();
-        self.factory.watch.ended(began);
-        p.spare = segments;
-        if let Err(cause) = outcome {
-            p.syncs.retain(|s| s.slot != slot);
-            self.poison(p, cause);
-            return None;
-        }
-        if self.gate.is_shut() && !planted(Bug::AckAfterError) {
-            p.syncs.retain(|s| s.slot != slot);
-            // It may be durable, but nothing is acknowledged after the first error.
-            self.fail_all(p);
-            return None;
-        }
-        for sync in &mut p.syncs {
-            sync.ok |= sync.slot == slot;
-        }
-        let mut reached = None;
-        while p.syncs.front().is_some_and(|s| s.ok) {
-            reached = p.syncs.pop_front().map(|s| (s.target, s.turn));
-        }
-        let mut settled = Settled::default();
-        if let Some((durable, turn)) = reached {
-            let durable = if planted(Bug::SyncCoversLaterWrites) { p.written } else { durable };
-            self.durable.store(durable.to_u64(), Ordering::Release);
-            while p.awaiting.front().is_some_and(|b| b.end <= durable) {
-                if let Some(batch) = p.awaiting.pop_front() {
-                    settled.tickets |= batch.ticket.is_some();
-                    self.settle(&mut p, batch.bytes, batch.ticket);
-                }
-            }
-            p.gathering.synced(batches, clock::since(began));
-            settled.synced = Some(std::mem::replace(&mut p.settled_synced, turn) + 1..=turn);
-        }
-        Some((p, settled))
     }
 
-    /// Before anything in a new segment is acknowledged, a mark in another file says that the log leads
-    /// there: all that proves its records stands in itself, and would be lost with its file.
-    fn note_entry(&self, durable: Lsn) {
-        // What recovery copies has no mark before it is whole.
-        if self.is_recovering() || planted(Bug::EntryNotMarked) {
-            return;
+    // ---- what comes in ------------------------------------------------------------------------------------
+
+    /// The record is in the operating system's hands.
+    pub(super) fn note_written(&mut self, record: &Record) {
+        self.unsynced_batches += 1;
+        self.unsynced_bytes += record.len() as u64;
+        if self.dirty.last().is_none_or(|s| s.id != record.segment.id) {
+            self.dirty.push(record.segment.clone());
         }
-        if self.entered.swap(durable.segment(), Ordering::Relaxed) != durable.segment() {
-            self.hooks.segment_entered(durable);
+        self.written = record.end;
+    }
+
+    /// Its batch waits for a sync.
+    pub(super) fn push(&mut self, record: Record) {
+        let (end, bytes) = (record.end, record.len());
+        match self.awaiting.back_mut() {
+            Some(last) if last.ticket.is_none() && record.ticket.is_none() => {
+                last.end = end;
+                last.bytes += bytes;
+            }
+            _ => self.awaiting.push_back(Awaiting { end, bytes, ticket: record.ticket }),
         }
+    }
+
+    /// Everything before `lsn` is to become durable.
+    pub(super) fn flush_to(&mut self, lsn: Lsn) {
+        self.flush_to = self.flush_to.max(lsn);
+    }
+
+    // ---- a sync -------------------------------------------------------------------------------------------
+
+    /// Whether a sync is due, and may begin.
+    pub(super) fn can_begin(&self) -> bool {
+        let asked = self.awaiting.back().is_some_and(|b| b.end > self.target);
+        let asked = asked || self.flush_to > self.target && self.written > self.target;
+        (asked || self.unsynced_bytes > UNSYNCED_BYTES_MAX) && self.under_way.len() < SYNC_SLOTS
+    }
+
+    /// A sync of everything that is written.
+    pub(super) fn begin(&mut self, turns: &mut Turns) -> SyncJob {
+        let slot = (0..SYNC_SLOTS).find(|s| self.under_way.iter().all(|y| y.slot != *s)).unwrap_or(0);
+        let empty = std::mem::take(&mut self.spare);
+        let segments = std::mem::replace(&mut self.dirty, empty);
+        let (target, turn, began) = (self.written, turns.begin_sync(), clock::now());
+        let bytes = std::mem::take(&mut self.unsynced_bytes);
+        let batches = std::mem::take(&mut self.unsynced_batches);
+        self.under_way.push_back(UnderWay { target, slot, ok: false, began, bytes, turn });
+        self.target = target;
+        self.at_once = if self.at_once == 0 { bytes } else { (self.at_once * 7 + bytes) / 8 };
+        SyncJob { began, target, batches, slot, bytes, segments }
+    }
+
+    /// The sync failed, or is not believed any more.
+    pub(super) fn fail(&mut self, job: SyncJob) {
+        self.under_way.retain(|s| s.slot != job.slot);
+        self.spare = job.segments;
+    }
+
+    /// The sync succeeded. Says what is durable by that, unless one that began before is under way still.
+    pub(super) fn end(&mut self, job: SyncJob) -> Option<Reached> {
+        for sync in &mut self.under_way {
+            sync.ok |= sync.slot == job.slot;
+        }
+        self.spare = job.segments;
+        let mut reached = None;
+        while self.under_way.front().is_some_and(|s| s.ok) {
+            reached = self.under_way.pop_front();
+        }
+        let durable =
+            |s: &UnderWay| if planted(Bug::SyncCoversLaterWrites) { self.written } else { s.target };
+        reached.map(|s| Reached { durable: durable(&s), turn: s.turn })
+    }
+
+    /// The outcome of all batches that end there or before is known.
+    pub(super) fn settle(&mut self, up_to: Lsn, settled: &mut Settled, completions: &Completions) {
+        while self.awaiting.front().is_some_and(|b| b.end <= up_to) {
+            if let Some(batch) = self.awaiting.pop_front() {
+                settled.add(batch.bytes, batch.ticket, completions);
+            }
+        }
+    }
+
+    // ---- how it stands ------------------------------------------------------------------------------------
+
+    /// Everything before is in the operating system's hands.
+    pub(super) fn written(&self) -> Lsn {
+        self.written
+    }
+
+    /// Whether no batch waits for a sync.
+    pub(super) fn is_empty(&self) -> bool {
+        self.awaiting.is_empty()
+    }
+
+    /// Whether a sync is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
+    /// What one sync covers, on a moving average.
+    pub(super) fn at_once(&self) -> u64 {
+        self.at_once
+    }
+
+    /// When the oldest sync began that is under way.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.under_way.front().map(|s| s.began)
+    }
+
+    /// When those began that have not ended.
+    pub(super) fn unended(&self) -> impl Iterator<Item = Instant> {
+        self.under_way.iter().filter(|s| !s.ok).map(|s| s.began)
+    }
+
+    /// Written and not on the device.
+    pub(super) fn undurable_bytes(&self) -> u64 {
+        let syncing = self.under_way.iter().filter(|_| !planted(Bug::SyncingNotUndurable));
+        self.unsynced_bytes + syncing.map(|s| s.bytes).sum::<u64>()
+    }
+}
+
+impl SyncJob {
+    /// Syncs, without the pipeline's lock.
+    pub(super) fn sync(&mut self, counters: &Counters) -> Result<()> {
+        let _span = trace::sync(self.bytes);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.sync_segments(counters)));
+        self.segments.clear();
+        outcome.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")))
+    }
+
+    fn sync_segments(&self, counters: &Counters) -> Result<()> {
+        let skipped = match self.segments.len() {
+            n if planted(Bug::SyncForgotten) => n,
+            n if planted(Bug::OlderSegmentNotSynced) => n.saturating_sub(1),
+            _ => 0,
+        };
+        self.segments.iter().skip(skipped).try_for_each(|s| {
+            counters.syncs.fetch_add(1, Ordering::Relaxed);
+            let sync = || s.sync_handle(self.slot).sync_data();
+            let began = clock::now();
+            let synced = sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
+            counters.sync_times.since(began);
+            synced.map_err(|e| Error::io("syncing the log", &s.path, e))
+        })
     }
 }

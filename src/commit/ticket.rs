@@ -1,6 +1,7 @@
 //! The handle to wait for a batch with.
 
-use super::committer::{Accept, Committer, watermark_record};
+use super::accept::Accept;
+use super::committer::{Committer, watermark_record};
 use super::pending::Pending;
 use crate::error::Result;
 use crate::format::batch::Encoded;
@@ -90,7 +91,7 @@ impl Ticket {
     /// crash is then unknown, as with any write that was never acknowledged.
     pub fn wait(self) -> Result<Lsn> {
         self.committer.check_process()?;
-        self.committer.drive(self.committer.lock(), self.pending.waiting)
+        self.committer.wait_for(self.pending.waiting)
     }
 
     /// Calls `f` with the outcome: at once on this thread if it is known and the callbacks before it

@@ -1,8 +1,13 @@
 //! The write stage: what is queued goes to the log with one call.
 
-use super::committer::Committer;
+use super::completion::Completions;
+use super::counters::Counters;
 use super::pending::Record;
-use super::pipeline::{Pipeline, Settled};
+use super::progress::Progress;
+use super::queue::Queue;
+use super::settled::Settled;
+use super::sync_stage::SyncStage;
+use super::turns::Turns;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, Shape};
@@ -10,136 +15,134 @@ use crate::format::zeros::Zeros;
 use crate::limits::PAGE;
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::Ordering;
-use crate::sync::{MutexGuard, thread};
 use crate::trace;
 use crate::types::{Durability, Lsn};
 use crate::vfs::io::write_log_at;
 use bytes::Bytes;
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// The most bytes that one write stage takes on: beyond it the sync that follows would keep others waiting.
-const GROUP_BYTES_MAX: usize = 8 << 20;
+use std::time::Instant;
 
 /// A write ends on a whole page, so that the kernel never has to read the rest of it first.
 static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 
-/// How often a thread that is about to write for a sync lets others run before.
-const YIELDS: u32 = 4;
+/// What of the write stage stands under the pipeline's lock. One thread at a time is in it: it begins with a
+/// [`Group`], which it writes without the lock, and ends with it.
+pub(super) struct WriteStage {
+    /// A thread is in it, since then.
+    since: Option<Instant>,
+    /// Of the group that it writes.
+    bytes: usize,
+    /// Shape of the last written record.
+    chain: Shape,
+    /// An empty vector with memory.
+    spare: Vec<Record>,
+}
 
-impl Committer {
-    /// Lets the threads run whose batches the last sync settled: one that comes back at once with another
-    /// batch shares the next write and sync, and would otherwise have to wait for the one after. No thread is
-    /// waited for that is not ready to run: where a processor is idle, this returns at once.
-    ///
-    /// Says whether the lock was let go of meanwhile: then writing may have stopped, or the work be gone.
-    pub(super) fn gather<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> (MutexGuard<'a, Pipeline>, bool) {
-        if p.urgent || !p.syncs.is_empty() {
-            return (p, false);
-        }
-        let Some((returning, at_most)) = p.gathering.begin() else { return (p, false) };
-        let all = p.queue.len() + returning;
-        let began = clock::now();
-        // Nobody else begins to write meanwhile.
-        p.writing = Some(began);
-        for _ in 0..YIELDS {
-            drop(p);
-            thread::yield_now();
-            p = self.lock();
-            if p.queue.len() >= all || p.urgent || self.gate.is_shut() || clock::since(began) > at_most {
-                break;
-            }
-        }
-        p.gathering.ended(clock::since(began));
-        p.writing = None;
-        if self.gate.is_shut() && p.in_room > 0 {
-            // What is left to do may be nothing, and a close waits for that.
-            self.room.notify_all();
-        }
-        (p, true)
+/// What one write stage writes.
+pub(super) struct Group {
+    pub(super) began: Instant,
+    records: Vec<Record>,
+    bytes: usize,
+    /// Shape of the record before, and of the last one once it is written.
+    chain: Shape,
+    /// The last group that takes no more, and whether that is this one.
+    turn: u64,
+    ends_group: bool,
+}
+
+impl WriteStage {
+    /// After a log whose last record has the shape `chain`.
+    pub(super) fn new(chain: Shape) -> WriteStage {
+        WriteStage { since: None, bytes: 0, chain, spare: Vec::new() }
     }
 
-    /// Writes what is queued. Returns the lock and what that settles, or nothing when it failed and
-    /// all was answered.
-    pub(super) fn write_stage<'a>(
-        &'a self,
-        mut p: MutexGuard<'a, Pipeline>,
-    ) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
-        let mut group = self.group.lock();
+    /// A thread is in the stage, since then.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// How many bytes it writes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Shape of the last written record.
+    pub(super) fn chain(&self) -> Shape {
+        self.chain
+    }
+
+    /// The calling thread is in the stage: nobody else begins to write.
+    pub(super) fn enter(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    pub(super) fn leave(&mut self) {
+        (self.since, self.bytes) = (None, 0);
+    }
+
+    /// Takes what is queued.
+    pub(super) fn begin(&mut self, queue: &mut Queue, turns: &mut Turns, beside_sync: bool) -> Group {
         let began = clock::now();
-        p.writing = Some(began);
-        let (mut count, mut bytes) = (0, 0);
-        for record in &p.queue {
-            if count > 0 && bytes + record.len() > GROUP_BYTES_MAX {
-                break;
-            }
-            bytes += record.len();
-            count += 1;
-        }
-        group.extend(p.queue.drain(..count));
-        p.queued_bytes -= bytes;
-        p.writing_bytes = bytes;
-        // Beside a sync the group goes on: what is accepted until the next one is settled by
-        // that, and sleeps in one place.
-        let ends_group = p.syncs.is_empty() || p.urgent;
-        p.urgent = p.queue.iter().any(|record| record.durability == Durability::Written);
-        p.turn += u64::from(ends_group);
-        p.half_written &= !ends_group;
-        p.watched = false;
-        let turn = p.turn - 1;
-        let mut chain = p.chain;
-        drop(p);
+        self.enter(began);
+        let mut records = std::mem::take(&mut self.spare);
+        let ends_group = !beside_sync || queue.is_urgent();
+        self.bytes = queue.take(&mut records);
+        let turn = turns.begin_write(ends_group);
+        Group { began, records, bytes: self.bytes, chain: self.chain, turn, ends_group }
+    }
 
-        group.iter().for_each(|r| self.counters.queue_times.add(began.duration_since(r.began)));
-        let watermark = self.watermark();
-        let span = trace::group(group.len(), bytes);
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.write_group(&mut group, &mut chain, watermark)))
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")));
+    /// The group is not written, or is not acknowledged any more.
+    pub(super) fn fail(&mut self, mut group: Group, queue: &mut Queue) {
+        self.leave();
+        queue.put_back(&mut group.records);
+    }
 
-        drop(span);
-        let mut p = self.lock();
-        (p.writing, p.writing_bytes) = (None, 0);
-        self.factory.watch.ended(began);
-        // If a sync failed meanwhile, what was written is not acknowledged any more, not even as written.
-        if outcome.is_err() || self.gate.is_shut() {
-            p.queued_bytes += bytes;
-            group.drain(..).rev().for_each(|record| p.queue.push_front(record));
-            drop(group);
-            match outcome {
-                Err(cause) => self.poison(p, cause),
-                Ok(()) => self.fail_all(p),
-            }
-            return None;
-        }
-        p.chain = chain;
-        p.unsynced_batches += group.len();
-        p.half_written |= !ends_group;
+    /// The group is written.
+    pub(super) fn end(
+        &mut self,
+        mut group: Group,
+        turns: &mut Turns,
+        sync: &mut SyncStage,
+        progress: &Progress,
+        completions: &Completions,
+    ) -> Settled {
+        self.leave();
+        self.chain = group.chain;
+        turns.end_write(group.ends_group);
+        group.records.iter().for_each(|record| sync.note_written(record));
+        // Before anything is settled: a thread that is calling back looks at this, and at once.
+        progress.set_written(sync.written());
         let mut settled = Settled::default();
-        for record in group.drain(..) {
-            p.unsynced_bytes += record.len() as u64;
-            if p.dirty.last().is_none_or(|s| s.id != record.segment.id) {
-                p.dirty.push(record.segment.clone());
-            }
-            p.written = record.end;
-            let at_once = record.durability == Durability::Written || planted(Bug::AckBeforeSync);
-            if at_once {
-                settled.tickets |= record.ticket.is_some();
-                settled.written = Some(p.settled_written + 1..=turn);
-                self.settle(&mut p, record.len(), record.ticket);
+        for record in group.records.drain(..) {
+            if record.durability == Durability::Written || planted(Bug::AckBeforeSync) {
+                settled.add(record.len(), record.ticket, completions);
             } else {
-                p.await_sync(record);
+                sync.push(record);
             }
         }
-        self.written.store(p.written.to_u64(), Ordering::Release);
-        if settled.written.is_some() {
-            p.settled_written = turn;
+        if settled.bytes > 0 {
+            settled.written = Some(turns.settle(Durability::Written, group.turn));
         }
-        Some((p, settled))
+        self.spare = group.records;
+        settled
+    }
+}
+
+impl Group {
+    /// Writes it, without the pipeline's lock.
+    pub(super) fn write(&mut self, watermark: Lsn, counters: &Counters) -> Result<()> {
+        self.records.iter().for_each(|r| counters.queue_times.add(self.began.duration_since(r.began)));
+        let _span = trace::group(self.records.len(), self.bytes);
+        catch_unwind(AssertUnwindSafe(|| {
+            self.chain_headers(watermark);
+            self.write_records(counters)
+        }))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")))
     }
 
-    /// Chains the headers and writes the group, one call for each segment it touches.
-    fn write_group(&self, group: &mut [Record], chain: &mut Shape, watermark: Lsn) -> Result<()> {
-        for r in &mut *group {
+    fn chain_headers(&mut self, watermark: Lsn) {
+        for r in &mut self.records {
             let header = RecordHeader {
                 kind: r.kind,
                 position: Lsn::new(r.segment.id, r.offset),
@@ -148,12 +151,16 @@ impl Committer {
                 desc_crc: r.desc_crc,
                 watermark,
                 zeros: Zeros::of(u64::from(r.offset) + u64::from(RECORD_HEADER_LEN), [&r.desc, &r.payload]),
-                previous: *chain,
+                previous: self.chain,
             };
-            (r.header, *chain) = header.encode(r.segment.seed);
+            (r.header, self.chain) = header.encode(r.segment.seed);
         }
-        let mut slices = Vec::with_capacity(group.len() * 4 + 1);
-        for part in group.chunk_by(|a, b| a.segment.id == b.segment.id) {
+    }
+
+    /// One call for each segment that it touches.
+    fn write_records(&mut self, counters: &Counters) -> Result<()> {
+        let mut slices = Vec::with_capacity(self.records.len() * 4 + 1);
+        for part in self.records.chunk_by(|a, b| a.segment.id == b.segment.id) {
             let segment = &part[0].segment;
             let start = u64::from(part[0].offset);
             let mut end = start;
@@ -170,19 +177,19 @@ impl Committer {
             segment.filling.claim();
             let began = clock::now();
             let written = write_log_at(&*segment.file, &mut slices, start);
-            self.counters.write_times.since(began);
+            counters.write_times.since(began);
             written.map_err(|e| Error::io("writing to the log", &segment.path, e))?;
             for r in part {
                 segment.notes.note(r.offset, r.end.offset(), &r.header, &r.desc);
             }
             segment.advance_written(if planted(Bug::WrittenTooFar) { u32::MAX } else { end as u32 });
             segment.record_bytes.fetch_add(end - start, Ordering::Relaxed);
-            self.counters.writes.fetch_add(1, Ordering::Relaxed);
-            self.counters.written_bytes.fetch_add(padded - start, Ordering::Relaxed);
+            counters.writes.fetch_add(1, Ordering::Relaxed);
+            counters.written_bytes.fetch_add(padded - start, Ordering::Relaxed);
         }
         drop(slices);
         // Let go of what is written before the lock is asked for, and the writers for their memory.
-        for record in group {
+        for record in &mut self.records {
             (record.desc, record.payload) = (Bytes::new(), Bytes::new());
         }
         Ok(())

@@ -12,7 +12,7 @@ impl Engine {
     /// How long operations took since open. Costs some microseconds, whatever the number of regions.
     pub fn latencies(&self) -> Latencies {
         let store = self.store();
-        let c = &store.committer.counters;
+        let c = store.committer.counters();
         Latencies {
             commit: c.commit_times.get(),
             queue: c.queue_times.get(),
@@ -51,7 +51,7 @@ impl Engine {
             return Stats::default();
         }
         let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        let (c, load, regions) = (&store.committer.counters, store.committer.load(), store.table.figures());
+        let (c, load, regions) = (store.committer.counters(), store.committer.load(), store.table.figures());
         let mut stats = Stats {
             regions: regions.existing,
             destroyed_regions: regions.destroyed,
@@ -72,7 +72,7 @@ impl Engine {
             writes: get(&c.writes),
             written_bytes: get(&c.written_bytes),
             syncs: get(&c.syncs),
-            wakes: get(&c.wakes),
+            wakes: store.committer.wakes(),
             reads: get(&store.reads),
             read_errors: get(&store.read_errors),
             read_retries: get(&store.read_retries),

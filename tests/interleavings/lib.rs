@@ -568,6 +568,36 @@ fn callbacks_that_write_wait_and_close_wait_for_nobody_but_the_disk() {
     });
 }
 
+/// A callback was once dropped uncalled: the batch, only to be written, was handed to a thread that was calling
+/// back before the log said that it is written.
+#[test]
+fn callbacks_of_written_batches_are_called_beside_those_of_synced_ones() {
+    explore(|| {
+        let vfs = SimVfs::new(12);
+        let engine = options(&vfs, 1).background(Background::Threads).open("/db").unwrap();
+        let called = Arc::new(AtomicUsize::new(0));
+        let callers =
+            [(1, Durability::Written), (2, Durability::Written), (3, Durability::Synced)].map(|(w, d)| {
+                let called = called.clone();
+                spawn(&engine, move |engine| {
+                    for index in 1..=2 {
+                        let called = called.clone();
+                        engine.submit(batch(engine, w, index..=index), d).unwrap().on_complete(
+                            move |outcome| {
+                                outcome.unwrap();
+                                thread::yield_now();
+                                called.fetch_add(1, Ordering::Relaxed);
+                            },
+                        );
+                    }
+                })
+            });
+        callers.into_iter().for_each(|t| t.join().unwrap());
+        engine.close().unwrap();
+        assert_eq!(called.load(Ordering::Relaxed), 6);
+    });
+}
+
 #[test]
 fn a_large_batch_gets_its_turn_and_callbacks_that_submit_find_room() {
     explore(|| {

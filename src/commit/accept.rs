@@ -1,0 +1,45 @@
+//! How a batch is to be accepted.
+
+use crate::clock;
+use crate::error::Result;
+use crate::index::Discard;
+use crate::types::Durability;
+use std::time::Instant;
+
+/// What to do while the bound on bytes in flight is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OnFull {
+    Wait,
+    Fail,
+}
+
+/// Asked with what would be discarded; an error refuses the batch.
+pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Discard]) -> Result<()>;
+
+/// How a batch is to be accepted.
+pub(crate) struct Accept<'a> {
+    pub(crate) durability: Durability,
+    pub(crate) on_full: OnFull,
+    /// When the caller handed the batch over.
+    pub(crate) began: Instant,
+    pub(crate) origin: Origin<'a>,
+}
+
+/// Where a record comes from.
+pub(crate) enum Origin<'a> {
+    /// A caller: its operations are checked against the regions.
+    Caller {
+        /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
+        before_rollback: Option<BeforeRollback<'a>>,
+    },
+    /// The engine itself: recovery re-persists what was checked once, and nothing else of its own has
+    /// operations.
+    Engine,
+}
+
+impl Accept<'_> {
+    /// For the engine's own records.
+    pub(crate) fn internal(durability: Durability) -> Accept<'static> {
+        Accept { durability, on_full: OnFull::Wait, began: clock::now(), origin: Origin::Engine }
+    }
+}

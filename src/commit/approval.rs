@@ -1,0 +1,54 @@
+//! What the listeners have agreed that a batch may discard.
+
+use super::accept::BeforeRollback;
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::Discard;
+use crate::planted::{Bug, planted};
+
+/// How often the listeners are asked about one batch whose region does not stand still meanwhile.
+const ASKED_MAX: u32 = 100;
+
+/// Of one batch. Its region may change while they are asked: then they are asked again.
+#[derive(Default)]
+pub(super) struct Approval {
+    approved: Vec<Discard>,
+    asked: u32,
+}
+
+impl Approval {
+    /// Whether something would be discarded that the listeners have not agreed to.
+    pub(super) fn lacks(&self, discards: &[Discard]) -> bool {
+        let stale = planted(Bug::StaleApprovalTaken) && !self.approved.is_empty();
+        let covered = discards.iter().all(|d| self.approved.iter().any(|a| a.covers(d)));
+        !covered && !stale && !planted(Bug::RollbackNotAsked)
+    }
+
+    /// What the listeners are to be [asked](Approval::ask) about, once no lock is held.
+    pub(super) fn note(&mut self, discards: &[Discard]) {
+        discards.clone_into(&mut self.approved);
+    }
+
+    /// An error refuses the batch.
+    pub(super) fn ask(&mut self, before_rollback: BeforeRollback<'_>) -> Result<()> {
+        self.asked += 1;
+        if self.asked > ASKED_MAX {
+            return Err(self.asked_too_often());
+        }
+        before_rollback(&self.approved)
+            .or_else(|e| if planted(Bug::RefusalIgnored) { Ok(()) } else { Err(e) })
+    }
+
+    fn asked_too_often(&self) -> Error {
+        let error = Error::new(
+            ErrorKind::Refused,
+            format!(
+                "the region changed each of the {ASKED_MAX} times that the listeners were asked what it may discard; does \
+                 one of them write to it?"
+            ),
+        );
+        match self.approved.first() {
+            Some(first) => error.in_region(first.region),
+            None => error,
+        }
+    }
+}
