@@ -2,8 +2,11 @@
 
 use crate::clock;
 use crate::error::Result;
+use crate::format::batch::{Batch, Encoded};
+use crate::format::record::RecordKind;
 use crate::index::Discard;
 use crate::types::Durability;
+use bytes::Bytes;
 use std::time::Instant;
 
 /// What to do while the bound on bytes in flight is reached.
@@ -41,5 +44,17 @@ impl Accept<'_> {
     /// For the engine's own records.
     pub(crate) fn internal(durability: Durability) -> Accept<'static> {
         Accept { durability, on_full: OnFull::Wait, began: clock::now(), origin: Origin::Engine }
+    }
+}
+
+/// A record without content: it carries the durable watermark.
+pub(super) fn watermark_record() -> Encoded {
+    Encoded {
+        kind: RecordKind::Watermark,
+        batch: Batch::default(),
+        blocks: Vec::new(),
+        desc: Bytes::new(),
+        desc_crc: crate::codec::checksum::crc32(0, &[]),
+        payload: Bytes::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! What accepts batches and sees them through.
 
-use super::accept::{Accept, OnFull, Origin};
+use super::accept::{Accept, OnFull, Origin, watermark_record};
 use super::admission::check;
 use super::approval::Approval;
 use super::counters::Counters;
@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::rotation::Rotation;
 use super::workers::Workers;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::{Announcement, Batch, Encoded};
+use crate::format::batch::{Announcement, Encoded};
 use crate::format::record::{RecordKind, Shape};
 use crate::index::Table;
 use crate::planted::{Bug, planted};
@@ -395,17 +395,5 @@ impl Committer {
         drop(p);
         let other = self.rotation.factory.watch.oldest().filter(|_| !planted(Bug::UpkeepNotWatched));
         [syncing, writing, other].into_iter().flatten().min_by_key(|(_, since)| *since)
-    }
-}
-
-/// A record without content: it carries the durable watermark.
-pub(super) fn watermark_record() -> Encoded {
-    Encoded {
-        kind: RecordKind::Watermark,
-        batch: Batch::default(),
-        blocks: Vec::new(),
-        desc: Bytes::new(),
-        desc_crc: crate::codec::checksum::crc32(0, &[]),
-        payload: Bytes::new(),
     }
 }

@@ -7,6 +7,13 @@
 //!                     index)
 //! ```
 //!
+//! Each stage is a type in a file of its own. What it keeps between two groups stands under the one lock of
+//! the [`pipeline`]; what it does meanwhile is a value that a thread takes along without it (a `Group` is
+//! written, a `SyncJob` is synced). None of them knows of threads: [`workers`] take the lock, call the stages
+//! in turn, and say how each ends; [`waking`] knows who sleeps where. [`rotation`] makes segments beside all
+//! that. The [`committer`] puts them together, and decides where a batch has to wait before it is
+//! [admitted](admission).
+//!
 //! There is no log thread that a write has to hop to. A thread that waits for a batch does the work that
 //! stands between it and completion, for everybody's batches at once: takes the whole queue and writes it
 //! with one call, then syncs everything written so far. The others sleep until they are completed, or until

@@ -237,7 +237,8 @@ impl SyncJob {
         };
         self.segments.iter().skip(skipped).try_for_each(|s| {
             counters.syncs.fetch_add(1, Ordering::Relaxed);
-            let sync = || s.sync_handle(self.slot).sync_data();
+            let handle = s.sync_handle(self.slot)?;
+            let sync = || handle.sync_data();
             let began = clock::now();
             let synced = sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
             counters.sync_times.since(began);

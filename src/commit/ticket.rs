@@ -1,7 +1,7 @@
 //! The handle to wait for a batch with.
 
-use super::accept::Accept;
-use super::committer::{Committer, watermark_record};
+use super::accept::{Accept, watermark_record};
+use super::committer::Committer;
 use super::pending::Pending;
 use crate::error::Result;
 use crate::format::batch::Encoded;

@@ -176,7 +176,7 @@ impl Group {
             slices.push(IoSlice::new(&ZEROS[..(padded - end) as usize]));
             segment.filling.claim();
             let began = clock::now();
-            let written = write_log_at(&*segment.file, &mut slices, start);
+            let written = write_log_at(&**segment.file()?, &mut slices, start);
             counters.write_times.since(began);
             written.map_err(|e| Error::io("writing to the log", &segment.path, e))?;
             for r in part {

@@ -113,7 +113,7 @@ impl Moment {
         upkeep::seal_due(store)?;
         store.checkpoints.take()?;
         let durable = store.committer.durable();
-        let segments = store.all_segments().into_iter().filter(|s| !s.is_lost);
+        let segments = store.all_segments().into_iter().filter(|s| !s.is_hole());
         let parts = segments.map(|segment| {
             let part = match segment.sealed_end() {
                 end if end > 0 && (Lsn::new(segment.id, end) <= durable || segment.footer().is_some()) => {
@@ -180,7 +180,7 @@ impl Copy<'_> {
         let header = header..header + u64::from(SEGMENT_HEADER_LEN);
         let apart = header.start >= end && header.end <= segment.len;
         let parts = [0..end, if apart { header } else { 0..0 }];
-        self.file(&segment.name(), &*segment.file, &parts, segment.len)?;
+        self.file(&segment.name(), &**segment.file()?, &parts, segment.len)?;
         self.report.copied_segments += 1;
         Ok(())
     }

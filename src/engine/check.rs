@@ -95,11 +95,12 @@ impl Options {
         for cell in state.table.cells() {
             let whole: Vec<Part> = cell.read().extents.iter().map(|e| e.whole()).collect();
             // What is lost as a whole was named as a whole.
-            for part in whole.into_iter().filter(|part| !part.segment().is_lost) {
+            for part in whole.into_iter().filter(|part| !part.segment().is_hole()) {
                 parts.entry(part.segment().id).or_default().push((cell.id, part));
             }
         }
-        let segments: Vec<&Segment> = state.segments.values().map(|s| &**s).filter(|s| !s.is_lost).collect();
+        let segments: Vec<&Segment> =
+            state.segments.values().map(|s| &**s).filter(|s| !s.is_hole()).collect();
         let total = segments.iter().map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD))).sum();
         let pauses = Pauses::default();
         let (mut pace, mut done) = (Pace::new(scrub.rate_bytes, &pauses), 0);
@@ -157,9 +158,9 @@ fn loss(dir: &Dir, state: &Recovered) -> Result<Loss> {
     let end = state.chain.end().unwrap_or(Lsn::ZERO);
     // What open re-persists stands there too, first, and is not lost.
     let mut seen = Seen { kept: state.unfinished.tail.len(), ..Seen::default() };
-    let kept = state.segments.values().filter(|s| s.kind == SegmentKind::Log && !s.is_lost);
+    let kept = state.segments.values().filter(|s| s.kind == SegmentKind::Log && !s.is_hole());
     for s in kept.filter(|s| s.id >= end.segment()) {
-        let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
+        let mut scanner = Scanner::new(&**s.file()?, &s.path, &s.identity, s.len);
         seen.read(&mut scanner, s.sealed_end().max(FIRST_RECORD))?;
     }
     for file in &state.unfinished.unused {

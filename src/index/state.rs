@@ -464,7 +464,7 @@ impl RegionState {
                 return Err(Malformed("it has entries that were compacted"));
             }
             let segment = e.segment();
-            let room = if segment.is_lost { SEGMENT_BYTES_MAX } else { segment.len };
+            let room = if segment.is_hole() { SEGMENT_BYTES_MAX } else { segment.len };
             // An entry takes some bytes of its batch's description, and LZ4 gains at most 255 to 1.
             if e.count() > room || e.bytes() > room.saturating_mul(256) {
                 return Err(Malformed("it has more in a segment than that can hold"));
@@ -479,7 +479,7 @@ impl RegionState {
     fn lasting_damage(&self) -> Damage {
         let mut damage = self.damage.as_deref().cloned().unwrap_or_default();
         let lost = |a: u64, b: u64| {
-            self.extents.iter().any(|e| e.segment().is_lost && e.first() <= a && b <= e.last())
+            self.extents.iter().any(|e| e.segment().is_hole() && e.first() <= a && b <= e.last())
         };
         damage.trim(|a, b| if lost(a, b) { None } else { Some((a, b)) });
         damage

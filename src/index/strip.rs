@@ -313,7 +313,7 @@ mod tests {
 
     fn segment(id: u32) -> Arc<Segment> {
         let identity = Identity { store: StoreId([7; 16]), file: id, salt: 9 };
-        Arc::new(Segment::lost(identity, SegmentKind::Log, format!("{id}.log").into()).unwrap())
+        Arc::new(Segment::hole(identity, SegmentKind::Log, format!("{id}.log").into()))
     }
 
     fn sealed(first: u64, count: u64, bytes: u64, home: &Arc<Segment>) -> Extent {

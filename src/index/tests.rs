@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 fn segment(id: u32) -> Arc<Segment> {
     let identity = Identity { store: StoreId([7; 16]), file: id, salt: 9 };
-    Arc::new(Segment::lost(identity, SegmentKind::Log, format!("{id}.log").into()).unwrap())
+    Arc::new(Segment::hole(identity, SegmentKind::Log, format!("{id}.log").into()))
 }
 
 fn record(first: u64, count: u64, terms: (u64, u64), bytes: u64) -> ExtentRecord {

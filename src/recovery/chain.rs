@@ -15,17 +15,18 @@
 use super::Purpose;
 use super::files::Opened;
 use super::judge::refuse;
+use super::link::{Link, Said, scan_to_end, settle_old};
 use super::serving::{FIRST_SEGMENT, is_rebuilt};
 use super::tail::{self, TailRecord};
+use super::thread::{pass_last_gap, place, thread};
 use crate::error::{Error, Result};
-use crate::format::batch::Announcement;
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::SegmentKind;
-use crate::format::record::{RecordHeader, RecordKind, Shape, record_len};
+use crate::format::record::Shape;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::report::{OpenReport, Proof, SegmentFinding};
-use crate::segment::scan::{FIRST_RECORD, Found, Record, Scanner};
+use crate::report::{OpenReport, Proof};
+use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, load_footer};
 use crate::types::Lsn;
 use crate::vfs::Dir;
@@ -50,58 +51,6 @@ pub(super) struct Chain {
     pub(super) durable: Lsn,
 }
 
-/// What announcements say of the log before them.
-#[derive(Default)]
-struct Said {
-    /// Records that were whole once, by position.
-    announced: BTreeMap<Lsn, Shape>,
-    /// Records were dropped that may have been acknowledged.
-    loss: bool,
-}
-
-impl Said {
-    fn listen(&mut self, record: &Record) {
-        if record.header.kind == RecordKind::Announcement
-            && let Ok(announcement) = Announcement::decode(&record.desc)
-        {
-            self.loss |= announcement.loss;
-            self.announced.extend(announcement.records.into_iter().map(|shape| (shape.position, shape)));
-        }
-    }
-}
-
-/// One log segment on the way.
-struct Link {
-    segment: Arc<Segment>,
-    /// End offset and shape of each record, for a segment that was scanned.
-    records: Vec<(u32, Shape, Lsn)>,
-    /// What its records follow; `None` while it has none.
-    follows: Option<Shape>,
-    /// End of its content.
-    end: u32,
-    last: Shape,
-    sealed: bool,
-    /// It is sealed, and the header of its first record cannot be read: what it follows is not known.
-    is_headless: bool,
-    /// Valid records past a hole: the highest watermark among them, and their bytes.
-    past_hole: Option<(Lsn, u64)>,
-}
-
-impl Link {
-    /// The same for those who ask what was found.
-    fn found(&self, in_log: bool) -> SegmentFinding {
-        SegmentFinding {
-            id: self.segment.id,
-            sealed: self.sealed,
-            records: self.records.len() as u64,
-            end: self.end,
-            follows: self.follows.map(|shape| shape.end().unwrap_or(Lsn::ZERO)),
-            in_log,
-            past_hole: self.past_hole.map_or(0, |(_, bytes)| bytes),
-        }
-    }
-}
-
 /// Finds the end of the log, gives every segment its end, and collects what has to be re-persisted. Segments
 /// that turn out to be no part of the log are taken out of `opened`, or kept empty.
 pub(super) fn follow(
@@ -113,36 +62,9 @@ pub(super) fn follow(
     purpose: Purpose,
     report: &mut OpenReport,
 ) -> Result<Chain> {
-    let known = evidence.durable;
-    let mut watermark = known;
-    let mut said = Said::default();
-    let mut links: Vec<Link> = Vec::new();
-    let mut before = Shape::default();
-    let logs: Vec<Arc<Segment>> =
-        opened.segments.values().filter(|s| s.kind == SegmentKind::Log).cloned().collect();
-    for segment in &logs {
-        let footer = load_footer(dir, segment);
-        if segment.is_lost {
-            continue;
-        }
-        if segment.id < checkpoint.start_segment {
-            if let Some(last) = settle_old(segment, footer)? {
-                before = last;
-            }
-            continue;
-        }
-        links.push(read_link(segment, footer, &mut watermark, &mut said, options, report)?);
-        report.trail.proven(watermark, Proof::Segment(segment.id));
-    }
-    for segment in opened.segments.values().filter(|s| s.kind == SegmentKind::Cold && !s.is_lost) {
-        if let Some(footer) = load_footer(dir, segment) {
-            segment.set_sealed_end(footer.tail().end);
-            segment.set_footer(footer);
-        } else if segment.sealed_end() == 0 {
-            segment.set_sealed_end(scan_to_end(segment)?.0);
-        }
-    }
-
+    let Read { mut links, before, said, logs } =
+        read(dir, opened, checkpoint, evidence.durable, options, report)?;
+    let watermark = said.watermark;
     let mut start_segment = checkpoint.start_segment;
     let mut log = thread(&mut links, start_segment, watermark);
     let mut gap = None;
@@ -162,18 +84,7 @@ pub(super) fn follow(
     }
     let hole = log.last().map(|&at| Lsn::new(links[at].segment.id, links[at].end));
     let hole = hole.unwrap_or(Lsn::new(start_segment, FIRST_RECORD));
-    let mut proof = judge_hole(&links, hole, report);
-    // No record may claim that more was durable than there is.
-    if watermark > hole && watermark.segment() >= start_segment {
-        proof = proof.max(Some(watermark));
-    }
-    // Nor may a record that was whole once be gone with its segment.
-    let first_announced = said
-        .announced
-        .range(Lsn::new(start_segment, 0)..)
-        .find(|(at, _)| **at >= watermark && !links.iter().any(|link| link.segment.id == at.segment()));
-    proof = proof.max(first_announced.and_then(|(_, shape)| shape.end()));
-    let proof = proof.filter(|_| !planted(Bug::HoleTakenForTear));
+    let proof = judge_hole(&links, &said, hole, start_segment, report);
     (report.trail.hole, report.trail.acknowledged) = (Some(hole), proof);
     report.trail.segments = links.iter().enumerate().map(|(at, l)| l.found(log.contains(&at))).collect();
     if let Some(watermark) = proof {
@@ -181,7 +92,7 @@ pub(super) fn follow(
     }
     for at in (0..links.len()).filter(|at| !log.contains(at)) {
         report.torn_bytes += u64::from(links[at].end.saturating_sub(FIRST_RECORD));
-        forget(&mut links[at]);
+        links[at].forget();
     }
 
     let (tail, mut cut) = match purpose {
@@ -200,6 +111,50 @@ pub(super) fn follow(
         link.segment.set_sealed_end(link.end);
     }
     Ok(Chain { last, tail, cut, gap, durable: watermark })
+}
+
+/// What the segments say.
+struct Read {
+    /// Those that are replayed.
+    links: Vec<Link>,
+    /// The last record before them, if it is known.
+    before: Shape,
+    said: Said,
+    logs: Vec<Arc<Segment>>,
+}
+
+/// Reads the segments as far as their records lead, those before the replay by their footers alone.
+fn read(
+    dir: &Dir,
+    opened: &Opened,
+    checkpoint: &CheckpointHeader,
+    durable: Lsn,
+    options: &Options,
+    report: &mut OpenReport,
+) -> Result<Read> {
+    let of_kind = |kind| opened.segments.values().filter(move |s| s.kind == kind);
+    let logs: Vec<Arc<Segment>> = of_kind(SegmentKind::Log).cloned().collect();
+    let mut read = Read { links: Vec::new(), before: Shape::default(), said: Said::new(durable), logs };
+    for segment in read.logs.iter().filter(|s| !s.is_hole()) {
+        let footer = load_footer(dir, segment);
+        if segment.id < checkpoint.start_segment {
+            if let Some(last) = settle_old(segment, footer)? {
+                read.before = last;
+            }
+            continue;
+        }
+        read.links.push(Link::read(segment, footer, &mut read.said, options, report)?);
+        report.trail.proven(read.said.watermark, Proof::Segment(segment.id));
+    }
+    for segment in of_kind(SegmentKind::Cold).filter(|s| !s.is_hole()) {
+        if let Some(footer) = load_footer(dir, segment) {
+            segment.set_sealed_end(footer.tail().end);
+            segment.set_footer(footer);
+        } else if segment.sealed_end() == 0 {
+            segment.set_sealed_end(scan_to_end(segment)?.0);
+        }
+    }
+    Ok(read)
 }
 
 /// What else than the records is known of the log.
@@ -251,31 +206,6 @@ fn whole_history(
     .at(&path, None))
 }
 
-/// Takes the segments before the last gap of the log out of `links`, and returns the first that is left: from
-/// there on each record follows the one before. Segments without a record are no gap, nor is what stands past
-/// a tear that nothing proves to have been durable.
-fn pass_last_gap(links: &mut Vec<Link>, start_segment: u32, watermark: Lsn) -> u32 {
-    let mut run: Vec<usize> = Vec::new();
-    for (at, link) in links.iter().enumerate().filter(|(_, link)| link.end > FIRST_RECORD) {
-        let follows =
-            |before: &Link| before.sealed && before.segment.id.checked_add(1) == Some(link.segment.id);
-        let goes_on = match link.follows {
-            Some(shape) => !run.is_empty() && place(links, &run, shape, 0).is_some(),
-            None => run.last().is_some_and(|&before| follows(&links[before])),
-        };
-        let durable = link.sealed || watermark > Lsn::new(link.segment.id, FIRST_RECORD);
-        if goes_on {
-            run.push(at);
-        } else if durable || at.checked_sub(1).is_none_or(|before| links[before].sealed) {
-            run = vec![at];
-        }
-    }
-    for link in links.drain(..run.first().copied().unwrap_or(0)) {
-        link.segment.set_sealed_end(link.end);
-    }
-    links.first().map_or(start_segment, |link| link.segment.id)
-}
-
 /// The log was cut where the caller accepted a loss, and what a checkpoint said of that is gone.
 fn loss_accepted_before(logs: &[Arc<Segment>]) -> Error {
     let path = logs.last().map_or(PathBuf::new(), |segment| segment.path.clone());
@@ -286,247 +216,14 @@ fn loss_accepted_before(logs: &[Arc<Segment>]) -> Error {
     .at(&path, None)
 }
 
-/// A segment from before the replay: only its index is needed, and its last record if that is known.
-fn settle_old(
-    segment: &Arc<Segment>,
-    footer: Option<Arc<crate::format::footer::Footer>>,
-) -> Result<Option<Shape>> {
-    match footer {
-        Some(footer) => {
-            let tail = footer.tail();
-            segment.set_sealed_end(tail.end);
-            segment.set_footer(footer);
-            Ok((tail.end > FIRST_RECORD).then_some(tail.last))
-        }
-        None => {
-            let (end, last) = scan_to_end(segment)?;
-            let known = segment.sealed_end();
-            if known == 0 {
-                segment.set_sealed_end(end);
-            }
-            // What the next record follows, if this is the last segment.
-            Ok(last.filter(|_| known == 0 || known == end))
-        }
-    }
-}
-
-fn scan_to_end(segment: &Segment) -> Result<(u32, Option<Shape>)> {
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.records_end);
-    let (mut at, mut last) = (FIRST_RECORD, None);
-    while let Found::Record(record) = scanner.look(at)? {
-        (at, last) = (record.end(), Some(record.shape));
-    }
-    Ok((at, last))
-}
-
-fn read_link(
-    segment: &Arc<Segment>,
-    footer: Option<Arc<crate::format::footer::Footer>>,
-    watermark: &mut Lsn,
-    said: &mut Said,
-    options: &Options,
+/// What proves that something past the hole was acknowledged: up to where the log was durable.
+fn judge_hole(
+    links: &[Link],
+    said: &Said,
+    hole: Lsn,
+    start_segment: u32,
     report: &mut OpenReport,
-) -> Result<Link> {
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.records_end);
-    let mut link = Link {
-        segment: segment.clone(),
-        records: Vec::new(),
-        follows: None,
-        end: FIRST_RECORD,
-        last: Shape::default(),
-        sealed: false,
-        is_headless: false,
-        past_hole: None,
-    };
-    if let Some(footer) = footer.filter(|f| f.has_deltas().is_ok() && f.installs().is_ok()) {
-        let tail = footer.tail();
-        if tail.end > FIRST_RECORD {
-            // Nothing else of its records is needed.
-            link.follows = match scanner.look(FIRST_RECORD)? {
-                Found::Record(first) => {
-                    said.listen(&first);
-                    Some(first.header.previous)
-                }
-                Found::BadDescription(header) => Some(header.previous),
-                Found::Nothing => None,
-            };
-            link.is_headless = link.follows.is_none();
-        }
-        // A footer is only written once its records are durable. That of an empty segment says nothing.
-        if tail.end > FIRST_RECORD {
-            *watermark = (*watermark).max(tail.watermark).max(Lsn::new(segment.id, tail.end));
-        }
-        (link.end, link.last, link.sealed) = (tail.end, tail.last, true);
-        segment.set_footer(footer);
-        return Ok(link);
-    }
-    let mut previous: Option<Shape> = None;
-    loop {
-        let record = match scanner.look(link.end)? {
-            Found::Record(record) => record,
-            found => {
-                let Some((at, next, _)) = scanner.seek(link.end.saturating_add(8))? else { break };
-                let here = next.previous.position == Lsn::new(segment.id, link.end);
-                match scanner.rebuild(next.previous, previous.unwrap_or_default())? {
-                    Some(record) if here && matches!(found, Found::Nothing) && previous.is_some() => record,
-                    _ => {
-                        link.past_hole = Some(past_hole(&mut scanner, at, &next)?);
-                        break;
-                    }
-                }
-            }
-        };
-        // The position is part of the checksum and so is the predecessor: a record that follows something
-        // else belongs to no log of this generation.
-        if previous.is_some_and(|p| p != record.header.previous) {
-            break;
-        }
-        if previous.is_none() {
-            link.follows = Some(record.header.previous);
-        }
-        *watermark = (*watermark).max(record.header.watermark);
-        said.listen(&record);
-        report.mended_records += u64::from(record.mended);
-        link.end = record.end();
-        link.last = record.shape;
-        link.records.push((record.end(), record.shape, record.header.watermark));
-        previous = Some(record.shape);
-        report.tail_batches += 1;
-    }
-    // Nobody can say that the log ends where the device cannot be read.
-    if let Some(sector) = scanner.bad_sector(u64::from(link.end)..u64::MAX) {
-        let error = Error::damaged(
-            "the device cannot read a sector past the last complete record: acknowledged records may stand there; \
-             copy the store to another device, or restore it",
-        );
-        refuse(error.at(&segment.path, Some(sector * 512)), options, report)?;
-    }
-    Ok(link)
-}
-
-/// The highest watermark of the records from `at` on, and their bytes.
-fn past_hole(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(Lsn, u64)> {
-    let (mut watermark, mut bytes) = (first.watermark, 0);
-    let mut next = Some((at, *first));
-    while let Some((at, header)) = next {
-        watermark = watermark.max(header.watermark);
-        bytes += record_len(header.desc_len, header.payload_len);
-        next = scanner.seek(at.saturating_add(8))?.map(|(at, header, _)| (at, header));
-    }
-    Ok((watermark, bytes))
-}
-
-/// Follows the segments in the order of their numbers, and returns those that are the log, by their
-/// places in `links`.
-///
-/// A segment whose first record follows one that cannot be found lies past a hole, and is no part of the log,
-/// whatever comes later: a run before this one may have cut it off already. A segment may also follow a
-/// record that is not the last one: then the run that wrote it had found the records after that one doubtful,
-/// or was re-persisting them. The second kind may not have come to its end, and then the older records still
-/// count. So a cut is believed only if a watermark says that something in the segment, and so all that
-/// recovery wrote there, was durable.
-fn thread(links: &mut [Link], start_segment: u32, watermark: Lsn) -> Vec<usize> {
-    let mut log: Vec<usize> = Vec::new();
-    for at in 0..links.len() {
-        if links[at].is_headless {
-            // What is sealed was durable. It follows the sealed segment of the number before, whose footer
-            // says where that one ends. With numbers between, there may have been a segment that is gone.
-            let expected = log.last().map_or(Some(start_segment), |&before| {
-                links[before].sealed.then(|| links[before].segment.id.saturating_add(1))
-            });
-            if expected == Some(links[at].segment.id) {
-                log.push(at);
-            }
-            continue;
-        }
-        let Some(follows) = links[at].follows else { continue };
-        let finished = watermark > Lsn::new(links[at].segment.id, FIRST_RECORD);
-        match place(links, &log, follows, start_segment) {
-            Some(place) if place.is_end(links, &log) => log.push(at),
-            None if planted(Bug::PredecessorNotChecked) => log.push(at),
-            Some(place) if finished || planted(Bug::TornCopyBelieved) => {
-                if !planted(Bug::TailNotCutOff) {
-                    place.cut(links, &mut log);
-                }
-                log.push(at);
-            }
-            _ => {}
-        }
-    }
-    log
-}
-
-/// A place in the log: after so many records of the link that stands at `nth`.
-struct Place {
-    nth: usize,
-    records: Records,
-}
-
-#[derive(PartialEq)]
-enum Records {
-    All,
-    First(usize),
-    None,
-}
-
-/// Finds the record that the next segment follows.
-fn place(links: &[Link], log: &[usize], follows: Shape, start_segment: u32) -> Option<Place> {
-    if log.is_empty() {
-        // What was written before the replay begins is durable, and not looked at.
-        let before = follows.is_none() || follows.position.segment() < start_segment;
-        return before.then_some(Place { nth: 0, records: Records::None });
-    }
-    (0..log.len()).rev().find_map(|nth| {
-        let link = &links[log[nth]];
-        let found = || link.records.binary_search_by_key(&follows.position, |r| r.1.position).ok();
-        let records = if link.last == follows {
-            Records::All
-        } else if link.follows == Some(follows) {
-            Records::None
-        } else if link.segment.id == follows.position.segment() {
-            Records::First(found().filter(|&i| link.records[i].1 == follows)? + 1)
-        } else {
-            return None;
-        };
-        Some(Place { nth, records })
-    })
-}
-
-impl Place {
-    fn is_end(&self, links: &[Link], log: &[usize]) -> bool {
-        match &self.records {
-            Records::All => self.nth + 1 == log.len(),
-            Records::First(n) => self.nth + 1 == log.len() && *n == links[log[self.nth]].records.len(),
-            Records::None => log.is_empty(),
-        }
-    }
-
-    /// Takes everything after the place out of the log.
-    fn cut(&self, links: &mut [Link], log: &mut Vec<usize>) {
-        let keep = self.nth + usize::from(self.records != Records::None);
-        for at in log.drain(keep..) {
-            forget(&mut links[at]);
-        }
-        if let (Records::First(n), Some(&at)) = (&self.records, log.last()) {
-            let link = &mut links[at];
-            link.records.truncate(*n);
-            if let Some((end, shape, _)) = link.records.last() {
-                (link.end, link.last) = (*end, *shape);
-            }
-        }
-    }
-}
-
-/// The segment holds nothing that counts.
-fn forget(link: &mut Link) {
-    link.records.clear();
-    link.segment.clear_footer();
-    (link.end, link.last, link.follows, link.sealed) = (FIRST_RECORD, Shape::default(), None, false);
-    link.is_headless = false;
-}
-
-/// The watermark of a record past the hole that proves that it was acknowledged.
-fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Option<Lsn> {
+) -> Option<Lsn> {
     let mut proof = None;
     for link in links.iter().filter(|l| l.segment.id >= hole.segment()) {
         if let Some((watermark, bytes)) = link.past_hole {
@@ -536,7 +233,18 @@ fn judge_hole(links: &[Link], hole: Lsn, report: &mut OpenReport) -> Option<Lsn>
         let later = link.records.iter().filter(|_| link.segment.id > hole.segment());
         proof = proof.max(later.map(|r| r.2).max());
     }
-    proof.filter(|watermark| *watermark > hole)
+    proof = proof.filter(|watermark| *watermark > hole);
+    // No record may claim that more was durable than there is.
+    if said.watermark > hole && said.watermark.segment() >= start_segment {
+        proof = proof.max(Some(said.watermark));
+    }
+    // Nor may a record that was whole once be gone with its segment.
+    let first_announced = said
+        .announced
+        .range(Lsn::new(start_segment, 0)..)
+        .find(|(at, _)| **at >= said.watermark && !links.iter().any(|link| link.segment.id == at.segment()));
+    proof = proof.max(first_announced.and_then(|(_, shape)| shape.end()));
+    proof.filter(|_| !planted(Bug::HoleTakenForTear))
 }
 
 fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {

@@ -143,7 +143,7 @@ pub(super) fn open_segments(
                 }
                 listing.foreign.push(name);
                 opened.lost.push((id, error));
-                lost(checkpoint, id, kind, path)?
+                hole(checkpoint, id, kind, path)
             }
             // Only what is wrong with the file itself: a lack of descriptors or permissions is no damage.
             Err(e) if e.kind() == ErrorKind::Damaged => {
@@ -151,7 +151,7 @@ pub(super) fn open_segments(
                     refuse(e.clone(), options, report)?;
                 }
                 opened.lost.push((id, e));
-                lost(checkpoint, id, kind, path)?
+                hole(checkpoint, id, kind, path)
             }
             Err(e) => return Err(e),
         };
@@ -167,25 +167,38 @@ pub(super) fn open_segments(
         }
         opened.segments.insert(id, Arc::new(segment));
     }
-    for named in &checkpoint.segments {
-        if !opened.segments.contains_key(&named.id) {
-            let path = dir.join(FileName::segment(named.kind, named.id).to_string());
-            let error =
-                Error::damaged("a segment is missing; put the file back, or restore the store from a backup");
-            let error = error.at(&path, None);
-            if named.kind == SegmentKind::Log && named.id >= checkpoint.start_segment {
-                refuse(error.clone(), options, report)?;
-            }
-            opened.lost.push((named.id, error));
-            opened.segments.insert(named.id, Arc::new(lost(checkpoint, named.id, named.kind, path)?));
-        }
-    }
+    leave_holes(dir, options, &mut opened, checkpoint, report)?;
     Ok(opened)
 }
 
-fn lost(checkpoint: &CheckpointHeader, id: u32, kind: SegmentKind, path: PathBuf) -> Result<Segment> {
+/// Where the checkpoint names a segment that is missing, a hole is left.
+fn leave_holes(
+    dir: &Dir,
+    options: &Options,
+    opened: &mut Opened,
+    checkpoint: &CheckpointHeader,
+    report: &mut OpenReport,
+) -> Result<()> {
+    for named in &checkpoint.segments {
+        if opened.segments.contains_key(&named.id) {
+            continue;
+        }
+        let path = dir.join(FileName::segment(named.kind, named.id).to_string());
+        let error =
+            Error::damaged("a segment is missing; put the file back, or restore the store from a backup");
+        let error = error.at(&path, None);
+        if named.kind == SegmentKind::Log && named.id >= checkpoint.start_segment {
+            refuse(error.clone(), options, report)?;
+        }
+        opened.lost.push((named.id, error));
+        opened.segments.insert(named.id, Arc::new(hole(checkpoint, named.id, named.kind, path)));
+    }
+    Ok(())
+}
+
+fn hole(checkpoint: &CheckpointHeader, id: u32, kind: SegmentKind, path: PathBuf) -> Segment {
     let salt = checkpoint.segments.iter().find(|s| s.id == id).map_or(0, |s| s.salt);
-    Segment::lost(Identity { store: checkpoint.identity.store, file: id, salt }, kind, path)
+    Segment::hole(Identity { store: checkpoint.identity.store, file: id, salt }, kind, path)
 }
 
 fn cut_short(segment: &Segment) -> Error {

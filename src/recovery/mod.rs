@@ -24,10 +24,12 @@ mod chain;
 mod files;
 mod finish;
 mod judge;
+mod link;
 mod phases;
 mod replay;
 mod serving;
 mod tail;
+mod thread;
 
 pub(crate) use files::read_header;
 pub(crate) use finish::Unfinished;

@@ -12,7 +12,8 @@ use super::files::{self, Listing};
 use super::judge::refuse;
 use super::replay::{give_up_before_gap, load, replay, truncate_what_was_lost};
 use super::serving::{
-    self, Serving, has_mark, is_closed, is_ours_and_bad, is_rebuilt, known_durable, read_file,
+    self, Serving, all_but_the_mark_is_missing, has_mark, is_closed, is_ours_and_bad, is_rebuilt,
+    known_durable, mark_is_missing, read_file,
 };
 use super::{Purpose, Recovered, Unfinished, tail};
 use crate::clock;
@@ -32,7 +33,7 @@ use crate::segment::{RetiredFile, Segment, rebuild_footer};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::types::Lsn;
-use crate::vfs::Dir;
+use crate::vfs::{Dir, VfsFile};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -152,7 +153,7 @@ impl Followed {
         let mut unsealed = Vec::new();
         let mut unsealable = Vec::new();
         let mut failed: Option<Error> = None;
-        for segment in files.segments.values().filter(|s| s.footer().is_none() && !s.is_lost) {
+        for segment in files.segments.values().filter(|s| s.footer().is_none() && !s.is_hole()) {
             match give_footer(segment, &mut r.report) {
                 Ok(()) => unsealed.push(segment.clone()),
                 // Its entries answer with an error, one by one; the rest of the store goes on.
@@ -308,23 +309,6 @@ impl Replayed {
     }
 }
 
-fn all_but_the_mark_is_missing(dir: &Dir) -> Error {
-    Error::damaged(
-        "the store's log and checkpoints are missing, and its mark says that there was a log; put the files back, or remove the mark to \
-         begin with an empty store",
-    )
-    .at(&dir.join(FileName::Mark.to_string()), None)
-}
-
-fn mark_is_missing(dir: &Dir) -> Error {
-    Error::damaged(
-        "the store was not closed, and its mark is missing or cannot be read: how far its log reached is not known, and segments may \
-         be missing too; put the file back, or open with TailPolicy::AcceptLoss (`raftwood repair --accept-loss --apply`) if losing \
-         the end of the log is acceptable",
-    )
-    .at(&dir.join(FileName::Mark.to_string()), None)
-}
-
 /// The number of the first run that no unclean end came after. A close leaves a checkpoint whose replay
 /// begins past all segments. A segment, even an empty one, or a newer checkpoint that is no good, says that
 /// the run after it was not closed: a batch is accepted only once the name of its segment is durable.
@@ -349,15 +333,18 @@ fn take_unused(
 ) -> Vec<RetiredFile> {
     let named = |id: u32| checkpoint.segments.iter().any(|s| s.id == id);
     let empty =
-        |s: &&Arc<Segment>| s.kind == SegmentKind::Log && s.sealed_end() == FIRST_RECORD && !s.is_lost;
+        |s: &&Arc<Segment>| s.kind == SegmentKind::Log && s.sealed_end() == FIRST_RECORD && !s.is_hole();
     let ids: Vec<u32> = segments.values().filter(empty).map(|s| s.id).filter(|id| !named(*id)).collect();
     let taken = ids.iter().filter_map(|id| segments.remove(id));
     taken
         .map(|s| {
             // Bytes that were accepted and never acknowledged may have been handed out by an engine
             // of this process.
-            let mut scanner = Scanner::new(&*s.file, &s.path, &s.identity, s.len);
-            let blank = scanner.read(u64::from(FIRST_RECORD), 512).is_ok_and(|b| b.iter().all(|b| *b == 0));
+            let is_blank = |file: &Arc<dyn VfsFile>| {
+                let mut scanner = Scanner::new(&**file, &s.path, &s.identity, s.len);
+                scanner.read(u64::from(FIRST_RECORD), 512).is_ok_and(|b| b.iter().all(|b| *b == 0))
+            };
+            let blank = s.file().is_ok_and(is_blank);
             RetiredFile {
                 name: s.name(),
                 len: s.len,

@@ -75,7 +75,7 @@ fn load_region(
             .naming(extent.first..=last)
             .at(dir, None));
         };
-        if segment.is_lost {
+        if segment.is_hole() {
             damage.proven.insert(extent.first, last);
         }
         state.extents.push(Extent::sealed(&extent, segment));
@@ -104,7 +104,7 @@ pub(super) fn truncate_what_was_lost(table: &Table, report: &mut OpenReport) {
     for cell in table.cells() {
         let mut state = table.change(&cell);
         let gone = |e: &Stretch<'_>| {
-            !e.segment().is_lost && (e.first()..=e.last()).any(|i| !e.is_listed(cell.id, i))
+            !e.segment().is_hole() && (e.first()..=e.last()).any(|i| !e.is_listed(cell.id, i))
         };
         let Some(extent) = state.extents.iter().find(gone) else { continue };
         let mut indexes = extent.first()..=extent.last();

@@ -4,7 +4,7 @@ use super::files::{Listing, store_of_all_segments};
 use crate::checkpoint::{CHECKPOINTS_KEPT, CheckpointInfo, Kept};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{
-    CHECKPOINT_HEADERS_LEN, CheckpointError, CheckpointHeader, read_checkpoint, read_proof,
+    CHECKPOINT_HEADERS_LEN, CheckpointError, CheckpointHeader, Proof, read_checkpoint, read_proof,
 };
 use crate::format::file_header::{FileHeader, HeaderError, Identity, StoreId};
 use crate::format::mark::Mark;
@@ -27,46 +27,94 @@ pub(super) struct Serving {
     pub(super) unread: Option<Error>,
 }
 
-/// The newest checkpoint that can be believed, read through once. `None` in a directory without a store.
+/// The newest checkpoint that can be believed, read through once; without one, one of which a single bit has
+/// flipped; and where only the segments are left, what stands in for one. `None` in a directory without a
+/// store.
 pub(super) fn choose(dir: &Dir, listing: &Listing, report: &mut OpenReport) -> Result<Option<Serving>> {
-    let mut reasons: Vec<String> = Vec::new();
-    let mut unread: Option<Error> = None;
-    let mut proofs = Vec::new();
+    let mut passed = PassedOver::default();
+    let right = newest_right(dir, listing, &mut passed)?;
+    if right.is_none() && listing.is_fresh() {
+        return Ok(None);
+    }
+    let mended = || {
+        let mended = newest_mended(dir, listing)?;
+        report.mended_records += 1;
+        Some(mended)
+    };
+    if let Some(serving) = right.or_else(mended) {
+        report.checkpoint = serving.header.identity.file;
+        report.bad_checkpoints = passed.reasons.len() as u64;
+        return Ok(Some(serving));
+    }
+    let unread = passed.unread.take().filter(|_| !planted(Bug::UnreadIsDamaged));
+    if let Some(store) = store_of_all_segments(dir, listing) {
+        report.bad_checkpoints = passed.reasons.len() as u64;
+        return Ok(Some(Serving { unread, ..stand_in(listing, store, passed.synced(store)) }));
+    }
+    Err(unread.unwrap_or_else(|| passed.error(dir)))
+}
+
+/// Checkpoints that cannot be believed.
+#[derive(Default)]
+struct PassedOver {
+    /// Why, for each of them.
+    reasons: Vec<String>,
+    /// The first that the device did not give.
+    unread: Option<Error>,
+    /// What is left of them, and right.
+    proofs: Vec<Proof>,
+}
+
+impl PassedOver {
+    /// Up to where they say that the log is on the device.
+    fn synced(&self, store: StoreId) -> Lsn {
+        let ours = self.proofs.iter().filter(|p| p.identity.store == store);
+        ours.map(|p| p.synced).max().unwrap_or(Lsn::ZERO)
+    }
+
+    fn error(&self, dir: &Dir) -> Error {
+        let why = match self.reasons.is_empty() {
+            true => "there is none".to_string(),
+            false => self.reasons.join("; "),
+        };
+        Error::damaged(format!(
+            "no checkpoint of the store can be believed: {why}; run `raftwood check`, and restore the directory from a \
+             backup or let the node join anew"
+        ))
+        .at(dir.path(), None)
+    }
+}
+
+fn newest_right(dir: &Dir, listing: &Listing, passed: &mut PassedOver) -> Result<Option<Serving>> {
     for &sequence in listing.checkpoints.iter().rev() {
         let name = FileName::Checkpoint(sequence).to_string();
         let path = dir.join(&name);
         // The device is asked twice: it may have been the cable.
         let read = || crate::vfs::io::read_file(&**dir, &name).map(Bytes::from);
         let failed = |e| Error::io("reading a checkpoint", &path, e);
-        let outcome = match read().or_else(|_| read()) {
+        let bytes = match read().or_else(|_| read()) {
+            Ok(bytes) => bytes,
+            Err(e) if is_lost(&e) => {
+                let e = failed(e);
+                passed.reasons.push(e.to_string());
+                passed.unread.get_or_insert(e);
+                continue;
+            }
             // A lack of descriptors or permissions says nothing of its bytes: an older one is no
             // answer to that.
-            Err(e) if !is_lost(&e) => return Err(failed(e)),
-            read => read.map_err(failed),
+            Err(e) => return Err(failed(e)),
         };
-        let outcome = outcome.map(|bytes| {
-            let header = read_checkpoint(&bytes, |_| Ok(()));
-            if header.is_err() {
-                proofs.extend(read_proof(&bytes).filter(|p| p.identity.file == sequence));
-            }
-            (header, bytes)
-        });
-        match outcome {
-            Ok((Ok(mut header), bytes)) if header.identity.file == sequence => {
-                report.checkpoint = sequence;
-                report.bad_checkpoints = reasons.len() as u64;
+        match read_checkpoint(&bytes, |_| Ok(())) {
+            Ok(mut header) if header.identity.file == sequence => {
                 // A newer one that is rotten knew of files that this one does not, and that may be gone: the
                 // end of the log must not be mistaken for where they began.
-                let ours = proofs.iter().filter(|p| p.identity.store == header.identity.store);
-                header.synced = ours.fold(header.synced, |synced, p| synced.max(p.synced));
-                let info = to_keep(listing, &header, bytes.len() as u64);
-                return Ok(Some(Serving { header, bytes, kept: info, unread: None }));
+                header.synced = header.synced.max(passed.synced(header.identity.store));
+                let kept = to_keep(listing, &header, bytes.len() as u64);
+                return Ok(Some(Serving { header, bytes, kept, unread: None }));
             }
-            Ok((
-                Err(CheckpointError::Header(
-                    e @ (HeaderError::NewerVersion(_) | HeaderError::UnknownFlags(_)),
-                )),
-                _,
+            Ok(_) => passed.reasons.push(format!("{}: it belongs under another name", path.display())),
+            Err(CheckpointError::Header(
+                e @ (HeaderError::NewerVersion(_) | HeaderError::UnknownFlags(_)),
             )) => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
@@ -74,58 +122,38 @@ pub(super) fn choose(dir: &Dir, listing: &Listing, report: &mut OpenReport) -> R
                 )
                 .at(&path, None));
             }
-            Ok((Err(e), _)) => reasons.push(format!("{}: {e}", path.display())),
-            Ok((Ok(_), _)) => reasons.push(format!("{}: it belongs under another name", path.display())),
             Err(e) => {
-                reasons.push(e.to_string());
-                unread.get_or_insert(e);
+                passed.proofs.extend(read_proof(&bytes).filter(|p| p.identity.file == sequence));
+                passed.reasons.push(format!("{}: {e}", path.display()));
             }
         }
     }
-    if listing.is_fresh() {
-        return Ok(None);
-    }
-    for &sequence in listing.checkpoints.iter().rev() {
-        let Ok(bytes) = read_file(dir, &FileName::Checkpoint(sequence).to_string()) else {
-            continue;
-        };
-        if let Some((header, bytes)) = mend_checkpoint(&bytes).filter(|c| c.0.identity.file == sequence) {
-            report.checkpoint = sequence;
-            report.bad_checkpoints = reasons.len() as u64;
-            report.mended_records += 1;
-            let info = to_keep(listing, &header, bytes.len() as u64);
-            return Ok(Some(Serving { header, bytes, kept: info, unread: None }));
-        }
-    }
-    let unread = unread.filter(|_| !planted(Bug::UnreadIsDamaged));
-    let why = match reasons.is_empty() {
-        true => "there is none".to_string(),
-        false => reasons.join("; "),
+    Ok(None)
+}
+
+fn newest_mended(dir: &Dir, listing: &Listing) -> Option<Serving> {
+    listing.checkpoints.iter().rev().find_map(|&sequence| {
+        let bytes = read_file(dir, &FileName::Checkpoint(sequence).to_string()).ok()?;
+        let (header, bytes) = mend_checkpoint(&bytes).filter(|c| c.0.identity.file == sequence)?;
+        let kept = to_keep(listing, &header, bytes.len() as u64);
+        Some(Serving { header, bytes, kept, unread: None })
+    })
+}
+
+/// For a store of which the segments are left: it begins with its first one, and is empty.
+fn stand_in(listing: &Listing, store: StoreId, synced: Lsn) -> Serving {
+    let header = CheckpointHeader {
+        identity: Identity { store, file: NO_CHECKPOINT, salt: 0 },
+        start_segment: FIRST_SEGMENT,
+        synced,
+        next_file: listing.highest.saturating_add(1),
+        unclean_before: None,
+        regions: 0,
+        segments: Vec::new(),
     };
-    if let Some(store) = store_of_all_segments(dir, listing) {
-        report.bad_checkpoints = reasons.len() as u64;
-        let ours = proofs.iter().filter(|p| p.identity.store == store);
-        let header = CheckpointHeader {
-            identity: Identity { store, file: NO_CHECKPOINT, salt: 0 },
-            start_segment: FIRST_SEGMENT,
-            synced: ours.map(|p| p.synced).max().unwrap_or(Lsn::ZERO),
-            next_file: listing.highest.saturating_add(1),
-            unclean_before: None,
-            regions: 0,
-            segments: Vec::new(),
-        };
-        let next_sequence = listing.checkpoints.last().map_or(1, |newest| newest.saturating_add(1));
-        let kept = Kept { next_sequence, list: VecDeque::new() };
-        return Ok(Some(Serving { header, bytes: Bytes::new(), kept, unread }));
-    }
-    if let Some(e) = unread {
-        return Err(e);
-    }
-    Err(Error::damaged(format!(
-        "no checkpoint of the store can be believed: {why}; run `raftwood check`, and restore the directory from a backup \
-         or let the node join anew"
-    ))
-    .at(dir.path(), None))
+    let next_sequence = listing.checkpoints.last().map_or(1, |newest| newest.saturating_add(1));
+    let kept = Kept { next_sequence, list: VecDeque::new() };
+    Serving { header, bytes: Bytes::new(), kept, unread: None }
 }
 
 /// Stands in for the number of a checkpoint where there is none, and the table is rebuilt from
@@ -158,6 +186,23 @@ pub(super) fn is_closed(checkpoint: &CheckpointHeader, listing: &Listing) -> boo
 /// before the first checkpoint. Of a store that was closed the checkpoint says that.
 pub(super) fn has_mark(checkpoint: &CheckpointHeader, listing: &Listing) -> bool {
     checkpoint.unclean_before.is_some() && !is_closed(checkpoint, listing)
+}
+
+pub(super) fn all_but_the_mark_is_missing(dir: &Dir) -> Error {
+    Error::damaged(
+        "the store's log and checkpoints are missing, and its mark says that there was a log; put the files back, or remove the mark to \
+         begin with an empty store",
+    )
+    .at(&dir.join(FileName::Mark.to_string()), None)
+}
+
+pub(super) fn mark_is_missing(dir: &Dir) -> Error {
+    Error::damaged(
+        "the store was not closed, and its mark is missing or cannot be read: how far its log reached is not known, and segments may \
+         be missing too; put the file back, or open with TailPolicy::AcceptLoss (`raftwood repair --accept-loss --apply`) if losing \
+         the end of the log is acceptable",
+    )
+    .at(&dir.join(FileName::Mark.to_string()), None)
 }
 
 /// Whether a checkpoint that was passed over is one of this store's. One without a header that makes sense

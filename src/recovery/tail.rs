@@ -47,12 +47,12 @@ pub(super) fn collect(
     tail: &mut Vec<TailRecord>,
 ) -> Result<bool> {
     let range = u64::from(from)..u64::from(until);
-    segment.file.sync_data().map_err(|e| Error::io("syncing the tail of the log", &segment.path, e))?;
+    segment.file()?.sync_data().map_err(|e| Error::io("syncing the tail of the log", &segment.path, e))?;
     segment
-        .file
+        .file()?
         .drop_cache(range)
         .map_err(|e| Error::io("dropping the tail of the log from the cache", &segment.path, e))?;
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.records_end);
+    let mut scanner = Scanner::new(&**segment.file()?, &segment.path, &segment.identity, segment.records_end);
     let mut at = from;
     while at < until {
         let found = scanner.look(at)?;
@@ -104,7 +104,7 @@ pub(super) fn ends_clearly(
     options: &Options,
     report: &mut OpenReport,
 ) -> Result<bool> {
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, segment.records_end);
+    let mut scanner = Scanner::new(&**segment.file()?, &segment.path, &segment.identity, segment.records_end);
     let header = match scanner.look(at)? {
         // It belongs to another history.
         Found::Record(_) => return Ok(true),

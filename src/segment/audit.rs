@@ -38,7 +38,7 @@ pub(crate) fn audit(
     };
     for at in segment.header_copies_at {
         let mut copy = [0; FILE_HEADER_LEN];
-        let got = match read_up_to(&*segment.file, &mut copy, at) {
+        let got = match read_up_to(&**segment.file()?, &mut copy, at) {
             Err(e) if e.raw_os_error() == Some(super::EIO) => 0,
             read => read.map_err(|e| Error::io("reading the header of a segment", &segment.path, e))?,
         };
@@ -47,7 +47,7 @@ pub(crate) fn audit(
         }
     }
 
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, u64::from(end));
+    let mut scanner = Scanner::new(&**segment.file()?, &segment.path, &segment.identity, u64::from(end));
     let mut at = FIRST_RECORD;
     while at < end {
         let next = match scanner.look(at)? {

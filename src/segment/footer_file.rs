@@ -42,7 +42,7 @@ pub(crate) fn build_footer_of_full(
 }
 
 fn from_file(segment: &Segment, end: u32, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Vec<u8>>> {
-    let mut scanner = Scanner::new(&*segment.file, &segment.path, &segment.identity, u64::from(end));
+    let mut scanner = Scanner::new(&**segment.file()?, &segment.path, &segment.identity, u64::from(end));
     let next = |tail: &Tail| match scanner.look_ahead(tail.end, tail.last)? {
         Found::Record(record) => Ok(record),
         Found::BadDescription(_) => Err(damaged(segment, tail, "the description of a batch is damaged")),

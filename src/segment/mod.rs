@@ -18,16 +18,18 @@
 //! - The footer is a pure function of the records, so it can be thrown away and built again.
 
 mod audit;
+mod body;
 mod demand;
 mod fill;
 mod footer_file;
-mod lost;
 pub(crate) mod mark_file;
 mod notes;
 pub(crate) mod pool;
 pub(crate) mod scan;
 mod set;
 pub(crate) mod verify;
+
+use body::Body;
 
 pub(crate) use audit::audit;
 pub(crate) use fill::{FillError, Filling};
@@ -41,7 +43,9 @@ use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
-use crate::format::file_header::{FileHeader, Identity, SEGMENT_HEADER_LEN, SegmentKind};
+use crate::format::file_header::{
+    FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, SegmentKind,
+};
 use crate::format::footer::Footer;
 use crate::format::names::FileName;
 use crate::format::record::RECORD_HEADER_LEN;
@@ -109,9 +113,7 @@ pub(crate) struct Segment {
     pub(crate) header_copies_at: [u64; 2],
     /// Where the records have to end.
     pub(crate) records_end: u64,
-    /// Opened by name once the segment is sealed: then it holds no descriptor. The name stays as long
-    /// as this value.
-    pub(crate) file: Arc<dyn VfsFile>,
+    body: Body,
     /// The handles that the file is written and synced through. They go when all records are durable through
     /// them: a kernel may report to nobody else a failed write-back.
     sync_handles: Mutex<Vec<Arc<dyn VfsFile>>>,
@@ -134,8 +136,6 @@ pub(crate) struct Segment {
     pub(crate) record_bytes: AtomicU64,
     /// The accepted position when the last live entry went away; unset while any lives.
     pub(crate) dead_since: OnceLock<Lsn>,
-    /// There is no file: it is missing, or cannot be recognised.
-    pub(crate) is_lost: bool,
     /// The file is shorter than it was made.
     pub(crate) is_cut: bool,
     /// Its records are damaged, so that it never gets a footer.
@@ -197,7 +197,31 @@ impl Segment {
             true => file.map(len).map_err(|e| Error::io("mapping a segment", &path, e))?,
             false => None,
         };
-        Ok(Segment {
+        Ok(Segment::over(Body::File(file), kind, header, path, len, sync_handles, map))
+    }
+
+    /// The hole that a segment leaves whose file is gone or cannot be recognised.
+    pub(crate) fn hole(identity: Identity, kind: SegmentKind, path: PathBuf) -> Segment {
+        let header = FileHeader {
+            version: FORMAT_VERSION,
+            kind: FileKind::Segment(kind),
+            identity,
+            len: 0,
+            previous_salt: 0,
+        };
+        Segment::over(Body::Hole, kind, &header, path, 0, Vec::new(), None)
+    }
+
+    fn over(
+        body: Body,
+        kind: SegmentKind,
+        header: &FileHeader,
+        path: PathBuf,
+        len: u64,
+        sync_handles: Vec<Arc<dyn VfsFile>>,
+        map: Option<Arc<Map>>,
+    ) -> Segment {
+        Segment {
             id: header.identity.file,
             kind,
             identity: header.identity,
@@ -207,7 +231,7 @@ impl Segment {
             len,
             header_copies_at: header.copies_at(),
             records_end: header.records_end().min(len),
-            file,
+            body,
             sync_handles: Mutex::new(sync_handles),
             map,
             filling: Filling::none(),
@@ -220,13 +244,25 @@ impl Segment {
             live_bytes: AtomicU64::new(0),
             record_bytes: AtomicU64::new(0),
             dead_since: OnceLock::new(),
-            is_lost: false,
             is_cut: false,
             unsealable: AtomicBool::new(false),
             recyclable: AtomicBool::new(false),
             list_to_here: Mutex::default(),
             retired: Mutex::new(None),
-        })
+        }
+    }
+
+    /// Whether a [hole](Segment::hole) is all that is left of it.
+    pub(crate) fn is_hole(&self) -> bool {
+        matches!(self.body, Body::Hole)
+    }
+
+    /// The file that its records stand in.
+    ///
+    /// # Errors
+    /// `Damaged` for a hole.
+    pub(crate) fn file(&self) -> Result<&Arc<dyn VfsFile>> {
+        self.body.file(&self.path)
     }
 
     /// Whether a record of `len` bytes fits after `offset`.
@@ -237,9 +273,11 @@ impl Segment {
     // ---- the writer's side --------------------------------------------------------------------------------
 
     /// The handle for the sync in this slot.
-    pub(crate) fn sync_handle(&self, slot: usize) -> Arc<dyn VfsFile> {
-        let handles = self.sync_handles.lock();
-        handles.get(slot).unwrap_or(&self.file).clone()
+    pub(crate) fn sync_handle(&self, slot: usize) -> Result<Arc<dyn VfsFile>> {
+        match self.sync_handles.lock().get(slot) {
+            Some(handle) => Ok(handle.clone()),
+            None => self.file().cloned(),
+        }
     }
 
     /// All records are durable through them and nothing else is written: the handles are closed.
@@ -304,7 +342,7 @@ impl Segment {
 
     /// Whether there is a footer, or nothing to wait for.
     pub(crate) fn is_settled(&self) -> bool {
-        self.footer().is_some() || self.is_lost || self.unsealable.load(Ordering::Acquire)
+        self.footer().is_some() || self.is_hole() || self.unsealable.load(Ordering::Acquire)
     }
 
     // ---- accounting ---------------------------------------------------------------------------------------
@@ -503,7 +541,7 @@ impl Segment {
     /// Reads from the file itself.
     fn read_file(&self, from: u64, len: u32) -> Result<Bytes> {
         let mut buf = vec![0; len as usize];
-        read_patiently(&*self.file, &mut buf, from).map_err(|e| self.read_error(from, e))?;
+        read_patiently(&**self.file()?, &mut buf, from).map_err(|e| self.read_error(from, e))?;
         Ok(Bytes::from(buf))
     }
 

@@ -105,7 +105,7 @@ fn stop_if(store: &Store, lost: Option<Error>) -> Result<()> {
 }
 
 fn lost_segment(store: &Store, segment: &Segment) -> Result<Option<Error>> {
-    let id = segment.file.id();
+    let id = segment.file()?.id();
     match id.map_err(|e| Error::io("looking at an open segment", &segment.path, e))? {
         Some(id) => lost_name(store, &segment.name(), id),
         None => Ok(None),

@@ -68,7 +68,7 @@ fn footers(store: &Store, options: &ScrubOptions, report: &mut ScrubReport) -> R
             continue;
         }
         if options.from_device {
-            let dropped = segment.file.drop_cache(0..segment.len);
+            let dropped = segment.file()?.drop_cache(0..segment.len);
             dropped.map_err(|e| Error::io("dropping a segment from the cache", &segment.path, e))?;
         }
         // A segment may be removed while this looks at it: then nobody needs its footer.
@@ -94,7 +94,7 @@ fn records(store: &Store, pace: &mut Pace<'_>, report: &mut ScrubReport) -> Resu
     let segments = store.all_segments();
     let durable = store.committer.durable();
     let mut rotten = Vec::new();
-    for segment in segments.into_iter().filter(|s| !s.is_lost) {
+    for segment in segments.into_iter().filter(|s| !s.is_hole()) {
         let end = match segment.sealed_end() {
             0 if segment.id == durable.segment() => durable.offset(),
             end => u64::from(end).min(segment.written()) as u32,

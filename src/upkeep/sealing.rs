@@ -142,11 +142,9 @@ pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<bool> {
     })?;
     segment.set_footer(Arc::new(view));
     // It is a cache: one that cannot be written is rebuilt when it is needed.
-    if !segment.is_lost {
-        store.factory.check_open()?;
-        let write = || write_footer(&store.dir, segment.id, &built);
-        store.factory.watch.during("writing a footer", write)?;
-    }
+    store.factory.check_open()?;
+    let write = || write_footer(&store.dir, segment.id, &built);
+    store.factory.watch.during("writing a footer", write)?;
     Ok(true)
 }
 

@@ -568,8 +568,8 @@ fn callbacks_that_write_wait_and_close_wait_for_nobody_but_the_disk() {
     });
 }
 
-/// A callback was once dropped uncalled: the batch, only to be written, was handed to a thread that was calling
-/// back before the log said that it is written.
+/// A callback was once dropped uncalled: the batch, only to be written, was handed to a thread that was
+/// calling back before the log said that it is written.
 #[test]
 fn callbacks_of_written_batches_are_called_beside_those_of_synced_ones() {
     explore(|| {

@@ -1,7 +1,7 @@
 //! A tail of the log that goes on as its writer does.
 
 use super::item::{LogItem, RecordOptions};
-use super::walk::{Before, Link, Walk, links};
+use super::walk::{Before, Link, LogSegment, Walk, links};
 use crate::clock;
 use crate::engine::reader::{names, recover_beside};
 use crate::error::{Error, ErrorKind, Result};
@@ -111,7 +111,7 @@ impl Follow {
         if self.read_ahead()? {
             return Ok(true);
         }
-        let is_lost = self.walk.links.back().is_some_and(|link| !names.contains(&link.name));
+        let is_lost = self.walk.links.back().is_some_and(|link| !names.contains(link.name()));
         let is_stuck = marked > scouted && marked.segment() == scouted.segment();
         let is_due = clock::since(self.looked) >= self.pause;
         if is_due && (leads_on == LeadsOn::Elsewhere || is_lost || is_stuck || self.walk.gone) {
@@ -122,7 +122,7 @@ impl Follow {
 
     /// Goes on from record to record in the last segment.
     fn read_ahead(&mut self) -> Result<bool> {
-        let Some(link) = self.walk.links.back() else { return Ok(false) };
+        let Some(Link::Segment(link)) = self.walk.links.back() else { return Ok(false) };
         let began = link.end;
         let (mut end, mut durable) = (link.end, self.walk.durable);
         let mut scanner = link.scanner(link.records_end);
@@ -137,7 +137,7 @@ impl Follow {
             }
         }
         drop(scanner);
-        if let Some(link) = self.walk.links.back_mut() {
+        if let Some(Link::Segment(link)) = self.walk.links.back_mut() {
             link.end = end;
         }
         self.walk.durable = durable;
@@ -153,7 +153,7 @@ impl Follow {
 
     /// Goes on in the segment whose first record follows the last one that was found.
     fn next_segment(&mut self, names: &BTreeSet<String>) -> Result<LeadsOn> {
-        let last = self.scouted.position.segment().max(self.walk.links.back().map_or(0, |link| link.id));
+        let last = self.scouted.position.segment().max(self.walk.links.back().map_or(0, Link::id));
         let mut logs: Vec<u32> = names
             .iter()
             .filter_map(|name| match FileName::parse(name) {
@@ -171,7 +171,7 @@ impl Follow {
             };
             if first.header.previous == self.scouted || planted(Bug::TailJumps) {
                 self.scouted = first.header.previous;
-                self.walk.links.push_back(link);
+                self.walk.links.push_back(Link::Segment(link));
                 self.read_ahead()?;
                 return Ok(LeadsOn::Here);
             }
@@ -181,7 +181,7 @@ impl Follow {
     }
 
     /// A segment that came since; `None` if it is no good, or is gone already.
-    fn open(&self, id: u32) -> Result<Option<Link>> {
+    fn open(&self, id: u32) -> Result<Option<LogSegment>> {
         let dir = &self.walk.dir;
         let name = FileName::Log(id).to_string();
         let path = dir.join(&name);
@@ -202,7 +202,7 @@ impl Follow {
         };
         let len = file.len().map_err(|e| Error::io("reading the length of a segment", &path, e))?;
         let records_end = header.records_end().min(len);
-        Ok(Some(Link::new(id, name, path, file, header.identity, records_end)))
+        Ok(Some(LogSegment::new(id, name, path, file, header.identity, records_end)))
     }
 
     /// Looks at the store as a whole, as an open would, and finds the place again. Says whether
@@ -231,22 +231,27 @@ impl Follow {
     fn find_place(&mut self, state: &Recovered) -> Result<()> {
         let walk = &mut self.walk;
         let shown = walk.shown;
-        let was_in = walk.links.front().map(|link| link.id);
+        let was_in = walk.links.front().map(Link::id);
         let mut found = links(state);
         let here = was_in.unwrap_or(shown.segment());
-        found.retain(|link| link.id >= here);
+        found.retain(|link| link.id() >= here);
         walk.links = found;
         let end = state.chain.end().unwrap_or(Lsn::ZERO);
-        let Some(first) = walk.links.front() else {
-            // Nothing is left of the log from there on.
-            walk.at = FIRST_RECORD;
-            if shown < end {
-                walk.push(LogItem::Gone { after: shown, until: end });
-            } else if shown > end && shown > walk.options.from {
-                walk.push(LogItem::TakenBack { from: end });
+        let first = match walk.links.front() {
+            Some(Link::Segment(first)) => first,
+            // The walk says so when it comes there.
+            Some(Link::Hole { .. }) => return Ok(()),
+            None => {
+                // Nothing is left of the log from there on.
+                walk.at = FIRST_RECORD;
+                if shown < end {
+                    walk.push(LogItem::Gone { after: shown, until: end });
+                } else if shown > end && shown > walk.options.from {
+                    walk.push(LogItem::TakenBack { from: end });
+                }
+                (walk.before, walk.shown, walk.gone) = (Before::Record(state.chain), end, false);
+                return Ok(());
             }
-            (walk.before, walk.shown, walk.gone) = (Before::Record(state.chain), end, false);
-            return Ok(());
         };
         if was_in == Some(first.id) {
             if first.end < walk.at {

@@ -20,9 +20,37 @@ use std::sync::Arc;
 /// So many bytes of the log are turned into items at once: as much as one read of the file gives.
 const STRETCH_BYTES: u32 = 256 << 10;
 
+/// What lies on the way.
+#[derive(Debug)]
+pub(super) enum Link {
+    Segment(LogSegment),
+    /// The file of a segment was missing, or was not the one that it should be.
+    Hole {
+        id: u32,
+        name: String,
+        path: PathBuf,
+    },
+}
+
+impl Link {
+    pub(super) fn id(&self) -> u32 {
+        match self {
+            Link::Segment(segment) => segment.id,
+            Link::Hole { id, .. } => *id,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Link::Segment(segment) => &segment.name,
+            Link::Hole { name, .. } => name,
+        }
+    }
+}
+
 /// A log segment on the way.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct LogSegment {
     pub(super) id: u32,
     pub(super) name: String,
     pub(super) path: PathBuf,
@@ -32,11 +60,9 @@ pub(super) struct Link {
     pub(super) records_end: u64,
     /// Where they end in this log. For the last one of a log that goes on: so far.
     pub(super) end: u32,
-    /// Its file was missing, or is not the one that it should be.
-    is_lost: bool,
 }
 
-impl Link {
+impl LogSegment {
     pub(super) fn new(
         id: u32,
         name: String,
@@ -44,8 +70,8 @@ impl Link {
         file: Arc<dyn VfsFile>,
         identity: Identity,
         records_end: u64,
-    ) -> Link {
-        Link { id, name, path, file, identity, records_end, end: FIRST_RECORD, is_lost: false }
+    ) -> LogSegment {
+        LogSegment { id, name, path, file, identity, records_end, end: FIRST_RECORD }
     }
 
     pub(super) fn scanner(&self, limit: u64) -> Scanner<'_> {
@@ -56,17 +82,18 @@ impl Link {
 /// The segments of the log in `state`, those that are empty left out.
 pub(super) fn links(state: &Recovered) -> VecDeque<Link> {
     let logs = state.segments.values().filter(|s| s.kind == SegmentKind::Log);
-    let links = logs.map(|s| Link {
-        id: s.id,
-        name: s.name(),
-        path: s.path.clone(),
-        file: s.file.clone(),
-        identity: s.identity,
-        records_end: s.records_end,
-        end: s.sealed_end(),
-        is_lost: s.is_lost,
+    let links = logs.filter_map(|s| {
+        let (id, name, path, end) = (s.id, s.name(), s.path.clone(), s.sealed_end());
+        let (identity, records_end) = (s.identity, s.records_end);
+        match s.file() {
+            Ok(file) => (end > FIRST_RECORD).then(|| {
+                let file = file.clone();
+                Link::Segment(LogSegment { id, name, path, file, identity, records_end, end })
+            }),
+            Err(_) => Some(Link::Hole { id, name, path }),
+        }
     });
-    links.filter(|l| l.end > FIRST_RECORD || l.is_lost).collect()
+    links.collect()
 }
 
 /// A place in the log, and what comes next.
@@ -96,7 +123,7 @@ pub(super) struct Walk {
 impl Walk {
     pub(super) fn new(dir: &Dir, state: &Recovered, options: RecordOptions) -> Walk {
         let mut links = links(state);
-        links.retain(|link| link.id >= options.from.segment());
+        links.retain(|link| link.id() >= options.from.segment());
         Walk {
             dir: dir.clone(),
             options,
@@ -142,19 +169,25 @@ impl Walk {
     /// Of the operating system. Another call tries again at the same place.
     pub(super) fn refill(&mut self) -> Result<bool> {
         while self.ready.is_empty() {
-            let Some(link) = self.links.front() else { return Ok(false) };
-            if link.is_lost {
-                let says = "a segment of the log is missing: what it held cannot be shown";
-                self.ready.push_back(LogItem::Damaged(Error::damaged(says).at(&link.path, None)));
-                self.leave();
-                self.before = Before::Any;
-            } else if self.at >= link.end {
-                if self.links.len() == 1 && self.is_open {
-                    return Ok(false);
+            match self.links.front() {
+                None => return Ok(false),
+                Some(Link::Hole { path, .. }) => {
+                    let says = "a segment of the log is missing: what it held cannot be shown";
+                    self.ready.push_back(LogItem::Damaged(Error::damaged(says).at(path, None)));
+                    self.leave();
+                    self.before = Before::Any;
                 }
-                self.leave();
-            } else if !self.read_stretch()? {
-                break;
+                Some(Link::Segment(segment)) if self.at >= segment.end => {
+                    if self.links.len() == 1 && self.is_open {
+                        return Ok(false);
+                    }
+                    self.leave();
+                }
+                Some(Link::Segment(_)) => {
+                    if !self.read_stretch()? {
+                        break;
+                    }
+                }
             }
         }
         Ok(!self.ready.is_empty())
@@ -168,7 +201,7 @@ impl Walk {
     /// Turns the next stretch of the first segment into items. False where what follows may not be shown.
     fn read_stretch(&mut self) -> Result<bool> {
         // Taken out while its bytes are looked at.
-        let Some(link) = self.links.pop_front() else { return Ok(false) };
+        let Some(Link::Segment(link)) = self.links.pop_front() else { return Ok(false) };
         let until = self.at.saturating_add(STRETCH_BYTES).min(link.end);
         let mut scanner = link.scanner(u64::from(link.end));
         let mut outcome = Ok(Next::GoOn);
@@ -186,17 +219,17 @@ impl Walk {
             (self.gone, self.at) = (true, FIRST_RECORD);
             return Ok(true);
         }
-        self.links.push_front(link);
+        self.links.push_front(Link::Segment(link));
         outcome.map(|next| next != Next::Stop)
     }
 
     /// Whether the engine beside gave the file back: it has another name before anything in it is
     /// overwritten.
-    pub(super) fn is_given_back(&self, link: &Link) -> bool {
+    pub(super) fn is_given_back(&self, link: &LogSegment) -> bool {
         !planted(Bug::TailTrustsItsFiles) && names(&self.dir).is_ok_and(|names| !names.contains(&link.name))
     }
 
-    fn step(&mut self, link: &Link, scanner: &mut Scanner<'_>) -> Result<Next> {
+    fn step(&mut self, link: &LogSegment, scanner: &mut Scanner<'_>) -> Result<Next> {
         let here = Lsn::new(link.id, self.at);
         let mut found = scanner.look(self.at)?;
         if !matches!(found, Found::Record(_)) {
@@ -233,7 +266,7 @@ impl Walk {
     }
 
     /// No record stands where one was.
-    fn unreadable(&mut self, link: &Link, scanner: &mut Scanner<'_>, found: &Found) -> Result<Next> {
+    fn unreadable(&mut self, link: &LogSegment, scanner: &mut Scanner<'_>, found: &Found) -> Result<Next> {
         if Lsn::new(link.id, self.at) >= self.durable {
             return Ok(Next::Stop);
         }
@@ -257,7 +290,7 @@ impl Walk {
     /// durable and not all of it is there.
     fn shown(
         &self,
-        link: &Link,
+        link: &LogSegment,
         scanner: &mut Scanner<'_>,
         record: &Record,
         durable: bool,

@@ -18,7 +18,7 @@ mod decode;
 mod encode;
 mod record;
 
-pub(crate) use decode::{read_checkpoint, read_proof};
+pub(crate) use decode::{Proof, read_checkpoint, read_proof};
 pub(crate) use encode::CheckpointWriter;
 use record::Items;
 

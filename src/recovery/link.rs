@@ -1,0 +1,226 @@
+//! One segment of the log: its records, what they follow, and where they end.
+
+use super::judge::refuse;
+use crate::error::{Error, Result};
+use crate::format::batch::Announcement;
+use crate::format::footer::Footer;
+use crate::format::record::{RecordHeader, RecordKind, Shape, record_len};
+use crate::options::Options;
+use crate::report::{OpenReport, SegmentFinding};
+use crate::segment::Segment;
+use crate::segment::scan::{FIRST_RECORD, Found, Record, Scanner};
+use crate::types::Lsn;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What records say of the log before them.
+pub(super) struct Said {
+    /// Up to where the log was durable: by what was known before, by watermarks, and by footers.
+    pub(super) watermark: Lsn,
+    /// Records that were whole once, by position.
+    pub(super) announced: BTreeMap<Lsn, Shape>,
+    /// Records were dropped that may have been acknowledged.
+    pub(super) loss: bool,
+}
+
+impl Said {
+    /// Nothing yet, but that the log was durable up to `known`.
+    pub(super) fn new(known: Lsn) -> Said {
+        Said { watermark: known, announced: BTreeMap::new(), loss: false }
+    }
+
+    fn listen(&mut self, record: &Record) {
+        if record.header.kind == RecordKind::Announcement
+            && let Ok(announcement) = Announcement::decode(&record.desc)
+        {
+            self.loss |= announcement.loss;
+            self.announced.extend(announcement.records.into_iter().map(|shape| (shape.position, shape)));
+        }
+    }
+}
+
+/// One log segment on the way.
+pub(super) struct Link {
+    pub(super) segment: Arc<Segment>,
+    /// End offset and shape of each record, for a segment that was scanned.
+    pub(super) records: Vec<(u32, Shape, Lsn)>,
+    /// What its records follow; `None` while it has none.
+    pub(super) follows: Option<Shape>,
+    /// End of its content.
+    pub(super) end: u32,
+    pub(super) last: Shape,
+    pub(super) sealed: bool,
+    /// It is sealed, and the header of its first record cannot be read: what it follows is not known.
+    pub(super) is_headless: bool,
+    /// Valid records past a hole: the highest watermark among them, and their bytes.
+    pub(super) past_hole: Option<(Lsn, u64)>,
+}
+
+impl Link {
+    /// Reads it as far as its records lead, or as its footer says.
+    pub(super) fn read(
+        segment: &Arc<Segment>,
+        footer: Option<Arc<Footer>>,
+        said: &mut Said,
+        options: &Options,
+        report: &mut OpenReport,
+    ) -> Result<Link> {
+        let mut scanner =
+            Scanner::new(&**segment.file()?, &segment.path, &segment.identity, segment.records_end);
+        let mut link = Link {
+            segment: segment.clone(),
+            records: Vec::new(),
+            follows: None,
+            end: FIRST_RECORD,
+            last: Shape::default(),
+            sealed: false,
+            is_headless: false,
+            past_hole: None,
+        };
+        if let Some(footer) = footer.filter(|f| f.has_deltas().is_ok() && f.installs().is_ok()) {
+            link.believe(footer, &mut scanner, said)?;
+            return Ok(link);
+        }
+        link.read_records(&mut scanner, said, report)?;
+        // Nobody can say that the log ends where the device cannot be read.
+        if let Some(sector) = scanner.bad_sector(u64::from(link.end)..u64::MAX) {
+            let error = Error::damaged(
+                "the device cannot read a sector past the last complete record: acknowledged records may stand there; \
+                 copy the store to another device, or restore it",
+            );
+            refuse(error.at(&segment.path, Some(sector * 512)), options, report)?;
+        }
+        Ok(link)
+    }
+
+    /// A footer is only written once its records are durable. That of an empty segment says nothing.
+    fn believe(&mut self, footer: Arc<Footer>, scanner: &mut Scanner<'_>, said: &mut Said) -> Result<()> {
+        let tail = footer.tail();
+        if tail.end > FIRST_RECORD {
+            // Nothing else of its records is needed.
+            self.follows = match scanner.look(FIRST_RECORD)? {
+                Found::Record(first) => {
+                    said.listen(&first);
+                    Some(first.header.previous)
+                }
+                Found::BadDescription(header) => Some(header.previous),
+                Found::Nothing => None,
+            };
+            self.is_headless = self.follows.is_none();
+            said.watermark = said.watermark.max(tail.watermark).max(Lsn::new(self.segment.id, tail.end));
+        }
+        (self.end, self.last, self.sealed) = (tail.end, tail.last, true);
+        self.segment.set_footer(footer);
+        Ok(())
+    }
+
+    fn read_records(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        said: &mut Said,
+        report: &mut OpenReport,
+    ) -> Result<()> {
+        let mut previous: Option<Shape> = None;
+        while let Some(record) = self.next_record(scanner, previous)? {
+            // The position is part of the checksum and so is the predecessor: a record that follows something
+            // else belongs to no log of this generation.
+            if previous.is_some_and(|p| p != record.header.previous) {
+                break;
+            }
+            if previous.is_none() {
+                self.follows = Some(record.header.previous);
+            }
+            said.listen(&record);
+            said.watermark = said.watermark.max(record.header.watermark);
+            report.mended_records += u64::from(record.mended);
+            self.end = record.end();
+            self.last = record.shape;
+            self.records.push((record.end(), record.shape, record.header.watermark));
+            previous = Some(record.shape);
+            report.tail_batches += 1;
+        }
+        Ok(())
+    }
+
+    /// The record at the end of those that were read, rebuilt from the one after it if need be. `None` at the
+    /// end, and at a hole: what stands past that is noted.
+    fn next_record(&mut self, scanner: &mut Scanner<'_>, previous: Option<Shape>) -> Result<Option<Record>> {
+        let found = match scanner.look(self.end)? {
+            Found::Record(record) => return Ok(Some(record)),
+            found => found,
+        };
+        let Some((at, next, _)) = scanner.seek(self.end.saturating_add(8))? else { return Ok(None) };
+        let here = next.previous.position == Lsn::new(self.segment.id, self.end);
+        match scanner.rebuild(next.previous, previous.unwrap_or_default())? {
+            Some(record) if here && matches!(found, Found::Nothing) && previous.is_some() => Ok(Some(record)),
+            _ => {
+                self.past_hole = Some(past_hole(scanner, at, &next)?);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The segment holds nothing that counts.
+    pub(super) fn forget(&mut self) {
+        self.records.clear();
+        self.segment.clear_footer();
+        (self.end, self.last, self.follows, self.sealed) = (FIRST_RECORD, Shape::default(), None, false);
+        self.is_headless = false;
+    }
+
+    /// The same for those who ask what was found.
+    pub(super) fn found(&self, in_log: bool) -> SegmentFinding {
+        SegmentFinding {
+            id: self.segment.id,
+            sealed: self.sealed,
+            records: self.records.len() as u64,
+            end: self.end,
+            follows: self.follows.map(|shape| shape.end().unwrap_or(Lsn::ZERO)),
+            in_log,
+            past_hole: self.past_hole.map_or(0, |(_, bytes)| bytes),
+        }
+    }
+}
+
+/// The highest watermark of the records from `at` on, and their bytes.
+fn past_hole(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(Lsn, u64)> {
+    let (mut watermark, mut bytes) = (first.watermark, 0);
+    let mut next = Some((at, *first));
+    while let Some((at, header)) = next {
+        watermark = watermark.max(header.watermark);
+        bytes += record_len(header.desc_len, header.payload_len);
+        next = scanner.seek(at.saturating_add(8))?.map(|(at, header, _)| (at, header));
+    }
+    Ok((watermark, bytes))
+}
+
+/// A segment from before the replay: only its index is needed, and its last record if that is known.
+pub(super) fn settle_old(segment: &Segment, footer: Option<Arc<Footer>>) -> Result<Option<Shape>> {
+    match footer {
+        Some(footer) => {
+            let tail = footer.tail();
+            segment.set_sealed_end(tail.end);
+            segment.set_footer(footer);
+            Ok((tail.end > FIRST_RECORD).then_some(tail.last))
+        }
+        None => {
+            let (end, last) = scan_to_end(segment)?;
+            let known = segment.sealed_end();
+            if known == 0 {
+                segment.set_sealed_end(end);
+            }
+            // What the next record follows, if this is the last segment.
+            Ok(last.filter(|_| known == 0 || known == end))
+        }
+    }
+}
+
+/// Where the records end, and the last one.
+pub(super) fn scan_to_end(segment: &Segment) -> Result<(u32, Option<Shape>)> {
+    let mut scanner = Scanner::new(&**segment.file()?, &segment.path, &segment.identity, segment.records_end);
+    let (mut at, mut last) = (FIRST_RECORD, None);
+    while let Found::Record(record) = scanner.look(at)? {
+        (at, last) = (record.end(), Some(record.shape));
+    }
+    Ok((at, last))
+}
