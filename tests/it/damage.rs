@@ -6,7 +6,7 @@ use crate::support::two_regions::*;
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::{
     Compression, Durability, Engine, EntryId, ErrorKind, Health, Lookup, Options, Purge, ReadLimit, RegionId,
-    ScrubOptions,
+    ScrubOptions, TailPolicy,
 };
 
 fn reads_damaged(engine: &Engine, region: RegionId, index: u64) {
@@ -515,7 +515,7 @@ fn a_last_record_that_rotted_beyond_mending_is_not_taken_for_a_tear() {
         let error = of_run(&f.vfs, 9).open(DIR).err().map(|e| (e.kind(), e.path().is_some()));
         assert_eq!(error, Some((ErrorKind::Damaged, true)), "garbage at {at}");
         // A caller that decides that losing it is acceptable gets the rest.
-        let engine = of_run(&f.vfs, 9).tail_policy(raftwood::TailPolicy::AssumeTorn).open(DIR).unwrap();
+        let engine = of_run(&f.vfs, 9).tail_policy(TailPolicy::AssumeTorn).open(DIR).unwrap();
         is_whole(&engine, R, 1..=8);
         append(&engine, R, 9..=10);
         engine.close().unwrap();
@@ -562,7 +562,15 @@ fn a_segment_of_another_store_is_never_taken_for_ours() {
             bytes[at + 124..at + 128].copy_from_slice(&crc.to_le_bytes());
         }
         vfs.write_file(&path, &bytes).unwrap();
-        for life in 90..92 {
+        if name.contains('1') {
+            // What stood there is missed.
+            let missed = of_run(&vfs, 90).open(DIR).unwrap_err();
+            assert_eq!(missed.kind(), ErrorKind::Damaged, "{missed}");
+            assert_eq!(vfs.read_file(&path).unwrap(), bytes);
+            let accepted = of_run(&vfs, 90).tail_policy(TailPolicy::AcceptLoss).open(DIR).unwrap();
+            accepted.close().unwrap();
+        }
+        for life in 91..93 {
             let engine = of_run(&vfs, life).open(DIR).unwrap();
             assert!(!engine.region(RegionId(99)).exists(), "{name}: entries of another store");
             assert_eq!(engine.open_report().foreign, [name]);

@@ -256,6 +256,10 @@ fn a_deferred_compaction_gives_back_no_hard_state_that_was_lost() {
     engine.close().unwrap();
     drop(engine);
     let engine = f.open();
+    // A mark proves the first group of a segment.
+    write(&engine, |b| {
+        b.region(OTHER).set_hard_state(b"first").unwrap();
+    });
     write(&engine, |b| {
         b.region(R).set_hard_state(b"new").unwrap();
     });
