@@ -1,7 +1,7 @@
 //! The gate of the log: checks a batch, and makes it readable.
 
 use super::counters::Counters;
-use super::segments::Place;
+use super::segments::Placement;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Encoded, Loc, Op, Step, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
@@ -46,7 +46,7 @@ impl Admission {
         &mut self,
         encoded: &mut Encoded,
         is_planned: bool,
-        place: &Place,
+        place: &Placement,
         durable: Lsn,
         counters: &Counters,
     ) -> Result<Outcome> {
@@ -97,7 +97,7 @@ impl Admission {
 
     /// Makes the batch readable. A reader of a region sees all that the batch does to it, or nothing: its
     /// steps come one after the other, and are applied under one hold of its lock.
-    fn apply<'a>(&self, steps: impl Iterator<Item = Step<'a>>, place: &Place, durable: Lsn) {
+    fn apply<'a>(&self, steps: impl Iterator<Item = Step<'a>>, place: &Placement, durable: Lsn) {
         let (segment, end) = (&place.segment, place.end);
         let mut steps = steps.peekable();
         let mut nth = 0;

@@ -6,7 +6,7 @@ use super::gather::Gathering;
 use super::pending::{Pending, Record, Waiting};
 use super::queue::Queue;
 use super::room::Room;
-use super::segments::{Place, Segments};
+use super::segments::{Placement, Segments};
 use super::sync_stage::SyncStage;
 use super::turns::Turns;
 use super::write_stage::WriteStage;
@@ -71,12 +71,12 @@ impl Pipeline {
     /// Queues a batch that was admitted. Returns it as a thread knows it that waits, and as a ticket does.
     pub(super) fn push(
         &mut self,
-        place: Place,
+        place: Placement,
         encoded: &Encoded,
         how: &Accept<'_>,
         has_ticket: bool,
     ) -> (Waiting, Option<Arc<Pending>>) {
-        let Place { segment, offset, end } = place;
+        let Placement { segment, offset, end } = place;
         let durability = how.durability;
         let waiting = Waiting { end, durability, turn: self.turns.now(), began: how.began };
         let ticket = has_ticket.then(|| Arc::new(Pending::new(waiting)));

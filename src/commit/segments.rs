@@ -15,14 +15,14 @@ use std::collections::VecDeque;
 const FILLED_BELOW: u64 = 40 << 10;
 
 /// Where one record goes.
-pub(super) struct Place {
+pub(super) struct Placement {
     pub(super) segment: Arc<Segment>,
     pub(super) offset: u32,
     /// One past the record.
     pub(super) end: Lsn,
 }
 
-impl Place {
+impl Placement {
     pub(super) fn start(&self) -> Lsn {
         Lsn::new(self.segment.id, self.offset)
     }
@@ -76,10 +76,10 @@ impl Segments {
     // ---- the active one -----------------------------------------------------------------------------------
 
     /// Where a record of `len` bytes goes, if the active segment has room for it.
-    pub(super) fn place_for(&self, len: u64) -> Option<Place> {
+    pub(super) fn place_for(&self, len: u64) -> Option<Placement> {
         let segment = self.active.clone().filter(|active| active.fits(self.offset, len))?;
         let end = Lsn::new(segment.id, self.offset + len as u32);
-        Some(Place { segment, offset: self.offset, end })
+        Some(Placement { segment, offset: self.offset, end })
     }
 
     /// The next record goes to `offset`.
