@@ -27,9 +27,10 @@ impl Standing {
             Health::Damaged { hard_state: HardStateHealth::Lost, .. } if !planted(Bug::VotesWhileUnsure) => {
                 Standing::HardStateLost
             }
-            Health::Damaged { .. } | Health::Suspect { .. } => {
-                let log = region.state();
-                match (log.first..=log.last).all(|index| region.term(index).is_ok()) {
+            Health::Damaged { ranges, .. } | Health::Suspect { ranges } => {
+                // Of what can be read the term is known; the last one is what votes go by.
+                let mut in_doubt = ranges.into_iter().flatten().chain([region.last_index()]);
+                match in_doubt.all(|index| region.term(index).is_ok()) {
                     true => Standing::Fenced,
                     false => Standing::Unsure,
                 }

@@ -9,7 +9,7 @@ mod fence;
 mod group;
 mod image;
 
-use group::{Group, Outcome};
+use group::{Begin, Group, Outcome};
 use image::{Copy, Disk, Images};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ struct Counts {
 
 /// Runs every combination of `disks` at three replicas, and holds each against `recovers`, which knows the
 /// damage and nothing else.
-fn matrix(name: &str, disks: &[Disk], recovers: impl Fn(&[&Disk]) -> bool + Sync) -> Counts {
+fn matrix(name: &str, begin: Begin, disks: &[Disk], recovers: impl Fn(&[&Disk]) -> bool + Sync) -> Counts {
     let images = Images::of(disks);
     let count = disks.len().pow(3);
     let (next, wrong, sum) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Counts::default()));
@@ -40,7 +40,7 @@ fn matrix(name: &str, disks: &[Disk], recovers: impl Fn(&[&Disk]) -> bool + Sync
                     let (n, digit) = (disks.len(), |place: u32| case / disks.len().pow(place));
                     let three = [&disks[digit(0) % n], &disks[digit(1) % n], &disks[digit(2) % n]];
                     let expected = if recovers(&three) { Outcome::Recovered } else { Outcome::Unavailable };
-                    let outcome = Group::new(&three, &images).run();
+                    let outcome = Group::new(&three, &images).run(begin);
                     if outcome != expected {
                         let what = format!("case {case}: {outcome:?} instead of {expected:?}: {three:?}");
                         wrong.lock().unwrap().push(what);
@@ -90,14 +90,24 @@ fn what_two_had_is_somewhere(disks: &[&Disk]) -> bool {
 #[test]
 fn every_pattern_of_faulty_entries_is_recovered_where_each_entry_is_whole_somewhere() {
     let disks = kept(logs(4, &[Intact, Faulty]));
-    let counts = matrix("faulty", &disks, |disks| (0..4).all(|n| is_somewhere(disks, n)));
+    let counts = matrix("faulty", Begin::Healed, &disks, |disks| (0..4).all(|n| is_somewhere(disks, n)));
     assert_eq!(counts, Counts { recovered: 2401, unavailable: 4096 - 2401 });
+}
+
+#[test]
+fn a_fenced_replica_votes_for_one_that_is_whole_and_is_healed_by_it() {
+    let disks = kept(logs(3, &[Intact, Faulty]));
+    let counts = matrix("not healed before", Begin::AtOnce, &disks, |disks| {
+        disks.iter().any(|disk| disk.log == [Intact; 3])
+    });
+    assert_eq!(counts, Counts { recovered: 512 - 7 * 7 * 7, unavailable: 7 * 7 * 7 });
 }
 
 #[test]
 fn entries_that_some_never_had_are_kept_unless_a_leader_replaces_them() {
     let disks = kept((0..=3).flat_map(|len| logs(len, &[Intact, Faulty])).collect());
-    matrix("missing", &disks, what_two_had_is_somewhere);
+    let counts = matrix("missing", Begin::Healed, &disks, what_two_had_is_somewhere);
+    assert_eq!(counts, Counts { recovered: 2140, unavailable: 1235 });
 }
 
 #[test]
@@ -107,14 +117,15 @@ fn suspect_tails_are_put_back_or_replaced_and_never_dropped_by_guess() {
     for before in logs(2, &[Intact, Faulty]) {
         disks.push(Disk { log: [&before[..], &[Suspect]].concat(), had: None });
     }
-    matrix("suspect", &disks, what_two_had_is_somewhere);
+    let counts = matrix("suspect", Begin::Healed, &disks, what_two_had_is_somewhere);
+    assert_eq!(counts, Counts { recovered: 2156, unavailable: 1940 });
 }
 
 #[test]
 fn of_lost_hard_states_none_votes_and_each_comes_back_under_a_new_id() {
     let mut disks = kept((0..=2).flat_map(|len| logs(len, &[Intact, Faulty])).collect());
     disks.extend((0..2).map(|len| Disk { log: vec![Intact; len], had: Some(2) }));
-    matrix("lost hard states", &disks, |disks| {
+    let counts = matrix("lost hard states", Begin::Healed, &disks, |disks| {
         let stay: Vec<&Disk> = disks.iter().copied().filter(|disk| disk.had.is_none()).collect();
         let longest = stay.iter().map(|disk| disk.log.len()).max().unwrap_or(0);
         match stay.len() {
@@ -124,4 +135,5 @@ fn of_lost_hard_states_none_votes_and_each_comes_back_under_a_new_id() {
             _ => false,
         }
     });
+    assert_eq!(counts, Counts { recovered: 420, unavailable: 309 });
 }

@@ -25,6 +25,15 @@ pub(crate) enum Outcome {
     Stuck,
 }
 
+/// When the group begins to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Begin {
+    /// When everybody has asked everybody.
+    Healed,
+    /// At once: nobody asks before there is a leader.
+    AtOnce,
+}
+
 pub(crate) struct Group {
     replicas: Vec<Replica>,
     messages: VecDeque<Message>,
@@ -128,8 +137,10 @@ impl Group {
     }
 
     /// Heals, elects, writes, and brings everybody up to date, as far as that goes.
-    pub(crate) fn run(mut self) -> Outcome {
-        self.heal();
+    pub(crate) fn run(mut self, begin: Begin) -> Outcome {
+        if begin == Begin::Healed {
+            self.heal();
+        }
         self.replicas.iter_mut().for_each(Replica::start);
         self.elect();
         let outcome = match self.leader() {
