@@ -9,12 +9,13 @@ use crate::types::Durability;
 use raft::prelude::{HardState, Message, MessageType};
 use raft::{Storage, StorageError};
 
-/// In place of a `RawNode`, while the replica is [fenced](crate::healing::Standing::Fenced): it votes, and takes the append of
-/// a leader that replaces all that cannot be read here. It neither acknowledges nor campaigns, and never
-/// reads a payload.
+/// In place of a `RawNode`, while the replica is [fenced]: it votes, and takes the append of a leader that
+/// replaces all that cannot be read here. It neither acknowledges nor campaigns, and never reads a payload.
 ///
 /// A `RawNode` would read committed entries to apply them, and panic over those that are damaged. When the
-/// [`Healer`] says that the replica is [whole](crate::healing::Standing::Whole), drop this and start one.
+/// [`Healer`] says that the replica is whole, drop this and start one.
+///
+/// [fenced]: crate::healing::Standing::Fenced
 ///
 /// Like a node that has just started, it knows of no leader: where reads go by a leader's lease, wait for an
 /// election timeout after the start before handing it a message.
@@ -100,7 +101,7 @@ impl FencedVoter {
         let open = self.healer.open().first().map(|range| *range.start());
         let (Some(open), false) = (open, m.term < state.term) else { return Ok(None) };
         let term = |index| region.term(index).ok();
-        if m.index > log.last || m.index + 1 >= log.first && term(m.index) != Some(m.log_term) {
+        if m.index > log.last || m.index.saturating_add(1) >= log.first && term(m.index) != Some(m.log_term) {
             self.persist(state)?;
             let mut hint = m.index.min(log.last);
             while hint + 1 > log.first && term(hint).is_none_or(|t| t > m.log_term) {
