@@ -73,6 +73,7 @@
 //! - [`Options`], [`EventListener`], [`Engine::stats`], [`Engine::latencies`]: how it is run.
 //! - [`Engine::backup`], [`Engine::scrub`], [`Region::repair`], [`Reader`]: when something has to be looked
 //!   after.
+//! - [`healing`]: replicas that give each other back what one of them has lost.
 //! - `vfs::sim` (feature `sim`): the simulated disk, and one call by which a program tests itself on it;
 //!   `vfs::conformance`: one by which a `Vfs` of your own is checked.
 
@@ -93,6 +94,7 @@ pub(crate) mod commit;
 pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod format;
+pub mod healing;
 pub(crate) mod index;
 #[cfg(feature = "internals")]
 #[doc(hidden)]

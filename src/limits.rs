@@ -31,6 +31,13 @@ pub const BLOCK_BYTES_MAX: usize = 16 << 10;
 /// The highest term. One less than `u64::MAX`, which stands for "unknown" inside the engine.
 pub const TERM_MAX: u64 = u64::MAX - 1;
 
+/// How many entries one [question](crate::healing::Question) asks for at most.
+pub const HEALING_QUESTION_ENTRIES: usize = 256;
+
+/// The most bytes of payload in the answers to one [question](crate::healing::Question), unless one entry
+/// alone is larger (4 MiB).
+pub const HEALING_ANSWER_BYTES: usize = 4 << 20;
+
 /// What a disk writes at once, at least: a torn write leaves whole ones of these, old or new.
 pub(crate) const SECTOR: u64 = 512;
 

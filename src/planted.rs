@@ -404,6 +404,10 @@ bugs! {
     /// The log of a bootstrapped region begins at index 1. Breaks: a replica that joins gets the
     /// configuration.
     LogFromIndexOne caught by "raft_rs::joining::a_replica_that_joins_gets_a_snapshot_and_commits_nothing_alone",
+    /// A replica whose hard state is lost votes. Breaks: one that is unsure does not vote.
+    VotesWhileUnsure caught by "healing::of_lost_hard_states_none_votes_and_each_comes_back_under_a_new_id",
+    /// What a peer does not have is discarded. Breaks: nothing is discarded on a peer's word.
+    DiscardsOnDontHave caught by "healing::entries_that_some_never_had_are_kept_unless_a_leader_replaces_them",
     /// A log that begins at index 1 is taken into a region without a configuration. Breaks: a replica that
     /// joins gets the configuration.
     LogWithoutConfiguration caught by "raft_rs::joining::a_log_from_index_one_is_refused_where_nothing_says_its_configuration",

@@ -129,6 +129,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "watch",
         ],
     ),
+    ("healing", &["engine", "error", "limits", "planted", "report", "types"]),
 ];
 
 /// Folders and files that stand outside of the layers: they may use everything, and nothing may use them.

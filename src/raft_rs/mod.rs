@@ -109,8 +109,9 @@
 //! (`fatal!`), for it cannot go on. The exception: when raft reads in order to send to a follower,
 //! `Compacted` is answered, so that the follower gets a snapshot and the group lives on; the
 //! [provider](SnapshotProvider) is asked for one that reaches beyond the damage. Look at
-//! [`Region::health`](crate::Region::health) before starting a group; entries can be had back from a replica
-//! with [`Region::repair`](crate::Region::repair).
+//! [`Region::health`](crate::Region::health) before starting a group. Replicas give each other back what is
+//! lost with [`healing`](crate::healing); until a replica is whole, a [`FencedVoter`] stands in for its
+//! `RawNode`.
 //!
 //! # How it is stored
 //!
@@ -125,12 +126,14 @@
 
 mod codec;
 mod far_reads;
+mod fenced;
 mod ready;
 mod relay;
 mod storage;
 
 pub use codec::{decode_conf_state, decode_entry, decode_hard_state};
 pub use codec::{encode_conf_state, encode_entry, encode_hard_state};
+pub use fenced::FencedVoter;
 pub use ready::{Persisted, ReadyBatch, ReadyError, ReadyWriter, may_send_first};
 pub use relay::{Delegated, FILL_BYTES_MAX};
 pub use storage::{BOOTSTRAP, RegionStorage, SnapshotProvider};

@@ -224,7 +224,11 @@ impl RegionStorage {
     /// `Damaged` if it was lost: the node must not vote then, and must not be started with another one.
     pub fn hard_state(&self) -> Result<HardState> {
         let id = self.region.id();
-        match self.region.hard_state_or_lost()? {
+        let stored = match planted(Bug::VotesWhileUnsure) {
+            true => self.region.hard_state(),
+            false => self.region.hard_state_or_lost()?,
+        };
+        match stored {
             Some(bytes) => decode_hard_state(&bytes).map_err(|e| e.in_region(id)),
             None => Ok(HardState::default()),
         }

@@ -7,6 +7,7 @@ use super::Store;
 use super::clean::{install, write_cold};
 use crate::codec::checksum::entry_checksum;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::Loc;
 use crate::planted::{Bug, planted};
 use crate::segment::rebuild_footer;
 use crate::types::{EntryId, RegionId};
@@ -32,17 +33,22 @@ pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8
         extent = find().ok_or_else(missing)?;
     }
     drop(one);
-    let loc = match extent.loc_from_file(region, id.index) {
-        Ok(loc) => loc,
-        Err(_) => {
+    let term = extent.term(region, id.index)?;
+    let is_recorded = |loc: Loc| {
+        term == id.term && payload.len() == loc.len as usize && entry_checksum(region, id, payload) == loc.crc
+    };
+    let recorded = extent.loc_from_file(region, id.index);
+    // A footer that is wrong records nothing. What it was built from may be wrong as well: then there is
+    // nothing left to compare a copy with, and that is no fault of the copy.
+    let is_right = || extent.segment().footer().is_some_and(|footer| footer.is_right());
+    let loc = match recorded {
+        Ok(loc) if is_recorded(loc) || is_right() => loc,
+        _ => {
             rebuild_footer(extent.segment())?;
             extent.loc_from_file(region, id.index)?
         }
     };
-    let term = extent.term(region, id.index)?;
-    let fits = term == id.term
-        && payload.len() == loc.len as usize
-        && entry_checksum(region, id, payload) == loc.crc;
+    let fits = is_recorded(loc);
     if !fits && !planted(Bug::RepairTakesAnything) {
         return Err(Error::invalid(format!(
             "the copy of entry {id} does not match what was recorded here: term {term}, {} bytes and their checksum; \

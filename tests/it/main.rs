@@ -43,6 +43,8 @@ mod full_disk;
 #[cfg(target_os = "linux")]
 mod full_tmpfs;
 mod golden;
+#[cfg(all(feature = "raft-rs-protobuf", feature = "sim"))]
+mod healing;
 #[cfg(feature = "sim")]
 mod io_errors;
 #[cfg(feature = "sim")]

@@ -10,6 +10,7 @@ use openraft09::entry::RaftEntry;
 use openraft09::storage::{LogFlushed, RaftLogStorage, RaftLogStorageExt};
 use openraft09::testing::{StoreBuilder, Suite, log_id};
 use openraft09::{Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader, StorageError, Vote};
+use raftwood::healing::{Healer, Standing, Taken};
 use raftwood::openraft_09::{Format, LogStore, Postcard};
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, Op, OpKind, SimVfs};
 use raftwood::{Durability, Engine, EntryId, RegionId};
@@ -573,6 +574,29 @@ async fn a_damaged_entry_is_an_error_that_says_where_and_never_a_shorter_log() {
     assert_eq!(reader.try_get_log_entries(1..5).await.unwrap(), entries(1, 1..=4));
     assert_eq!(reader.try_get_log_entries(6..).await.unwrap(), entries(1, 6..=9));
     assert_eq!(ends(&mut store).await, (None, Some(log_id(1, 1, 9))));
+}
+
+#[tokio::test]
+async fn a_replica_gives_back_what_another_one_lost_before_its_group_runs() {
+    let disks = [SimVfs::new(18), SimVfs::new(19)];
+    for vfs in &disks {
+        let engine = open(vfs);
+        let mut store: Store = LogStore::new(&engine, R);
+        store.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+        store.blocking_append(entries(1, 1..=9)).await.unwrap();
+        engine.close().unwrap();
+    }
+    let (path, at) = find(&disks[0], b"<command 5 of");
+    ruin(&disks[0], &path, at + 1, 6);
+    let [engine, peer] = disks.each_ref().map(open);
+    let (mut healer, peer) = (Healer::new(&engine, R), Healer::new(&peer, R));
+    assert_eq!(healer.look().unwrap(), Standing::Fenced);
+    let question = healer.question(None).unwrap();
+    for answer in peer.answer(&question, 1).unwrap() {
+        assert_eq!(healer.take(2, answer).unwrap(), Taken::PutBack);
+    }
+    assert_eq!(healer.standing(), Standing::Whole);
+    assert_eq!(read(&mut LogStore::new(&engine, R)).await, entries(1, 1..=9));
 }
 
 #[tokio::test]

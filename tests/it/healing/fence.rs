@@ -1,0 +1,265 @@
+//! What a replica says and does while something of its log is lost.
+
+use super::image::{Copy, Disk, Images, R, TERM, data, id};
+use crate::support::engines::{DIR, of_run};
+use crate::support::files::{newest, records, ruin, wipe};
+use Copy::{Faulty, Intact, Suspect};
+use raft::prelude::{Entry as RaftEntry, Message, MessageType};
+use raftwood::healing::{Answer, Healer, Question, Says, Standing, Taken};
+use raftwood::raft_rs::{FencedVoter, RegionStorage, encode_entry};
+use raftwood::vfs::sim::{LossPolicy, SimVfs};
+use raftwood::{Engine, Entry, EntryId, ErrorKind, RegionId};
+
+/// A store with this damage, looked through.
+struct Fixture {
+    vfs: SimVfs,
+    engine: Engine,
+    healer: Healer,
+}
+
+fn with(log: &[Copy], had: Option<usize>) -> Fixture {
+    let disk = Disk { log: log.to_vec(), had };
+    opened(Images::of([&disk]).disk(&disk), 9)
+}
+
+fn opened(vfs: SimVfs, run: u64) -> Fixture {
+    let engine = of_run(&vfs, run).open(DIR).unwrap();
+    let mut healer = Healer::new(&engine, R);
+    healer.look().unwrap();
+    Fixture { vfs, engine, healer }
+}
+
+/// An entry as it is stored.
+fn stored(n: usize) -> Vec<u8> {
+    let mut entry = RaftEntry::default();
+    entry.set_data(data(id(n).index).into());
+    let mut out = Vec::new();
+    encode_entry(&entry, &mut out);
+    out
+}
+
+fn asked(healer: &Healer, ids: &[EntryId], term: Option<u64>, durable: u64) -> Vec<Says> {
+    let question = Question { region: R, term, entries: ids.to_vec() };
+    healer.answer(&question, durable).unwrap().into_iter().map(|answer| answer.says).collect()
+}
+
+fn answer(id: EntryId, says: Says) -> Answer {
+    Answer { region: R, id, says }
+}
+
+#[test]
+fn a_fenced_replica_gives_what_it_can_read_and_denies_nothing() {
+    let ids = [id(0), id(2), EntryId::new(TERM + 1, id(0).index), id(3)];
+    let whole = with(&[Intact; 3], None);
+    assert_eq!(whole.healer.standing(), Standing::Whole);
+    let denied = Says::DontHave { term: None };
+    let says = asked(&whole.healer, &ids, None, TERM);
+    assert_eq!(says, [Says::Have(stored(0)), Says::Have(stored(2)), denied.clone(), denied]);
+    for (log, had, standing) in [
+        (vec![Intact, Intact, Faulty], None, Standing::Fenced),
+        (vec![Intact, Intact, Suspect], None, Standing::Fenced),
+        (vec![Intact, Intact], Some(3), Standing::HardStateLost),
+    ] {
+        let f = with(&log, had);
+        assert_eq!(f.healer.standing(), standing, "{log:?}");
+        assert!(!standing.may_serve() && standing.may_vote() == had.is_none());
+        let says = asked(&f.healer, &ids, Some(TERM), TERM);
+        assert_eq!(says[0], Says::Have(stored(0)), "{log:?}");
+        assert!(says[1..].iter().all(|says| *says == Says::Unknown), "{log:?}: {says:?}");
+        assert_eq!(
+            f.healer.question(None).is_some(),
+            had.is_none(),
+            "what is lost for good is not asked for"
+        );
+    }
+}
+
+#[test]
+fn a_denial_binds_in_a_term_that_was_asked_for_and_is_durable() {
+    let peer = with(&[Intact; 2], None);
+    let mut f = with(&[Intact, Intact, Faulty], None);
+    for (asked_in, durable, bound) in
+        [(None, TERM, None), (Some(TERM), TERM - 1, None), (Some(TERM), TERM + 1, Some(TERM))]
+    {
+        let says = asked(&peer.healer, &[id(2)], asked_in, durable);
+        assert_eq!(says, [Says::DontHave { term: bound }]);
+        assert_eq!(f.healer.take(2, answer(id(2), says[0].clone())).unwrap(), Taken::Denied);
+        assert_eq!(f.healer.denied_by(id(2), TERM), bound.map(|_| 2).into_iter().collect::<Vec<_>>());
+    }
+    // However many deny it: it is kept.
+    f.healer.take(3, answer(id(2), Says::DontHave { term: Some(TERM) })).unwrap();
+    assert_eq!((f.healer.denied_by(id(2), TERM), f.healer.denied_by(id(2), TERM + 1)), (vec![2, 3], vec![]));
+    assert_eq!((f.healer.open(), f.engine.region(R).last_index()), (vec![8..=8], id(2).index));
+}
+
+#[test]
+fn only_what_is_identical_is_put_back_and_it_survives_a_power_cut() {
+    let mut f = with(&[Intact, Faulty, Intact], None);
+    assert_eq!(f.healer.question(Some(3)).unwrap().entries, [id(1)]);
+    let mut other = stored(1);
+    other[5] ^= 1;
+    let later = EntryId::new(TERM + 1, id(1).index);
+    for (id, says, taken) in [
+        (id(1), Says::Have(other), Taken::Refused),
+        (id(1), Says::Have(stored(2)), Taken::Refused),
+        (id(1), Says::Unknown, Taken::Unknown),
+        (later, Says::Have(stored(1)), Taken::NotOpen),
+        (id(0), Says::Have(stored(0)), Taken::NotOpen),
+        (id(7), Says::DontHave { term: Some(9) }, Taken::NotOpen),
+    ] {
+        assert_eq!(f.healer.take(2, answer(id, says)).unwrap(), taken);
+        assert_eq!((f.healer.standing(), f.healer.open()), (Standing::Fenced, vec![7..=7]));
+    }
+    let foreign = Answer { region: RegionId(8), id: id(1), says: Says::Have(stored(1)) };
+    assert_eq!(f.healer.take(2, foreign).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(f.healer.take(2, answer(id(1), Says::Have(stored(1)))).unwrap(), Taken::PutBack);
+    assert_eq!((f.healer.standing(), f.healer.question(None)), (Standing::Whole, None));
+    let after = opened(f.vfs.crash(LossPolicy::LoseAll), 20);
+    assert_eq!(after.healer.standing(), Standing::Whole);
+    assert_eq!(&after.engine.region(R).entry(7).unwrap().payload[..], stored(1));
+}
+
+#[test]
+fn where_the_checksum_is_lost_too_only_a_leaders_committed_entry_is_taken() {
+    let mut f = with(&[Intact; 3], None);
+    f.engine.purge().unwrap();
+    // The second entry's payload, its record's description, and the footer that has a copy of that.
+    let log = "/db/0000000001.log";
+    let records = records(&f.vfs.read_file(log).unwrap());
+    let batches: Vec<_> = records.iter().filter(|r| r.is_batch).collect();
+    let second = batches[batches.len() - 2].at;
+    ruin(&f.vfs, log, second + 66, 60);
+    let footer = newest(&f.vfs, "foot");
+    let len = f.vfs.read_file(&footer).unwrap().len();
+    wipe(&f.vfs, &footer, 0, len);
+    f.healer.look().unwrap();
+    assert!(f.healer.open().iter().any(|range| range.contains(&7)), "{:?}", f.healer);
+    let question = f.healer.question(None).unwrap();
+    for id in question.entries {
+        let copy = stored(id.index as usize - 6);
+        let taken = f.healer.take(2, answer(id, Says::Have(copy))).unwrap();
+        assert_eq!(taken, Taken::NeedsLeader, "{id}");
+    }
+    assert_eq!(f.healer.question(None), None, "no peer can help");
+    assert!(f.healer.open().iter().any(|range| range.contains(&7)));
+
+    let entries: Vec<Entry> = (0..3).map(|n| Entry { id: id(n), payload: stored(n).into() }).collect();
+    let refused = f.healer.take_committed(TERM - 1, 9, TERM, &entries).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "a leader of the past");
+    assert!(
+        f.healer.take_committed(TERM, 5, TERM, &entries).unwrap().is_empty(),
+        "none of them is committed"
+    );
+    let without = [entries[0].clone(), entries[2].clone()];
+    if let Ok(restored) = f.healer.take_committed(TERM, 9, TERM, &without) {
+        assert!(!restored.contains(&7), "nobody has named it");
+    }
+    assert!(f.healer.open().iter().any(|range| range.contains(&7)));
+    let restored = f.healer.take_committed(TERM, 9, TERM, &entries).unwrap();
+    assert!(restored.contains(&7), "{restored:?}");
+    let check = |f: &Fixture| {
+        assert_eq!(f.healer.standing(), Standing::Whole);
+        for n in 0..3 {
+            let entry = f.engine.region(R).entry(id(n).index).unwrap();
+            assert_eq!((entry.id, &entry.payload[..]), (id(n), &stored(n)[..]));
+        }
+    };
+    check(&f);
+}
+
+#[test]
+fn a_rotten_footer_is_not_what_a_copy_is_compared_with() {
+    let mut f = with(&[Intact, Faulty, Intact], None);
+    f.engine.purge().unwrap();
+    let footer = newest(&f.vfs, "foot");
+    let len = f.vfs.read_file(&footer).unwrap().len();
+    wipe(&f.vfs, &footer, 0, len);
+    f.healer.look().unwrap();
+    assert_eq!(f.healer.take(2, answer(id(1), Says::Have(stored(1)))).unwrap(), Taken::PutBack);
+    assert_eq!(f.healer.standing(), Standing::Whole);
+}
+
+fn request(kind: MessageType, from: u64, term: u64, last: EntryId) -> Message {
+    let mut m = Message::default();
+    m.set_msg_type(kind);
+    (m.from, m.to, m.term, m.index, m.log_term) = (from, 1, term, last.index, last.term);
+    m
+}
+
+fn voter(f: &Fixture) -> FencedVoter {
+    FencedVoter::new(RegionStorage::new(&f.engine, R), 1).unwrap()
+}
+
+#[test]
+fn a_fenced_voter_votes_once_a_term_for_who_has_its_log_also_after_a_power_cut() {
+    use MessageType::{MsgRequestPreVote, MsgRequestVote};
+    let f = with(&[Intact, Faulty], None);
+    let mut v = voter(&f);
+    let mut ask = |kind, from, term, last| {
+        let m = v.step(&request(kind, from, term, last)).unwrap().unwrap();
+        assert_eq!((m.to, m.from), (from, 1));
+        (m.term, m.reject)
+    };
+    assert_eq!(ask(MsgRequestVote, 2, 7, id(0)), (7, true), "its log ends before ours");
+    assert_eq!(ask(MsgRequestPreVote, 2, 8, id(1)), (8, false));
+    assert_eq!(ask(MsgRequestPreVote, 2, 6, id(1)), (7, true));
+    assert_eq!(ask(MsgRequestVote, 3, 7, id(1)), (7, false));
+    assert_eq!(ask(MsgRequestVote, 3, 7, id(1)), (7, false), "the same once more");
+    assert_eq!(ask(MsgRequestVote, 2, 7, id(3)), (7, true));
+    assert_eq!(ask(MsgRequestVote, 2, 6, id(3)), (7, true));
+
+    let after = opened(f.vfs.crash(LossPolicy::LoseAll), 20);
+    let mut v = voter(&after);
+    let again =
+        |v: &mut FencedVoter, from| v.step(&request(MsgRequestVote, from, 7, id(3))).unwrap().unwrap();
+    assert!(again(&mut v, 2).reject && !again(&mut v, 3).reject);
+    assert!(v.step(&request(MessageType::MsgHeartbeat, 2, 9, id(1))).unwrap().is_none());
+
+    let lost = with(&[Intact], Some(2));
+    let refused = FencedVoter::new(RegionStorage::new(&lost.engine, R), 1).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn a_fenced_voter_takes_an_append_that_replaces_the_damage_and_no_other() {
+    let f = with(&[Intact, Suspect], None);
+    let mut v = voter(&f);
+    let append = |term: u64, after: EntryId, of: &[(u64, u64)]| {
+        let mut m = request(MessageType::MsgAppend, 2, term, after);
+        let entry = |&(term, index): &(u64, u64)| {
+            let mut e = RaftEntry::default();
+            (e.term, e.index) = (term, index);
+            e
+        };
+        m.set_entries(of.iter().map(entry).collect::<Vec<_>>().into());
+        m
+    };
+    let whole = |f: &Fixture| f.healer.standing() == Standing::Whole;
+    // The same entry, by name: nothing is replaced, and nothing acknowledged.
+    assert!(v.step(&append(7, id(0), &[(TERM, 7), (7, 8)])).unwrap().is_none());
+    // Of a leader of the past.
+    assert!(v.step(&append(5, id(0), &[(5, 7)])).unwrap().is_none());
+    assert!(!whole(&f) && f.engine.region(R).last_index() == 7);
+    // It does not meet the log: the leader has to go back.
+    let declined = v.step(&append(7, EntryId::new(7, 8), &[(7, 9)])).unwrap().unwrap();
+    assert!(declined.reject && declined.get_msg_type() == MessageType::MsgAppendResponse);
+    assert_eq!((declined.index, declined.reject_hint, declined.log_term), (8, 7, TERM));
+    assert!(v.step(&append(7, id(0), &[(7, 7), (7, 8)])).unwrap().is_none());
+    assert!(whole(&f));
+    let after = opened(f.vfs.crash(LossPolicy::LoseAll), 20);
+    assert!(whole(&after));
+    assert_eq!((after.engine.region(R).last_index(), after.engine.region(R).term(7).unwrap()), (8, 7));
+    let state = RegionStorage::new(&after.engine, R).hard_state().unwrap();
+    assert_eq!((state.term, state.vote), (7, 0));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn messages_go_through_serde() {
+    let question = Question { region: R, term: Some(7), entries: vec![id(0), id(3)] };
+    let answers = [Says::Have(b"x".to_vec()), Says::DontHave { term: Some(7) }, Says::Unknown]
+        .map(|s| answer(id(1), s));
+    let text = serde_json::to_string(&(&question, &answers)).unwrap();
+    let back: (Question, [Answer; 3]) = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, (question, answers));
+}
