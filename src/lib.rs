@@ -146,6 +146,7 @@ pub use options::{Background, Compression, Options, Pool, Purge, ReadMode, TailP
 pub use report::{
     Appended, BackupReport, CheckReport, Compacted, Compaction, Explanation, HardStateHealth, Health,
     Latencies, Lookup, Loss, OpenReport, OpenTimes, Outcome, Pin, Proof, PurgeReport, RecordFinding,
-    RecordState, RegionStats, ScrubOptions, ScrubReport, SegmentFinding, Stats, Trail, Verdict,
+    RecordState, RegionStats, RepairReport, RestoreOptions, RestoreReport, ScrubOptions, ScrubReport,
+    SegmentFinding, Stats, Trail, Verdict,
 };
 pub use types::{Durability, Entry, EntryId, EntryRef, KeyOrder, LogState, Lsn, ReadLimit, RegionId};

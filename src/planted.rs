@@ -325,6 +325,10 @@ bugs! {
     LinkedFileReused caught by "backup::a_backup_stays_what_it_was_whatever_becomes_of_the_store",
     /// What a backup copies is not synced. Breaks: a backup is durable on return.
     BackupNotSynced caught by "backup::a_backup_has_everything_that_was_acknowledged_and_is_durable_on_return",
+    /// A restore leaves no mark before it writes. Breaks: what is restored by half is no store.
+    RestoreNotMarked caught by "restore::a_crash_at_any_call_leaves_no_store_or_a_whole_one_and_calling_again_makes_it",
+    /// What is restored keeps its hard states. Breaks: a copy that forgot its votes does not vote.
+    RestoredVotesBelieved caught by "restore::a_restored_store_has_every_entry_and_no_hard_state_that_it_may_act_on",
     /// Zeros that a record has of itself are mistaken for a tear. Breaks: what may have been
     /// acknowledged is not dropped.
     OwnZerosTakenForTear caught by "lost_votes::a_rotten_last_record_that_ends_in_zeros_is_not_taken_for_torn",

@@ -163,6 +163,53 @@ pub struct BackupReport {
     pub copied_bytes: u64,
 }
 
+/// What [`Engine::repair_from`](crate::Engine::repair_from) put back.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// Entries that are right again.
+    pub repaired: u64,
+    /// Why the others are not, each entry or range named: the replica does not have it, or has another in its
+    /// place, or nothing is recorded of it here.
+    pub left: Vec<Error>,
+}
+
+/// How to restore a copy of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RestoreOptions {
+    pub(crate) whole_cluster: bool,
+}
+
+impl RestoreOptions {
+    /// Whether every member of every group is restored from copies at the same time, and no member goes on
+    /// that is not: then nobody is left who counts on votes and entries that the copies do not have, and the
+    /// hard states are taken as they are. Default false: each is
+    /// [lost](HardStateHealth::Lost).
+    pub fn whole_cluster(mut self, yes: bool) -> RestoreOptions {
+        self.whole_cluster = yes;
+        self
+    }
+}
+
+/// What [`Options::restore`](crate::Options::restore) made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct RestoreReport {
+    /// Regions in the store.
+    pub regions: u64,
+    /// Entries, each verified in the copy and again in the store.
+    pub entries: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Segments that hold them.
+    pub segments: u64,
+    /// Regions whose hard state is lost: all of them, or of a cluster that is restored as a whole
+    /// those that had lost it before.
+    pub hard_states_lost: u64,
+    /// Whether files of a restore into this directory that did not come to its end were removed first.
+    pub started_over: bool,
+}
+
 /// What [`Options::check`](crate::Options::check) found. Nothing of it was changed.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -423,7 +470,8 @@ pub enum HardStateHealth {
     /// It is.
     Known,
     /// It may be an older one: the region must not vote, and not campaign, until it has set one that it has
-    /// from elsewhere, or has joined anew. Setting it, or destroying the region, ends this.
+    /// from elsewhere, or has joined anew. Its log may lack entries that were acknowledged, too, and
+    /// [`lookup`](crate::Region::lookup) denies none. Setting it, or destroying the region, ends this.
     Lost,
 }
 

@@ -350,6 +350,7 @@ fn nothing_unwraps_but_tests() {
         "crates/migrate/src",
         "crates/raft-engine/src",
         "crates/torture/src",
+        "examples/encrypted/src",
         "examples/raftstore/src",
     ];
     for source in sources("src").into_iter().chain(members.into_iter().flat_map(sources)) {
@@ -570,6 +571,7 @@ fn documents() -> Vec<Source> {
         "benches/peers/README.md",
         "crates/migrate/README.md",
         "crates/raft-engine/README.md",
+        "examples/encrypted/README.md",
         "examples/kv/README.md",
         "examples/raftstore/README.md",
     ] {

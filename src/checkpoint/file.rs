@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::{CHECKPOINT_HEADERS_LEN, CheckpointHeader, CheckpointWriter};
 use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
+use crate::index::Table;
 use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
 use crate::sync::Arc;
@@ -24,6 +25,25 @@ pub(crate) fn write_first_checkpoint(dir: &Dir, salts: &SaltSource, id: StoreId)
         segments: Vec::new(),
     };
     CheckpointFile::create(dir)?.finish(CheckpointWriter::new(header), 1).map(drop)
+}
+
+/// The first checkpoint of a store that is made whole at once, of all that `table` has. From when it has its
+/// name, durably, there is a store.
+pub(crate) fn write_checkpoint_of(dir: &Dir, header: CheckpointHeader, table: &Table) -> Result<u64> {
+    let sequence = header.identity.file;
+    let mut out = CheckpointFile::create(dir)?;
+    let mut writer = CheckpointWriter::new(header);
+    for cell in table.cells() {
+        let state = cell.read();
+        if state.exists {
+            writer.region(&state.record(cell.id));
+        }
+        drop(state);
+        while let Some(chunk) = writer.take_chunk() {
+            out.append(&chunk)?;
+        }
+    }
+    out.finish(writer, sequence)
 }
 
 /// A checkpoint being written: chunk by chunk, so that a million regions need no more memory than a few.

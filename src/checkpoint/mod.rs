@@ -8,7 +8,7 @@
 mod file;
 mod kept;
 
-pub(crate) use file::write_first_checkpoint;
+pub(crate) use file::{write_checkpoint_of, write_first_checkpoint};
 pub(crate) use kept::{CHECKPOINTS_KEPT, CheckpointInfo, Kept};
 
 use crate::clock;

@@ -12,6 +12,8 @@ mod open;
 pub(crate) mod reader;
 pub(crate) mod records;
 pub(crate) mod region;
+mod repair;
+mod restore;
 mod stats;
 mod threads;
 mod tune;

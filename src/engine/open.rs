@@ -139,13 +139,18 @@ fn free_files(dir: &Dir) -> Result<Vec<String>> {
     Ok(free.map(|entry| entry.name).collect())
 }
 
-/// A store that does not exist yet.
-fn fresh(options: &Options) -> Recovered {
+/// Names a store that did not exist before.
+pub(super) fn new_store_id(options: &Options) -> StoreId {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&options.salts.next().to_le_bytes());
     id[8..].copy_from_slice(&options.salts.next().to_le_bytes());
+    StoreId(id)
+}
+
+/// A store that does not exist yet.
+fn fresh(options: &Options) -> Recovered {
     Recovered {
-        id: StoreId(id),
+        id: new_store_id(options),
         table: Arc::new(Table::default()),
         segments: BTreeMap::new(),
         unsealed: Vec::new(),

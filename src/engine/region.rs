@@ -298,8 +298,13 @@ impl Region {
 
     /// What may be said to a peer that asks whether the entry is here. `DontHave` only when that is certain.
     pub fn lookup(&self, id: EntryId) -> Lookup {
-        let suspect = self.with(|s| s.damage.as_deref().is_some_and(|d| d.suspect.covers(id.index)));
+        let (suspect, is_old) = self.with(|s| match s.damage.as_deref() {
+            Some(d) => (d.suspect.covers(id.index), d.hard_state_lost),
+            None => (false, false),
+        });
         match self.term(id.index) {
+            // What is here may have been replaced since, in a log that forgot its end.
+            Ok(term) if term != id.term && is_old => Lookup::Unknown,
             Ok(term) if term != id.term => Lookup::DontHave,
             Ok(_) => match self.entry(id.index) {
                 Ok(_) => Lookup::Have,

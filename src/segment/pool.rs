@@ -339,6 +339,11 @@ impl SegmentFactory {
     ) -> Result<Arc<Segment>> {
         let (before, path) = (self.dir.join(&free.name), self.dir.join(name));
         let file = self.open(&free.name)?;
+        // One that was made for this is zeros, and has to stay so.
+        if free.salt != 0 {
+            file.begin_generation()
+                .map_err(|e| Error::io("beginning another generation of a file", &before, e))?;
+        }
         write_headers(&*file, header).map_err(|e| Error::io("writing a segment header", &before, e))?;
         if !planted(Bug::HeaderNotSynced) {
             file.sync_data().map_err(|e| Error::io("syncing a segment header", &before, e))?;

@@ -13,7 +13,7 @@ use crate::format::zeros::Zeros;
 use crate::index::{Damage, Part};
 use crate::planted::{Bug, planted};
 use crate::report::PurgeReport;
-use crate::segment::pool::ColdFile;
+use crate::segment::pool::{ColdFile, SegmentFactory};
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, load_footer, write_footer};
 use crate::sync::atomic::Ordering;
@@ -112,7 +112,7 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>
     let bound = pieces.iter().map(Piece::bound).sum();
     let mut moved = 0;
     let cold = write_cold(store, bound, |w| {
-        pieces.iter().try_for_each(|p| w.piece(p, pace))?;
+        pieces.iter().try_for_each(|p| w.piece(store, p, pace))?;
         moved = w.moved;
         Ok(())
     })?;
@@ -153,8 +153,8 @@ fn regions_in(store: &Store, segment: &Segment) -> Vec<RegionId> {
 }
 
 /// A cold segment being written.
-pub(super) struct Writer<'a> {
-    store: &'a Store,
+pub(crate) struct Writer<'a> {
+    factory: &'a SegmentFactory,
     cold: &'a ColdFile,
     seed: u32,
     offset: u64,
@@ -173,9 +173,21 @@ pub(super) fn write_cold(
     bytes: u64,
     fill: impl FnOnce(&mut Writer<'_>) -> Result<()>,
 ) -> Result<Option<Arc<Segment>>> {
-    let cold = store.factory.create_cold(u64::from(FIRST_RECORD) + bytes + 4096)?;
+    let written = write_cold_of(&store.factory, bytes, fill)?;
+    let footer_bytes = written.as_ref().map_or(0, |(_, footer_bytes)| *footer_bytes);
+    store.footer_bytes.fetch_add(footer_bytes, Ordering::Relaxed);
+    Ok(written.map(|(cold, _)| cold))
+}
+
+/// The same for a store that nobody has open. Returns the length of the footer too.
+pub(crate) fn write_cold_of(
+    factory: &SegmentFactory,
+    bytes: u64,
+    fill: impl FnOnce(&mut Writer<'_>) -> Result<()>,
+) -> Result<Option<(Arc<Segment>, u64)>> {
+    let cold = factory.create_cold(u64::from(FIRST_RECORD) + bytes + 4096)?;
     let mut w = Writer {
-        store,
+        factory,
         cold: &cold,
         seed: cold.identity.seed(),
         offset: u64::from(FIRST_RECORD),
@@ -189,24 +201,28 @@ pub(super) fn write_cold(
     let empty = w.offset == u64::from(FIRST_RECORD) && w.batch.entries.is_empty();
     let written = filled.and_then(|()| if empty { Ok(None) } else { w.finish().map(Some) });
     if !matches!(written, Ok(Some(_))) {
-        store.factory.drop_cold(&cold);
+        factory.drop_cold(&cold);
     }
     written
 }
 
 impl Writer<'_> {
+    /// Bytes of the file so far, with those that wait to be written.
+    pub(crate) fn len(&self) -> u64 {
+        self.offset + self.payload.len() as u64 + self.batch.entries.len() as u64 * 9
+    }
+
     /// Makes it a segment with a name and a footer.
-    fn finish(mut self) -> Result<Arc<Segment>> {
+    fn finish(mut self) -> Result<(Arc<Segment>, u64)> {
         self.flush()?;
-        let store = self.store;
+        let factory = self.factory;
         let end = u32::try_from(self.offset)
             .map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
         let footer = self.footer.finish(Tail { end, last: self.chain, watermark: Lsn::ZERO });
-        let watch = &store.factory.watch;
-        let segment = watch.during("finishing a cold segment", || store.factory.name_cold(self.cold, end))?;
-        watch.during("writing a footer", || write_footer(&store.dir, segment.id, &footer))?;
-        store.footer_bytes.fetch_add(footer.len() as u64, Ordering::Relaxed);
-        let view = match load_footer(&store.dir, &segment) {
+        let (watch, footer_bytes) = (&factory.watch, footer.len() as u64);
+        let segment = watch.during("finishing a cold segment", || factory.name_cold(self.cold, end))?;
+        watch.during("writing a footer", || write_footer(&factory.dir, segment.id, &footer))?;
+        let view = match load_footer(&factory.dir, &segment) {
             Some(view) => view,
             None => Arc::new(
                 Footer::open(Bytes::from(footer), &segment.identity)
@@ -215,12 +231,12 @@ impl Writer<'_> {
         };
         segment.set_footer(view);
         segment.record_bytes.store(u64::from(end - FIRST_RECORD), Ordering::Relaxed);
-        Ok(segment)
+        Ok((segment, footer_bytes))
     }
 
     /// Adds the entries of a piece. Damaged ones stay where they are, so that a repair or an older copy of
     /// the file can still bring them back.
-    pub(super) fn piece(&mut self, piece: &Piece, pace: &mut Pace<'_>) -> Result<()> {
+    pub(super) fn piece(&mut self, store: &Store, piece: &Piece, pace: &mut Pace<'_>) -> Result<()> {
         let (region, e) = (piece.region, &piece.part);
         for index in e.first()..=e.last() {
             if piece.damage.as_ref().is_some_and(|d| d.covers(index)) {
@@ -240,7 +256,7 @@ impl Writer<'_> {
                     pace.spend(bytes.len() as u64)?;
                 }
                 Err(error) if error.kind() == ErrorKind::Damaged => {
-                    self.store.note_damage(region, index, &error.of_entry(region, index));
+                    store.note_damage(region, index, &error.of_entry(region, index));
                 }
                 Err(error) => return Err(error),
             }
@@ -249,7 +265,7 @@ impl Writer<'_> {
     }
 
     /// Adds an entry with the checksum it has had since its caller handed it over.
-    pub(super) fn push(&mut self, region: RegionId, id: EntryId, crc: u32, payload: &[u8]) -> Result<()> {
+    pub(crate) fn push(&mut self, region: RegionId, id: EntryId, crc: u32, payload: &[u8]) -> Result<()> {
         debug_assert_eq!(crc, entry_checksum(region, id, payload));
         if !self.payload.is_empty() && self.payload.len() + payload.len() > RECORD_BYTES {
             self.flush()?;
@@ -303,8 +319,9 @@ impl Writer<'_> {
         };
         let (head, shape) = header.encode(self.seed);
         let write = || write_parts_at(&*self.cold.file, &[&head, &desc, &self.payload], self.offset);
-        let written = self.store.factory.watch.during("writing a cold segment", write);
-        written.map_err(|e| Error::io("writing a cold segment", &self.store.dir.join(&self.cold.temp), e))?;
+        let written = self.factory.watch.during("writing a cold segment", write);
+        let path = || self.factory.dir.join(&self.cold.temp);
+        written.map_err(|e| Error::io("writing a cold segment", &path(), e))?;
         self.footer
             .batch(
                 &self.batch,

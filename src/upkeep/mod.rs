@@ -34,10 +34,11 @@ mod turn;
 
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use clean::clean as clean_once;
+pub(crate) use clean::{Writer, write_cold_of};
 pub(crate) use name_watch::NameWatch;
 pub(crate) use pace::Pace;
 pub(crate) use pauses::Pauses;
-pub(crate) use repair::repair;
+pub(crate) use repair::{repair, repair_all};
 pub(crate) use scrub::{scrub, verify};
 pub(crate) use sealing::{seal_at_leisure, seal_due};
 pub(crate) use store::{PipelineHooks, Signals, Store};

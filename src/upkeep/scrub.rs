@@ -156,7 +156,7 @@ fn make_good(
     let bound = pieces.iter().map(|p| p.bound()).sum();
     let cold = match pieces.is_empty() {
         true => None,
-        false => write_cold(store, bound, |w| pieces.iter().try_for_each(|p| w.piece(p, pace)))?,
+        false => write_cold(store, bound, |w| pieces.iter().try_for_each(|p| w.piece(store, p, pace)))?,
     };
     drop(pieces);
     let _one = store.upkeep.lock()?;

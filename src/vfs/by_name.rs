@@ -161,4 +161,7 @@ impl VfsFile for ByName {
     fn id(&self) -> Result<Option<FileId>> {
         Ok(self.id)
     }
+    fn begin_generation(&self) -> Result<()> {
+        self.file()?.begin_generation()
+    }
 }

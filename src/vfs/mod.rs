@@ -190,4 +190,12 @@ pub trait VfsFile: Send + Sync + Debug {
     fn id(&self) -> Result<Option<FileId>> {
         Ok(None)
     }
+    /// The file begins another generation: nothing that it holds is needed any more, and it is written over
+    /// in place. The engine calls this before it writes the first byte of a segment to a file that was one
+    /// before, and to no other. The length stays; what reads give of bytes that were not written since is
+    /// left open from here on. A file system that encrypts takes a new identity here, durably, before it
+    /// returns; others have nothing to do.
+    fn begin_generation(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -39,6 +39,8 @@ mod flip;
 #[cfg(all(feature = "raft-rs-protobuf", feature = "sim"))]
 mod follower_replication;
 #[cfg(feature = "sim")]
+mod from_replica;
+#[cfg(feature = "sim")]
 mod full_disk;
 #[cfg(target_os = "linux")]
 mod full_tmpfs;
@@ -74,6 +76,8 @@ mod refused;
 mod reopening;
 #[cfg(feature = "sim")]
 mod restarts;
+#[cfg(feature = "sim")]
+mod restore;
 #[cfg(feature = "sim")]
 mod rot_in_recovery;
 #[cfg(feature = "sim")]

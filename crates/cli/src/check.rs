@@ -3,8 +3,12 @@
 use crate::out::{count, say, say_json, size, warn_of, with_causes};
 use crate::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
-use raftwood::{CheckReport, Engine, Error, ErrorKind, Loss, Options, ScrubOptions, TailPolicy};
+use raftwood::{
+    CheckReport, Engine, Error, ErrorKind, Health, Loss, Options, ReadLimit, Reader, RegionId, ScrubOptions,
+    TailPolicy,
+};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `check`.
@@ -35,6 +39,11 @@ pub(crate) struct RepairArgs {
     /// store that does not open otherwise, and whose replicas have everything.
     #[arg(long, conflicts_with = "assume_torn")]
     accept_loss: bool,
+    /// Put back entries that are damaged here from the store of a replica, or from a copy: only those whose
+    /// term, length and checksum are the ones recorded here, and nothing else. That store is not changed, and
+    /// an engine may have it open.
+    #[arg(long, value_name = "DIR")]
+    from_replica: Option<PathBuf>,
     /// One JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -238,6 +247,9 @@ const SHOWN_MAX: usize = 50;
 #[derive(Serialize)]
 struct DryRun {
     applied: bool,
+    /// Damaged entries that the replica has as they were recorded here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replica_has: Option<u64>,
     #[serde(flatten)]
     found: Checked,
 }
@@ -257,6 +269,11 @@ struct Repaired {
     #[serde(skip_serializing_if = "Option::is_none")]
     lost: Option<Lost>,
     made_good: Vec<Finding>,
+    /// Entries that were put back from the replica, and why others were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_replica: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_from_replica: Vec<Finding>,
     lost_or_damaged: Vec<Finding>,
     suspects: Vec<Finding>,
 }
@@ -278,6 +295,7 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<Outcome, Failure> {
     {
         return Err(e.into());
     }
+    let replica = args.from_replica.as_deref().map(|dir| Options::new().open_read_only(dir)).transpose()?;
     // Once it is done, nobody can say any more what was dropped.
     let lost = match policy {
         TailPolicy::Prove => None,
@@ -291,7 +309,7 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<Outcome, Failure> {
         }
         Err(e) => return Err(e.into()),
     };
-    let repaired = mend(&engine, lost);
+    let repaired = mend(&engine, lost, replica.as_ref());
     let closed = engine.close();
     let repaired = repaired?;
     closed?;
@@ -304,29 +322,68 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<Outcome, Failure> {
 }
 
 fn dry_run(args: &RepairArgs, options: &Options) -> Result<Outcome, Failure> {
-    let found = Checked::from(examine(options, &args.dir, 0, args.json)?);
-    if found.in_use {
+    let report = examine(options, &args.dir, 0, args.json)?;
+    if report.in_use {
         return Err(Failure::new(
             "an engine has the store open, and repairs it itself: close it, or call Engine::scrub",
         ));
     }
+    let replica_has = match &args.from_replica {
+        Some(dir) if report.refusals.is_empty() => Some(given(options, &args.dir, dir, &report)?),
+        _ => None,
+    };
+    let found = Checked::from(report);
     let outcome = if found.clean { Outcome::Fine } else { Outcome::FoundWrong };
     match args.json {
-        true => say_json(&DryRun { applied: false, found })?,
+        true => say_json(&DryRun { applied: false, replica_has, found })?,
         false => {
             print(&args.dir, &found)?;
+            if let Some(n) = replica_has {
+                say!("the replica has {} of the damaged as recorded here", count(n, "entry"))?;
+            }
             say!("nothing was changed; with --apply it is")?;
         }
     }
     Ok(outcome)
 }
 
-/// What open recovered already, and what a scrub finds and repairs.
-fn mend(engine: &Engine, lost: Option<Loss>) -> Result<Repaired, Failure> {
+/// How many of the entries that were found damaged a replica could give. What is recorded of them is compared
+/// first: no bytes are needed for that.
+fn given(options: &Options, dir: &Path, replica: &Path, found: &CheckReport) -> Result<u64, Failure> {
+    let (local, replica) = (options.open_read_only(dir)?, Options::new().open_read_only(replica)?);
+    let harmed = found.damage.iter().chain(&found.suspects).filter_map(|e| Some((e.region()?, e.entries()?)));
+    let ids: BTreeSet<(RegionId, u64)> =
+        harmed.flat_map(|(region, entries)| entries.map(move |index| (region, index))).collect();
+    let has = |&&(region, index): &&(RegionId, u64)| {
+        let recorded = |of: &Reader| of.digest(region, index..=index).ok();
+        recorded(&local).is_some_and(|digest| recorded(&replica) == Some(digest))
+            && replica.entries(region, index..=index, ReadLimit::NONE).is_ok()
+    };
+    Ok(ids.iter().filter(has).count() as u64)
+}
+
+/// Whether what was found is so still, after a replica gave what it has.
+fn is_still_wrong(engine: &Engine, e: &Error) -> bool {
+    let (Some(region), Some(entries)) = (e.region(), e.entries()) else { return true };
+    match engine.region(region).health() {
+        Health::Damaged { ranges, .. } | Health::Suspect { ranges } => {
+            ranges.iter().any(|range| range.start() <= entries.end() && entries.start() <= range.end())
+        }
+        _ => false,
+    }
+}
+
+/// What open recovered already, what a scrub finds and repairs, and what a replica gives.
+fn mend(engine: &Engine, lost: Option<Loss>, replica: Option<&Reader>) -> Result<Repaired, Failure> {
     let scrubbed = engine.scrub(&ScrubOptions::default().rate_bytes(0).from_device(true))?;
+    let given = replica.map(|replica| engine.repair_from(replica)).transpose()?;
     let opened = engine.open_report();
-    let mut harmed: Vec<Error> = opened.damage.clone();
+    let (mut harmed, mut suspects) = (opened.damage.clone(), opened.suspects.clone());
     harmed.extend(scrubbed.damage);
+    if given.is_some() {
+        harmed.retain(|e| is_still_wrong(engine, e));
+        suspects.retain(|e| is_still_wrong(engine, e));
+    }
     Ok(Repaired {
         applied: true,
         regions: opened.regions,
@@ -341,8 +398,10 @@ fn mend(engine: &Engine, lost: Option<Loss>) -> Result<Repaired, Failure> {
         hard_states_lost: opened.hard_states_lost,
         lost: lost.map(Lost::from),
         made_good: findings(&scrubbed.rot),
+        from_replica: given.as_ref().map(|given| given.repaired),
+        not_from_replica: given.map_or(Vec::new(), |given| findings(&given.left)),
         lost_or_damaged: findings(&harmed),
-        suspects: findings(&opened.suspects),
+        suspects: findings(&suspects),
     })
 }
 
@@ -355,9 +414,16 @@ fn print_repaired(dir: &Path, r: &Repaired, whole: bool) -> Result<(), Failure> 
         count(r.moved_segments, "segment"),
         count(r.torn_bytes, "byte")
     )?;
+    if let Some(n) = r.from_replica {
+        say!("put back {} from the replica", count(n, "entry"))?;
+    }
     let parts = [
         ("repaired", &r.made_good),
-        ("lost or damaged; replicas may have it: Region::repair, or an append over it", &r.lost_or_damaged),
+        ("not put back from the replica", &r.not_from_replica),
+        (
+            "lost or damaged; replicas may have it: --from-replica, Region::repair, or an append over it",
+            &r.lost_or_damaged,
+        ),
         ("suspect", &r.suspects),
     ];
     for (title, found) in parts.into_iter().filter(|p| !p.1.is_empty()) {

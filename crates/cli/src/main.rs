@@ -20,6 +20,7 @@ mod out;
 mod page;
 mod purge;
 mod records;
+mod restore;
 mod torture;
 
 use clap::{Parser, Subcommand};
@@ -56,9 +57,13 @@ enum Command {
     Purge(purge::Args),
     /// Copy a store, with hard links where that can be.
     Backup(backup::Args),
+    /// Make a store of a copy, verified, with an id of its own. Its regions must not vote before they have
+    /// joined anew, unless the whole cluster is restored together (--whole-cluster).
+    Restore(restore::Args),
     /// Verify everything in a store without changing it.
     Check(check::CheckArgs),
-    /// Repair what can be repaired without a replica, and say what cannot. Changes nothing without --apply.
+    /// Repair what can be repaired without a replica, and with --from-replica what it has of damaged entries,
+    /// and say what cannot. Changes nothing without --apply.
     Repair(check::RepairArgs),
     /// Crash, fail and kill the engine a great many times, and count what it survived.
     Torture(torture::Args),
@@ -84,6 +89,7 @@ impl Command {
             Command::Diff(args) => args.json,
             Command::Purge(args) => args.json,
             Command::Backup(args) => args.json,
+            Command::Restore(args) => args.json,
             Command::Check(args) => args.json,
             Command::Repair(args) => args.json,
             Command::Torture(args) => args.json,
@@ -152,6 +158,7 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Purge(args) => purge::run(&args),
         Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Repair(args) => check::repair(&args),
         Command::Torture(args) => torture::run(&args),

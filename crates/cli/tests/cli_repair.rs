@@ -160,6 +160,50 @@ fn a_damaged_entry_is_named_by_region_file_and_offset_and_repair_does_not_hide_i
 }
 
 #[test]
+fn a_damaged_entry_comes_back_from_a_replica_and_only_with_apply() {
+    let (store, other) = (Store::new(), Store::new());
+    other.filled().close().unwrap();
+    store.filled().close().unwrap();
+    for wanted in [&b"region 2 entry 7 "[..], b"region 3 entry 9 "] {
+        let (path, at) = store.find(wanted);
+        overwrite(&path, at + 3, b"ROT");
+    }
+    let replica = other.dir();
+    let from = ["--from-replica", replica.to_str().unwrap()];
+    let (before, others) = (store.bytes(), other.bytes());
+    let (code, json) = store.run(&[&["repair"][..], &from].concat());
+    assert_eq!((code, json["replica_has"].as_u64(), count(&json, "damage")), (1, Some(2), 2), "{json}");
+    assert_eq!(store.bytes(), before);
+    // Beside an engine that has the replica open.
+    let engine = other.open();
+    let (code, json) = store.run(&[&["repair", "--apply"][..], &from].concat());
+    assert_eq!(
+        (code, json["from_replica"].as_u64(), count(&json, "lost_or_damaged")),
+        (0, Some(2), 0),
+        "{json}"
+    );
+    engine.close().unwrap();
+    drop(engine);
+    assert_eq!(store.run(&["check"]).0, 0);
+    assert_eq!(other.bytes(), others, "the replica was changed");
+    assert_eq!(store.run(&["repair", "--apply", "--from-replica", "nowhere"]).0, 2);
+    // One that has another entry there gives nothing.
+    let (path, at) = store.find(b"region 1 entry 4 ");
+    overwrite(&path, at + 3, b"ROT");
+    let engine = other.open();
+    let mut batch = engine.batch();
+    batch.region(RegionId(1)).truncate_from(4).append([(EntryId::new(2, 4), &b"else"[..])]).unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    engine.close().unwrap();
+    let (code, json) = store.run(&[&["repair", "--apply"][..], &from].concat());
+    assert_eq!(
+        (code, json["from_replica"].as_u64(), count(&json, "not_from_replica")),
+        (1, Some(0), 1),
+        "{json}"
+    );
+}
+
+#[test]
 fn rot_that_affects_no_entry_is_told_apart_and_repaired() {
     let store = Store::new();
     store.filled().close().unwrap();
@@ -271,4 +315,54 @@ fn a_backup_is_a_store_of_its_own() {
     assert_eq!(backup().0, 2, "there is something in the way");
     let opened = Engine::open(&copy).unwrap();
     assert_eq!(opened.region(RegionId(2)).entries(.., raftwood::ReadLimit::NONE).unwrap().len(), 20);
+}
+
+#[test]
+fn a_restored_store_may_not_vote_unless_the_whole_cluster_is_restored() {
+    let store = Store::new();
+    let engine = store.filled();
+    let mut batch = engine.batch();
+    batch.region(RegionId(3)).set_hard_state(b"vote").unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let run = |args: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_raftwood"))
+            .args(args)
+            .current_dir(store.root.path())
+            .output()
+            .unwrap();
+        let json = serde_json::from_slice(&out.stdout).unwrap_or(Value::Null);
+        (out.status.code().unwrap(), json, String::from_utf8(out.stderr).unwrap())
+    };
+    assert_eq!(run(&["backup", "store", "copy"]).0, 0);
+    let (code, json, _) = run(&["restore", "copy", "new", "--json"]);
+    let of = |json: &Value| (json["entries"].as_u64(), json["hard_states_lost"].as_u64());
+    assert_eq!((code, of(&json)), (0, (Some(60), Some(3))), "{json}");
+    let (code, json, _) = run(&["restore", "copy", "all", "--whole-cluster", "--json"]);
+    assert_eq!((code, of(&json)), (0, (Some(60), Some(0))), "{json}");
+    let hard_state = |name: &str| {
+        let engine = Options::new().open(store.root.path().join(name)).unwrap();
+        engine.region(RegionId(3)).hard_state_or_lost().map_err(|e| e.kind())
+    };
+    assert_eq!(hard_state("new"), Err(raftwood::ErrorKind::Damaged));
+    assert_eq!(hard_state("all").unwrap().as_deref(), Some(&b"vote"[..]));
+    assert_eq!(run(&["restore", "copy", "new"]).0, 2, "there is something in the way");
+    assert_eq!(run(&["restore", "nothing", "newer"]).0, 2);
+    // A copy with a rotten entry gives nothing.
+    let names = std::fs::read_dir(store.root.path().join("copy")).unwrap().map(|e| e.unwrap().path());
+    let mut files = names.map(|path| (path.clone(), std::fs::read(path).unwrap()));
+    let wanted = b"region 2 entry 5 ";
+    let found = files.find_map(|(path, bytes)| {
+        let at = bytes.windows(wanted.len()).position(|w| w == wanted)?;
+        Some((path, at, bytes))
+    });
+    let (path, at, mut bytes) = found.unwrap();
+    bytes[at + 3] ^= 1;
+    // It may be a hard link of the store's.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let (code, _, error) = run(&["restore", "copy", "newer"]);
+    assert!(code == 1 && error.contains("region 2") && error.contains('5'), "{code}: {error}");
+    assert!(!store.root.path().join("newer").exists());
 }

@@ -1,6 +1,6 @@
 //! Reads, writes, lengths, reservations, mappings.
 
-use super::{Bench, Check, Checked, Verdict, done, file, holds, pattern, write};
+use super::{Bench, Check, Checked, Verdict, done, file, holds, name_holds, pattern, write};
 use crate::random::Rng;
 use crate::vfs::{OpenMode, VfsDir, VfsFile, io};
 use std::io::{ErrorKind, IoSlice};
@@ -61,6 +61,11 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a_dropped_cache_loses_nothing",
         promise: "drop_cache forgets clean cached pages; it is advisory",
         run: a_dropped_cache_loses_nothing,
+    },
+    Check {
+        name: "a_generation_begins_in_place",
+        promise: "begin_generation keeps the length, and what is written after it is read, through any handle",
+        run: a_generation_begins_in_place,
     },
     Check {
         name: "a_mapping_shows_what_was_written",
@@ -271,6 +276,31 @@ fn a_dropped_cache_loses_nothing(_: &Bench<'_>, dir: &dyn VfsDir) -> Checked {
     for range in [0..20_000, 100..100, 4_096..8_192, 1..9_001, 0..1 << 30, 50_000..60_000] {
         done("drop_cache", file.drop_cache(range.clone()))?;
         holds(&format!("a file after drop_cache({range:?})"), &*file, &expected)?;
+    }
+    Ok(Verdict::Held)
+}
+
+fn a_generation_begins_in_place(_: &Bench<'_>, dir: &dyn VfsDir) -> Checked {
+    let file = file(dir, "f", &pattern(1, 9_000))?;
+    let other = done("open", dir.open("f", OpenMode::ReadWrite))?;
+    for seed in [2, 3] {
+        done("begin_generation", file.begin_generation())?;
+        let len = done("len", file.len())?;
+        if len != 9_000 {
+            return Err(format!("len of a file of 9000 bytes is {len} after begin_generation"));
+        }
+        // A write of a part leaves open what stands beside it, and a write of all nothing.
+        write(&*other, &pattern(seed, 100), 5_000)?;
+        let mut found = vec![0; 100];
+        done("read_at", io::read_exact_at(&*file, &mut found, 5_000))?;
+        if found != pattern(seed, 100) {
+            return Err(
+                "bytes written after begin_generation, by another handle, are not what is read".into()
+            );
+        }
+        write(&*file, &pattern(seed, 9_000), 0)?;
+        holds("a file that was written over after begin_generation", &*other, &pattern(seed, 9_000))?;
+        name_holds(dir, "f", &pattern(seed, 9_000))?;
     }
     Ok(Verdict::Held)
 }

@@ -28,6 +28,7 @@ pub(crate) enum Twist {
     SectorsAreWrittenWithoutALock,
     ReaderCannotSync,
     DroppedCacheIsZeros,
+    GenerationBeginsEmpty,
     MappingIsShort,
     DirectoryIsNew,
     CreateOpens,
@@ -68,6 +69,7 @@ pub(crate) const TWISTS: &[(Twist, &str)] = &[
     (Twist::SectorsAreWrittenWithoutALock, "writers_of_neighbouring_bytes_keep_apart"),
     (Twist::ReaderCannotSync, "a_sync_changes_nothing"),
     (Twist::DroppedCacheIsZeros, "a_dropped_cache_loses_nothing"),
+    (Twist::GenerationBeginsEmpty, "a_generation_begins_in_place"),
     (Twist::MappingIsShort, "a_mapping_shows_what_was_written"),
     (Twist::DirectoryIsNew, "directories_are_made_with_those_above"),
     (Twist::CreateOpens, "create_new_is_exclusive"),
@@ -349,6 +351,12 @@ impl VfsFile for TwistedFile {
             write_parts_at(&*self.inner, &[&vec![0; len as usize]], range.start)?;
         }
         self.inner.drop_cache(range)
+    }
+    fn begin_generation(&self) -> Result<()> {
+        if self.is(Twist::GenerationBeginsEmpty) {
+            return self.inner.set_len(0);
+        }
+        self.inner.begin_generation()
     }
     fn map(&self, len: u64) -> Result<Option<Arc<Map>>> {
         self.inner.map(if self.is(Twist::MappingIsShort) { len / 2 } else { len })
