@@ -128,6 +128,8 @@ pub(crate) mod upkeep;
 pub mod vfs;
 mod watch;
 
+/// What payloads, hard states and values are read as: of the crate `bytes`, for programs that do not name it.
+pub use bytes::Bytes;
 pub use commit::Ticket;
 pub use engine::digest::Digest;
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};

@@ -120,6 +120,26 @@ impl WriteError {
     pub fn into_error(self) -> Error {
         self.error
     }
+
+    /// Both: why, and the batch, as it was, if it was refused before anything of it was accepted.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, ErrorKind, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1"], Durability::Written)?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append([(EntryId::new(1, 3), &b"set x 3"[..])])?;
+    /// let (error, batch) = engine.write(batch, Durability::Synced).unwrap_err().into_parts();
+    /// assert_eq!(error.kind(), ErrorKind::Gap);
+    /// assert_eq!(batch.map(|batch| batch.is_empty()), Some(false));
+    /// # Ok(()) }
+    /// ```
+    pub fn into_parts(self) -> (Error, Option<WriteBatch>) {
+        (self.error, self.batch.map(|batch| *batch))
+    }
 }
 
 impl fmt::Debug for WriteError {
