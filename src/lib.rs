@@ -130,7 +130,7 @@ mod watch;
 
 /// What payloads, hard states and values are read as: of the crate `bytes`, for programs that do not name it.
 pub use bytes::Bytes;
-pub use commit::Ticket;
+pub use commit::{Change, Ticket, Watch};
 pub use engine::digest::Digest;
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
 pub use engine::records::{

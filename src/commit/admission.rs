@@ -3,6 +3,7 @@
 use super::committer::{Accept, Accepted, Committer, OnFull, Origin};
 use super::pending::{Pending, Record, Waiting};
 use super::pipeline::Pipeline;
+use super::watchers::changes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Encoded, Loc, Op, Step, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
@@ -156,6 +157,9 @@ impl Committer {
                 self.apply(steps.into_iter(), planned, locs, &segment, end);
             } else {
                 self.apply(encoded.batch.steps(), planned, locs, &segment, end);
+            }
+            if self.watchers.any() {
+                self.watchers.publish(&changes(planned, &encoded.batch, end));
             }
             planned.clear();
             self.counters.batches.fetch_add(1, Ordering::Relaxed);

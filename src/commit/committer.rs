@@ -5,6 +5,7 @@ use super::gate::Gate;
 use super::pending::{Pending, Record, Waiting};
 use super::pipeline::Pipeline;
 use super::sleepers::{Sleepers, Woken};
+use super::watchers::Watchers;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::format::batch::{Announcement, Batch, Encoded};
@@ -108,6 +109,7 @@ pub(crate) struct Committer {
     pub(super) preparing: Mutex<bool>,
     pub(super) completions: Completions,
     pub(super) sleepers: Sleepers,
+    pub(super) watchers: Watchers,
     /// What the write stage works on: its thread holds this, and nobody else asks for it meanwhile.
     pub(super) group: Mutex<Vec<Record>>,
     /// A stage has ended, a segment became ready, or writing stopped.
@@ -155,6 +157,7 @@ impl Committer {
             preparing: Mutex::new(false),
             completions: Completions::default(),
             sleepers: Sleepers::default(),
+            watchers: Watchers::default(),
             group: Mutex::default(),
             room: Condvar::new(),
             work: Condvar::new(),
@@ -525,10 +528,11 @@ impl Committer {
         loop {
             p = match self.step(p, || false) {
                 Ok(_) => self.lock(),
-                Err(p) if p.is_idle() => return,
+                Err(p) if p.is_idle() => break,
                 Err(p) => self.wait_in_room(p),
             };
         }
+        self.watchers.end();
     }
 
     /// Refuses further batches, and wakes everybody who waits for room.

@@ -60,7 +60,9 @@ mod sleepers;
 mod stage_end;
 mod sync_stage;
 mod ticket;
+mod watchers;
 mod write_stage;
 
 pub(crate) use committer::{Accept, Committer, Hooks, OnFull, Origin};
 pub use ticket::Ticket;
+pub use watchers::{Change, Watch};

@@ -33,14 +33,17 @@ impl Committer {
         self.notify(next);
         let mut wakes = u64::from(room);
         for (turns, durability) in
-            [(settled.synced, Durability::Synced), (settled.written, Durability::Written)]
+            [(&settled.synced, Durability::Synced), (&settled.written, Durability::Written)]
         {
-            wakes += turns.map_or(0, |turns| self.sleepers.wake(turns, durability));
+            wakes += turns.clone().map_or(0, |turns| self.sleepers.wake(turns, durability));
         }
         if room {
             self.room.notify_all();
         }
         self.counters.wakes.fetch_add(wakes, Ordering::Relaxed);
+        if settled.synced.is_some() {
+            self.watchers.wake();
+        }
         if ends {
             self.work.notify_all();
         }

@@ -21,7 +21,7 @@ pub(crate) mod writers;
 
 use crate::Options;
 use crate::clock;
-use crate::commit::{Accept, OnFull, Origin, Ticket};
+use crate::commit::{Accept, OnFull, Origin, Ticket, Watch};
 use crate::engine::fetch::Fetcher;
 use crate::engine::lock::StoreLock;
 use crate::engine::region::Region;
@@ -370,6 +370,56 @@ impl Engine {
     /// Everything before this position is on the device.
     pub fn durable_lsn(&self) -> Lsn {
         self.store().committer.durable()
+    }
+
+    /// Shows how the log goes on from now on: how far it is durable, and which entries and regions it takes
+    /// back. For a cache of what was read, for what is streamed to others, for whoever waits for a position
+    /// that it did not write. The kin of [`Reader::follow`](crate::Reader::follow), which shows the records
+    /// themselves, from another process too.
+    ///
+    /// A change is shown once the batch is accepted, as reads see it, and its position says when it is
+    /// durable: [`Change::Durable`](crate::Change::Durable) follows it. Nothing that a watcher does holds up
+    /// those who write: [4,096 changes](crate::limits::WATCHED_CHANGES_MAX) are kept for one that is slow, and
+    /// of the rest it is shown [how many it missed](crate::Change::Missed). Where nobody watches it costs
+    /// nothing.
+    ///
+    /// # Errors
+    /// `Closed` when the engine is closed.
+    ///
+    /// ```
+    /// use raftwood::{Change, Durability, Engine, EntryId, RegionId};
+    /// use std::collections::BTreeMap;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let region = RegionId(7);
+    /// engine.append_next(region, ["x", "y", "z"], Durability::Synced)?;
+    ///
+    /// // Taken after the watch began: nothing that changes meanwhile goes past it.
+    /// let mut watch = engine.watch()?;
+    /// let mut cache: BTreeMap<u64, _> =
+    ///     engine.region(region).entries(.., raftwood::ReadLimit::NONE)?.into_iter().map(|e| (e.id.index, e)).collect();
+    ///
+    /// let mut batch = engine.batch();
+    /// batch.region(region).append([(EntryId::new(2, 2), &b"Y"[..])])?; // another leader's
+    /// let written = engine.write(batch, Durability::Synced)?;
+    ///
+    /// while watch.durable() < written {
+    ///     match watch.next_within(Duration::from_secs(10))? {
+    ///         Some(Change::Truncated { first, last, .. }) => cache.retain(|i, _| !(first..=last).contains(i)),
+    ///         Some(Change::Reset { .. } | Change::Destroyed { .. } | Change::Missed { .. }) => cache.clear(),
+    ///         Some(_) => {}
+    ///         None => break,
+    ///     }
+    /// }
+    /// assert_eq!(cache.keys().copied().collect::<Vec<_>>(), [1]);
+    /// # Ok(()) }
+    /// ```
+    pub fn watch(&self) -> Result<Watch> {
+        self.store().check_process()?;
+        Watch::new(&self.store().committer)
     }
 
     /// Whether the first I/O error has stopped all writing. Listeners were notified of it

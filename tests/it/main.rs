@@ -91,3 +91,5 @@ mod traced;
 #[cfg(feature = "sim")]
 mod tuning;
 mod two_processes;
+#[cfg(feature = "sim")]
+mod watching;
