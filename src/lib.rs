@@ -137,6 +137,7 @@ pub use engine::records::{
     Follow, LogItem, LogOp, LogRecord, RecordContent, RecordOptions, Records, RegionOps, TermRange,
 };
 pub use engine::region::Region;
+pub use engine::tasks::Opening;
 pub use engine::write_batch::{RegionBatch, WriteBatch};
 pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};

@@ -1,6 +1,6 @@
 //! The handle to wait for a batch with.
 
-use super::committer::{Accept, Committer, watermark_record};
+use super::committer::{Accept, Committer, OnFull, watermark_record};
 use super::pending::Pending;
 use crate::error::Result;
 use crate::format::batch::Encoded;
@@ -66,8 +66,13 @@ impl Ticket {
     }
 
     /// One that completes when everything accepted so far has the durability.
-    pub(crate) fn barrier(committer: &Arc<Committer>, durability: Durability) -> Result<Ticket> {
-        let mut ticket = Ticket::submit(committer, &mut watermark_record(), &Accept::internal(durability))?;
+    pub(crate) fn barrier(
+        committer: &Arc<Committer>,
+        durability: Durability,
+        on_full: OnFull,
+    ) -> Result<Ticket> {
+        let how = Accept { on_full, ..Accept::internal(durability) };
+        let mut ticket = Ticket::submit(committer, &mut watermark_record(), &how)?;
         ticket.outcome.bytes = 0;
         Ok(ticket)
     }

@@ -7,12 +7,14 @@ pub(crate) mod digest;
 mod explain;
 mod fetch;
 mod keys;
+pub(crate) mod later;
 mod lock;
 mod open;
 pub(crate) mod reader;
 pub(crate) mod records;
 pub(crate) mod region;
 mod stats;
+pub(crate) mod tasks;
 mod threads;
 mod tune;
 pub(crate) mod write_batch;
@@ -73,6 +75,9 @@ struct Inner {
     store: Arc<Store>,
     report: OpenReport,
     fetcher: Fetcher,
+    /// Where batches wait for room that tasks write.
+    admitter: Fetcher,
+    admitting: tasks::Admitting,
     #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
     waiter: Fetcher,
     #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
@@ -252,7 +257,9 @@ impl Engine {
             || {
                 let lsn = match durability {
                     Durability::Synced => self.sync()?,
-                    Durability::Written => Ticket::barrier(&self.store().committer, durability)?.wait()?,
+                    Durability::Written => {
+                        Ticket::barrier(&self.store().committer, durability, OnFull::Wait)?.wait()?
+                    }
                 };
                 Ok(Outcome { lsn, ..Outcome::default() })
             },
@@ -286,7 +293,7 @@ impl Engine {
             durability,
             on_full,
             |encoded, how| Ticket::submit(committer, encoded, how),
-            || Ticket::barrier(committer, durability),
+            || Ticket::barrier(committer, durability, on_full),
         )
     }
 
@@ -670,7 +677,7 @@ impl Inner {
 
     /// Whether a thread that closes the engine may be waiting for the one that calls this.
     fn is_awaited(&self) -> bool {
-        let waiting = self.fetcher.is_mine();
+        let waiting = self.fetcher.is_mine() || self.admitter.is_mine();
         #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         let waiting = waiting || self.waiter.is_mine();
         waiting || self.threads.is_mine() || self.store.upkeep.is_mine()
@@ -691,6 +698,7 @@ impl Inner {
         let outcome = upkeep::close(store, self.is_whole.load(Ordering::Acquire));
         self.threads.stop_all();
         self.fetcher.stop();
+        self.admitter.stop();
         #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         self.waiter.stop();
         drop(self.lock.lock().take());
@@ -705,6 +713,7 @@ impl Drop for Inner {
             // dropped next closes descriptors.
             self.threads.forget();
             self.fetcher.forget();
+            self.admitter.forget();
             #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
             self.waiter.forget();
             return;

@@ -267,6 +267,8 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         store: store.clone(),
         report: Default::default(),
         fetcher: Fetcher::reading(),
+        admitter: Fetcher::admitting(),
+        admitting: Default::default(),
         #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         waiter: Fetcher::waiting(),
         #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]

@@ -85,6 +85,8 @@ mod suspects;
 #[cfg(feature = "sim")]
 mod sweep;
 #[cfg(feature = "sim")]
+mod tasks;
+#[cfg(feature = "sim")]
 mod torn_copy;
 #[cfg(all(feature = "tracing", feature = "sim"))]
 mod traced;
