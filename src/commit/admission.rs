@@ -1,5 +1,6 @@
 //! The gate of the log: checks a batch, gives it its place, and makes it readable.
 
+use super::budget::Level;
 use super::committer::{Accept, Accepted, Committer, OnFull, Origin};
 use super::pending::{Pending, Record, Waiting};
 use super::pipeline::Pipeline;
@@ -11,11 +12,12 @@ use crate::index::{Discard, Planned};
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
 use crate::planted::{Bug, planted};
 use crate::report::Outcome;
+use crate::segment::pool::segment_len_for;
 use crate::segment::{InFlight, Segment};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 use crate::sync::{Arc, MutexGuard};
-use crate::types::{Durability, Lsn};
+use crate::types::{Durability, Lsn, RegionId};
 
 /// Of a batch with more entries than this the memory for their places is given back.
 const KEPT_LOCS_MAX: usize = 4096;
@@ -37,6 +39,13 @@ impl Committer {
         check(encoded)?;
         let mut approved: Vec<Discard> = Vec::new();
         let (mut in_line, mut asked) = (false, 0);
+        let appends = match how.origin {
+            Origin::Caller { .. } if planted(Bug::BudgetRefusesVotes) => {
+                encoded.batch.sections.first().map(|section| section.region)
+            }
+            Origin::Caller { .. } => encoded.batch.appends_to(),
+            Origin::Engine => None,
+        };
         let mut p = self.lock();
         loop {
             self.gate.check()?;
@@ -49,7 +58,11 @@ impl Committer {
                 p.line.pop_front();
                 self.room.notify_all();
             }
+            if let Some(region) = appends.filter(|_| self.budget.is_spent()) {
+                return Err(self.budget.refusal(region));
+            }
             let Some(active) = p.active.clone().filter(|active| active.fits(p.offset, len)) else {
+                self.afford(&p, len, appends)?;
                 p = self.rotate(p, len, how.on_full).inspect_err(|e| {
                     if planted(Bug::NoSpacePoisons) {
                         self.gate.trip(e.clone());
@@ -83,6 +96,25 @@ impl Committer {
                 return Err(self.refuse_to_go_back(p));
             }
             return self.place(p, active, encoded, how, has_ticket);
+        }
+    }
+
+    /// The log is about to move on, for a record of `len` bytes, which appends to a region if one is named.
+    fn afford(&self, p: &Pipeline, len: u64, appends: Option<RegionId>) -> Result<()> {
+        if !self.budget.is_on() {
+            return Ok(());
+        }
+        let next = p.usual_len(&self.factory);
+        let active = p.active.as_ref().map_or(0, |active| active.len);
+        let level = self.budget.judge(self.hooks.full_bytes() + active, next);
+        if level == Level::Spent {
+            // Listeners are notified.
+            self.hooks.upkeep_wanted();
+        }
+        let is_too_long = self.budget.left() < segment_len_for(len).max(next);
+        match appends.filter(|_| level == Level::Spent || is_too_long && !planted(Bug::BudgetIgnored)) {
+            Some(region) => Err(self.budget.refusal(region)),
+            None => Ok(()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What accepts batches and sees them through, and who works on that.
 
+use super::budget::Budget;
 use super::completion::Completions;
 use super::gate::Gate;
 use super::pending::{Pending, Record, Waiting};
@@ -60,10 +61,14 @@ pub(crate) trait Hooks: Send + Sync {
     fn segment_full(&self, segment: Arc<Segment>, end: u32);
     /// A segment should be prepared soon.
     fn segment_wanted(&self);
+    /// Upkeep should look around.
+    fn upkeep_wanted(&self);
     /// Writing has stopped for good.
     fn poisoned(&self, cause: &Error);
     /// There is no space for the next segment, or there is again.
     fn space(&self, exhausted: Option<&Error>);
+    /// Bytes of all segments that the log has moved on from, their footers included.
+    fn full_bytes(&self) -> u64;
     /// The callback or waker of the batch that ends at `lsn` panicked.
     fn callback_panicked(&self, lsn: Lsn, message: &str);
 }
@@ -133,6 +138,7 @@ pub(crate) struct Committer {
     pub(super) manual: bool,
     /// The last attempt to prepare a segment found no space.
     pub(super) exhausted: AtomicBool,
+    pub(crate) budget: Budget,
     pub(crate) counters: Counters,
 }
 
@@ -171,8 +177,14 @@ impl Committer {
             in_flight_max,
             manual,
             exhausted: AtomicBool::new(false),
+            budget: Budget::default(),
             counters: Counters::default(),
         }
+    }
+
+    /// The same, with a bound on what the store takes.
+    pub(crate) fn with_budget(self, budget: Budget) -> Committer {
+        Committer { budget, ..self }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Pipeline> {

@@ -48,6 +48,7 @@
 //!   the sync of a `Synced` one before it.
 
 mod admission;
+mod budget;
 mod committer;
 mod completion;
 mod gate;
@@ -63,6 +64,7 @@ mod ticket;
 mod watchers;
 mod write_stage;
 
+pub(crate) use budget::{Budget, Level};
 pub(crate) use committer::{Accept, Committer, Hooks, OnFull, Origin};
 pub use ticket::Ticket;
 pub use watchers::{Change, Watch};

@@ -263,6 +263,11 @@ impl Committer {
         self.room.notify_all();
     }
 
+    /// How long the next segment is unless a batch needs more.
+    pub(crate) fn usual_len(&self) -> u64 {
+        self.lock().usual_len(&self.factory)
+    }
+
     /// How many segments are prepared.
     pub(crate) fn ready_count(&self) -> usize {
         self.lock().ready.len()
@@ -313,7 +318,7 @@ impl Pipeline {
     }
 
     /// How long the next segment is unless a batch needs more.
-    fn usual_len(&self, factory: &SegmentFactory) -> u64 {
+    pub(super) fn usual_len(&self, factory: &SegmentFactory) -> u64 {
         self.active.as_ref().map_or(factory.first_len(), |active| factory.next_len(active.len))
     }
 

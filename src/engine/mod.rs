@@ -573,28 +573,7 @@ impl Engine {
         if self.store().check_process().is_err() {
             return Vec::new();
         }
-        let newest = self.store().committer.active_id();
-        let mut pins: Vec<Pin> = self
-            .store()
-            .table
-            .cells()
-            .filter_map(|cell| {
-                let state = cell.read();
-                let oldest = state.extents.iter().min_by_key(|e| e.segment_id())?;
-                Some(Pin {
-                    region: cell.id,
-                    oldest_segment: oldest.segment_id(),
-                    age: newest.saturating_sub(oldest.segment_id()),
-                    garbage_percent: oldest.segment().garbage_percent(),
-                    first: state.first()?,
-                    last: state.last()?,
-                    bytes: state.extents.iter().map(|e| e.bytes()).sum(),
-                })
-            })
-            .collect();
-        pins.sort_by_key(|p| (p.oldest_segment, std::cmp::Reverse(p.bytes), p.region));
-        pins.truncate(limit);
-        pins
+        self.store().pins(limit)
     }
 
     /// Reads every live entry from its file and verifies it, and the footers too. What is damaged is noted in

@@ -5,7 +5,7 @@ use super::reader::Reader;
 use super::{Engine, Inner};
 use crate::checkpoint::{Checkpoints, Kept, Parts, write_first_checkpoint};
 use crate::clock;
-use crate::commit::{Committer, Hooks};
+use crate::commit::{Budget, Committer, Hooks};
 use crate::engine::fetch::Fetcher;
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
@@ -200,7 +200,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         listeners: listeners.clone(),
         signals: signals.clone(),
     });
-    let committer = Arc::new(Committer::new(
+    let committer = Committer::new(
         r.table.clone(),
         factory.clone(),
         hooks,
@@ -208,7 +208,8 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         r.chain,
         options.in_flight_bytes_max,
         options.background == Background::Manual,
-    ));
+    );
+    let committer = Arc::new(committer.with_budget(Budget::of(&options)));
     let mark = Arc::new(mark);
     let parts = Parts {
         dir: dir.clone(),
@@ -239,6 +240,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         signals,
         stall: Mutex::default(),
         pressure: Mutex::default(),
+        budget_level: Mutex::default(),
         upkeep: Default::default(),
         copying: Default::default(),
         pauses: Default::default(),
@@ -300,6 +302,7 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         store.table.watch();
     }
     store.listeners.report(upkeep::upkeep_at_open(&store));
+    store.judge_budget();
     engine.0.threads.start_upkeep(&store, &engine.0.names)?;
     report.times.tail = clock::since(phase);
     if let Some(inner) = Arc::get_mut(&mut engine.0) {

@@ -15,6 +15,8 @@ mod api;
 mod backup;
 mod basics;
 #[cfg(feature = "sim")]
+mod budget;
+#[cfg(feature = "sim")]
 mod callbacks;
 #[cfg(feature = "sim")]
 mod checkpoints;

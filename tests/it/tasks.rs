@@ -3,11 +3,11 @@
 use crate::support::engines::{by_hand, on};
 use crate::support::entries;
 use crate::support::threads::*;
-use raftwood::vfs::sim::SimVfs;
+use raftwood::vfs::sim::{OpKind, SimVfs};
 use raftwood::{Durability, Engine, EntryId, ErrorKind, RegionId, WriteBatch};
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
@@ -82,20 +82,17 @@ fn a_future_that_is_dropped_before_its_batch_was_accepted_takes_it_along() {
     in_time("the writes", move || {
         let mut waits = Box::pin(engine.write_async(large(&engine, 2), Durability::Synced));
         assert!(poll(waits.as_mut()).is_pending());
-        let mut dropped = Box::pin(engine.write_async(large(&engine, 3), Durability::Synced));
+        let mut batch = large(&engine, 3);
+        batch.region(R).put(b"dropped", b"").unwrap();
+        let mut dropped = Box::pin(engine.write_async(batch, Durability::Synced));
         assert!(poll(dropped.as_mut()).is_pending());
         drop(dropped);
-        let mut other = entries::batch(&engine, R, 3, 10);
-        other.region(R).put(b"key", b"other").unwrap();
-        let other = engine.write_async(other, Durability::Synced);
+        let other = engine.write_async(entries::batch(&engine, R, 3, 10), Durability::Synced);
         vfs.release_syncs();
         first.wait().unwrap();
         wait(waits).unwrap();
         wait(other).unwrap();
-        assert_eq!(
-            (engine.region(R).last_index(), engine.region(R).entry(3).unwrap().payload.len()),
-            (3, 10)
-        );
+        assert_eq!((engine.region(R).last_index(), engine.region(R).get(b"dropped")), (3, None));
     });
 }
 
@@ -132,6 +129,41 @@ fn a_refused_batch_comes_back_from_wherever_it_waited() {
         assert_eq!(error.kind(), ErrorKind::Gap);
         assert_eq!(batch.map(|batch| batch.is_empty()), Some(false));
         assert!(wait(empty).unwrap() <= engine.durable_lsn());
+    });
+}
+
+/// A batch that fits into the segment would go past one that waits for the next.
+#[test]
+fn a_batch_that_could_be_accepted_at_once_goes_after_those_that_wait() {
+    let vfs = SimVfs::new(9);
+    let engine = on(&vfs).open("/db").unwrap();
+    begin(&engine);
+    let (send, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    in_time("the writes", move || {
+        // Until `send` is dropped no file is made.
+        vfs.set_hook(Some(Arc::new(move |op| {
+            if matches!(op.kind, OpKind::Create | OpKind::Rename) {
+                let _ = held.lock().unwrap().recv();
+            }
+        })));
+        let mut writes = Vec::new();
+        for index in 1..=200 {
+            let len = if index % 2 == 0 { 10 } else { 2000 };
+            let batch = entries::batch(&engine, R, index, len);
+            let mut write = Box::pin(engine.submit_async(batch, Durability::Synced));
+            match poll(write.as_mut()) {
+                Poll::Ready(accepted) => drop(accepted.unwrap()),
+                Poll::Pending => writes.push(write),
+            }
+        }
+        assert!(writes.len() > 50);
+        drop(send);
+        for write in writes {
+            drop(wait(write).unwrap());
+        }
+        vfs.set_hook(None);
+        assert_eq!(engine.region(R).last_index(), 200);
     });
 }
 
