@@ -334,15 +334,16 @@ impl Options {
     /// The most bytes that the store may take on the disk, pool included; 0 is no bound. For a disk that is
     /// shared, and to stop before it is full. At least 16 segments. Default none.
     ///
-    /// An eighth of it, or a little more than two segments, is kept for what makes room, and appends may take
-    /// the rest. Where three quarters of that are used, listeners get
-    /// [`Event::BudgetLow`](crate::Event::BudgetLow) with the regions to compact; where the next segment would
-    /// not fit, [`Event::BudgetSpent`](crate::Event::BudgetSpent), and batches with entries are refused with
-    /// `NoSpace`, whole, before anything of them is written. Batches without entries never are: hard states,
-    /// keys, truncations, compactions, resets, destructions. What is accepted is as safe as ever.
+    /// An eighth of it, or a little more than two segments, is kept for what makes room, and appends may
+    /// take the rest. Where three quarters of that are used, listeners get
+    /// [`Event::BudgetLow`](crate::Event::BudgetLow) with the regions to compact; where the next segment
+    /// would not fit, [`Event::BudgetSpent`](crate::Event::BudgetSpent), and batches with entries are
+    /// refused with `NoSpace`, whole, before anything of them is written. Batches without entries never are:
+    /// hard states, keys, truncations, compactions, resets, destructions. What is accepted is as safe as
+    /// ever.
     ///
-    /// A bound on what appends do, and no quota: a program that writes hard states alone, without end, or lets
-    /// readers hold files that were given back, goes beyond it.
+    /// A bound on what appends do, and no quota: a program that writes hard states alone, without end, or
+    /// lets readers hold files that were given back, goes beyond it.
     ///
     /// ```
     /// use raftwood::{Durability, ErrorKind, Options, RegionId};
@@ -390,6 +391,13 @@ impl Options {
     pub fn listener(mut self, listener: Arc<dyn EventListener>) -> Options {
         self.listeners.push(listener);
         self
+    }
+
+    /// What appends may not take of the disk budget: an eighth, and at least what the engine makes ahead and
+    /// while it makes room, which is the next segment, a cold one, and the reserve of small files.
+    pub(crate) fn kept_of_budget(&self) -> u64 {
+        let ahead = 2 * self.segment_bytes + 4 * STARTER_BYTES.min(self.segment_bytes);
+        (self.disk_budget / 8).max(ahead)
     }
 
     pub(crate) fn validate(&self) -> Result<()> {

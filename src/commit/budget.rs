@@ -1,12 +1,11 @@
 //! How much of the disk the store may take, where the program says so.
 //!
 //! The log grows by whole segments, so whether it may is decided where it moves on to the next one, and by
-//! upkeep. What has no entries is never refused: votes, truncations, compactions and destructions are what the
-//! kept part is for, and what makes room. A segment that one of these had to begin takes no appends either
-//! until there is room again: they would fill it, and the next.
+//! upkeep. What has no entries is never refused: votes, truncations, compactions and destructions are what
+//! the kept part is for, and what makes room. A segment that one of these had to begin takes no appends
+//! either until there is room again: they would fill it, and the next.
 
 use crate::error::{Error, ErrorKind};
-use crate::options::{Options, STARTER_BYTES};
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::RegionId;
@@ -36,11 +35,9 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// As the options say.
-    pub(crate) fn of(options: &Options) -> Budget {
-        let bytes = options.disk_budget;
-        let for_appends = bytes.saturating_sub(kept(bytes, options.segment_bytes));
-        Budget { bytes, for_appends, ..Budget::default() }
+    /// Of so many bytes, of which some are kept from appends; 0 is none.
+    pub(crate) fn new(bytes: u64, kept: u64) -> Budget {
+        Budget { bytes, for_appends: bytes.saturating_sub(kept), ..Budget::default() }
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -97,10 +94,4 @@ impl Budget {
         )
         .in_region(region)
     }
-}
-
-/// What is kept of a budget: an eighth, and at least what the engine makes ahead and while it makes room: the
-/// next segment, a cold one, and the reserve of small files.
-fn kept(budget: u64, segment_bytes: u64) -> u64 {
-    (budget / 8).max(2 * segment_bytes + 4 * STARTER_BYTES.min(segment_bytes))
 }

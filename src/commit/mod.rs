@@ -61,10 +61,12 @@ mod sleepers;
 mod stage_end;
 mod sync_stage;
 mod ticket;
+mod watch;
 mod watchers;
 mod write_stage;
 
 pub(crate) use budget::{Budget, Level};
 pub(crate) use committer::{Accept, Committer, Hooks, OnFull, Origin};
 pub use ticket::Ticket;
-pub use watchers::{Change, Watch};
+pub use watch::Watch;
+pub use watchers::Change;

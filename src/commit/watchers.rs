@@ -8,9 +8,6 @@
 //!   positions, and before the log is durable up to theirs. How far that is stands in no queue: it is one
 //!   number, looked at before the queue.
 
-use super::committer::Committer;
-use crate::clock;
-use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Op};
 use crate::index::Planned;
 use crate::limits::WATCHED_CHANGES_MAX;
@@ -19,10 +16,9 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::types::{EntryId, Lsn, RegionId};
 use std::collections::VecDeque;
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// What a [`Watch`] shows.
+/// What a [`Watch`](crate::Watch) shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Change {
@@ -84,21 +80,9 @@ impl Change {
     }
 }
 
-/// Shows how the log of an open engine goes on: see [`Engine::watch`](crate::Engine::watch).
-///
-/// As an iterator it waits for the next change, and ends when the engine is closed, or an I/O error has
-/// stopped all writing. It does not keep the engine open.
-pub struct Watch {
-    committer: Arc<Committer>,
-    shared: Arc<Shared>,
-    /// Taken from the queue and not yet shown.
-    taken: VecDeque<Change>,
-    shown: Lsn,
-}
-
 /// What a watcher shares with the threads that write.
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     queue: Mutex<Queue>,
     news: Condvar,
 }
@@ -106,7 +90,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     changes: VecDeque<Change>,
-    /// Set from the first change that found the queue full until the watcher has taken it: [`Change::Missed`].
+    /// Set from the first change that found the queue full until the watcher has taken it:
+    /// [`Change::Missed`].
     missed: Option<(u64, Lsn, Lsn)>,
     sleeps: bool,
 }
@@ -124,6 +109,31 @@ impl Queue {
 }
 
 impl Shared {
+    /// Exchanges the queue for an empty one.
+    pub(super) fn take(&self, empty: &mut VecDeque<Change>) {
+        let mut queue = self.queue.lock();
+        std::mem::swap(empty, &mut queue.changes);
+        let missed = queue.missed.take();
+        drop(queue);
+        let missed = missed.map(|(changes, first, last)| Change::Missed { changes, first, last });
+        empty.extend(missed);
+    }
+
+    /// Sleeps for so long at most, unless there is a change, or `has_news` says that there is something else.
+    /// Also returns for nothing.
+    pub(super) fn sleep(&self, at_most: Option<Duration>, has_news: impl FnOnce() -> bool) {
+        let mut queue = self.queue.lock();
+        if !queue.changes.is_empty() || has_news() {
+            return;
+        }
+        queue.sleeps = true;
+        let mut queue = match at_most {
+            Some(at_most) => self.news.wait_timeout(queue, at_most).0,
+            None => self.news.wait(queue),
+        };
+        queue.sleeps = false;
+    }
+
     /// Wakes the watcher if it sleeps. What it is woken for was done before.
     fn wake(&self) {
         if std::mem::take(&mut self.queue.lock().sleeps) {
@@ -142,8 +152,8 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    /// Whether somebody watches. A watcher that comes under the pipeline's lock is seen by whoever has had
-    /// that since.
+    /// Whether somebody watches. A watcher that comes under the pipeline's lock is seen by every thread that
+    /// has had that since.
     pub(super) fn any(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
@@ -174,14 +184,19 @@ impl Watchers {
         self.wake();
     }
 
-    fn add(&self) -> Arc<Shared> {
+    /// Whether nobody writes any more.
+    pub(super) fn have_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(super) fn add(&self) -> Arc<Shared> {
         let shared = Arc::<Shared>::default();
         self.all.lock().push(shared.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         shared
     }
 
-    fn remove(&self, shared: &Arc<Shared>) {
+    pub(super) fn remove(&self, shared: &Arc<Shared>) {
         self.all.lock().retain(|other| !Arc::ptr_eq(other, shared));
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
@@ -201,115 +216,4 @@ pub(super) fn changes(planned: &Planned, batch: &Batch, lsn: Lsn) -> Vec<Change>
         _ => None,
     });
     truncated.chain(ended).collect()
-}
-
-impl Watch {
-    /// Watches what is accepted from now on.
-    pub(crate) fn new(committer: &Arc<Committer>) -> Result<Watch> {
-        let (shared, shown) = {
-            let p = committer.lock();
-            p.check_open()?;
-            (committer.watchers.add(), committer.durable())
-        };
-        Ok(Watch { committer: committer.clone(), shared, taken: VecDeque::new(), shown })
-    }
-
-    /// Up to where the log was durable at the last [`Change::Durable`], or when the watch began.
-    pub fn durable(&self) -> Lsn {
-        self.shown
-    }
-
-    /// The next change; `None` if there was none for so long.
-    ///
-    /// # Errors
-    /// Once everything was shown: `Closed` when the engine is closed, `Poisoned` with the first cause when an
-    /// I/O error has stopped all writing.
-    pub fn next_within(&mut self, at_most: Duration) -> Result<Option<Change>> {
-        self.wait(clock::now().checked_add(at_most))
-    }
-
-    /// The next change; `None` if there was none until then.
-    fn wait(&mut self, until: Option<Instant>) -> Result<Option<Change>> {
-        self.committer.check_process()?;
-        loop {
-            // Looked at first: what comes before the end is shown before it.
-            let ended = self.end();
-            if let Some(change) = self.take() {
-                return Ok(Some(change));
-            }
-            if let Some(end) = ended {
-                return Err(end);
-            }
-            let left = until.map(|until| until.saturating_duration_since(clock::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(None);
-            }
-            self.sleep(left);
-        }
-    }
-
-    /// The next change, if there is one.
-    fn take(&mut self) -> Option<Change> {
-        // Before the queue, in which all changes stand that are durable by now.
-        let durable = self.committer.durable();
-        if self.taken.is_empty() {
-            let mut queue = self.shared.queue.lock();
-            std::mem::swap(&mut self.taken, &mut queue.changes);
-            let missed = queue.missed.take();
-            drop(queue);
-            let missed = missed.map(|(changes, first, last)| Change::Missed { changes, first, last });
-            self.taken.extend(missed);
-        }
-        let is_next = self.taken.front().is_some_and(|change| change.lsn() <= durable);
-        if durable > self.shown && (!is_next || planted(Bug::DurableBeforeItsChanges)) {
-            self.shown = durable;
-            return Some(Change::Durable { lsn: durable });
-        }
-        self.taken.pop_front()
-    }
-
-    /// Sleeps for so long at most, unless there is something to show. Also returns for nothing.
-    fn sleep(&self, at_most: Option<Duration>) {
-        let mut queue = self.shared.queue.lock();
-        let is_idle = queue.changes.is_empty() && self.committer.durable() == self.shown;
-        if !is_idle || self.end().is_some() {
-            return;
-        }
-        queue.sleeps = true;
-        let mut queue = match at_most {
-            Some(at_most) => self.shared.news.wait_timeout(queue, at_most).0,
-            None => self.shared.news.wait(queue),
-        };
-        queue.sleeps = false;
-    }
-
-    /// Why nothing comes any more.
-    fn end(&self) -> Option<Error> {
-        let poisoned = self.committer.gate.check().err();
-        let ended = self.committer.watchers.ended.load(Ordering::Acquire);
-        poisoned.or_else(|| ended.then(Error::closed))
-    }
-}
-
-impl Iterator for Watch {
-    type Item = Change;
-
-    fn next(&mut self) -> Option<Change> {
-        self.wait(None).ok().flatten()
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // In a fork the lock may be held by nobody.
-        if self.committer.check_process().is_ok() {
-            self.committer.watchers.remove(&self.shared);
-        }
-    }
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Watch({})", self.shown)
-    }
 }

@@ -380,15 +380,15 @@ impl Engine {
     }
 
     /// Shows how the log goes on from now on: how far it is durable, and which entries and regions it takes
-    /// back. For a cache of what was read, for what is streamed to others, for whoever waits for a position
-    /// that it did not write. The kin of [`Reader::follow`](crate::Reader::follow), which shows the records
+    /// back. For a cache of what was read, for what is streamed to others, to wait for a position that others
+    /// write. The kin of [`Reader::follow`](crate::Reader::follow), which shows the records
     /// themselves, from another process too.
     ///
     /// A change is shown once the batch is accepted, as reads see it, and its position says when it is
     /// durable: [`Change::Durable`](crate::Change::Durable) follows it. Nothing that a watcher does holds up
-    /// those who write: [4,096 changes](crate::limits::WATCHED_CHANGES_MAX) are kept for one that is slow, and
-    /// of the rest it is shown [how many it missed](crate::Change::Missed). Where nobody watches it costs
-    /// nothing.
+    /// those who write: [4,096 changes](crate::limits::WATCHED_CHANGES_MAX) are kept for one that is slow,
+    /// and of the rest it is shown [how many it missed](crate::Change::Missed). Where nobody watches, a
+    /// write pays one look at a number.
     ///
     /// # Errors
     /// `Closed` when the engine is closed.

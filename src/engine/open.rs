@@ -209,7 +209,8 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         options.in_flight_bytes_max,
         options.background == Background::Manual,
     );
-    let committer = Arc::new(committer.with_budget(Budget::of(&options)));
+    let committer =
+        Arc::new(committer.with_budget(Budget::new(options.disk_budget, options.kept_of_budget())));
     let mark = Arc::new(mark);
     let parts = Parts {
         dir: dir.clone(),

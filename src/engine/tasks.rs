@@ -1,10 +1,10 @@
 //! For programs of tasks: what waits does so on a thread of the engine, and never on the one that polls.
 //!
 //! A batch that can be accepted at once is, by the first poll. One that would have to wait, for bytes in
-//! flight or for the next segment, goes to a thread of the engine, which waits as a writer does: in line with
-//! the others, whether the task is polled or not. Batches that come meanwhile go after it, so that those of
-//! one task, or of tasks that share a thread, are accepted in the order of their first polls. What comes after
-//! acceptance a [`Ticket`] does: nothing waits there.
+//! flight or for the next segment, goes to a thread of the engine, which waits as a writer does: in line
+//! with the others, whether the task is polled or not. Batches that come meanwhile go after it, so that
+//! those of one task, or of tasks that share a thread, are accepted in the order of their first polls. What
+//! comes after acceptance a [`Ticket`] does: nothing waits there.
 
 use super::later::{Later, on_its_own, promise};
 use super::write_batch::WriteBatch;
@@ -44,8 +44,8 @@ impl fmt::Debug for Opening {
 }
 
 impl Options {
-    /// As [`open`](Options::open), on a thread of its own, which is started at once: opening reads, writes and
-    /// syncs. Dropping the future does not end that; the engine is closed as soon as it is open then.
+    /// As [`open`](Options::open), on a thread of its own, which is started at once: opening reads, writes
+    /// and syncs. Dropping the future does not end that; the engine is closed as soon as it is open then.
     ///
     /// # Errors
     /// As [`open`](Options::open); `Io` also where no thread can be started.
@@ -158,10 +158,13 @@ impl Engine {
         let (promise, later) = promise();
         let (engine, place) = (self.clone(), waiting.0.clone());
         let job = move || {
-            let _one = One::of(&engine);
+            let one = One(engine.clone());
             let batch = place.lock().take();
             if let Some(batch) = batch {
-                promise.keep(Ok(engine.submit(batch, durability)));
+                let submitted = engine.submit(batch, durability);
+                // Before the task knows: its next batch has nothing to go after.
+                drop(one);
+                promise.keep(Ok(submitted));
             }
         };
         self.0.admitting.0.fetch_add(1, Ordering::AcqRel);
@@ -187,12 +190,6 @@ impl Drop for Waiting {
 
 /// One of [`Admitting`], until it has been accepted or has failed, if by a panic.
 struct One(Engine);
-
-impl One {
-    fn of(engine: &Engine) -> One {
-        One(engine.clone())
-    }
-}
 
 impl Drop for One {
     fn drop(&mut self) {

@@ -62,7 +62,8 @@ fn a_poll_does_not_wait_for_room_and_batches_are_accepted_in_the_order_of_their_
         for write in &mut writes {
             assert!(poll(write.as_mut()).is_pending());
         }
-        // Not polled again, the second is accepted all the same: nobody stands in line after a task that sleeps.
+        // Not polled again, the second is accepted all the same: none stands in line after a task that
+        // sleeps.
         assert_eq!(engine.region(R).last_index(), 1);
         vfs.release_syncs();
         first.wait().unwrap();
