@@ -130,13 +130,16 @@ pub(crate) mod upkeep;
 pub mod vfs;
 mod watch;
 
-pub use commit::Ticket;
+/// What payloads, hard states and values are read as: of the crate `bytes`, for programs that do not name it.
+pub use bytes::Bytes;
+pub use commit::{Change, Ticket, Watch};
 pub use engine::digest::Digest;
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
 pub use engine::records::{
     Follow, LogItem, LogOp, LogRecord, RecordContent, RecordOptions, Records, RegionOps, TermRange,
 };
 pub use engine::region::Region;
+pub use engine::tasks::Opening;
 pub use engine::write_batch::{RegionBatch, WriteBatch};
 pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};

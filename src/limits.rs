@@ -28,6 +28,10 @@ pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 /// read may have to decompress.
 pub const BLOCK_BYTES_MAX: usize = 16 << 10;
 
+/// The most changes that wait for a [`Watch`](crate::Watch): a watcher that is further back is missing some,
+/// and is shown how many. About 200 KiB.
+pub const WATCHED_CHANGES_MAX: usize = 4096;
+
 /// The highest term. One less than `u64::MAX`, which stands for "unknown" inside the engine.
 pub const TERM_MAX: u64 = u64::MAX - 1;
 

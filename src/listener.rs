@@ -1,7 +1,7 @@
 //! What an engine reports to the program around it.
 
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::report::{BackupReport, Health, OpenReport};
+use crate::report::{BackupReport, Health, OpenReport, Pin};
 use crate::sync::{Arc, Mutex};
 use crate::trace::{self, Gravity};
 use crate::types::{Entry, Lsn, RegionId};
@@ -92,6 +92,36 @@ pub enum Event<'a> {
     },
     /// After a [`SpaceExhausted`](Event::SpaceExhausted): a segment was prepared.
     SpaceRegained,
+    /// More than three quarters of what appends may take of the
+    /// [disk budget](crate::Options::disk_budget) are used, or less than all of it again. Delivered when that
+    /// begins.
+    BudgetLow {
+        /// What the store takes, without the pool.
+        used_bytes: u64,
+        /// The budget.
+        budget_bytes: u64,
+        /// The regions to compact first, as [`Engine::pins`](crate::Engine::pins) would name them: sixteen at
+        /// most.
+        pins: &'a [Pin],
+    },
+    /// The next segment would not fit into what appends may take of the
+    /// [disk budget](crate::Options::disk_budget): appends are refused until it does, and nothing else is.
+    /// Delivered when that begins.
+    BudgetSpent {
+        /// What the store takes, without the pool.
+        used_bytes: u64,
+        /// The budget.
+        budget_bytes: u64,
+        /// As of [`BudgetLow`](Event::BudgetLow).
+        pins: &'a [Pin],
+    },
+    /// After a [`BudgetLow`](Event::BudgetLow) or [`BudgetSpent`](Event::BudgetSpent): there is room.
+    BudgetRegained {
+        /// What the store takes, without the pool.
+        used_bytes: u64,
+        /// The budget.
+        budget_bytes: u64,
+    },
     /// A [backup](crate::Engine::backup) was made, and is durable.
     BackupMade {
         /// Its directory.
@@ -157,12 +187,15 @@ impl Event<'_> {
             }
             Event::SyncStalled { .. }
             | Event::SpaceExhausted { .. }
+            | Event::BudgetLow { .. }
+            | Event::BudgetSpent { .. }
             | Event::Throttled { .. }
             | Event::BackgroundError { .. }
             | Event::CallbackPanicked { .. }
             | Event::ForeignFile { .. } => Gravity::Warn,
             Event::StallEnded { .. }
             | Event::SpaceRegained
+            | Event::BudgetRegained { .. }
             | Event::ThrottlingEnded
             | Event::HealthChanged { .. }
             | Event::Recovered { .. }
@@ -211,6 +244,19 @@ impl fmt::Display for Event<'_> {
                 write!(f, "space exhausted, there is none for the next segment: {}", error.with_causes())
             }
             Event::SpaceRegained => write!(f, "space regained, the next segment was prepared"),
+            Event::BudgetLow { used_bytes, budget_bytes, pins } => write!(
+                f,
+                "disk budget low, bytes taken: {used_bytes} of {budget_bytes}; regions to compact: {}",
+                Named(pins)
+            ),
+            Event::BudgetSpent { used_bytes, budget_bytes, pins } => write!(
+                f,
+                "disk budget spent, appends are refused, bytes taken: {used_bytes} of {budget_bytes}; regions to compact: {}",
+                Named(pins)
+            ),
+            Event::BudgetRegained { used_bytes, budget_bytes } => {
+                write!(f, "disk budget regained, bytes taken: {used_bytes} of {budget_bytes}")
+            }
             Event::BackupMade { dir, report } => write!(
                 f,
                 "backup made in {}, durable up to {}, segments linked: {}, copied: {}, bytes copied: {}",
@@ -247,6 +293,18 @@ impl fmt::Display for Event<'_> {
                 write!(f, "not of this store, and left alone: {}", path.display())
             }
         }
+    }
+}
+
+/// The regions of pins.
+struct Named<'a>(&'a [Pin]);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, pin) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if n == 0 { "" } else { ", " }, pin.region)?;
+        }
+        Ok(())
     }
 }
 
@@ -436,6 +494,9 @@ mod tests {
             (Event::ThrottlingEnded, vec!["ended"]),
             (Event::SpaceExhausted { error: &error }, vec!["exhausted", "no storage space"]),
             (Event::SpaceRegained, vec!["regained"]),
+            (Event::BudgetLow { used_bytes: 75, budget_bytes: 100, pins: &[] }, vec!["low", "75 of 100"]),
+            (Event::BudgetSpent { used_bytes: 99, budget_bytes: 100, pins: &[] }, vec!["spent", "99 of 100"]),
+            (Event::BudgetRegained { used_bytes: 9, budget_bytes: 100 }, vec!["regained", "9 of 100"]),
             (
                 Event::BackupMade { dir: Path::new("/copy"), report: &BackupReport::default() },
                 vec!["made", "/copy", "0:0"],

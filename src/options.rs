@@ -16,6 +16,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The first segment of an open that finds no free file. Small, so that opening never waits for a large fill;
+/// the following ones grow fourfold up to the configured size, so that small stores stay small.
+pub(crate) const STARTER_BYTES: u64 = 4 << 20;
+
 /// Whether payloads are compressed on their way to the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -195,6 +199,8 @@ pub struct Options {
     pub(crate) stall_after: Duration,
     pub(crate) scrub: Option<(Duration, ScrubOptions)>,
     pub(crate) must_exist: bool,
+    /// 0 is none.
+    pub(crate) disk_budget: u64,
     pub(crate) salts: SaltSource,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) listeners: Vec<Arc<dyn EventListener>>,
@@ -212,6 +218,7 @@ impl fmt::Debug for Options {
             .field("background", &self.background)
             .field("in_flight_bytes_max", &self.in_flight_bytes_max)
             .field("must_exist", &self.must_exist)
+            .field("disk_budget", &self.disk_budget)
             .field("vfs", &self.vfs)
             .field("listeners", &self.listeners.len())
             .finish_non_exhaustive()
@@ -239,6 +246,7 @@ impl Options {
             stall_after: Duration::from_millis(500),
             scrub: None,
             must_exist: false,
+            disk_budget: 0,
             salts: SaltSource::random(),
             vfs: Arc::new(OsVfs::default()),
             listeners: Vec::new(),
@@ -323,6 +331,48 @@ impl Options {
         self
     }
 
+    /// The most bytes that the store may take on the disk, pool included; 0 is no bound. For a disk that is
+    /// shared, and to stop before it is full. At least 16 segments. Default none.
+    ///
+    /// An eighth of it, or a little more than two segments, is kept for what makes room, and appends may
+    /// take the rest. Where three quarters of that are used, listeners get
+    /// [`Event::BudgetLow`](crate::Event::BudgetLow) with the regions to compact; where the next segment
+    /// would not fit, [`Event::BudgetSpent`](crate::Event::BudgetSpent), and batches with entries are
+    /// refused with `NoSpace`, whole, before anything of them is written. Batches without entries never are:
+    /// hard states, keys, truncations, compactions, resets, destructions. What is accepted is as safe as
+    /// ever.
+    ///
+    /// A bound on what appends do, and no quota: a program that writes hard states alone, without end, or
+    /// lets readers hold files that were given back, goes beyond it.
+    ///
+    /// ```
+    /// use raftwood::{Durability, ErrorKind, Options, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Options::new().segment_bytes(64 << 10).disk_budget(1 << 20).open(dir.path())?;
+    /// let (region, entry) = (RegionId(7), [0; 10_000]);
+    /// let refused = loop {
+    ///     if let Err(refused) = engine.append_next(region, [entry], Durability::Written) {
+    ///         break refused;
+    ///     }
+    /// };
+    /// assert_eq!(refused.kind(), ErrorKind::NoSpace);
+    /// assert!(engine.stats().disk_bytes <= 1 << 20);
+    ///
+    /// // As the error says.
+    /// let mut batch = engine.batch();
+    /// batch.region(region).compact_to(u64::MAX);
+    /// engine.write(batch, Durability::Synced)?;
+    /// engine.purge()?;
+    /// engine.append_next(region, [entry], Durability::Synced)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn disk_budget(mut self, bytes: u64) -> Options {
+        self.disk_budget = bytes;
+        self
+    }
+
     /// The file system; by default the operating system's.
     pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Options {
         self.vfs = vfs;
@@ -343,11 +393,25 @@ impl Options {
         self
     }
 
+    /// What appends may not take of the disk budget: an eighth, and at least what the engine makes ahead and
+    /// while it makes room, which is the next segment, a cold one, and the reserve of small files.
+    pub(crate) fn kept_of_budget(&self) -> u64 {
+        let ahead = 2 * self.segment_bytes + 4 * STARTER_BYTES.min(self.segment_bytes);
+        (self.disk_budget / 8).max(ahead)
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let s = self.segment_bytes;
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&s) || !s.is_multiple_of(PAGE) {
             return Err(Error::invalid(format!(
                 "segment_bytes is {s}: it must be a multiple of {PAGE} between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
+            )));
+        }
+        let least = 16 * s;
+        if (1..least).contains(&self.disk_budget) {
+            return Err(Error::invalid(format!(
+                "disk_budget is {}: it must be at least 16 segments, {least} bytes where segment_bytes is {s}; 0 is none",
+                self.disk_budget
             )));
         }
         Ok(())

@@ -441,6 +441,17 @@ bugs! {
     /// A listener that panics at news takes the writer along. Breaks: a panic ends what was being done
     /// and no more.
     NewsFailWrites caught by "events::a_listener_that_panics_at_a_rotation_fails_no_write",
+    /// Appends go on where the disk budget is spent. Breaks: the disk is bounded.
+    BudgetIgnored caught by "budget::appends_stop_within_the_budget_and_nothing_else_does",
+    /// Where the disk budget is spent, what has no entries is refused too. Breaks: a full disk keeps nobody
+    /// from making room.
+    BudgetRefusesVotes caught by "budget::appends_stop_within_the_budget_and_nothing_else_does",
+    /// Changes that a slow watcher has no room for are left out without a word. Breaks: a watcher that lost
+    /// its place says so.
+    MissedUnsaid caught by "watching::a_slow_watcher_holds_up_no_writer_and_is_shown_what_it_missed",
+    /// A watcher is shown how far the log is durable before what changed up to there. Breaks: what is shown
+    /// is in order.
+    DurableBeforeItsChanges caught by "watching::a_watcher_is_shown_all_that_writers_took_back_and_before_it_is_durable",
 }
 
 /// Whether the engine makes this mistake.

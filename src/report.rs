@@ -84,7 +84,7 @@ pub struct OpenTimes {
 }
 
 /// What a purge did.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct PurgeReport {
     /// Segments whose files were given back, to the pool or the file system.

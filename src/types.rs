@@ -150,6 +150,33 @@ pub struct Entry {
     pub payload: Bytes,
 }
 
+impl Entry {
+    /// The same entry with a payload of its own: a copy, that holds its bytes and nothing else. For what is
+    /// kept for long: an entry as it is read keeps a whole segment's file from being reused, or, where it was
+    /// not mapped, the buffer that its neighbours were read into.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1", "set x 2"], Durability::Synced)?;
+    ///
+    /// // Kept after the log has let go of it, at the price of its own seven bytes.
+    /// let cached = engine.region(RegionId(7)).entry(2)?.detached();
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).compact_through(2)?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// assert_eq!(&cached.payload[..], b"set x 2");
+    /// # Ok(()) }
+    /// ```
+    #[must_use = "the entry itself goes on borrowing"]
+    pub fn detached(&self) -> Entry {
+        Entry { id: self.id, payload: Bytes::copy_from_slice(&self.payload) }
+    }
+}
+
 /// What a batch must have reached before its write is acknowledged. There is none lower than `Written`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]

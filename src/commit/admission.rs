@@ -2,6 +2,7 @@
 
 use super::counters::Counters;
 use super::segments::Placement;
+use super::watchers::{Watchers, changes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Batch, Encoded, Loc, Op, Step, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
@@ -49,6 +50,7 @@ impl Admission {
         place: &Placement,
         durable: Lsn,
         counters: &Counters,
+        watchers: &Watchers,
     ) -> Result<Outcome> {
         let desc_len = encoded.desc.len() as u32;
         let Admission { planned, locs, .. } = self;
@@ -80,6 +82,9 @@ impl Admission {
                 self.apply(steps.into_iter(), place, durable);
             } else {
                 self.apply(encoded.batch.steps(), place, durable);
+            }
+            if watchers.any() {
+                watchers.publish(&changes(&self.planned, &encoded.batch, place.end));
             }
             self.planned.clear();
             counters.batches.fetch_add(1, Ordering::Relaxed);

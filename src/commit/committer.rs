@@ -3,6 +3,7 @@
 use super::accept::{Accept, OnFull, Origin, watermark_record};
 use super::admission::check;
 use super::approval::Approval;
+use super::budget::{Budget, Level};
 use super::counters::Counters;
 use super::gate::Gate;
 use super::hooks::Hooks;
@@ -11,6 +12,7 @@ use super::pending::{Pending, Waiting};
 use super::pipeline::Pipeline;
 use super::progress::Progress;
 use super::rotation::Rotation;
+use super::watchers::{Shared, Watchers};
 use super::workers::Workers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Announcement, Encoded};
@@ -19,7 +21,7 @@ use crate::index::Table;
 use crate::planted::{Bug, planted};
 use crate::report::Outcome;
 use crate::segment::Segment;
-use crate::segment::pool::SegmentFactory;
+use crate::segment::pool::{SegmentFactory, segment_len_for};
 use crate::segment::scan::FIRST_RECORD;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
@@ -40,6 +42,7 @@ struct Accepted<'a> {
 pub(crate) struct Committer {
     workers: Workers,
     rotation: Rotation,
+    budget: Budget,
 }
 
 impl Committer {
@@ -59,7 +62,13 @@ impl Committer {
         Committer {
             workers: Workers::new(pipeline, progress, hooks, factory.clone(), manual),
             rotation: Rotation::new(factory),
+            budget: Budget::default(),
         }
+    }
+
+    /// The same, with a bound on what the store takes.
+    pub(crate) fn with_budget(self, budget: Budget) -> Committer {
+        Committer { budget, ..self }
     }
 
     // ---- batches ------------------------------------------------------------------------------------------
@@ -83,11 +92,18 @@ impl Committer {
     ///
     /// `has_ticket`: a callback or waker may come to need the outcome, which is then delivered in its turn.
     fn accept(&self, encoded: &mut Encoded, how: &Accept<'_>, has_ticket: bool) -> Result<Accepted<'_>> {
-        let Workers { progress, gate, counters, hooks, .. } = &self.workers;
+        let Workers { progress, gate, counters, hooks, watchers, .. } = &self.workers;
         let len = encoded.record_len();
         check(encoded)?;
         let mut approval = Approval::default();
         let mut in_line = false;
+        let appends = match how.origin {
+            Origin::Caller { .. } if planted(Bug::BudgetRefusesVotes) => {
+                encoded.batch.sections.first().map(|section| section.region)
+            }
+            Origin::Caller { .. } => encoded.batch.appends_to(),
+            Origin::Engine => None,
+        };
         let mut guard = self.workers.lock();
         loop {
             gate.check()?;
@@ -100,7 +116,11 @@ impl Committer {
                 guard.room.leave_line();
                 self.workers.waking.announce_change();
             }
+            if let Some(region) = appends.filter(|_| self.budget.is_spent()) {
+                return Err(self.budget.refusal(region));
+            }
             let Some(place) = guard.segments.place_for(len) else {
+                self.afford(&guard, len, appends)?;
                 guard = self.rotation.rotate(&self.workers, guard, len, how.on_full).inspect_err(|e| {
                     if planted(Bug::NoSpacePoisons) {
                         gate.trip(e.clone());
@@ -128,7 +148,8 @@ impl Committer {
             }
             let p = &mut *guard;
             let is_planned = matches!(how.origin, Origin::Caller { .. });
-            let outcome = p.admission.admit(encoded, is_planned, &place, progress.durable(), counters)?;
+            let durable = progress.durable();
+            let outcome = p.admission.admit(encoded, is_planned, &place, durable, counters, watchers)?;
             let (waiting, ticket) = p.push(place, encoded, how, has_ticket);
             progress.set_accepted(waiting.end);
             // Ask for the next segment well before this one is full, and that it is filled until then.
@@ -136,6 +157,26 @@ impl Committer {
                 hooks.segment_wanted();
             }
             return Ok(Accepted { p: guard, waiting, ticket, outcome });
+        }
+    }
+
+    /// The log is about to move on, for a record of `len` bytes, which appends to a region if one is named.
+    fn afford(&self, p: &Pipeline, len: u64, appends: Option<RegionId>) -> Result<()> {
+        if !self.budget.is_on() {
+            return Ok(());
+        }
+        let hooks = &self.workers.hooks;
+        let next = p.segments.usual_len(&self.rotation.factory);
+        let active = p.segments.active().map_or(0, |(active, _)| active.len);
+        let level = self.budget.judge(hooks.full_bytes() + active, next);
+        if level == Level::Spent {
+            // Listeners are notified.
+            hooks.upkeep_wanted();
+        }
+        let is_too_long = self.budget.left() < segment_len_for(len).max(next);
+        match appends.filter(|_| level == Level::Spent || is_too_long && !planted(Bug::BudgetIgnored)) {
+            Some(region) => Err(self.budget.refusal(region)),
+            None => Ok(()),
         }
     }
 
@@ -369,6 +410,27 @@ impl Committer {
     /// from here on goes there or beyond.
     pub(crate) fn active_id(&self) -> u32 {
         self.workers.lock().segments.active_id()
+    }
+
+    /// How long the next segment is unless a batch needs more.
+    pub(crate) fn usual_len(&self) -> u64 {
+        self.workers.lock().segments.usual_len(&self.rotation.factory)
+    }
+
+    /// What the store may take on the disk.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// One more that watches what is accepted from now on, and how far the log is durable before.
+    pub(super) fn add_watcher(&self) -> Result<(Arc<Shared>, Lsn)> {
+        let p = self.workers.lock();
+        p.check_open()?;
+        Ok((self.workers.watchers.add(), self.durable()))
+    }
+
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.workers.watchers
     }
 
     /// How many segments are prepared.

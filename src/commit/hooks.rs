@@ -14,10 +14,14 @@ pub(crate) trait Hooks: Send + Sync {
     fn segment_entered(&self, durable: Lsn);
     /// A segment should be prepared soon.
     fn segment_wanted(&self);
+    /// Upkeep should look around.
+    fn upkeep_wanted(&self);
     /// Writing has stopped for good.
     fn poisoned(&self, cause: &Error);
     /// There is no space for the next segment, or there is again.
     fn space(&self, exhausted: Option<&Error>);
+    /// Bytes of all segments that the log has moved on from, their footers included.
+    fn full_bytes(&self) -> u64;
     /// The callback or waker of the batch that ends at `lsn` panicked.
     fn callback_panicked(&self, lsn: Lsn, message: &str);
 }

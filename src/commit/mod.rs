@@ -57,6 +57,7 @@
 mod accept;
 mod admission;
 mod approval;
+mod budget;
 mod committer;
 mod completion;
 mod counters;
@@ -77,10 +78,15 @@ mod sync_stage;
 mod ticket;
 mod turns;
 mod waking;
+mod watch;
+mod watchers;
 mod workers;
 mod write_stage;
 
 pub(crate) use accept::{Accept, OnFull, Origin};
+pub(crate) use budget::{Budget, Level};
 pub(crate) use committer::Committer;
 pub(crate) use hooks::Hooks;
 pub use ticket::Ticket;
+pub use watch::Watch;
+pub use watchers::Change;

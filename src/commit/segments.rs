@@ -167,7 +167,7 @@ impl Segments {
     }
 
     /// How long the next segment is unless a batch needs more.
-    fn usual_len(&self, factory: &SegmentFactory) -> u64 {
+    pub(super) fn usual_len(&self, factory: &SegmentFactory) -> u64 {
         self.active.as_ref().map_or(factory.first_len(), |active| factory.next_len(active.len))
     }
 

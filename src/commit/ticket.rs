@@ -1,6 +1,6 @@
 //! The handle to wait for a batch with.
 
-use super::accept::{Accept, watermark_record};
+use super::accept::{Accept, OnFull, watermark_record};
 use super::committer::Committer;
 use super::pending::Pending;
 use crate::error::Result;
@@ -67,8 +67,13 @@ impl Ticket {
     }
 
     /// One that completes when everything accepted so far has the durability.
-    pub(crate) fn barrier(committer: &Arc<Committer>, durability: Durability) -> Result<Ticket> {
-        let mut ticket = Ticket::submit(committer, &mut watermark_record(), &Accept::internal(durability))?;
+    pub(crate) fn barrier(
+        committer: &Arc<Committer>,
+        durability: Durability,
+        on_full: OnFull,
+    ) -> Result<Ticket> {
+        let how = Accept { on_full, ..Accept::internal(durability) };
+        let mut ticket = Ticket::submit(committer, &mut watermark_record(), &how)?;
         ticket.outcome.bytes = 0;
         Ok(ticket)
     }

@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::settled::Settled;
 use super::sleepers::Woken;
 use super::waking::Waking;
+use super::watchers::Watchers;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
@@ -35,6 +36,7 @@ pub(super) struct Workers {
     factory: Arc<SegmentFactory>,
     completions: Completions,
     pub(super) waking: Waking,
+    pub(super) watchers: Watchers,
     /// No threads of the engine: a thread that waits does everything.
     pub(super) manual: bool,
 }
@@ -56,6 +58,7 @@ impl Workers {
             factory,
             completions: Completions::default(),
             waking: Waking::default(),
+            watchers: Watchers::default(),
             manual,
         }
     }
@@ -157,10 +160,11 @@ impl Workers {
         loop {
             p = match self.step(p, || false) {
                 Ok(_) => self.lock(),
-                Err(p) if p.is_idle() => return,
+                Err(p) if p.is_idle() => break,
                 Err(p) => self.waking.wait_for_change(p),
             };
         }
+        self.watchers.end();
     }
 
     /// Takes a step, or waits for the end of another's. `leaves`: what is left of the work is for others.
@@ -328,8 +332,12 @@ impl Workers {
         p.room.give_back(settled.bytes);
         let passes_on = leaves || settled.tickets;
         let chosen = self.waking.choose(&mut p, passes_on);
+        let is_further = settled.synced.is_some();
         drop(p);
         self.waking.wake(chosen, settled);
+        if is_further {
+            self.watchers.wake();
+        }
         self.completions
             .deliver(|batch| self.answer(batch), |lsn, message| self.hooks.callback_panicked(lsn, message));
         passes_on

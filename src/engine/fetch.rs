@@ -1,4 +1,4 @@
-//! Reads on threads of the engine.
+//! Reads, and what else must not hold up who asks for it, on threads of the engine.
 
 use crate::sync::mpsc::{Receiver, Sender, channel};
 use crate::sync::thread;
@@ -24,6 +24,11 @@ impl Fetcher {
     /// For jobs that read.
     pub(crate) fn reading() -> Fetcher {
         Fetcher::new("raftwood-read", 2)
+    }
+
+    /// For batches that wait until they are accepted, one after the other.
+    pub(crate) fn admitting() -> Fetcher {
+        Fetcher::new("raftwood-admit", 1)
     }
 
     /// For jobs that may wait for the device. Reads must not queue after them.

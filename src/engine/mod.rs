@@ -7,6 +7,7 @@ pub(crate) mod digest;
 mod explain;
 mod fetch;
 mod keys;
+pub(crate) mod later;
 mod lock;
 mod open;
 pub(crate) mod reader;
@@ -15,6 +16,7 @@ pub(crate) mod region;
 mod repair;
 mod restore;
 mod stats;
+pub(crate) mod tasks;
 mod threads;
 mod tune;
 pub(crate) mod write_batch;
@@ -23,7 +25,7 @@ pub(crate) mod writers;
 
 use crate::Options;
 use crate::clock;
-use crate::commit::{Accept, OnFull, Origin, Ticket};
+use crate::commit::{Accept, OnFull, Origin, Ticket, Watch};
 use crate::engine::fetch::Fetcher;
 use crate::engine::lock::StoreLock;
 use crate::engine::region::Region;
@@ -75,6 +77,9 @@ struct Inner {
     store: Arc<Store>,
     report: OpenReport,
     fetcher: Fetcher,
+    /// Where batches wait for room that tasks write.
+    admitter: Fetcher,
+    admitting: tasks::Admitting,
     #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
     waiter: Fetcher,
     #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
@@ -121,6 +126,26 @@ impl WriteError {
     /// Why, without the batch.
     pub fn into_error(self) -> Error {
         self.error
+    }
+
+    /// Both: why, and the batch, as it was, if it was refused before anything of it was accepted.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, ErrorKind, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1"], Durability::Written)?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append([(EntryId::new(1, 3), &b"set x 3"[..])])?;
+    /// let (error, batch) = engine.write(batch, Durability::Synced).unwrap_err().into_parts();
+    /// assert_eq!(error.kind(), ErrorKind::Gap);
+    /// assert_eq!(batch.map(|batch| batch.is_empty()), Some(false));
+    /// # Ok(()) }
+    /// ```
+    pub fn into_parts(self) -> (Error, Option<WriteBatch>) {
+        (self.error, self.batch.map(|batch| *batch))
     }
 }
 
@@ -234,7 +259,9 @@ impl Engine {
             || {
                 let lsn = match durability {
                     Durability::Synced => self.sync()?,
-                    Durability::Written => Ticket::barrier(&self.store().committer, durability)?.wait()?,
+                    Durability::Written => {
+                        Ticket::barrier(&self.store().committer, durability, OnFull::Wait)?.wait()?
+                    }
                 };
                 Ok(Outcome { lsn, ..Outcome::default() })
             },
@@ -268,7 +295,7 @@ impl Engine {
             durability,
             on_full,
             |encoded, how| Ticket::submit(committer, encoded, how),
-            || Ticket::barrier(committer, durability),
+            || Ticket::barrier(committer, durability, on_full),
         )
     }
 
@@ -352,6 +379,56 @@ impl Engine {
     /// Everything before this position is on the device.
     pub fn durable_lsn(&self) -> Lsn {
         self.store().committer.durable()
+    }
+
+    /// Shows how the log goes on from now on: how far it is durable, and which entries and regions it takes
+    /// back. For a cache of what was read, for what is streamed to others, to wait for a position that others
+    /// write. The kin of [`Reader::follow`](crate::Reader::follow), which shows the records
+    /// themselves, from another process too.
+    ///
+    /// A change is shown once the batch is accepted, as reads see it, and its position says when it is
+    /// durable: [`Change::Durable`](crate::Change::Durable) follows it. Nothing that a watcher does holds up
+    /// those who write: [4,096 changes](crate::limits::WATCHED_CHANGES_MAX) are kept for one that is slow,
+    /// and of the rest it is shown [how many it missed](crate::Change::Missed). Where nobody watches, a
+    /// write pays one look at a number.
+    ///
+    /// # Errors
+    /// `Closed` when the engine is closed.
+    ///
+    /// ```
+    /// use raftwood::{Change, Durability, Engine, EntryId, RegionId};
+    /// use std::collections::BTreeMap;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let region = RegionId(7);
+    /// engine.append_next(region, ["x", "y", "z"], Durability::Synced)?;
+    ///
+    /// // Taken after the watch began: nothing that changes meanwhile goes past it.
+    /// let mut watch = engine.watch()?;
+    /// let mut cache: BTreeMap<u64, _> =
+    ///     engine.region(region).entries(.., raftwood::ReadLimit::NONE)?.into_iter().map(|e| (e.id.index, e)).collect();
+    ///
+    /// let mut batch = engine.batch();
+    /// batch.region(region).append([(EntryId::new(2, 2), &b"Y"[..])])?; // another leader's
+    /// let written = engine.write(batch, Durability::Synced)?;
+    ///
+    /// while watch.durable() < written {
+    ///     match watch.next_within(Duration::from_secs(10))? {
+    ///         Some(Change::Truncated { first, last, .. }) => cache.retain(|i, _| !(first..=last).contains(i)),
+    ///         Some(Change::Reset { .. } | Change::Destroyed { .. } | Change::Missed { .. }) => cache.clear(),
+    ///         Some(_) => {}
+    ///         None => break,
+    ///     }
+    /// }
+    /// assert_eq!(cache.keys().copied().collect::<Vec<_>>(), [1]);
+    /// # Ok(()) }
+    /// ```
+    pub fn watch(&self) -> Result<Watch> {
+        self.store().check_process()?;
+        Watch::new(&self.store().committer)
     }
 
     /// Whether the first I/O error has stopped all writing. Listeners were notified of it
@@ -498,28 +575,7 @@ impl Engine {
         if self.store().check_process().is_err() {
             return Vec::new();
         }
-        let newest = self.store().committer.active_id();
-        let mut pins: Vec<Pin> = self
-            .store()
-            .table
-            .cells()
-            .filter_map(|cell| {
-                let state = cell.read();
-                let oldest = state.extents.iter().min_by_key(|e| e.segment_id())?;
-                Some(Pin {
-                    region: cell.id,
-                    oldest_segment: oldest.segment_id(),
-                    age: newest.saturating_sub(oldest.segment_id()),
-                    garbage_percent: oldest.segment().garbage_percent(),
-                    first: state.first()?,
-                    last: state.last()?,
-                    bytes: state.extents.iter().map(|e| e.bytes()).sum(),
-                })
-            })
-            .collect();
-        pins.sort_by_key(|p| (p.oldest_segment, std::cmp::Reverse(p.bytes), p.region));
-        pins.truncate(limit);
-        pins
+        self.store().pins(limit)
     }
 
     /// Reads every live entry from its file and verifies it, and the footers too. What is damaged is noted in
@@ -602,7 +658,7 @@ impl Inner {
 
     /// Whether a thread that closes the engine may be waiting for the one that calls this.
     fn is_awaited(&self) -> bool {
-        let waiting = self.fetcher.is_mine();
+        let waiting = self.fetcher.is_mine() || self.admitter.is_mine();
         #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         let waiting = waiting || self.waiter.is_mine();
         waiting || self.threads.is_mine() || self.store.upkeep.is_mine()
@@ -623,6 +679,7 @@ impl Inner {
         let outcome = upkeep::close(store, self.is_whole.load(Ordering::Acquire));
         self.threads.stop_all();
         self.fetcher.stop();
+        self.admitter.stop();
         #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         self.waiter.stop();
         drop(self.lock.lock().take());
@@ -637,6 +694,7 @@ impl Drop for Inner {
             // dropped next closes descriptors.
             self.threads.forget();
             self.fetcher.forget();
+            self.admitter.forget();
             #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
             self.waiter.forget();
             return;

@@ -5,7 +5,7 @@ use super::reader::Reader;
 use super::{Engine, Inner};
 use crate::checkpoint::{Checkpoints, Kept, Parts, write_first_checkpoint};
 use crate::clock;
-use crate::commit::{Committer, Hooks};
+use crate::commit::{Budget, Committer, Hooks};
 use crate::engine::fetch::Fetcher;
 use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
@@ -207,7 +207,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         listeners: listeners.clone(),
         signals: signals.clone(),
     });
-    let committer = Arc::new(Committer::new(
+    let committer = Committer::new(
         r.table.clone(),
         factory.clone(),
         hooks,
@@ -215,7 +215,9 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         r.chain,
         options.in_flight_bytes_max,
         options.background == Background::Manual,
-    ));
+    );
+    let committer =
+        Arc::new(committer.with_budget(Budget::new(options.disk_budget, options.kept_of_budget())));
     let parts = Parts {
         dir: dir.clone(),
         store: r.id,
@@ -245,6 +247,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         signals,
         stall: Mutex::default(),
         pressure: Mutex::default(),
+        budget_level: Mutex::default(),
         upkeep: Default::default(),
         copying: Default::default(),
         pauses: Default::default(),
@@ -273,6 +276,8 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         store: store.clone(),
         report: Default::default(),
         fetcher: Fetcher::reading(),
+        admitter: Fetcher::admitting(),
+        admitting: Default::default(),
         #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         waiter: Fetcher::waiting(),
         #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
@@ -304,6 +309,7 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
         store.table.watch();
     }
     store.listeners.report(upkeep::upkeep_at_open(&store));
+    store.judge_budget();
     engine.0.threads.start_upkeep(&store, &engine.0.names)?;
     report.times.tail = clock::since(phase);
     if let Some(inner) = Arc::get_mut(&mut engine.0) {

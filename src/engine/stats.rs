@@ -90,7 +90,7 @@ impl Engine {
         stats.disk_bytes = stats.pool_bytes + checkpoints + store.mark.bytes();
         for s in store.all_segments() {
             stats.segments += 1;
-            stats.disk_bytes += s.len + s.footer().map_or(0, |f| f.len());
+            stats.disk_bytes += s.bytes_on_disk();
             stats.live_entries += s.live_entries();
             stats.live_bytes += s.live_bytes();
         }

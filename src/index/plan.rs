@@ -78,6 +78,11 @@ impl Planned {
         self.places = Places::default();
     }
 
+    /// Whether the region was there before the batch, if that comes to it.
+    pub(crate) fn existed(&self, region: RegionId) -> bool {
+        self.shadows.iter().any(|shadow| shadow.region == region && shadow.existed())
+    }
+
     /// The state of the region that the batch comes to as the `nth`, if that is this one and it was there.
     pub(crate) fn cell(&self, nth: usize, region: RegionId) -> Option<&RegionCell> {
         self.shadows.get(nth).filter(|s| s.region == region)?.cell.as_deref()

@@ -126,6 +126,11 @@ impl Shadow {
         Shadow { region, cell, cuts, identity, exists, wiped, made, base, forgotten, live, real_end, own }
     }
 
+    /// Whether the table has the region.
+    pub(super) fn existed(&self) -> bool {
+        self.identity > Lsn::ZERO
+    }
+
     pub(super) fn follow(
         &mut self,
         step: &Step<'_>,

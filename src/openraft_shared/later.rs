@@ -1,11 +1,8 @@
 //! Work done on a thread of the engine while a task waits for it, without a runtime.
 
 use crate::engine::Engine;
-use crate::error::{Error, ErrorKind, Result};
-use crate::sync::{Arc, Mutex, MutexGuard};
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use crate::engine::later::{Later, promise};
+use crate::error::Result;
 
 /// Runs `work` on an I/O thread of the engine. It is done even when nobody waits for the outcome any more.
 pub(super) fn elsewhere<T: Send + 'static>(
@@ -27,84 +24,16 @@ pub(super) fn elsewhere_waiting<T: Send + 'static>(
     later
 }
 
-/// An outcome that one side will deliver and the other waits for.
-pub(super) fn promise<T>() -> (Promise<T>, Later<T>) {
-    let slot = Arc::new(Slot(Mutex::new(State { outcome: None, kept: false, waker: None })));
-    (Promise(slot.clone()), Later(slot))
-}
-
-#[derive(Debug)]
-struct Slot<T>(Mutex<State<T>>);
-
-#[derive(Debug)]
-struct State<T> {
-    outcome: Option<Result<T>>,
-    /// There was an outcome; it may have been taken already.
-    kept: bool,
-    waker: Option<Waker>,
-}
-
-impl<T> Slot<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.0.lock()
-    }
-
-    /// The first outcome counts.
-    fn fill(&self, outcome: impl FnOnce() -> Result<T>) {
-        let mut state = self.lock();
-        if std::mem::replace(&mut state.kept, true) {
-            return;
-        }
-        state.outcome = Some(outcome());
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// The end that delivers. Dropped without being kept (the work panicked), it says so: a task must
-/// not wait forever.
-pub(super) struct Promise<T>(Arc<Slot<T>>);
-
-impl<T> Promise<T> {
-    pub(super) fn keep(self, outcome: Result<T>) {
-        self.0.fill(|| outcome);
-    }
-}
-
-impl<T> Drop for Promise<T> {
-    fn drop(&mut self) {
-        self.0.fill(|| Err(Error::new(ErrorKind::Io, "work on a thread of the engine panicked")));
-    }
-}
-
-/// The task's end.
-#[derive(Debug)]
-pub(super) struct Later<T>(Arc<Slot<T>>);
-
-impl<T> Future for Later<T> {
-    type Output = Result<T>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        let mut state = self.0.lock();
-        match state.outcome.take() {
-            Some(outcome) => Poll::Ready(outcome),
-            None => {
-                state.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
     use super::*;
+    use crate::error::ErrorKind;
+    use crate::sync::Arc;
+    use std::pin::Pin;
     use std::task::Wake;
+    use std::task::{Context, Poll, Waker};
     use std::thread::{self, Thread};
 
     struct Unpark(Thread);

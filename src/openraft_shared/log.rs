@@ -1,10 +1,11 @@
 //! The log of one region, for a caller that must not be blocked.
 
 use super::format::Format;
-use super::later::{Later, elsewhere, elsewhere_waiting, promise};
+use super::later::{elsewhere, elsewhere_waiting};
 use super::stored::{self, Ids, SavedVote};
 use crate::commit::Ticket;
 use crate::engine::Engine;
+use crate::engine::later::{Later, promise};
 use crate::engine::region::Region;
 use crate::engine::write_batch::WriteBatch;
 use crate::engine::writers::Writer;

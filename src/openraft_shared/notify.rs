@@ -1,6 +1,6 @@
 //! Who calls openraft back when an append is durable.
 
-use super::later::{Later, promise};
+use crate::engine::later::{Later, promise};
 use crate::error::Result;
 use std::future::Future;
 

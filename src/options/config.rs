@@ -25,6 +25,8 @@ struct Config {
     stall_after: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     must_exist: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_budget: Option<Value>,
     compression: CompressionConfig,
     pool: PoolConfig,
     purge: PurgeConfig,
@@ -134,6 +136,7 @@ impl Config {
             in_flight_bytes_max: size(o.in_flight_bytes_max as u64),
             stall_after: time(o.stall_after),
             must_exist: Some(Value::Flag(o.must_exist)),
+            disk_budget: if o.disk_budget > 0 { size(o.disk_budget) } else { None },
             compression: CompressionConfig { method: word(method), min_batch_bytes },
             pool: PoolConfig {
                 files_max: Some(Value::Number(o.pool.files_max as u64)),
@@ -165,6 +168,7 @@ impl Config {
         })?;
         set(&mut options.stall_after, "stall_after", &self.stall_after, as_time)?;
         set(&mut options.must_exist, "must_exist", &self.must_exist, as_flag)?;
+        set(&mut options.disk_budget, "disk_budget", &self.disk_budget, as_size)?;
         options.compression = self.compression.get()?;
 
         let count = |value: &Value| in_bounds(as_number(value)?, 1, 1 << 20, |n| n.to_string());

@@ -373,6 +373,11 @@ impl Segment {
         self.live_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes of its file, and of its footer's.
+    pub(crate) fn bytes_on_disk(&self) -> u64 {
+        self.len + self.footer().map_or(0, |footer| footer.len())
+    }
+
     /// How much of the file is no live payload.
     pub(crate) fn garbage_percent(&self) -> u8 {
         let live = self.live_bytes().min(self.len);

@@ -21,10 +21,10 @@ use crate::format::file_header::{
     FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, SegmentKind, StoreId,
 };
 use crate::format::names::FileName;
-use crate::options::{Options, ReadMode};
+use crate::options::{Options, ReadMode, STARTER_BYTES};
 use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::vfs::io::{read_up_to, write_parts_at};
 use crate::vfs::{Dir, OpenMode, Reserved, VfsFile};
@@ -36,10 +36,6 @@ use std::time::Duration;
 /// Files of the reserve: for the copies of the tail when a store opens again and again on a full disk, for
 /// the record that compacts, and for what a purge has to write before it can give anything back.
 const RESERVE_FILES: usize = 4;
-
-/// The first segment of an open that finds no free file. Small, so that opening never waits for a large fill;
-/// the following ones grow fourfold up to the configured size, so that small stores stay small.
-pub(crate) const STARTER_BYTES: u64 = 4 << 20;
 
 /// How much is zero-filled at once.
 const FILL_BYTES: usize = 1 << 20;
@@ -87,6 +83,8 @@ pub(crate) struct SegmentFactory {
     segment_bytes: u64,
     prewrite: bool,
     files_max: usize,
+    /// No more than so many where the disk budget says so.
+    files_in_budget: AtomicUsize,
     mapped: bool,
     salts: SaltSource,
     next_file: AtomicU32,
@@ -117,6 +115,7 @@ impl SegmentFactory {
             segment_bytes: options.segment_bytes,
             prewrite: options.pool.prewrite,
             files_max: options.pool.files_max,
+            files_in_budget: AtomicUsize::new(usize::MAX),
             mapped: options.read_mode == ReadMode::Map,
             salts: options.salts.clone(),
             next_file: AtomicU32::new(next_file),
@@ -186,6 +185,12 @@ impl SegmentFactory {
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn reserve_count(&self) -> usize {
         self.reserve.lock().len()
+    }
+
+    /// The pool may take so many bytes, whatever else says that it may have more.
+    pub(crate) fn set_budget(&self, bytes: u64) {
+        let files = usize::try_from(bytes / self.segment_bytes).unwrap_or(usize::MAX);
+        self.files_in_budget.store(files, Ordering::Relaxed);
     }
 
     /// How many files lie free.
@@ -425,6 +430,7 @@ impl SegmentFactory {
             true => 3.min(self.files_max),
             false => self.demand.lock().files(self.files_max),
         };
+        let files_max = files_max.min(self.files_in_budget.load(Ordering::Relaxed));
         let mut files = std::mem::take(&mut *self.retired.lock());
         let mut given_back = 0;
         let mut renamed: Vec<FreeFile> = Vec::new();

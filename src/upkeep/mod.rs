@@ -83,6 +83,7 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
     }
     deliver_purged(store, &report);
     keep_files(store)?;
+    store.judge_budget();
     debug_assert_eq!(check_counts(store), Ok(()));
     sealed
 }
@@ -161,7 +162,8 @@ fn is_out_of_proportion(store: &Store) -> bool {
     let (count, bytes) = waiting.fold((0, 0), |(count, bytes), s| (count + 1, bytes + s.len));
     let size = store.checkpoints.newest().map_or(0, |newest| newest.bytes);
     let many = count > WAITING_MAX && bytes > size * WAITING_GROWTH;
-    (many || count > 0 && store.factory.is_scarce()) && !planted(Bug::KilledRunsPileUp)
+    let is_short = || store.factory.is_scarce() || store.committer.budget().is_spent();
+    (many || count > 0 && is_short()) && !planted(Bug::KilledRunsPileUp)
 }
 
 /// Writes the checkpoints that segments wait for, and gives those back, if they are out of proportion. It
@@ -245,6 +247,7 @@ pub(crate) fn purge(store: &Store) -> Result<PurgeReport> {
     if let Ok(_one) = store.upkeep.lock() {
         store.listeners.report(keep_files(store));
         deliver_purged(store, &report);
+        store.judge_budget();
     }
     outcome.map(|()| report)
 }
@@ -257,6 +260,7 @@ fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
     }
     // What needs nothing to be written comes first: it may make the room that the rest needs.
     reclaim(store, report)?;
+    store.judge_budget();
     let mut given_back = give_back(store)?;
     seal_due(store)?;
     drop(one);
@@ -285,6 +289,7 @@ fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
             reclaim(store, report)?;
         }
     }
+    store.judge_budget();
     given_back += give_back(store)?;
     keep_reserve(store, given_back)
 }

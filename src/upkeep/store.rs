@@ -3,7 +3,7 @@
 use super::pauses::Pauses;
 use super::turn::Turn;
 use crate::checkpoint::Checkpoints;
-use crate::commit::{Committer, Hooks};
+use crate::commit::{Committer, Hooks, Level};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::StoreId;
 use crate::index::Table;
@@ -11,7 +11,7 @@ use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::options::{Options, Tuned};
 use crate::planted::{Bug, planted};
-use crate::report::Health;
+use crate::report::{Health, Pin};
 use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet};
@@ -22,6 +22,9 @@ use crate::vfs::Dir;
 use crate::watch::{Pressure, Stall};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// So many regions to compact are named where the disk budget becomes low.
+const HINTED_MAX: usize = 16;
 
 /// An open engine without its threads.
 pub(crate) struct Store {
@@ -45,6 +48,8 @@ pub(crate) struct Store {
     pub(crate) signals: Arc<Signals>,
     pub(crate) stall: Mutex<Stall>,
     pub(crate) pressure: Mutex<Pressure>,
+    /// What listeners were notified of last.
+    pub(crate) budget_level: Mutex<Level>,
     pub(crate) upkeep: Turn,
     /// Held by a thread that copies entries to a cold segment, and taken before `upkeep`: a copy takes its
     /// time, and whatever needs `upkeep` alone does not wait for it.
@@ -96,6 +101,14 @@ impl Hooks for PipelineHooks {
             // A listener may write, and what is written waits for this thread.
             self.signals.upkeep.raise();
         }
+    }
+
+    fn upkeep_wanted(&self) {
+        self.signals.upkeep.raise();
+    }
+
+    fn full_bytes(&self) -> u64 {
+        self.segments.all().iter().map(|s| s.bytes_on_disk()).sum()
     }
 
     fn segment_wanted(&self) {
@@ -195,6 +208,57 @@ impl Store {
             true => self.note_mark(),
             false => Ok(()),
         }
+    }
+
+    /// Looks at how much of the disk budget is left, if there is one, and notifies the listeners where that
+    /// has changed.
+    pub(crate) fn judge_budget(&self) {
+        let budget = self.committer.budget();
+        if !budget.is_on() {
+            return;
+        }
+        let checkpoints: u64 = self.checkpoints.kept().list.iter().map(|k| k.bytes).sum();
+        budget.set_others(checkpoints + self.mark.bytes());
+        let segments = self.all_segments().iter().map(|s| s.bytes_on_disk()).sum();
+        let level = budget.judge(segments, self.committer.usual_len());
+        self.factory.set_budget(budget.left());
+        let before = std::mem::replace(&mut *self.budget_level.lock(), level);
+        if before == level {
+            return;
+        }
+        let (used_bytes, budget_bytes) = (budget.used(), budget.bytes());
+        let pins = if level == Level::Roomy { Vec::new() } else { self.pins(HINTED_MAX) };
+        let pins = &pins[..];
+        self.listeners.deliver(&match level {
+            Level::Roomy => Event::BudgetRegained { used_bytes, budget_bytes },
+            Level::Low => Event::BudgetLow { used_bytes, budget_bytes, pins },
+            Level::Spent => Event::BudgetSpent { used_bytes, budget_bytes, pins },
+        });
+    }
+
+    /// Regions whose entries keep the oldest segments alive, oldest first.
+    pub(crate) fn pins(&self, limit: usize) -> Vec<Pin> {
+        let newest = self.committer.active_id();
+        let mut pins: Vec<Pin> = self
+            .table
+            .cells()
+            .filter_map(|cell| {
+                let state = cell.read();
+                let oldest = state.extents.iter().min_by_key(|e| e.segment_id())?;
+                Some(Pin {
+                    region: cell.id,
+                    oldest_segment: oldest.segment_id(),
+                    age: newest.saturating_sub(oldest.segment_id()),
+                    garbage_percent: oldest.segment().garbage_percent(),
+                    first: state.first()?,
+                    last: state.last()?,
+                    bytes: state.extents.iter().map(|e| e.bytes()).sum(),
+                })
+            })
+            .collect();
+        pins.sort_by_key(|p| (p.oldest_segment, std::cmp::Reverse(p.bytes), p.region));
+        pins.truncate(limit);
+        pins
     }
 
     /// Fails in a fork of the process that opened the engine. Asked first in every call: locks may have been

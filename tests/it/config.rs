@@ -19,6 +19,7 @@ fn all_changed() -> Options {
         .in_flight_bytes_max(5)
         .stall_after(Duration::from_secs(90))
         .must_exist(true)
+        .disk_budget(100 << 30)
         .compression(Compression::Lz4 { min_batch_bytes: 1000 })
         .pool(Pool::default().files_max(3).prewrite(false))
         .purge(Purge::default().background(false).garbage_percent_max(20).rate_bytes(3 << 20))
@@ -56,6 +57,7 @@ fn the_file_in_the_documents_has_every_field_and_no_other() {
     // What the comments say of defaults is true.
     let read: Options = toml::from_str(&text).unwrap();
     let meant = Options::new()
+        .disk_budget(100 << 30)
         .compression(Compression::Lz4 { min_batch_bytes: 4096 })
         .scrub_every(Duration::from_secs(7 * 86400), ScrubOptions::default());
     assert_eq!(of(&read), of(&meant));
@@ -94,6 +96,8 @@ fn an_error_names_the_field_and_what_may_stand_there() {
         ("stall_after = \"half a second\"", &["stall_after", "\"30s\""]),
         ("stall_after = [1]", &["stall_after", "no time"]),
         ("must_exist = 1", &["must_exist = 1", "true or false"]),
+        ("disk_budget = \"1 MiB\"", &["disk_budget is 1048576", "16 segments"]),
+        ("disk_budget = \"half\"", &["disk_budget = \"half\"", "no size"]),
         ("read_mode = \"mmap\"", &["read_mode = \"mmap\"", "\"map\" or \"pread\""]),
         ("[compression]\nmethod = \"zstd\"", &["compression.method = \"zstd\"", "lz4"]),
         ("[compression]\nmin_batch_bytes = 1", &["compression.min_batch_bytes", "method"]),

@@ -15,6 +15,8 @@ mod api;
 mod backup;
 mod basics;
 #[cfg(feature = "sim")]
+mod budget;
+#[cfg(feature = "sim")]
 mod callbacks;
 #[cfg(feature = "sim")]
 mod checkpoints;
@@ -91,9 +93,13 @@ mod suspects;
 #[cfg(feature = "sim")]
 mod sweep;
 #[cfg(feature = "sim")]
+mod tasks;
+#[cfg(feature = "sim")]
 mod torn_copy;
 #[cfg(all(feature = "tracing", feature = "sim"))]
 mod traced;
 #[cfg(feature = "sim")]
 mod tuning;
 mod two_processes;
+#[cfg(feature = "sim")]
+mod watching;

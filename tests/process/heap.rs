@@ -4,7 +4,9 @@
 //! that is alone in its segment.
 
 use crate::allocator::{alone, live, peak_during};
-use raftwood::{Background, Durability, Engine, EntryId, Options, Pool, RegionId};
+use raftwood::{
+    Background, Durability, Engine, Entry, EntryId, Options, Pool, ReadLimit, ReadMode, RegionId,
+};
 use std::path::Path;
 
 fn open(dir: &Path, segment_bytes: u64) -> Engine {
@@ -123,4 +125,48 @@ fn what_was_destroyed_leaves_the_heap_with_the_next_purge() {
     // They can come back, and are new.
     append(&engine, 3, 1);
     assert_eq!(engine.region(RegionId(2)).last_index(), 1);
+}
+
+/// Bytes of the files in `dir` that this process has mapped.
+#[cfg(target_os = "linux")]
+fn mapped(dir: &Path) -> i64 {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let ours = maps.lines().filter(|line| line.contains(dir.to_str().unwrap()));
+    let len = |line: &str| {
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        Some(i64::from_str_radix(to, 16).ok()? - i64::from_str_radix(from, 16).ok()?)
+    };
+    ours.map(|line| len(line).unwrap()).sum()
+}
+
+/// A cache of a few entries once held what they were read from.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_detached_entry_holds_its_own_bytes_and_no_buffer_and_no_mapping() {
+    let _alone = alone();
+    for mode in [ReadMode::Pread, ReadMode::Map] {
+        let (before, dir) = (live(), tempfile::tempdir().unwrap());
+        let pool = Pool::default().prewrite(false);
+        let options = Options::new().segment_bytes(1 << 20).pool(pool).read_mode(mode);
+        let engine = options.background(Background::Manual).open(dir.path()).unwrap();
+        let region = RegionId(7);
+        engine.append_next(region, vec![[7; 1000]; 500], Durability::Synced).unwrap();
+        // Out of the files, and not out of the batch that was just written.
+        engine.close().unwrap();
+        drop(engine);
+        let engine = Options::new().read_mode(mode).open(dir.path()).unwrap();
+        let read = engine.region(region).entries(.., ReadLimit::NONE).unwrap();
+        let few: Vec<Entry> = read.iter().step_by(100).cloned().collect();
+        drop(read);
+        engine.close().unwrap();
+        drop(engine);
+        let held = || live() - before + mapped(dir.path());
+        let borrowed = held();
+        let kept: Vec<Entry> = few.iter().map(Entry::detached).collect();
+        assert_eq!(kept, few);
+        drop(few);
+        let own = held();
+        assert!(borrowed > 400 << 10, "{mode:?}: {borrowed} bytes are held by what was read");
+        assert!(own < 32 << 10, "{mode:?}: {own} bytes are held by what was detached");
+    }
 }

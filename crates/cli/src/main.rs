@@ -21,6 +21,7 @@ mod page;
 mod purge;
 mod records;
 mod restore;
+mod top;
 mod torture;
 
 use clap::{Parser, Subcommand};
@@ -48,6 +49,8 @@ enum Command {
     /// Print the entries, hard states and keys of a store's regions, without changing it. Works beside a
     /// running engine.
     Dump(dump::Args),
+    /// Show what is being written, and by which regions, again and again. Works beside a running engine.
+    Top(top::Args),
     /// Say why an open would decide as it would: where the log ends, what was torn, damaged or suspect, and
     /// by which proof. Changes nothing.
     Explain(explain::Args),
@@ -85,6 +88,7 @@ impl Command {
             Command::Bench(args) => args.json,
             Command::Inspect(args) => args.json,
             Command::Dump(args) => args.is_json(),
+            Command::Top(args) => args.json,
             Command::Explain(args) => args.json,
             Command::Diff(args) => args.json,
             Command::Purge(args) => args.json,
@@ -154,6 +158,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Purge(args) => purge::run(&args),

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
 }
 
 /// Whether anybody still reads what is printed: a tail that has nothing to say would never notice.
-fn check_read() -> Result<(), Failure> {
+pub(crate) fn check_read() -> Result<(), Failure> {
     let out = std::io::stdout();
     let mut asked = [PollFd::new(&out, PollFlags::empty())];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -310,6 +310,8 @@ fn a_pipe_that_nobody_reads_ends_every_command_quietly() {
         &["inspect", "store", "--json"],
         &["dump", "full", "--json"],
         &["dump", "full"],
+        &["top", "store"],
+        &["top", "store", "--json"],
         &["check", "store"],
         &["check", "store", "--json"],
         &["repair", "store"],

@@ -93,6 +93,71 @@ fn a_followed_dump_goes_on_until_nobody_reads_it() {
 }
 
 #[test]
+fn top_shows_what_is_written_and_the_busiest_regions_until_nobody_reads_it() {
+    use std::io::{BufRead, BufReader};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let dir = tempfile::tempdir().unwrap();
+    let engine = store(dir.path());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_raftwood"))
+        .args(["top", "store", "--json", "--interval", "0.2", "--regions", "1"])
+        .current_dir(dir.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let done = AtomicBool::new(false);
+    // Whatever was there before is in the first.
+    out.read_line(&mut String::new()).unwrap();
+    let shown = std::thread::scope(|threads| {
+        // In each batch five times as much for region 6 as for region 5.
+        threads.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let mut batch = engine.batch();
+                batch.region(RegionId(5)).append_next([&[0; 100][..]], 7).unwrap();
+                batch.region(RegionId(6)).append_next([&[0; 250][..], &[0; 250]], 7).unwrap();
+                engine.write(batch, Durability::Synced).unwrap();
+            }
+        });
+        let shown = loop {
+            let mut line = String::new();
+            assert!(out.read_line(&mut line).unwrap() > 0, "it ended");
+            let shown = lines(&line).remove(0);
+            if shown["active_regions"] == 2 {
+                break shown;
+            }
+        };
+        done.store(true, Ordering::Relaxed);
+        shown
+    });
+    let rate = |of: &serde_json::Value, what: &str| of[what].as_f64().unwrap();
+    let (all, top) = (&shown["per_second"], &shown["top"]);
+    assert_eq!((top.as_array().unwrap().len(), &top[0]["region"]), (1, &6.into()), "{shown}");
+    let ratio = |what, times: f64| (rate(all, what) / rate(&top[0], what) - times).abs() < 1e-6;
+    assert!(ratio("batches", 1.0) && ratio("entries", 1.5), "{shown}");
+    assert!(rate(all, "bytes") > rate(&top[0], "bytes"), "{shown}");
+    assert_eq!((&shown["kind"], &shown["space"]["regions"]), (&"top".into(), &2.into()), "{shown}");
+    assert!(shown["space"]["live_bytes"].as_u64().unwrap() > 0, "{shown}");
+    drop(out);
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+}
+
+#[test]
+fn top_ends_after_so_many_looks_and_is_a_line_for_each_where_nobody_looks() {
+    let dir = tempfile::tempdir().unwrap();
+    store(dir.path()).close().unwrap();
+    let text = printed(&tool(dir.path(), &["top", "store", "--interval", "0.05", "--count", "2"]), 0);
+    assert_eq!(text.lines().count(), 2, "{text}");
+    for line in text.lines() {
+        assert!(
+            line.starts_with("0 batches/s  0 B/s  0 entries/s  durable ") && line.contains("segment"),
+            "{line}"
+        );
+    }
+    assert_eq!(tool(dir.path(), &["top", "store", "--interval", "0"]).status.code(), Some(2));
+    assert_eq!(tool(dir.path(), &["top", "nowhere", "--count", "1"]).status.code(), Some(2));
+}
+
+#[test]
 fn what_an_adapter_stored_is_shown_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path().join("store")).unwrap();

@@ -186,6 +186,12 @@ impl Batch {
         }
     }
 
+    /// The first region that it appends entries to, if there is one.
+    pub(crate) fn appends_to(&self) -> Option<RegionId> {
+        let appends = |step: &Step<'_>| matches!(step.op, Op::Append { .. } | Op::AppendNext { .. });
+        self.steps().find(appends).map(|step| step.region)
+    }
+
     /// Bytes of all payloads, uncompressed.
     pub(crate) fn payload_bytes(&self) -> u64 {
         self.entries.iter().map(|e| u64::from(e.len)).sum()

@@ -19,6 +19,11 @@ impl<T: Clone> Heard<T> {
         self.heard.lock().unwrap().clone()
     }
 
+    /// What came since the last time.
+    pub(crate) fn take(&self) -> Vec<T> {
+        std::mem::take(&mut *self.heard.lock().unwrap())
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.heard.lock().unwrap().len()
     }

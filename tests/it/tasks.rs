@@ -1,0 +1,235 @@
+//! Writes of tasks, polled by hand: what would wait does so elsewhere, in its turn.
+
+use crate::support::engines::{by_hand, on};
+use crate::support::entries;
+use crate::support::threads::*;
+use raftwood::vfs::sim::{OpKind, SimVfs};
+use raftwood::{Durability, Engine, EntryId, ErrorKind, RegionId, WriteBatch};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+const R: RegionId = RegionId(7);
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(&Waker::from(Arc::new(Unpark(thread::current())))))
+}
+
+/// Polls when woken, as a runtime does.
+fn wait<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        match poll(future.as_mut()) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+fn large(engine: &Engine, index: u64) -> WriteBatch {
+    entries::batch(engine, R, index, 900)
+}
+
+/// An engine with one batch on its way, which the disk holds up, and room for no other.
+fn full(vfs: &SimVfs) -> (Engine, raftwood::Ticket) {
+    let engine = on(vfs).in_flight_bytes_max(1000).open("/db").unwrap();
+    begin(&engine);
+    vfs.block_syncs();
+    let first = engine.submit(large(&engine, 1), Durability::Synced).unwrap();
+    vfs.wait_for_syncs(1);
+    (engine, first)
+}
+
+#[test]
+fn a_poll_does_not_wait_for_room_and_batches_are_accepted_in_the_order_of_their_polls() {
+    let vfs = SimVfs::new(1);
+    let (engine, first) = full(&vfs);
+    // A gap would be refused: the order shows.
+    let mut writes: Vec<_> = (2..=20)
+        .map(|index| Box::pin(engine.write_async(large(&engine, index), Durability::Synced)))
+        .collect();
+    in_time("the writes", move || {
+        for write in &mut writes {
+            assert!(poll(write.as_mut()).is_pending());
+        }
+        // Not polled again, the second is accepted all the same: none stands in line after a task that
+        // sleeps.
+        assert_eq!(engine.region(R).last_index(), 1);
+        vfs.release_syncs();
+        first.wait().unwrap();
+        let last = wait(writes.pop().unwrap()).unwrap();
+        assert_eq!(engine.region(R).last_index(), 20);
+        for write in writes {
+            assert!(wait(write).unwrap() < last);
+        }
+        assert_eq!(engine.region(R).state().durable, 20);
+    });
+}
+
+#[test]
+fn a_future_that_is_dropped_before_its_batch_was_accepted_takes_it_along() {
+    let vfs = SimVfs::new(2);
+    let (engine, first) = full(&vfs);
+    in_time("the writes", move || {
+        let mut waits = Box::pin(engine.write_async(large(&engine, 2), Durability::Synced));
+        assert!(poll(waits.as_mut()).is_pending());
+        let mut batch = large(&engine, 3);
+        batch.region(R).put(b"dropped", b"").unwrap();
+        let mut dropped = Box::pin(engine.write_async(batch, Durability::Synced));
+        assert!(poll(dropped.as_mut()).is_pending());
+        drop(dropped);
+        let other = engine.write_async(entries::batch(&engine, R, 3, 10), Durability::Synced);
+        vfs.release_syncs();
+        first.wait().unwrap();
+        wait(waits).unwrap();
+        wait(other).unwrap();
+        assert_eq!((engine.region(R).last_index(), engine.region(R).get(b"dropped")), (3, None));
+    });
+}
+
+#[test]
+fn an_accepted_batch_does_not_need_its_future() {
+    let vfs = SimVfs::new(3);
+    let (engine, first) = full(&vfs);
+    in_time("the writes", move || {
+        vfs.release_syncs();
+        first.wait().unwrap();
+        vfs.block_syncs();
+        let mut write = Box::pin(engine.write_async(large(&engine, 2), Durability::Synced));
+        assert!(poll(write.as_mut()).is_pending());
+        assert_eq!(engine.region(R).last_index(), 2, "the first poll accepts where there is room");
+        drop(write);
+        vfs.release_syncs();
+        engine.sync().unwrap();
+        assert_eq!(engine.region(R).state().durable, 2);
+    });
+}
+
+#[test]
+fn a_refused_batch_comes_back_from_wherever_it_waited() {
+    let vfs = SimVfs::new(4);
+    let (engine, first) = full(&vfs);
+    in_time("the writes", move || {
+        let mut gap = Box::pin(engine.submit_async(large(&engine, 9), Durability::Synced));
+        assert!(poll(gap.as_mut()).is_pending());
+        let mut empty = Box::pin(engine.write_async(engine.batch(), Durability::Synced));
+        assert!(poll(empty.as_mut()).is_pending(), "a barrier stands in line as well");
+        vfs.release_syncs();
+        first.wait().unwrap();
+        let (error, batch) = wait(gap).unwrap_err().into_parts();
+        assert_eq!(error.kind(), ErrorKind::Gap);
+        assert_eq!(batch.map(|batch| batch.is_empty()), Some(false));
+        assert!(wait(empty).unwrap() <= engine.durable_lsn());
+    });
+}
+
+/// A batch that fits into the segment would go past one that waits for the next.
+#[test]
+fn a_batch_that_could_be_accepted_at_once_goes_after_those_that_wait() {
+    let vfs = SimVfs::new(9);
+    let engine = on(&vfs).open("/db").unwrap();
+    begin(&engine);
+    let (send, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    in_time("the writes", move || {
+        // Until `send` is dropped no file is made.
+        vfs.set_hook(Some(Arc::new(move |op| {
+            if matches!(op.kind, OpKind::Create | OpKind::Rename) {
+                let _ = held.lock().unwrap().recv();
+            }
+        })));
+        let mut writes = Vec::new();
+        for index in 1..=200 {
+            let len = if index % 2 == 0 { 10 } else { 2000 };
+            let batch = entries::batch(&engine, R, index, len);
+            let mut write = Box::pin(engine.submit_async(batch, Durability::Synced));
+            match poll(write.as_mut()) {
+                Poll::Ready(accepted) => drop(accepted.unwrap()),
+                Poll::Pending => writes.push(write),
+            }
+        }
+        assert!(writes.len() > 50);
+        drop(send);
+        for write in writes {
+            drop(wait(write).unwrap());
+        }
+        vfs.set_hook(None);
+        assert_eq!(engine.region(R).last_index(), 200);
+    });
+}
+
+#[test]
+fn a_close_answers_those_who_wait_for_room() {
+    let vfs = SimVfs::new(5);
+    let (engine, first) = full(&vfs);
+    in_time("the close", move || {
+        let mut waits: Vec<_> = (2..=4)
+            .map(|index| Box::pin(engine.write_async(large(&engine, index), Durability::Synced)))
+            .collect();
+        waits.iter_mut().for_each(|write| assert!(poll(write.as_mut()).is_pending()));
+        let mut close = Box::pin(engine.close_async());
+        assert!(poll(close.as_mut()).is_pending());
+        // Until the close has begun, room would let them in.
+        for write in waits {
+            let (error, batch) = wait(write).unwrap_err().into_parts();
+            assert_eq!((error.kind(), batch.is_some()), (ErrorKind::Closed, true));
+        }
+        vfs.release_syncs();
+        wait(close).unwrap();
+        assert!(first.wait().is_ok());
+    });
+}
+
+#[test]
+fn an_empty_batch_is_refused_where_it_would_wait_and_the_caller_does_not() {
+    let vfs = SimVfs::new(6);
+    let (engine, first) = full(&vfs);
+    in_time("the barrier", move || {
+        let refused = engine.try_submit(engine.batch(), Durability::Synced).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+        vfs.release_syncs();
+        first.wait().unwrap();
+    });
+}
+
+#[test]
+fn an_engine_is_opened_and_closed_beside_the_task() {
+    let vfs = SimVfs::new(7);
+    in_time("the open", move || {
+        let engine = wait(on(&vfs).open_async("/db")).unwrap();
+        wait(engine.write_async(large(&engine, 1), Durability::Synced)).unwrap();
+        let locked = wait(on(&vfs).open_async("/db")).unwrap_err();
+        assert_eq!(locked.kind(), ErrorKind::Locked);
+        wait(engine.close_async()).unwrap();
+        // A future that nobody waits for any more leaves the store closed.
+        drop(on(&vfs).open_async("/db"));
+        let again = loop {
+            match wait(on(&vfs).open_async("/db")) {
+                Err(e) if e.kind() == ErrorKind::Locked => thread::yield_now(),
+                opened => break opened.unwrap(),
+            }
+        };
+        assert_eq!(again.region(R).entry(1).unwrap().id, EntryId::new(1, 1));
+    });
+}
+
+/// Without threads of the engine a poll does the work, as everything else does then.
+#[test]
+fn without_threads_a_poll_commits() {
+    let engine = by_hand(&SimVfs::new(8)).in_flight_bytes_max(1000).open("/db").unwrap();
+    for index in 1..=3 {
+        let mut write = Box::pin(engine.write_async(large(&engine, index), Durability::Synced));
+        assert!(matches!(poll(write.as_mut()), Poll::Ready(Ok(_))));
+    }
+    assert_eq!(engine.region(R).state().durable, 3);
+}
