@@ -79,7 +79,7 @@ impl Engine {
         for e in state.extents.iter() {
             let (first, last) = (e.first().max(*range.start()), e.last().min(*range.end()));
             match first <= last {
-                true if e.segment().is_lost => {
+                true if e.segment().is_hole() => {
                     let says = format!(
                         "entries {first}..={last} are gone with their segment, and with them what a copy could be compared with"
                     );

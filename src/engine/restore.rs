@@ -336,7 +336,7 @@ impl Left {
 /// Reads what was written, from the device: the copy may be all that there is, and is thrown away next.
 fn read_back(table: &Table, colds: &[Arc<Segment>]) -> Result<()> {
     for cold in colds {
-        let dropped = cold.file.drop_cache(0..cold.len);
+        let dropped = cold.file()?.drop_cache(0..cold.len);
         dropped.map_err(|e| Error::io("dropping a segment from the cache", &cold.path, e))?;
     }
     for (region, part) in parts(table) {
