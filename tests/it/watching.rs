@@ -156,7 +156,7 @@ fn a_watcher_that_sleeps_is_woken_by_a_sync_and_by_what_it_concerns() {
     let (send, receive) = std::sync::mpsc::channel();
     let watching = thread::spawn(move || {
         // Without an end: only being woken shows anything.
-        while let Some(change) = watch.next() {
+        for change in watch.by_ref() {
             send.send(change).unwrap();
         }
         watch.next_within(Duration::ZERO).unwrap_err().kind()
