@@ -51,8 +51,8 @@ impl Options {
     /// and its peers count on that. The new store therefore has an id of its own, and every hard state in it
     /// is [lost](crate::HardStateHealth::Lost): [`hard_state_or_lost`](crate::Region::hard_state_or_lost) and
     /// the adapters refuse it, and [`lookup`](crate::Region::lookup) denies no entry. Let each region join
-    /// its group under a new peer id and [set the hard state](crate::RegionBatch::set_hard_state) of that peer,
-    /// which ends this. Where all members of all groups are restored together, say so with
+    /// its group under a new peer id and [set the hard state](crate::RegionBatch::set_hard_state) of that
+    /// peer, which ends this. Where all members of all groups are restored together, say so with
     /// [`RestoreOptions::whole_cluster`].
     ///
     /// The entries are copied, sorted by region; nothing is shared with the copy. The new store is durable on

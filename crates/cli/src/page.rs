@@ -31,9 +31,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let reader = Options::new().open_read_only(&args.dir)?;
     let mut wrong: Vec<String> = reader.report().damage.iter().map(|e| with_causes(e)).collect();
+    let mut rot = Vec::new();
     if args.check {
         let found = Options::new().check(&args.dir, &ScrubOptions::default().rate_bytes(0), |_, _| ())?;
-        let all = found.refusals.iter().chain(&found.damage).chain(&found.suspects).chain(&found.rot);
+        rot.extend(found.rot.iter().map(|e| with_causes(e)));
+        let all = found.refusals.iter().chain(&found.damage).chain(&found.suspects);
         wrong.extend(
             all.map(|e| with_causes(e))
                 .filter(|text| !reader.report().damage.iter().any(|e| *text == with_causes(e))),
@@ -42,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let unhealthy = reader.regions().into_iter().map(|r| (r.id, reader.health(r.id)));
     let unhealthy = unhealthy.filter(|(_, health)| *health != Health::Healthy);
     wrong.extend(unhealthy.map(|(id, health)| format!("region {id}: {}", described(&health))));
-    let text = page(args, &reader, &wrong)?;
+    let text = page(args, &reader, &wrong, &rot)?;
     match &args.output {
         Some(path) => {
             std::fs::write(path, text)
@@ -50,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         }
         None => say!("{text}")?,
     }
-    Ok(if wrong.is_empty() { Outcome::Fine } else { Outcome::FoundWrong })
+    Ok(if wrong.is_empty() && rot.is_empty() { Outcome::Fine } else { Outcome::FoundWrong })
 }
 
 /// Text as it may stand between tags, and in quotes.
@@ -81,8 +83,8 @@ const STYLE: &str = "
   --l0: #272c35; --l1: #21405f; --l2: #2c669c; --l3: #4b96dd; --l4: #9fcfff; --bad: #ff8a80; --cold: #c3a6ff; } }
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--fg); background: var(--bg); max-width: 60em;
   margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.4em; } h2 { font-size: 1.1em; margin-top: 2em; }
-p.dim, td.dim { color: var(--dim); } .bad { color: var(--bad); }
+h1, p, li { overflow-wrap: anywhere; } h1 { font-size: 1.4em; } h2 { font-size: 1.1em; margin-top: 2em; }
+p.dim, ul.dim { color: var(--dim); } .bad { color: var(--bad); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .15em .8em; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; } .wide { overflow-x: auto; } svg { max-width: 100%; height: auto; }
@@ -91,7 +93,7 @@ th { font-weight: 600; } .wide { overflow-x: auto; } svg { max-width: 100%; heig
 .bar { fill: var(--l3); } .track { fill: var(--l0); }
 ";
 
-fn page(args: &Args, reader: &Reader, wrong: &[String]) -> Result<String, fmt::Error> {
+fn page(args: &Args, reader: &Reader, wrong: &[String], rot: &[String]) -> Result<String, fmt::Error> {
     let (segments, mut regions) = (reader.segments(), reader.regions());
     let mut p = String::new();
     let name = Escaped(args.dir.display());
@@ -119,14 +121,16 @@ fn page(args: &Args, reader: &Reader, wrong: &[String]) -> Result<String, fmt::E
         let how = if args.check { "Everything was read and verified." } else { "Entries were not read." };
         writeln!(p, "<p>None is known. {how}</p>")?;
     } else {
-        writeln!(p, "<ul class=\"bad\">")?;
-        for text in wrong.iter().take(WRONG_MAX) {
-            writeln!(p, "<li>{}</li>", Escaped(text))?;
-        }
-        if wrong.len() > WRONG_MAX {
-            writeln!(p, "<li>and {} more</li>", wrong.len() - WRONG_MAX)?;
-        }
-        writeln!(p, "</ul>")?;
+        findings(&mut p, "bad", wrong)?;
+    }
+    if !rot.is_empty() {
+        writeln!(
+            p,
+            "<details>\n<summary>{} of rot, which affects no entry: <code>raftwood repair --apply</code> repairs it</summary>",
+            count(rot.len() as u64, "place")
+        )?;
+        findings(&mut p, "dim", rot)?;
+        writeln!(p, "</details>")?;
     }
     for name in &reader.report().foreign {
         writeln!(p, "<p>Not of this store: {}</p>", Escaped(name))?;
@@ -145,6 +149,17 @@ fn page(args: &Args, reader: &Reader, wrong: &[String]) -> Result<String, fmt::E
     )?;
     writeln!(p, "</body>\n</html>")?;
     Ok(p)
+}
+
+fn findings(p: &mut String, class: &str, texts: &[String]) -> fmt::Result {
+    writeln!(p, "<ul class=\"{class}\">")?;
+    for text in texts.iter().take(WRONG_MAX) {
+        writeln!(p, "<li>{}</li>", Escaped(text))?;
+    }
+    if texts.len() > WRONG_MAX {
+        writeln!(p, "<li>and {} more</li>", texts.len() - WRONG_MAX)?;
+    }
+    writeln!(p, "</ul>")
 }
 
 /// More findings than this say no more.
@@ -218,17 +233,17 @@ fn list(
     )?;
     let most = regions.iter().map(&of).max().unwrap_or(0).max(1);
     for r in regions.iter().take(limit) {
-        let log = if r.entries == 0 { "-".to_string() } else { format!("{}..={}", r.log.first, r.log.last) };
+        let log = if r.entries == 0 { "-".to_string() } else { format!("{} to {}", r.log.first, r.log.last) };
+        let keeps = if r.pinned_bytes == 0 { "-".to_string() } else { size(r.pinned_bytes) };
         let oldest = r.oldest_segment.map_or("-".to_string(), |id| id.to_string());
         let bar = u128::from(of(r)) * 120 / u128::from(most);
         writeln!(
             p,
-            "<tr><td>{}</td><td>{log}</td><td>{}</td><td>{}</td><td>{oldest}</td><td><svg width=\"120\" height=\"10\" \
+            "<tr><td>{}</td><td>{log}</td><td>{}</td><td>{keeps}</td><td>{oldest}</td><td><svg width=\"120\" height=\"10\" \
              aria-hidden=\"true\"><rect class=\"track\" width=\"120\" height=\"10\"/><rect class=\"bar\" width=\"{bar}\" \
              height=\"10\"/></svg></td></tr>",
             r.id,
             size(r.bytes),
-            size(r.pinned_bytes),
         )?;
     }
     writeln!(p, "</table></div>")?;

@@ -459,7 +459,7 @@ fn a_report_is_one_well_formed_page_that_needs_no_network() {
         assert!(
             page.contains("&lt;b&gt;&amp;&quot;x&#39; store") && page.contains("prefers-color-scheme: dark")
         );
-        assert!(page.contains("<svg") && page.contains("segment 1") && page.contains("1..=3"), "{page}");
+        assert!(page.contains("<svg") && page.contains("segment 1") && page.contains("1 to 3"), "{page}");
         // The one address is the name of a vocabulary.
         let addresses = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!addresses.contains("://") && !addresses.contains("url("), "{page}");
@@ -473,6 +473,17 @@ fn a_report_is_one_well_formed_page_that_needs_no_network() {
     let page = printed(&tool(dir.path(), &["report", "store", "--check"]), 1);
     assert_well_formed(&page);
     assert!(page.contains("class=\"bad\"") && page.contains("checksum"), "{page}");
+    assert!(!page.contains("<details>"), "{page}");
+    // What affects no entry stands apart from it.
+    let checkpoints = std::fs::read_dir(dir.path().join("store")).unwrap().map(|e| e.unwrap().path());
+    let checkpoint = checkpoints.filter(|path| path.extension().is_some_and(|e| e == "ckpt")).min().unwrap();
+    let mut bytes = std::fs::read(&checkpoint).unwrap();
+    bytes[200] ^= 0xa7;
+    std::fs::write(&checkpoint, bytes).unwrap();
+    let page = printed(&tool(dir.path(), &["report", "store", "--check"]), 1);
+    assert_well_formed(&page);
+    let (damage, rot) = page.split_once("<details>").unwrap();
+    assert!(damage.contains("checksum") && !damage.contains(".ckpt") && rot.contains(".ckpt"), "{page}");
     // A store without anything, and none.
     Engine::open(dir.path().join("empty")).unwrap().close().unwrap();
     assert_well_formed(&printed(&tool(dir.path(), &["report", "empty"]), 0));

@@ -276,6 +276,25 @@ fn a_crash_while_a_generation_begins_leaves_a_file_with_an_identity() {
     }
 }
 
+/// What was written and not synced may be gone, all or a part of it. Sectors without an identity that
+/// they could be read under are never what is left.
+#[test]
+fn a_crash_after_the_first_write_leaves_a_file_that_can_be_read() {
+    for seed in 0..40 {
+        let disk = SimVfs::new(seed);
+        let (_, dir) = directory(&disk);
+        let file = dir.open("a", OpenMode::CreateNew).unwrap();
+        dir.sync().unwrap();
+        file.allocate(8 * 512).unwrap();
+        file.sync_all().unwrap();
+        io::write_parts_at(&*file, &[&[1; 8 * 512]], 0).unwrap();
+        let disk = disk.crash(LossPolicy::Random(seed));
+        let (_, dir) = directory(&disk);
+        let bytes = io::read_file(&*dir, "a").unwrap();
+        assert!(bytes.chunks(512).all(|sector| sector == [0; 512] || sector == [1; 512]), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_lost_copy_of_the_identity_costs_nothing_and_both_are_an_error() {
     for block in 0..2 {
