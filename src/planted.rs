@@ -394,8 +394,8 @@ bugs! {
     /// What says that recovery's copy is whole stands in one slot of the mark. Breaks: one lost sector costs
     /// no more than itself.
     MarkInOneSlot caught by "marks::one_slot_of_the_mark_may_be_lost_after_a_recovery",
-    /// No mark leads to a segment before something in it is acknowledged. Breaks: what is acknowledged is there,
-    /// or missed.
+    /// No mark leads to a segment before something in it is acknowledged. Breaks: what is acknowledged is
+    /// there, or missed.
     EntryNotMarked caught by "marks::a_newest_log_file_of_a_busy_store_is_missed",
     /// A copy that a crash inside recovery left is called a gap where the checkpoint is lost. Breaks: one
     /// lost sector costs no more than itself.

@@ -91,8 +91,8 @@ fn a_newest_log_file_that_is_missing_is_missed() {
     assert!(refused.to_string().contains("is missing"), "{refused}");
 }
 
-/// The process dies while it writes: no store was at rest since its file became active. Whichever batch was the
-/// last, and whether the power goes too.
+/// The process dies while it writes: no store was at rest since its file became active. Whichever batch was
+/// the last, and whether the power goes too.
 #[test]
 fn a_newest_log_file_of_a_busy_store_is_missed() {
     let mut missed = 0;
