@@ -394,8 +394,12 @@ impl Ghost {
                     && copy.slots[0].desc == Part::Disk
                     && copy.announced.contains(&Pos::new(seg, s as u8))
             });
-            let elsewhere = matches!(fault, Fault::Missing(_)) && !strict_files;
-            let proven = if elsewhere { self.proven_elsewhere } else { self.proven };
+            let proven = match fault {
+                // A mark leads to each file.
+                Fault::Missing(_) if strict_files => self.acked,
+                Fault::Missing(_) => self.proven_elsewhere,
+                _ => self.proven,
+            };
             if n as u8 >= proven && !announced {
                 self.excused_from = self.excused_from.min(n as u8);
             }

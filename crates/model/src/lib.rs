@@ -71,14 +71,14 @@
 //! killed is known for one; recovery ends, and a second one finds the same; a backup is a store.
 //!
 //! Exempt is a batch of which nothing but its own bytes says that it was acknowledged, hit so that it looks
-//! as if it had never been written: `docs/crash-safety.md` says so. Two more exemptions are of the engine as
-//! it is ([`Config::strict_files`], [`Config::strict_rebuild`]), and each is a finding where it is taken
-//! back: a file that is lost with all that proves its records, and a store that loses the only checkpoint
-//! that it has.
+//! as if it had never been written: `docs/crash-safety.md` says so. One more exemption is of the engine as it
+//! is ([`Config::strict_rebuild`]), and a finding where it is taken back: a store that loses the only
+//! checkpoint that it has. Without the marks that lead to new segments a file may be lost with all that
+//! proves its records; [`Config::strict_files`] is what that breaks.
 //!
 //! # What shows that it can fail
 //!
-//! [`mistakes`] has fifty mistakes of the protocol, under the names of the engine's `src/planted.rs`; for
+//! [`mistakes`] has fifty-one mistakes of the protocol, under the names of the engine's `src/planted.rs`; for
 //! each a test has the checker find a counterexample. Reachability properties show that every action and
 //! every row of the decision table occurs. [`configs::findings`] has the counterexamples against the engine
 //! as it is.

@@ -90,6 +90,8 @@ mistakes! {
     MarkBeforeSync,
     /// The mark is not synced before what it proves is relied on.
     MarkNotSynced,
+    /// No mark leads to a segment before something in it is acknowledged.
+    EntryNotMarked,
     /// What the mark says is not looked at.
     MarkNotBelieved,
     /// The files that show an unclean end go without a checkpoint that shows it.

@@ -4,7 +4,7 @@
 //! A job goes on step by step, and a crash may come between any two. Within one step stands what a crash
 //! cannot divide: a write whose sectors are pending afterwards, one sync, one sync of the directory.
 
-use crate::disk::{Ckpt, Disk, FILES, Kind, Part, Pos, Rec, Shape};
+use crate::disk::{Ckpt, Disk, Entry, FILES, Kind, Mark, Part, Pos, Rec, Shape};
 use crate::ghost::Ghost;
 use crate::judge::Policy;
 use crate::mistakes::Mistake;
@@ -33,6 +33,8 @@ pub struct Changes {
     pub mark_synced_at_open: bool,
     /// The mark that says that recovery's copy is whole is written to both slots.
     pub copy_marked_twice: bool,
+    /// The first group in a segment is acknowledged when a mark that leads there is durable.
+    pub entry_marked: bool,
 }
 
 /// Files, or checkpoints, one bit each.
@@ -169,6 +171,8 @@ pub struct Run {
     pub mark_seq: u8,
     /// What the newest says.
     pub marked: Pos,
+    /// What a sync made durable in a segment that no mark leads to yet; zero when there is no such.
+    pub entering: Pos,
     /// The job, and its next step.
     pub job: (Job, u8),
     /// The task, and its next stage.
@@ -310,7 +314,8 @@ impl Run {
     }
 
     /// The end of a sync. Whether anything is acknowledged by it.
-    pub(crate) fn end_sync(&mut self, disk: &mut Disk, n: usize, ok: bool, mistake: Mistake) -> bool {
+    pub(crate) fn end_sync(&mut self, disk: &mut Disk, n: usize, ok: bool, bounds: &Bounds) -> bool {
+        let mistake = bounds.mistake;
         let sync = self.syncs[n];
         let mut files: Vec<usize> = bits(sync.files).collect();
         files.sort_by_key(|f| disk.files[*f].header.seg);
@@ -339,6 +344,21 @@ impl Run {
             return false;
         }
         self.syncs[n].done = true;
+        let target = self.syncs[0].target;
+        if bounds.changes.entry_marked
+            && mistake != Mistake::EntryNotMarked
+            && !self.recovering
+            && self.syncs[0].done
+            && self.marked.seg() < target.seg()
+        {
+            self.entering = target;
+            return false;
+        }
+        self.reach(mistake)
+    }
+
+    /// What the syncs that have ended made durable. Whether anything is acknowledged by it.
+    fn reach(&mut self, mistake: Mistake) -> bool {
         let mut reached = false;
         while self.syncs[0].done {
             self.durable = self.syncs[0].target;
@@ -349,6 +369,27 @@ impl Run {
             self.durable = self.written;
         }
         reached
+    }
+
+    /// The next step of the mark that leads to a new segment (`MarkFile::enter`): it is written, or synced.
+    /// Whether anything is acknowledged by it.
+    fn enter(&mut self, disk: &mut Disk, mistake: Mistake) -> bool {
+        if self.marked < self.entering {
+            self.marked = self.entering;
+            disk.marks.cached[usize::from(self.mark_seq % 2)] =
+                Mark { seq: self.mark_seq, durable: self.marked };
+            if disk.marks.entry == Entry::None {
+                disk.marks.entry = Entry::Made;
+            }
+            return false;
+        }
+        if mistake != Mistake::MarkNotSynced {
+            disk.marks.on_disk = disk.marks.cached;
+            disk.marks.entry = Entry::Durable;
+        }
+        self.mark_seq += 1;
+        self.entering = Pos::ZERO;
+        self.reach(mistake)
     }
 
     /// Notes since when segments have held nothing that lives (`upkeep::mark_dead`).
@@ -420,8 +461,22 @@ impl World {
     /// A sync ends.
     pub fn end_sync(&mut self, n: usize, ok: bool, bounds: &Bounds) {
         let Some(run) = &mut self.run else { return };
-        if run.end_sync(&mut self.disk, n, ok, bounds.mistake) && !run.recovering {
+        if run.end_sync(&mut self.disk, n, ok, bounds) && !run.recovering {
             self.ghost.acknowledged(run.durable);
+        }
+    }
+
+    /// Whether a mark is on its way that the end of a sync waits for.
+    pub fn is_entering(&self) -> bool {
+        self.run.is_some_and(|run| run.entering != Pos::ZERO)
+    }
+
+    /// The next step of that mark.
+    pub fn enter(&mut self, bounds: &Bounds) {
+        let Some(run) = &mut self.run else { return };
+        if run.enter(&mut self.disk, bounds.mistake) {
+            self.ghost.acknowledged(run.durable);
+            self.ghost.proven_to(run.marked);
         }
     }
 
@@ -431,7 +486,9 @@ impl World {
         if run.durable >= run.flush_to || run.shut {
             return true;
         }
-        if run.queued > 0 {
+        if run.entering != Pos::ZERO {
+            self.enter(bounds);
+        } else if run.queued > 0 {
             self.write(bounds);
         } else if run.syncs[0].target != Pos::ZERO {
             self.end_sync(0, true, bounds);

@@ -112,6 +112,8 @@ pub enum Action {
     BeginSync,
     /// The n-th sync under way ends, well or not.
     EndSync(u8, bool),
+    /// The mark that leads to a new segment is written, or synced.
+    Enter,
     /// A segment is made ready.
     Prepare,
     /// Upkeep begins.
@@ -153,7 +155,7 @@ macro_rules! reached {
 
 reached! {
     "accept", "write a group", "sync", "sync that fails", "prepare", "recycle", "roll", "seal", "checkpoint",
-    "purge", "give back", "mark", "close", "backup", "kill", "power cut", "crash inside recovery", "fault",
+    "purge", "give back", "mark", "mark of a new segment", "close", "backup", "kill", "power cut", "crash inside recovery", "fault",
     "open", "copy of the tail", "refusal", "loss accepted", "sync of half a copy",
     "row 1: right, keep",
     "row 2: payload torn",
@@ -172,7 +174,7 @@ reached! {
 }
 
 /// Where the rows begin among [`REACHED`].
-const ROWS_AT: usize = 23;
+const ROWS_AT: usize = 24;
 
 const fn place_of(what: &str) -> u64 {
     let mut n = 0;
@@ -312,6 +314,9 @@ impl Log {
                 world.write(self.bounds());
                 world.begin_sync();
                 world.end_sync(0, true, self.bounds());
+                while world.is_entering() {
+                    world.enter(self.bounds());
+                }
             }
             Do::Upkeep(upkeep) => {
                 self.begin(world, upkeep);
@@ -558,6 +563,9 @@ impl Model for Log {
             }
         }
         let closing = matches!(run.task.0, Task::Open | Task::Close);
+        if state.world.is_entering() {
+            actions.push(Action::Enter);
+        }
         for n in 0..2 {
             if run.syncs[n].target != Pos::ZERO && !run.syncs[n].done {
                 actions.push(Action::EndSync(n as u8, true));
@@ -632,6 +640,10 @@ impl Model for Log {
                 seen.note(if ok { "sync" } else { "sync that fails" });
                 state.failed_syncs -= u8::from(!ok);
                 world.end_sync(n as usize, ok, bounds);
+            }
+            Action::Enter => {
+                seen.note("mark of a new segment");
+                world.enter(bounds);
             }
             Action::Prepare => {
                 let run = world.run.as_mut()?;

@@ -56,6 +56,7 @@ const FOUND_IN: &[(Mistake, &str)] = &[
     (Mistake::AnnouncementUnheeded, "recycle"),
     (Mistake::MarkBeforeSync, "crashes"),
     (Mistake::MarkNotSynced, "policies"),
+    (Mistake::EntryNotMarked, "purge"),
     (Mistake::MarkNotBelieved, "policies"),
     (Mistake::UncleanEndForgotten, "unclean ends"),
     (Mistake::TornCopyBelieved, "crashes"),
@@ -63,7 +64,7 @@ const FOUND_IN: &[(Mistake, &str)] = &[
     (Mistake::TailNotRewritten, "crashes"),
     (Mistake::TailNotVerified, "crashes"),
     (Mistake::CheckpointBeforeLogSync, "checkpoints"),
-    (Mistake::CheckpointNotSynced, "checkpoints"),
+    (Mistake::CheckpointNotSynced, "rebuild"),
     (Mistake::OneCheckpointKept, "closing"),
     (Mistake::UnlinkBeforeCheckpoint, "purge"),
     (Mistake::OlderCheckpointUnheeded, "purge"),
@@ -75,7 +76,7 @@ const FOUND_IN: &[(Mistake, &str)] = &[
     (Mistake::LossNotSaid, "policies"),
     (Mistake::LossAlwaysAccepted, "purge"),
     (Mistake::SealedBeforeSync, "checkpoints"),
-    (Mistake::DirectoryNotSyncedAtOpen, "purge"),
+    (Mistake::DirectoryNotSyncedAtOpen, "deaths"),
 ];
 
 #[test]
