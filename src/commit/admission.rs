@@ -61,9 +61,8 @@ impl Committer {
                 Origin::Caller { before_rollback } => {
                     let end = Lsn::new(active.id, p.offset + len as u32);
                     p.planned.plan(&self.table, &encoded.batch, end)?;
-                    let stale = planted(Bug::StaleApprovalTaken) && !approved.is_empty();
-                    let ask = before_rollback.filter(|_| !planted(Bug::RollbackNotAsked));
-                    if let Some(ask) = ask.filter(|_| !stale && !is_approved(&p.planned.discards, &approved))
+                    if let Some(ask) = before_rollback
+                        && !is_approved(&p.planned.discards, &approved)
                     {
                         approved.clone_from(&p.planned.discards);
                         drop(p);
@@ -71,8 +70,7 @@ impl Committer {
                         if asked > ASKED_MAX {
                             return Err(asked_too_often(&approved));
                         }
-                        ask(&approved)
-                            .or_else(|e| if planted(Bug::RefusalIgnored) { Ok(()) } else { Err(e) })?;
+                        ask(&approved)?;
                         p = self.lock();
                         continue;
                     }

@@ -199,10 +199,8 @@ impl Committer {
     /// While recovery copies the tail of the run before, nothing here counts yet: a watermark inside this run
     /// is what tells the next one that the copy is complete.
     pub(super) fn watermark(&self) -> Lsn {
-        let durable = if planted(Bug::WatermarkTooFar) { self.accepted() } else { self.durable() };
-        let recovering = self.is_recovering() && !planted(Bug::WatermarkInsideTheCopy);
-        let stuck = planted(Bug::WatermarkStuck);
-        if recovering || durable == self.start || stuck { self.before } else { durable }
+        let durable = self.durable();
+        if self.is_recovering() || durable == self.start { self.before } else { durable }
     }
 
     /// Begins the copy of the tail with what it will hold, so that a recovery after a crash knows

@@ -39,17 +39,10 @@ impl Committer {
 
         let span = trace::sync(bytes);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let skipped = match segments.len() {
-                n if planted(Bug::SyncForgotten) => n,
-                n if planted(Bug::OlderSegmentNotSynced) => n.saturating_sub(1),
-                _ => 0,
-            };
-            segments.iter().skip(skipped).try_for_each(|s| {
+            segments.iter().try_for_each(|s| {
                 self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-                let sync = || s.sync_handle(slot).sync_data();
                 let began = clock::now();
-                let synced =
-                    sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
+                let synced = s.sync_handle(slot).sync_data();
                 self.counters.sync_times.since(began);
                 synced.map_err(|e| Error::io("syncing the log", &s.path, e))
             })
@@ -81,7 +74,6 @@ impl Committer {
         }
         let mut settled = Settled::default();
         if let Some((durable, turn)) = reached {
-            let durable = if planted(Bug::SyncCoversLaterWrites) { p.written } else { durable };
             self.durable.store(durable.to_u64(), Ordering::Release);
             while p.awaiting.front().is_some_and(|b| b.end <= durable) {
                 if let Some(batch) = p.awaiting.pop_front() {
