@@ -29,9 +29,13 @@ lint:
 fuzz TARGET:
     cargo +nightly fuzz run --release {{TARGET}} -- -max_total_time=60
 
-# Plants each known mistake in turn, or those named, and shows which test notices it (half an hour or more).
+# Plants each known mistake in turn, or those named, and shows which test notices it (an hour or more).
 planted *BUGS:
     .ci/planted {{BUGS}}
+
+# Writes down the public API as it is, where it was changed on purpose.
+public-api:
+    .ci/public-api --write
 
 # The mapping of files under AddressSanitizer.
 sanitize:

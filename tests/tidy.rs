@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "tidy/imports.rs"]
 mod imports;
+#[path = "tidy/planted.rs"]
+mod planted;
 
 use imports::{Exports, Import};
 

@@ -5,7 +5,6 @@ use crate::format::checkpoint::{CHECKPOINT_HEADERS_LEN, CheckpointHeader, Checkp
 use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::index::Table;
-use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
 use crate::sync::Arc;
 use crate::types::Lsn;
@@ -80,9 +79,7 @@ impl CheckpointFile {
         self.append(&rest)?;
         self.write(&headers, 0)?;
         let name = FileName::Checkpoint(sequence).to_string();
-        if !planted(Bug::CheckpointNotSynced) {
-            self.file.sync_all().map_err(|e| Error::io("syncing a checkpoint", &self.temp, e))?;
-        }
+        self.file.sync_all().map_err(|e| Error::io("syncing a checkpoint", &self.temp, e))?;
         let dir = &self.dir;
         // Replacing: one of this number is there if this failed before, after the rename.
         let named = dir.publish(CHECKPOINT_TEMP, &name);

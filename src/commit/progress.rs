@@ -77,10 +77,8 @@ impl Progress {
     /// While recovery copies the tail of the run before, nothing here counts yet: a watermark inside this run
     /// is what tells the next one that the copy is complete.
     pub(super) fn watermark(&self) -> Lsn {
-        let durable = if planted(Bug::WatermarkTooFar) { self.accepted() } else { self.durable() };
-        let recovering = self.is_recovering() && !planted(Bug::WatermarkInsideTheCopy);
-        let stuck = planted(Bug::WatermarkStuck);
-        if recovering || durable == self.start || stuck { self.before } else { durable }
+        let durable = self.durable();
+        if self.is_recovering() || durable == self.start { self.before } else { durable }
     }
 
     /// Whether the tail of the run before is being copied.

@@ -167,9 +167,7 @@ impl SyncStage {
         while self.under_way.front().is_some_and(|s| s.ok) {
             reached = self.under_way.pop_front();
         }
-        let durable =
-            |s: &UnderWay| if planted(Bug::SyncCoversLaterWrites) { self.written } else { s.target };
-        reached.map(|s| Reached { durable: durable(&s), turn: s.turn })
+        reached.map(|s| Reached { durable: s.target, turn: s.turn })
     }
 
     /// The outcome of all batches that end there or before is known.
@@ -230,17 +228,11 @@ impl SyncJob {
     }
 
     fn sync_segments(&self, counters: &Counters) -> Result<()> {
-        let skipped = match self.segments.len() {
-            n if planted(Bug::SyncForgotten) => n,
-            n if planted(Bug::OlderSegmentNotSynced) => n.saturating_sub(1),
-            _ => 0,
-        };
-        self.segments.iter().skip(skipped).try_for_each(|s| {
+        self.segments.iter().try_for_each(|s| {
             counters.syncs.fetch_add(1, Ordering::Relaxed);
             let handle = s.sync_handle(self.slot)?;
-            let sync = || handle.sync_data();
             let began = clock::now();
-            let synced = sync().or_else(|e| if planted(Bug::FailedSyncRetried) { sync() } else { Err(e) });
+            let synced = handle.sync_data();
             counters.sync_times.since(began);
             synced.map_err(|e| Error::io("syncing the log", &s.path, e))
         })

@@ -9,7 +9,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::listener::Event;
-use crate::planted::{Bug, planted};
 use crate::report::BackupReport;
 use crate::segment::mark_file::MarkFile;
 use crate::segment::{Segment, footer_name};
@@ -238,8 +237,7 @@ impl Copy<'_> {
     }
 
     fn sync(&self, name: &str, file: &dyn VfsFile) -> Result<()> {
-        let synced = if planted(Bug::BackupNotSynced) { Ok(()) } else { file.sync_all() };
-        synced.map_err(|e| Error::io("writing a file of the copy", &self.dir.join(name), e))
+        file.sync_all().map_err(|e| Error::io("writing a file of the copy", &self.dir.join(name), e))
     }
 
     fn sync_dir(&self) -> Result<()> {

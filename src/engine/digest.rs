@@ -1,7 +1,6 @@
 //! A digest of a range of entries.
 
 use crate::codec::checksum::entry_checksum;
-use crate::planted::{Bug, planted};
 use crate::types::{Entry, EntryId, RegionId};
 use std::fmt;
 
@@ -27,9 +26,7 @@ impl Digest {
 
     /// Adds the next entry.
     pub(crate) fn add(&mut self, region: RegionId, e: &Entry) {
-        let payload = if planted(Bug::DigestWithoutBytes) { &[] } else { &e.payload[..] };
-        let id = EntryId::new(if planted(Bug::DigestWithoutTerm) { 0 } else { e.id.term }, e.id.index);
-        self.add_sum(id, e.payload.len() as u64, entry_checksum(region, id, payload));
+        self.add_sum(e.id, e.payload.len() as u64, entry_checksum(region, e.id, &e.payload));
     }
 
     /// Adds an entry of which this is known: its payload's length, and its checksum.

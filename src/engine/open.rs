@@ -184,7 +184,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
     } else {
         // The run before may have died without making the names durable that were just read. Files of the
         // pool are written under these names next, and leftovers are judged by them.
-        match if planted(Bug::DirectoryNotSyncedAtOpen) { Ok(()) } else { factory.sync_dir() } {
+        match factory.sync_dir() {
             // What is there can be read nonetheless, and made room of.
             Err(e) if e.kind() == ErrorKind::NoSpace && !planted(Bug::FullDiskKeepsClosed) => {
                 factory.owe_sync();

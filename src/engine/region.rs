@@ -365,10 +365,7 @@ impl Region {
             let mut from = part.first();
             while from <= part.last() {
                 let to = part.last().min(from.saturating_add(DIGEST_ENTRIES - 1));
-                let read = || match planted(Bug::DigestOfManyMoments) {
-                    true => self.entries(from..=to, DIGEST_LIMIT).map_err(Failed::Plainly),
-                    false => read(self.id, &[part.stretch().part(from, to)], DIGEST_LIMIT, Source::AtHand),
-                };
+                let read = || read(self.id, &[part.stretch().part(from, to)], DIGEST_LIMIT, Source::AtHand);
                 let entries = self.rescued(read, span)?;
                 let Some(last) = entries.last() else { break };
                 from = last.id.index + 1;

@@ -197,9 +197,7 @@ impl Extents {
     /// compacted or rewritten in the meantime is not touched. Returns which were moved.
     pub(crate) fn relocate(&mut self, moved: &Moved<'_>) -> Vec<Range<u64>> {
         let is_copied = |e: &Stretch<'_>| {
-            e.first() <= moved.last
-                && moved.first <= e.last()
-                && (moved.sources.contains(&e.segment_id()) || planted(Bug::CopyOverNewerEntries))
+            e.first() <= moved.last && moved.first <= e.last() && moved.sources.contains(&e.segment_id())
         };
         let mut healed = Vec::new();
         if !self.iter().any(|e| is_copied(&e)) {

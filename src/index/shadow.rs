@@ -143,8 +143,8 @@ impl Shadow {
                 let runs = step.runs.iter().map(|r| (r.term, r.entries));
                 self.append(*first, u64::from(*entries), runs, discards)?;
             }
-            Op::AppendNext { first: built, entries, runs } => {
-                let first = if planted(Bug::NextIndexOfBuilding) { *built } else { self.next().unwrap_or(1) };
+            Op::AppendNext { entries, runs, .. } => {
+                let first = self.next().unwrap_or(1);
                 let terms = step.runs.iter().map(|r| (r.term, r.entries));
                 self.append(first, u64::from(*entries), terms, discards)?;
                 decided.ops.push(Op::AppendNext { first, entries: *entries, runs: *runs });
@@ -365,7 +365,7 @@ impl Shadow {
             None if seen == Lsn::ZERO => self.identity == seen && is_own(self.made),
             None => self.identity == seen,
         };
-        let chosen = match self.exists && (is_meant || planted(Bug::OtherIncarnationCompacted)) {
+        let chosen = match self.exists && is_meant {
             false => Err(Compacted::Gone),
             true => self.last_to_drop(index),
         };

@@ -245,7 +245,7 @@ impl RegionState {
         if self.base.is_some_and(|b| b.index >= id.index) {
             return;
         }
-        self.base = Some(if planted(Bug::BaseTermForgotten) { EntryId::new(0, id.index) } else { id });
+        self.base = Some(id);
         self.drop_through(id.index);
     }
 
@@ -326,20 +326,14 @@ impl RegionState {
         if self.extent(index).is_none() || self.damage.as_ref().is_some_and(|d| d.covers(index)) {
             return;
         }
-        let beside = u64::from(planted(Bug::NeighboursFenced));
-        let damage = self.damage.get_or_insert_default();
-        damage.proven.insert(index.saturating_sub(beside), index + beside);
+        self.damage.get_or_insert_default().proven.insert(index, index);
     }
 
     /// The entry at `index` cannot be read, and nothing says whether it was acknowledged. Replay of anything
     /// before `as_of` would mistake it for one that was: that is in this state already.
     pub(crate) fn suspect(&mut self, index: u64, as_of: Lsn) {
         if self.extent(index).is_some() {
-            let damage = self.damage.get_or_insert_default();
-            match planted(Bug::SuspectCalledDamaged) {
-                true => damage.proven.insert(index, index),
-                false => damage.suspect.insert(index, index),
-            }
+            self.damage.get_or_insert_default().suspect.insert(index, index);
             self.touched = self.touched.max(as_of);
         }
     }
@@ -376,11 +370,7 @@ impl RegionState {
             self.forget_log();
         }
         if let Some(base) = delta.reset {
-            if planted(Bug::ResetReplayedAsCompaction) {
-                self.compact_through(base)
-            } else {
-                self.reset(base)
-            }
+            self.reset(base);
         }
         if let Some(index) = delta.truncate_from.filter(|_| !planted(Bug::TruncationLost)) {
             self.truncate_from(index);
@@ -404,9 +394,7 @@ impl RegionState {
         if let Some(base) = self.base {
             self.drop_through(base.index);
         }
-        if let Some(value) = &delta.hard_state
-            && !(planted(Bug::OldHardStateWins) && self.hard_state.is_some())
-        {
+        if let Some(value) = &delta.hard_state {
             self.set_hard_state(value);
         }
         for (key, value) in &delta.kv {
@@ -487,7 +475,7 @@ impl RegionState {
 
     /// As a checkpoint keeps it.
     pub(crate) fn record(&self, region: RegionId) -> RegionRecord {
-        let damage = if planted(Bug::DamageForgotten) { Damage::default() } else { self.lasting_damage() };
+        let damage = self.lasting_damage();
         RegionRecord {
             region,
             as_of: self.touched.segment(),
@@ -498,7 +486,7 @@ impl RegionState {
             kv: self.kv().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             extents: self.extents.iter().map(|e| e.record()).collect(),
             damage: damage.proven.into_vec(),
-            suspect: if planted(Bug::SuspectForgotten) { Vec::new() } else { damage.suspect.into_vec() },
+            suspect: damage.suspect.into_vec(),
             hard_state_lost: self.damage.as_ref().is_some_and(|d| d.hard_state_lost),
         }
     }

@@ -171,10 +171,7 @@ pub(crate) fn read(
             let index = stretch.first() + i as u64;
             let id = EntryId::new(stretch.term(region, index).map_err(failed(index))?, index);
             let bytes = spans.bytes(&chunk.locs[i..], *loc).map_err(failed(index))?;
-            let payload = match source == Source::File && planted(Bug::ReaderDoesNotVerify) {
-                true => bytes,
-                false => segment.verify(region, id, *loc, bytes).map_err(failed(index))?,
-            };
+            let payload = segment.verify(region, id, *loc, bytes).map_err(failed(index))?;
             out.push(Entry { id, payload });
         }
     }
@@ -195,7 +192,7 @@ const ASKED_BYTES_MAX: u64 = 1 << 20;
 
 /// How many entries a read may give: at least one, also where the limit says none.
 fn entries_max(limit: ReadLimit) -> u64 {
-    limit.entries.max(u64::from(!planted(Bug::LimitOfZeroReadsNothing)))
+    limit.entries.max(1)
 }
 
 /// Where the entries are that a read gives, as far as its limit goes; the first of them are
@@ -208,7 +205,7 @@ fn locate<'a>(
 ) -> Result<Vec<Chunk<'a>>, Failed> {
     let mut chunks = Vec::with_capacity(parts.len());
     let (mut entries, mut bytes) = (entries_max(limit), limit.bytes);
-    let (mut is_first, mut to_ask) = (!planted(Bug::LimitOfZeroReadsNothing), ASKED_BYTES_MAX);
+    let (mut is_first, mut to_ask) = (true, ASKED_BYTES_MAX);
     for part in parts {
         let want = entries.min(part.count());
         if want == 0 {

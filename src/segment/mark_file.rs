@@ -166,9 +166,6 @@ impl MarkFile {
         for mark in marks {
             write_parts_at(&*file, &[&mark.encode()], mark.offset())?;
         }
-        if planted(Bug::MarkNotSynced) {
-            return Ok(());
-        }
         file.sync_all()?;
         if is_new { self.dir.sync() } else { Ok(()) }
     }
@@ -183,9 +180,6 @@ impl MarkFile {
 pub(crate) fn settle_marks(dir: &Dir) -> Result<()> {
     let name = FileName::Mark.to_string();
     let Ok(file) = dir.open(&name, OpenMode::Read) else { return Ok(()) };
-    if planted(Bug::MarkInCacheBelieved) {
-        return Ok(());
-    }
     file.sync_data().map_err(|e| Error::io("syncing the mark", &dir.join(&name), e))?;
     file.drop_cache(0..MARK_LEN)
         .map_err(|e| Error::io("dropping the mark from the cache", &dir.join(&name), e))

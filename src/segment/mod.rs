@@ -519,9 +519,6 @@ impl Segment {
 
     /// As [`bytes`](Segment::bytes), and never through the mapping.
     pub(crate) fn bytes_from_file(&self, pos: u32, len: u32) -> Result<Bytes> {
-        if planted(Bug::UpkeepReadsMapping) {
-            return self.bytes(pos, len);
-        }
         let (from, to) = (u64::from(pos), u64::from(pos) + u64::from(len));
         self.at_hand(from, to)?.map_or_else(|| self.read_file(from, len), Ok)
     }
@@ -581,7 +578,7 @@ impl Segment {
 }
 
 fn failed_read(what: &str, e: std::io::Error) -> Error {
-    let gone = e.raw_os_error() == Some(EIO) && !planted(Bug::BadSectorIsNoDamage)
+    let gone = e.raw_os_error() == Some(EIO)
         || matches!(e.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound);
     Error::new(if gone { ErrorKind::Damaged } else { ErrorKind::Io }, what).caused_by(e)
 }

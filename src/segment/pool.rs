@@ -223,7 +223,7 @@ impl SegmentFactory {
         self.check_open()?;
         let len = self.reserve_len();
         while self.reserve.lock().len() < RESERVE_FILES {
-            if !(self.is_roomy() || given_back >= len) || planted(Bug::NoReserve) {
+            if !(self.is_roomy() || given_back >= len) {
                 break;
             }
             given_back = given_back.saturating_sub(len);
@@ -350,14 +350,10 @@ impl SegmentFactory {
                 .map_err(|e| Error::io("beginning another generation of a file", &before, e))?;
         }
         write_headers(&*file, header).map_err(|e| Error::io("writing a segment header", &before, e))?;
-        if !planted(Bug::HeaderNotSynced) {
-            file.sync_data().map_err(|e| Error::io("syncing a segment header", &before, e))?;
-        }
+        file.sync_data().map_err(|e| Error::io("syncing a segment header", &before, e))?;
         self.dir.rename_new(&free.name, name).map_err(|e| Error::io("naming a segment", &path, e))?;
         *renamed = true;
-        if !planted(Bug::NameNotSynced) {
-            self.sync_dir()?;
-        }
+        self.sync_dir()?;
         let handles = (0..SYNC_SLOTS)
             .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(name) })
             .collect::<Result<Vec<_>>>()?;
@@ -426,11 +422,8 @@ impl SegmentFactory {
         }
         self.check_open()?;
         self.demand.lock().freed();
-        let files_max = match planted(Bug::PoolOfThree) {
-            true => 3.min(self.files_max),
-            false => self.demand.lock().files(self.files_max),
-        };
-        let files_max = files_max.min(self.files_in_budget.load(Ordering::Relaxed));
+        let wanted = self.demand.lock().files(self.files_max);
+        let files_max = wanted.min(self.files_in_budget.load(Ordering::Relaxed));
         let mut files = std::mem::take(&mut *self.retired.lock());
         let mut given_back = 0;
         let mut renamed: Vec<FreeFile> = Vec::new();
@@ -464,8 +457,7 @@ impl SegmentFactory {
         // Before its new name is durable a file must not be formatted again: a crash could bring the old name
         // back, and under it the header of another segment.
         if !renamed.is_empty() {
-            let synced = if planted(Bug::FreeNameNotSynced) { Ok(()) } else { self.sync_dir() };
-            match synced {
+            match self.sync_dir() {
                 Ok(()) => renamed.into_iter().for_each(|file| self.keep(file)),
                 Err(e) => {
                     files.extend(renamed.into_iter().map(|f| RetiredFile {
@@ -514,7 +506,7 @@ impl SegmentFactory {
 
     /// A file of the pool, or of the reserve where that lacks one.
     fn keep(&self, file: FreeFile) {
-        match self.lacks_reserve(file.len, &[]) && !planted(Bug::NoReserve) {
+        match self.lacks_reserve(file.len, &[]) {
             true => self.reserve.lock().push(file),
             false => self.free.lock().push_back(file),
         }
@@ -589,11 +581,7 @@ impl SegmentFactory {
         let created = self.dir.open(name, OpenMode::CreateNew);
         let file = created.map_err(|e| Error::io("creating a file", &path, e))?;
         // Blocks are reserved here, so that a full disk is met now and not by an accepted batch.
-        let reserved = match planted(Bug::SpaceNotReserved) {
-            true => file.set_len(len).map(|()| Reserved::Blocks),
-            false => file.allocate(len),
-        };
-        match reserved {
+        match file.allocate(len) {
             Ok(reserved) => Ok((file, reserved)),
             Err(e) => {
                 drop(file);

@@ -216,7 +216,6 @@ impl<'a> Scanner<'a> {
             let want = WINDOW_BYTES.max(len).min(self.limit.saturating_sub(offset) as usize);
             self.window.resize(want, 0);
             let got = match read_up_to(self.file, &mut self.window, offset) {
-                Err(e) if e.raw_os_error() == Some(EIO) && planted(Bug::BadSectorEndsTheLog) => 0,
                 Err(e) if e.raw_os_error() == Some(EIO) => self.read_around(offset)?,
                 read => read.map_err(|e| self.failed(offset, e))?,
             };

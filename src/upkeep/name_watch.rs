@@ -9,7 +9,6 @@
 use super::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;
-use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::sync::Mutex;
 use crate::vfs::{FileId, OpenMode};
@@ -115,7 +114,6 @@ fn lost_segment(store: &Store, segment: &Segment) -> Result<Option<Error>> {
 /// What happened to the name of a file, if it is not the name of that file any more.
 fn lost_name(store: &Store, name: &str, id: FileId) -> Result<Option<Error>> {
     match store.dir.id_of(name) {
-        _ if planted(Bug::NamesNotWatched) => Ok(None),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(gone(store, name))),
         Err(e) => Err(unseen(store, name, e)),
         Ok(Some(other)) if other != id => Ok(Some(not_ours(store, name, "another file has its name now"))),

@@ -22,6 +22,8 @@ pub(crate) struct Dir {
 
 impl Dir {
     pub(crate) fn new(handle: Arc<dyn VfsDir>, path: &Path) -> Dir {
+        #[cfg(planted)]
+        let handle = super::faulty::faulty(handle, path);
         Dir { handle, path: path.into(), origin: Arc::new(Origin::here()), files: Arc::default() }
     }
 

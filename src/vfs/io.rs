@@ -61,9 +61,6 @@ pub fn write_all_at(file: &dyn VfsFile, mut bufs: &mut [IoSlice<'_>], offset: u6
     IoSlice::advance_slices(&mut bufs, 0);
     while !bufs.is_empty() {
         let n = write_some(file, &bufs[..bufs.len().min(SLICES_MAX)], at)?;
-        if planted(Bug::ShortWriteIsWhole) {
-            return Ok(());
-        }
         at = advance(at, n)?;
         IoSlice::advance_slices(&mut bufs, n);
     }
@@ -82,7 +79,7 @@ fn write_some(file: &dyn VfsFile, bufs: &[IoSlice<'_>], at: u64) -> Result<usize
                 return Err(Error::other(format!("the write at {at} took {n} of {offered} bytes")));
             }
             Ok(n) => return Ok(n),
-            Err(e) if e.kind() == ErrorKind::Interrupted && !planted(Bug::InterruptedIsFatal) => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
     }
@@ -100,9 +97,6 @@ pub fn write_log_at(file: &dyn VfsFile, mut bufs: &mut [IoSlice<'_>], offset: u6
             true => write_some(file, bufs, at)?,
             false => write_some(file, &up_to_a_sector(&bufs[..SLICES_MAX], at), at)?,
         };
-        if planted(Bug::ShortWriteIsWhole) {
-            return Ok(());
-        }
         at = advance(at, n)?;
         IoSlice::advance_slices(&mut bufs, n);
         let rest = (at.next_multiple_of(SECTOR) - at) as usize;

@@ -33,6 +33,8 @@ mod by_name;
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
 mod dir;
+#[cfg(planted)]
+mod faulty;
 pub mod io;
 mod map;
 mod origin;

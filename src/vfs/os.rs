@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The real file system.
@@ -49,7 +49,7 @@ impl OsVfs {
 
 impl Vfs for OsVfs {
     fn open_dir(&self, path: &Path) -> Result<Arc<dyn VfsDir>> {
-        Ok(Arc::new(OsDir { dir: open_dir(path)?, path: path.to_path_buf(), map: self.map }))
+        Ok(Arc::new(OsDir { dir: open_dir(path)?, map: self.map }))
     }
 
     fn create_dir_all(&self, dir: &Path) -> Result<Arc<dyn VfsDir>> {
@@ -90,8 +90,6 @@ impl Vfs for OsVfs {
 #[derive(Debug)]
 struct OsDir {
     dir: File,
-    /// What it was opened by, for people.
-    path: PathBuf,
     map: bool,
 }
 
@@ -123,9 +121,6 @@ impl VfsDir for OsDir {
     }
 
     fn rename_new(&self, from: &str, to: &str) -> Result<()> {
-        if planted(Bug::PathLookedUpAgain) {
-            return std::fs::rename(self.path.join(from), self.path.join(to));
-        }
         if rename_noreplace(&self.dir, one(from)?, one(to)?)? {
             return Ok(());
         }
@@ -192,9 +187,7 @@ fn take_lock(file: File, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
         LockMode::Exclusive => fs2::FileExt::try_lock_exclusive(&file),
         LockMode::Shared => fs2::FileExt::try_lock_shared(&file),
     };
-    if !planted(Bug::LockNotTaken) {
-        again(take)?;
-    }
+    again(take)?;
     Ok(Box::new(OsLock { file, origin: Origin::here() }))
 }
 

@@ -5,6 +5,7 @@ use crate::support::engines::{DIR, kill, of_run, pool_of};
 use crate::support::entries::{append, compact, payload};
 use raftwood::vfs::sim::{LossPolicy, Moment, SimVfs};
 use raftwood::{Durability, Engine, EntryId, Options, ReadLimit, RegionId};
+use std::collections::HashSet;
 
 const R: RegionId = RegionId(7);
 const LAST: u64 = 16;
@@ -55,7 +56,7 @@ fn check(engine: &Engine, what: &str) {
 
 #[test]
 fn a_power_cut_while_a_killed_store_is_opened_loses_nothing() {
-    let mut tried = 0;
+    let (mut tried, mut seen) = (0, HashSet::new());
     for make in [dead_segments, unused_segment] {
         for kill_at in 0.. {
             let (vfs, engine, act) = make();
@@ -72,6 +73,10 @@ fn a_power_cut_while_a_killed_store_is_opened_loses_nothing() {
                     tried += 1;
                     let what = format!("killed at {kill_at}, then {} with {loss:?}", snapshot.call());
                     let cut = snapshot.crash(loss);
+                    // Most cuts leave a disk that another one left, and it is opened in the same way.
+                    if !seen.insert(cut.digest()) {
+                        continue;
+                    }
                     match options(&cut, 4).open(DIR) {
                         Ok(engine) => check(&engine, &what),
                         Err(e) => unreachable!("{what}: {e}"),
@@ -83,7 +88,7 @@ fn a_power_cut_while_a_killed_store_is_opened_loses_nothing() {
             }
         }
     }
-    assert!(tried > 1000, "{tried}");
+    assert!(tried > 1000 && seen.len() > 100, "{tried} cuts, {} disks", seen.len());
 }
 
 fn losses(pending: usize) -> Vec<LossPolicy> {

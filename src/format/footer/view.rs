@@ -43,7 +43,6 @@ impl Source {
     /// The bytes of a range, in a way that fails where the device does.
     fn read(&self, at: Range<usize>) -> io::Result<Cow<'_, [u8]>> {
         match self {
-            Source::File { map: Some(map), .. } if planted(Bug::UpkeepReadsMapping) => Ok(slice(map, at)),
             Source::Memory(bytes) => Ok(slice(bytes, at)),
             Source::File { file, .. } => file.read(at).map(Cow::Owned),
         }
