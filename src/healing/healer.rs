@@ -107,10 +107,10 @@ impl Healer {
         (!entries.is_empty()).then(|| Question { region: self.region.id(), term, entries })
     }
 
-    /// Answers a peer. `durable_term` is the term that this replica has made durable; 0 where none was. Before
-    /// the group runs it is that of the hard state (openraft: of the vote) as it is read; later, of the newest
-    /// that is known to be persisted. Payloads of [`HEALING_ANSWER_BYTES`] at most, or one: what is left out is
-    /// asked again. A replica that is fenced never denies.
+    /// Answers a peer. `durable_term` is the term that this replica has made durable; 0 where none was.
+    /// Before the group runs it is that of the hard state (openraft: of the vote) as it is read; later, of
+    /// the newest that is known to be persisted. Payloads of [`HEALING_ANSWER_BYTES`] at most, or one: what
+    /// is left out is asked again. A replica that is fenced never denies.
     ///
     /// # Errors
     /// `InvalidArgument` for another region's question.

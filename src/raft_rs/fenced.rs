@@ -20,8 +20,8 @@ use raft::{Storage, StorageError};
 /// Like a node that has just started, it knows of no leader: where reads go by a leader's lease, wait for an
 /// election timeout after the start before handing it a message.
 ///
-/// A snapshot is not for it. Take one into the state machine, call [`RegionStorage::recover`] with its applied
-/// index, and compact the log through that: what was damaged up to there is gone.
+/// A snapshot is not for it. Take one into the state machine, call [`RegionStorage::recover`] with its
+/// applied index, and compact the log through that: what was damaged up to there is gone.
 #[derive(Debug)]
 pub struct FencedVoter {
     storage: RegionStorage,
