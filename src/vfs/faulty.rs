@@ -1,8 +1,8 @@
 //! A file system that makes those planted mistakes that a disk can make. Built with `--cfg planted` alone.
 //!
 //! A sync that the engine forgets cannot be told from one that does nothing. The engine's code therefore says
-//! nothing of such a mistake: with one planted, the directories that it opens are wrapped, and break a promise
-//! at that one place, which is known by the name of the file and the call before.
+//! nothing of such a mistake: with one planted, the directories that it opens are wrapped, and break a
+//! promise at that one place, which is known by the name of the file and the call before.
 
 use super::{DirEntry, FileId, LockMode, Map, OpenMode, Reserved, VfsDir, VfsFile};
 use crate::planted::{Bug, planted};

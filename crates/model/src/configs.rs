@@ -97,8 +97,8 @@ pub fn configs() -> Vec<Config> {
             crashes: 1,
             ..config("zeros", &[ONE, BOTH])
         },
-        // The same, and then a caller who accepts a loss. A mark proves the first group of a segment, so there
-        // are three.
+        // The same, and then a caller who accepts a loss. A mark proves the first group of a segment, so
+        // there are three.
         Config {
             bounds: Bounds { slots: 3, ..config("policies", &[BOTH, ONE, ONE]).bounds },
             faults: SECTORS,

@@ -1,7 +1,7 @@
 //! Prints the public API of a crate, of which rustdoc wrote JSON: an item a line.
 //!
-//! What is hidden from the documentation is no part of it (`internals`, `random`), nor what every type has. Of
-//! the traits that the compiler implements by itself those are listed that a program notices the loss of.
+//! What is hidden from the documentation is no part of it (`internals`, `random`), nor what every type has.
+//! Of the traits that the compiler implements by itself those are listed that a program notices the loss of.
 
 use public_api::PublicItem;
 use std::process::ExitCode;
