@@ -348,8 +348,9 @@ impl Cluster {
             }
             self.settle_a_little(round, group);
             if self.has_threads && round > 300 {
-                // Other threads must get their turn.
-                std::thread::sleep(std::time::Duration::from_micros(100));
+                // Other threads must get their turn, also where the machine has much else to do.
+                let wait = if round < 2000 { 100 } else { 5000 };
+                std::thread::sleep(std::time::Duration::from_micros(wait));
             }
         }
         for group in 1..=self.groups {
