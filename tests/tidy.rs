@@ -350,6 +350,7 @@ fn nothing_unwraps_but_tests() {
     let members = [
         "crates/cli/src",
         "crates/migrate/src",
+        "crates/public-api/src",
         "crates/raft-engine/src",
         "crates/torture/src",
         "examples/encrypted/src",

@@ -102,9 +102,10 @@ impl Harm {
             let placed = store.placed.get(path).map_or(&[][..], |p| p);
             let unsealed = store.is_unsealed(path);
             let used = store.used(path);
+            let group = store.group.as_ref().filter(|(log, _)| log == path);
             for at in changed {
                 let mut payload = false;
-                unproven |= store.group.as_ref().is_some_and(|(log, start)| log == path && at >= start);
+                unproven |= group.is_some_and(|(_, start)| at >= start);
                 for (range, id, index) in placed {
                     if range.contains(at) {
                         payload = true;
@@ -243,8 +244,10 @@ pub(crate) fn harms(store: &Store, family: &str, large: bool) -> Vec<Harm> {
                     let mut harm = Harm::new(format!("{bits} {family}, round {round}: {}", where_.join(" ")));
                     harm.bits = bits;
                     for (path, bytes) in files {
+                        // Looked up once: there are millions of bytes.
+                        let before = &store.files[&path];
                         for (at, byte) in bytes.iter().enumerate() {
-                            if *byte != store.files[&path][at] {
+                            if *byte != before[at] {
                                 harm.writes.push((path.clone(), at, vec![*byte]));
                             }
                         }
