@@ -74,7 +74,7 @@ impl Options {
     /// # let (store, copy, new) = (dir.path().join("store"), dir.path().join("copy"), dir.path().join("new"));
     /// let engine = Engine::open(store)?;
     /// let mut batch = engine.batch();
-    /// let region = batch.region(RegionId(7));
+    /// let mut region = batch.region(RegionId(7));
     /// region.append([(EntryId::new(1, 1), &b"set x 1"[..])])?.set_hard_state(b"term 1, voted for 3")?;
     /// engine.write(batch, Durability::Synced)?;
     /// engine.backup(&copy)?;
