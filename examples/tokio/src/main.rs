@@ -1,7 +1,7 @@
 //! Many groups on a runtime of one thread: what waits for the disk does so on the engine's threads.
 //!
 //! ```sh
-//! cargo run -p raftwood-tokio -- /tmp/raftwood-tokio
+//! cargo run --example tokio_tasks -- /tmp/raftwood-tokio
 //! ```
 
 use raftwood::{Change, Engine, Lsn};
