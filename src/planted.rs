@@ -150,9 +150,9 @@ bugs! {
     /// Breaks: a crash alone is no alarm.
     SectorLeftInHalves caught by "lib::vfs::io::tests::a_crash_leaves_no_sector_in_halves_with_something_after_it",
     /// A write that took some of the bytes counts as complete. Breaks: short writes are resumed.
-    ShortWriteIsWhole caught by "lib::vfs::io::tests::short_and_interrupted_writes_are_resumed_exactly",
+    ShortWriteIsWhole caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// An interrupted write is an error. Breaks: interruptions are survived.
-    InterruptedIsFatal caught by "lib::vfs::io::tests::short_and_interrupted_writes_are_resumed_exactly",
+    InterruptedIsFatal caught by "crash::random_histories_with_crashes_and_errors_match_the_model",
     /// Two processes may open one store. Breaks: the lock.
     LockNotTaken caught by "two_processes::a_second_process_is_locked_out_before_it_creates_anything",
     /// A file is named by the path of its directory. Breaks: an engine stays in its directory.
