@@ -16,11 +16,13 @@ use super::watchers::{Shared, Watchers};
 use super::workers::Workers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::{Announcement, Encoded};
+use crate::format::mark::MARK_COPIES_MAX;
 use crate::format::record::{RecordKind, Shape};
 use crate::index::Table;
 use crate::planted::{Bug, planted};
 use crate::report::Outcome;
 use crate::segment::Segment;
+use crate::segment::mark_file::Rest;
 use crate::segment::pool::{SegmentFactory, segment_len_for};
 use crate::segment::scan::FIRST_RECORD;
 use crate::sync::atomic::Ordering;
@@ -248,12 +250,14 @@ impl Committer {
     /// The tail of the run before has been copied, after its announcement. Before anything is acknowledged,
     /// sealed or given back, the copy is made durable, and then what says that it is whole: a mark in another
     /// file, by `mark`, or another record of the log where that cannot be written.
-    pub(crate) fn end_recovery(&self, cut: bool, mark: impl FnOnce(Lsn, Shape) -> Result<()>) -> Result<()> {
+    pub(crate) fn end_recovery(&self, cut: bool, mark: impl FnOnce(Rest) -> Result<()>) -> Result<()> {
         let cut = cut && !planted(Bug::CopyNotSealed);
         if cut && !planted(Bug::MarkBeforeSync) {
             self.sync()?;
+            self.copy_for_rest()?;
         }
-        let marked = if cut { mark(self.accepted(), self.workers.lock().write.chain()) } else { Ok(()) };
+        let rest = || self.rest_of(&self.workers.lock(), self.accepted());
+        let marked = if cut { mark(rest()) } else { Ok(()) };
         if cut {
             self.sync()?;
         }
@@ -392,13 +396,36 @@ impl Committer {
         self.workers.progress.has_accepted()
     }
 
-    /// Up to where the log is durable and the record that ends there, while nothing is on its way. `None`
-    /// before the first record of this run.
-    pub(crate) fn at_rest(&self) -> Option<(Lsn, Shape)> {
+    /// Where the log is at rest, while nothing is on its way. `None` before the first record of this run.
+    pub(crate) fn at_rest(&self) -> Option<Rest> {
         let p = self.workers.lock();
         let durable = self.durable();
         let is_at_rest = p.is_idle() && p.sync.written() == durable && self.workers.progress.has_synced();
-        is_at_rest.then(|| (durable, p.write.chain()))
+        is_at_rest.then(|| self.rest_of(&p, durable))
+    }
+
+    fn rest_of(&self, p: &Pipeline, durable: Lsn) -> Rest {
+        let (copies, _) = p.write.uncopied.newest(MARK_COPIES_MAX);
+        let copies = if planted(Bug::MarkWithoutCopies) { Bytes::new() } else { Bytes::from(copies) };
+        Rest { durable, last: p.write.chain(), copies }
+    }
+
+    /// Sees to it that copies of all that is written stand in the log, or fit into the mark. In the log the
+    /// last of them may stand in one block with what they are copies of, and only there.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub(crate) fn copy_for_rest(&self) -> Result<()> {
+        self.workers.gate.check()?;
+        let mut p = self.workers.lock();
+        let (_, is_all) = p.write.uncopied.newest(MARK_COPIES_MAX);
+        if is_all || p.closed {
+            return Ok(());
+        }
+        let Some(end) = p.push_copies(true) else { return Ok(()) };
+        self.workers.progress.set_accepted(end);
+        drop(p);
+        self.flush()
     }
 
     /// The active segment and where its next record goes, if there is one.

@@ -77,6 +77,7 @@ mod sleepers;
 mod sync_stage;
 mod ticket;
 mod turns;
+mod uncopied;
 mod waking;
 mod watch;
 mod watchers;

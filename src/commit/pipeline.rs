@@ -10,14 +10,17 @@ use super::segments::{Placement, Segments};
 use super::sync_stage::SyncStage;
 use super::turns::Turns;
 use super::write_stage::WriteStage;
+use crate::clock;
+use crate::codec::checksum::crc32;
 use crate::error::{Error, Result};
 use crate::format::batch::Encoded;
-use crate::format::record::{RECORD_HEADER_LEN, Shape};
+use crate::format::record::{RECORD_HEADER_LEN, RecordKind, Shape, record_len};
 use crate::index::Table;
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::sync::Arc;
-use crate::types::Lsn;
+use crate::types::{Durability, Lsn};
+use bytes::Bytes;
 use std::time::Duration;
 
 /// The longest that a batch is kept back to be written with others: a kill while a sync hangs costs what was
@@ -96,6 +99,36 @@ impl Pipeline {
         });
         self.segments.advance(end.offset());
         (waiting, ticket)
+    }
+
+    /// Queues copies of what was written before, if some would stand in another block than what they are
+    /// copies of; `all`: wherever they would stand. Nobody waits for them. Returns where they end.
+    pub(super) fn push_copies(&mut self, all: bool) -> Option<Lsn> {
+        let (segment, offset) = self.segments.active()?;
+        let uncopied = &mut self.write.uncopied;
+        let count = if all { uncopied.len() } else { uncopied.due_at(Lsn::new(segment.id, offset)) };
+        if count == 0 {
+            return None;
+        }
+        let list = uncopied.list(count);
+        let Placement { segment, offset, end } = self.segments.place_for(record_len(list.len() as u32, 0))?;
+        uncopied.forget(count);
+        self.room.take((end.offset() - offset) as usize);
+        self.queue.push(Record {
+            end,
+            durability: Durability::Synced,
+            ticket: None,
+            began: clock::now(),
+            kind: RecordKind::Copies,
+            segment,
+            offset,
+            header: [0; RECORD_HEADER_LEN as usize],
+            desc_crc: crc32(0, &list),
+            desc: Bytes::from(list),
+            payload: Bytes::new(),
+        });
+        self.segments.advance(end.offset());
+        Some(end)
     }
 
     /// The segment that comes next, if it should be filled further by now.

@@ -7,6 +7,7 @@ use super::settled::Settled;
 use super::turns::Turns;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::record::RecordKind;
 use crate::planted::{Bug, planted};
 use crate::segment::{SYNC_SLOTS, Segment};
 use crate::sync::Arc;
@@ -103,7 +104,7 @@ impl SyncStage {
 
     /// The record is in the operating system's hands.
     pub(super) fn note_written(&mut self, record: &Record) {
-        self.unsynced_batches += 1;
+        self.unsynced_batches += usize::from(record.kind != RecordKind::Copies);
         self.unsynced_bytes += record.len() as u64;
         if self.dirty.last().is_none_or(|s| s.id != record.segment.id) {
             self.dirty.push(record.segment.clone());

@@ -257,6 +257,9 @@ impl Workers {
     ) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
         let p = &mut *guard;
         p.watched = false;
+        if let Some(end) = p.push_copies(false) {
+            self.progress.set_accepted(end);
+        }
         let mut group = p.write.begin(&mut p.queue, &mut p.turns, p.sync.is_busy());
         drop(guard);
         let outcome = group.write(self.progress.watermark(), &self.counters);

@@ -8,9 +8,10 @@ use super::queue::Queue;
 use super::settled::Settled;
 use super::sync_stage::SyncStage;
 use super::turns::Turns;
+use super::uncopied::Uncopied;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, Shape};
+use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape};
 use crate::format::zeros::Zeros;
 use crate::limits::PAGE;
 use crate::planted::{Bug, planted};
@@ -35,8 +36,10 @@ pub(super) struct WriteStage {
     bytes: usize,
     /// Shape of the last written record.
     chain: Shape,
-    /// An empty vector with memory.
-    spare: Vec<Record>,
+    /// What is written and has no copy yet.
+    pub(super) uncopied: Uncopied,
+    /// Empty ones with memory.
+    spare: (Vec<Record>, Uncopied),
 }
 
 /// What one write stage writes.
@@ -46,6 +49,7 @@ pub(super) struct Group {
     bytes: usize,
     /// Shape of the record before, and of the last one once it is written.
     chain: Shape,
+    copies: Uncopied,
     /// The last group that takes no more, and whether that is this one.
     turn: u64,
     ends_group: bool,
@@ -54,7 +58,7 @@ pub(super) struct Group {
 impl WriteStage {
     /// After a log whose last record has the shape `chain`.
     pub(super) fn new(chain: Shape) -> WriteStage {
-        WriteStage { since: None, bytes: 0, chain, spare: Vec::new() }
+        WriteStage { since: None, bytes: 0, chain, uncopied: Uncopied::default(), spare: Default::default() }
     }
 
     /// A thread is in the stage, since then.
@@ -85,11 +89,11 @@ impl WriteStage {
     pub(super) fn begin(&mut self, queue: &mut Queue, turns: &mut Turns, beside_sync: bool) -> Group {
         let began = clock::now();
         self.enter(began);
-        let mut records = std::mem::take(&mut self.spare);
+        let (mut records, copies) = std::mem::take(&mut self.spare);
         let ends_group = !beside_sync || queue.is_urgent();
         self.bytes = queue.take(&mut records);
         let turn = turns.begin_write(ends_group);
-        Group { began, records, bytes: self.bytes, chain: self.chain, turn, ends_group }
+        Group { began, records, bytes: self.bytes, chain: self.chain, copies, turn, ends_group }
     }
 
     /// The group is not written, or is not acknowledged any more.
@@ -109,6 +113,7 @@ impl WriteStage {
     ) -> Settled {
         self.leave();
         self.chain = group.chain;
+        self.uncopied.append(&mut group.copies);
         turns.end_write(group.ends_group);
         group.records.iter().for_each(|record| sync.note_written(record));
         // Before anything is settled: a thread that is calling back looks at this, and at once.
@@ -124,7 +129,7 @@ impl WriteStage {
         if settled.bytes > 0 {
             settled.written = Some(turns.settle(Durability::Written, group.turn));
         }
-        self.spare = group.records;
+        self.spare = (group.records, group.copies);
         settled
     }
 }
@@ -132,7 +137,8 @@ impl WriteStage {
 impl Group {
     /// Writes it, without the pipeline's lock.
     pub(super) fn write(&mut self, watermark: Lsn, counters: &Counters) -> Result<()> {
-        self.records.iter().for_each(|r| counters.queue_times.add(self.began.duration_since(r.began)));
+        let batches = self.records.iter().filter(|r| r.kind != RecordKind::Copies);
+        batches.for_each(|r| counters.queue_times.add(self.began.duration_since(r.began)));
         let _span = trace::group(self.records.len(), self.bytes);
         catch_unwind(AssertUnwindSafe(|| {
             self.chain_headers(watermark);
@@ -153,6 +159,7 @@ impl Group {
                 zeros: Zeros::of(u64::from(r.offset) + u64::from(RECORD_HEADER_LEN), [&r.desc, &r.payload]),
                 previous: self.chain,
             };
+            self.copies.add(&header, &r.desc, r.end);
             (r.header, self.chain) = header.encode(r.segment.seed);
         }
     }

@@ -160,7 +160,7 @@ fn loss(dir: &Dir, state: &Recovered) -> Result<Loss> {
     let mut seen = Seen { kept: state.unfinished.tail.len(), ..Seen::default() };
     let kept = state.segments.values().filter(|s| s.kind == SegmentKind::Log && !s.is_hole());
     for s in kept.filter(|s| s.id >= end.segment()) {
-        let mut scanner = Scanner::new(&**s.file()?, &s.path, &s.identity, s.len);
+        let mut scanner = s.scanner(s.len)?;
         seen.read(&mut scanner, s.sealed_end().max(FIRST_RECORD))?;
     }
     for file in &state.unfinished.unused {
@@ -190,7 +190,8 @@ impl Seen {
         loop {
             at = match scanner.look(at)? {
                 Found::Record(record) if self.kept > 0 => {
-                    self.kept -= usize::from(record.header.kind != RecordKind::Watermark);
+                    self.kept -=
+                        usize::from(matches!(record.header.kind, RecordKind::Batch | RecordKind::Install));
                     record.end()
                 }
                 Found::Record(record) => {

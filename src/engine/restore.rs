@@ -21,14 +21,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{CheckpointHeader, SegmentRecord};
 use crate::format::file_header::{Identity, SegmentKind, StoreId};
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
-use crate::format::record::Shape;
 use crate::index::{Part, Table};
 use crate::options::Options;
 use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, recover};
 use crate::report::{CheckReport, RestoreOptions, RestoreReport, ScrubOptions};
 use crate::segment::Segment;
-use crate::segment::mark_file::{MarkFile, read_marks};
+use crate::segment::mark_file::{MarkFile, Rest, read_marks};
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::types::{EntryId, Lsn, RegionId};
@@ -192,8 +191,8 @@ impl Place {
             }
         }
         // The name that the first attempt chose belongs to no other store, and salts are drawn anew.
-        let store = mark.map_or_else(|| new_store_id(options), |mark| mark.store);
-        let marked = mark.map_or(0, |mark| mark.durable.segment());
+        let store = mark.as_ref().map_or_else(|| new_store_id(options), |mark| mark.store);
+        let marked = mark.as_ref().map_or(0, |mark| mark.durable.segment());
         let first_file = state.next_file.max(marked.saturating_add(1)).max(2);
         let place = Place { store, first_file, started_over: mark.is_some(), dir };
         for name in &leftovers {
@@ -203,7 +202,8 @@ impl Place {
         if mark.is_none() && !planted(Bug::RestoreNotMarked) {
             // It lies before all of the log that there will be.
             let durable = Lsn::new(first_file - 1, FIRST_RECORD);
-            MarkFile::new(place.dir.clone(), store, NO_RUN, &[]).note_twice(durable, Shape::default())?;
+            MarkFile::new(place.dir.clone(), store, NO_RUN, &[])
+                .note_twice(Rest { durable, ..Rest::default() })?;
         }
         place.sync_dir()?;
         Ok(place)

@@ -254,7 +254,7 @@ pub(crate) fn second_copy_at(len: u64) -> u64 {
 }
 
 /// The version that this release writes, and the newest that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 3;
+pub(crate) const FORMAT_VERSION: u32 = 4;
 
 /// The length of a file header.
 pub(crate) const FILE_HEADER_LEN: usize = 128;

@@ -2,7 +2,9 @@
 //!
 //! What proves that a record was durable must not lie in the block that it proves: both would be lost
 //! together, without a word. The file has two slots, each in a block of its own, which are written in turn: a
-//! block that is lost costs the newer or the older of them, never both.
+//! block that is lost costs the newer or the older of them, never both. For the same reason a mark that is
+//! written when the log comes to rest has [copies](super::copies) of the last records' descriptions, which no
+//! later record has.
 
 use crate::codec::checksum::crc32;
 use crate::codec::{Cursor, Malformed};
@@ -12,9 +14,10 @@ use crate::format::file_header::{
 use crate::format::record::Shape;
 use crate::limits::PAGE;
 use crate::types::Lsn;
+use bytes::Bytes;
 
 /// One slot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mark {
     /// The store whose log it is.
     pub(crate) store: StoreId,
@@ -26,6 +29,8 @@ pub(crate) struct Mark {
     pub(crate) run: u32,
     /// The record that ends there; the default when it is not known.
     pub(crate) last: Shape,
+    /// A list of copies, at most [`MARK_COPIES_MAX`] bytes; nothing when none was needed.
+    pub(crate) copies: Bytes,
 }
 
 impl Mark {
@@ -48,17 +53,19 @@ impl Mark {
         body.extend_from_slice(&self.sequence.to_le_bytes());
         body.extend_from_slice(&self.durable.to_u64().to_le_bytes());
         body.extend_from_slice(&self.run.to_le_bytes());
-        body.extend_from_slice(&[0; 4]);
+        body.extend_from_slice(&(self.copies.len() as u32).to_le_bytes());
         body.extend_from_slice(&self.last.position.to_u64().to_le_bytes());
         body.extend_from_slice(&self.last.header_crc.to_le_bytes());
         body.extend_from_slice(&self.last.desc_len.to_le_bytes());
         body.extend_from_slice(&self.last.payload_len.to_le_bytes());
         body.extend_from_slice(&self.last.desc_crc.to_le_bytes());
+        body.extend_from_slice(&crc32(identity.seed(), &self.copies).to_le_bytes());
         body.resize(BODY_LEN - 8, 0);
         let mut out = header.encode().to_vec();
         out.extend_from_slice(&MARK_MAGIC);
         out.extend_from_slice(&crc32(identity.seed(), &body).to_le_bytes());
         out.extend_from_slice(&body);
+        out.extend_from_slice(&self.copies);
         out.resize(MARK_SLOT_LEN, 0);
         out
     }
@@ -79,7 +86,7 @@ impl Mark {
             return Err(Malformed("the checksum of the mark is wrong").into());
         }
         let mut r = Cursor::new(body);
-        let (sequence, durable, run, reserved) = (r.u64()?, Lsn::from_u64(r.u64()?), r.u32()?, r.u32()?);
+        let (sequence, durable, run, copies_len) = (r.u64()?, Lsn::from_u64(r.u64()?), r.u32()?, r.u32()?);
         let last = Shape {
             position: Lsn::from_u64(r.u64()?),
             header_crc: r.u32()?,
@@ -87,10 +94,16 @@ impl Mark {
             payload_len: r.u32()?,
             desc_crc: r.u32()?,
         };
-        let mark = Mark { store: header.identity.store, sequence, durable, run, last };
-        if reserved != 0 || r.bytes(r.remaining())?.iter().any(|b| *b != 0) {
+        // Before version 4 these were reserved, and zero.
+        let copies_crc = if header.version < 4 { 0 } else { r.u32()? };
+        if header.version < 4 && copies_len != 0 || r.bytes(r.remaining())?.iter().any(|b| *b != 0) {
             return Err(Malformed("reserved bytes of the mark are not zero").into());
         }
+        let copies = slot.get(COPIES_AT..COPIES_AT + (copies_len as usize).min(MARK_COPIES_MAX + 1));
+        // Copies that rotted are none: what the mark proves does not depend on them.
+        let copies = copies.filter(|bytes| crc32(header.identity.seed(), bytes) == copies_crc);
+        let copies = Bytes::copy_from_slice(copies.unwrap_or_default());
+        let mark = Mark { store: header.identity.store, sequence, durable, run, last, copies };
         if mark.offset() != offset {
             return Err(Malformed("the mark stands in the other's slot").into());
         }
@@ -103,6 +116,11 @@ pub(crate) const MARK_SLOT_LEN: usize = PAGE as usize;
 
 /// The length of the file.
 pub(crate) const MARK_LEN: u64 = 2 * MARK_SLOT_LEN as u64;
+
+/// The longest list of copies that fits into a slot.
+pub(crate) const MARK_COPIES_MAX: usize = MARK_SLOT_LEN - COPIES_AT;
+
+const COPIES_AT: usize = FILE_HEADER_LEN + BODY_LEN;
 
 /// The file is never recycled: it has no number and no salt.
 fn identity(store: StoreId) -> Identity {
@@ -121,7 +139,8 @@ mod tests {
     fn mark(sequence: u64) -> Mark {
         let last =
             Shape { position: Lsn::new(3, 4096), header_crc: 1, desc_len: 2, payload_len: 3, desc_crc: 4 };
-        Mark { store: StoreId(*b"0123456789abcdef"), sequence, durable: Lsn::new(3, 4168), run: 2, last }
+        let (store, durable) = (StoreId(*b"0123456789abcdef"), Lsn::new(3, 4168));
+        Mark { store, sequence, durable, run: 2, last, copies: Bytes::from_static(&[3; 50]) }
     }
 
     #[test]
@@ -133,6 +152,15 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Mark::decode(&bad, 4096).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_mark_proves_what_it_does_without_its_copies() {
+        let mut slot = mark(6).encode();
+        slot[COPIES_AT + 7] ^= 1;
+        assert_eq!(Mark::decode(&slot, 0), Ok(Mark { copies: Bytes::new(), ..mark(6) }));
+        let full = Mark { copies: Bytes::from(vec![3; MARK_COPIES_MAX]), ..mark(6) };
+        assert_eq!(Mark::decode(&full.encode(), 0), Ok(full));
     }
 
     #[test]
@@ -152,10 +180,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_mark_round_trips(store: [u8; 16], sequence: u64, durable: u64, run: u32, last: (u64, u32, u32, u32, u32)) {
+        fn every_mark_round_trips(store: [u8; 16], sequence: u64, durable: u64, run: u32, last: (u64, u32, u32, u32, u32), copies in prop::collection::vec(any::<u8>(), 0..300)) {
             let (position, header_crc, desc_len, payload_len, desc_crc) = last;
             let last = Shape { position: Lsn::from_u64(position), header_crc, desc_len, payload_len, desc_crc };
-            let mark = Mark { store: StoreId(store), sequence, durable: Lsn::from_u64(durable), run, last };
+            let mark = Mark { store: StoreId(store), sequence, durable: Lsn::from_u64(durable), run, last, copies: copies.into() };
             prop_assert_eq!(Mark::decode(&mark.encode(), mark.offset()), Ok(mark));
         }
 

@@ -23,6 +23,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod checkpoint;
+pub(crate) mod copies;
 pub(crate) mod file_header;
 pub(crate) mod footer;
 pub(crate) mod mark;

@@ -9,6 +9,7 @@
 use crate::codec::checksum::crc32;
 use crate::codec::{Cursor, Malformed};
 use crate::format::batch::{ANNOUNCEMENT_TAG, INSTALL_TAG};
+use crate::format::copies::COPIES_TAG;
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::zeros::Zeros;
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
@@ -27,6 +28,21 @@ pub(crate) enum RecordKind {
     /// An [`Announcement`](super::batch::Announcement) of the records that recovery will copy: a
     /// description, no payload.
     Announcement = 4,
+    /// [Copies](super::copies) of headers and descriptions that were written before: a description, no payload.
+    Copies = 5,
+}
+
+impl RecordKind {
+    pub(super) fn from_u8(kind: u8) -> Result<RecordKind, Malformed> {
+        Ok(match kind {
+            1 => RecordKind::Batch,
+            2 => RecordKind::Install,
+            3 => RecordKind::Watermark,
+            4 => RecordKind::Announcement,
+            5 => RecordKind::Copies,
+            _ => return Err(Malformed("the kind of record is unknown")),
+        })
+    }
 }
 
 /// What a record looks like from outside: enough to find it, to walk over it, and to check its header.
@@ -129,7 +145,7 @@ impl RecordHeader {
         }
         let position = Lsn::from_u64(r.u64()?);
         let (desc_len, payload_len, desc_crc) = (r.u32()?, r.u32()?, r.u32()?);
-        let kind = r.u8()?;
+        let kind = RecordKind::from_u8(r.u8()?);
         let zeros = Zeros { trailing: r.u8()?, sectors: u16::from_le_bytes(r.array()?) };
         let watermark = Lsn::from_u64(r.u64()?);
         let previous = Shape {
@@ -140,13 +156,7 @@ impl RecordHeader {
             desc_crc: r.u32()?,
         };
         r.finish()?;
-        let kind = match kind {
-            1 => RecordKind::Batch,
-            2 => RecordKind::Install,
-            3 => RecordKind::Watermark,
-            4 => RecordKind::Announcement,
-            _ => return Err(Malformed("the kind of record is unknown")),
-        };
+        let kind = kind?;
         if position != at && !planted(Bug::PositionNotChecked) {
             return Err(Malformed("a record was written for another position"));
         }
@@ -170,6 +180,7 @@ impl RecordHeader {
             (None, _) => return Err(Malformed("payloads without a description")),
             (Some(&INSTALL_TAG), 0) => RecordKind::Install,
             (Some(&ANNOUNCEMENT_TAG), 0) => RecordKind::Announcement,
+            (Some(&COPIES_TAG), 0) => RecordKind::Copies,
             _ => RecordKind::Batch,
         };
         let header = RecordHeader {
@@ -210,7 +221,7 @@ impl RecordHeader {
         }
         let empty = match self.kind {
             RecordKind::Batch => false,
-            RecordKind::Install | RecordKind::Announcement => self.payload_len > 0,
+            RecordKind::Install | RecordKind::Announcement | RecordKind::Copies => self.payload_len > 0,
             RecordKind::Watermark => self.payload_len > 0 || self.desc_len > 0,
         };
         if empty {

@@ -2,6 +2,7 @@
 
 use crate::codec::checksum::{crc32, entry_checksum};
 use crate::format::batch::{Batch, EntryMeta, Op, Section, TermRun};
+use crate::format::copies::{COPIES_TAG, Run, encode_copy};
 use crate::format::file_header::{Identity, SEGMENT_HEADER_LEN, StoreId};
 use crate::format::mark::Mark;
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
@@ -100,14 +101,17 @@ fn documented_mark_is_what_the_writer_writes_and_the_reader_reads() {
     let record = record();
     let (header, shape) = RecordHeader::decode(&record, IDENTITY.seed(), AT).unwrap();
     let end = Lsn::new(AT.segment(), AT.offset() + record_len(header.desc_len, header.payload_len) as u32);
-    let mark = Mark { store: IDENTITY.store, sequence: 7, durable: end, run: 9, last: shape };
+    let run = Run { position: AT, previous: Shape::default(), watermark: header.watermark, count: 1 };
+    let mut copies = vec![COPIES_TAG];
+    run.encode(&mut copies);
+    encode_copy(&header, &record[64..64 + header.desc_len as usize], &mut copies);
+    let used = 256 + copies.len();
+    let (sequence, copies) = (7, Bytes::from(copies));
+    let mark = Mark { store: IDENTITY.store, sequence, durable: end, run: 9, last: shape, copies };
     let slot = mark.encode();
-    assert!(
-        DOCUMENT.contains(&hexdump(&slot[..256])),
-        "docs/format.md should print\n{}",
-        hexdump(&slot[..256])
-    );
-    assert!(slot[256..].iter().all(|b| *b == 0));
+    let shown = hexdump(&slot[..used]);
+    assert!(DOCUMENT.contains(&shown), "docs/format.md should print\n{shown}");
+    assert!(slot[used..].iter().all(|b| *b == 0));
     assert_eq!(Mark::decode(&documented(2), mark.offset()), Ok(mark));
 }
 

@@ -13,6 +13,7 @@
 //! | a valid record with a watermark beyond the hole                 | damage: the hole was acknowledged |
 
 use super::Purpose;
+use super::copies;
 use super::files::Opened;
 use super::judge::refuse;
 use super::link::{Link, Said, scan_to_end, settle_old};
@@ -22,6 +23,7 @@ use super::thread::{pass_last_gap, place, thread};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::SegmentKind;
+use crate::format::mark::Mark;
 use crate::format::record::Shape;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
@@ -57,13 +59,12 @@ pub(super) fn follow(
     dir: &Dir,
     opened: &mut Opened,
     checkpoint: &CheckpointHeader,
-    evidence: Evidence,
+    evidence: Evidence<'_>,
     options: &Options,
     purpose: Purpose,
     report: &mut OpenReport,
 ) -> Result<Chain> {
-    let Read { mut links, before, said, logs } =
-        read(dir, opened, checkpoint, evidence.durable, options, report)?;
+    let Read { mut links, before, said, logs } = read(dir, opened, checkpoint, &evidence, options, report)?;
     let watermark = said.watermark;
     let mut start_segment = checkpoint.start_segment;
     let mut log = thread(&mut links, start_segment, watermark);
@@ -128,13 +129,14 @@ fn read(
     dir: &Dir,
     opened: &Opened,
     checkpoint: &CheckpointHeader,
-    durable: Lsn,
+    evidence: &Evidence<'_>,
     options: &Options,
     report: &mut OpenReport,
 ) -> Result<Read> {
     let of_kind = |kind| opened.segments.values().filter(move |s| s.kind == kind);
     let logs: Vec<Arc<Segment>> = of_kind(SegmentKind::Log).cloned().collect();
-    let mut read = Read { links: Vec::new(), before: Shape::default(), said: Said::new(durable), logs };
+    let mut read =
+        Read { links: Vec::new(), before: Shape::default(), said: Said::new(evidence.durable), logs };
     for segment in read.logs.iter().filter(|s| !s.is_hole()) {
         let footer = load_footer(dir, segment);
         if segment.id < checkpoint.start_segment {
@@ -143,8 +145,20 @@ fn read(
             }
             continue;
         }
-        read.links.push(Link::read(segment, footer, &mut read.said, options, report)?);
+        read.links.push(Link::read(segment, footer, &mut read.said)?);
         report.trail.proven(read.said.watermark, Proof::Segment(segment.id));
+    }
+    if copies::are_wanted(&read.links, checkpoint.start_segment, read.said.watermark)
+        && copies::give(&read.links, evidence.marks)?
+    {
+        for link in read.links.iter_mut().filter(|link| !link.sealed) {
+            *link = Link::read(&link.segment.clone(), None, &mut read.said)?;
+        }
+    }
+    for link in &read.links {
+        link.judge_end(options, report)?;
+        report.mended_records += link.mended;
+        report.tail_batches += link.batches;
     }
     for segment in of_kind(SegmentKind::Cold).filter(|s| !s.is_hole()) {
         if let Some(footer) = load_footer(dir, segment) {
@@ -158,11 +172,13 @@ fn read(
 }
 
 /// What else than the records is known of the log.
-pub(super) struct Evidence {
+pub(super) struct Evidence<'a> {
     /// It was durable up to here.
     pub(super) durable: Lsn,
     /// The store's mark is there: what was durable when it last came to rest is not missing without a word.
     pub(super) marked: bool,
+    /// What the mark file holds.
+    pub(super) marks: &'a [Mark],
     /// There may be a checkpoint, and the device does not give it.
     pub(super) unread: Option<Error>,
 }
@@ -176,7 +192,7 @@ fn whole_history(
     links: &[Link],
     log: &[usize],
     watermark: Lsn,
-    evidence: &Evidence,
+    evidence: &Evidence<'_>,
 ) -> Result<()> {
     let first = log.first().map(|&at| &links[at]);
     let begins =

@@ -12,7 +12,8 @@ use crate::format::record::RecordKind;
 use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
 use crate::segment::scan::FIRST_RECORD;
-use crate::segment::{Retire, RetiredFile};
+use crate::segment::{Retire, RetiredFile, Segment, build_footer, write_footer};
+use crate::sync::Arc;
 use crate::types::{Durability, Lsn, RegionId};
 
 /// What a recovery leaves to be done once the store can be written to.
@@ -24,6 +25,8 @@ pub(crate) struct Unfinished {
     pub(super) last_witness: bool,
     /// Newer checkpoints that cannot be believed: to be removed once there is one that can.
     pub(super) bad_checkpoints: Vec<String>,
+    /// Segments that copies stand in for.
+    pub(super) made_good: Vec<Arc<Segment>>,
     /// Whole batches past the watermark, in order: to be re-persisted.
     pub(crate) tail: Vec<TailRecord>,
     /// Whether records that show in the files are no part of the log any more.
@@ -50,7 +53,15 @@ impl Unfinished {
         if votes_lost || !suspects.is_empty() {
             report.hard_states_lost = note_doubts(checkpoints, &suspects, votes_lost)?;
         }
-        committer.end_recovery(cut, |durable, last| mark.note_twice(durable, last))?;
+        // Before the marks are written again: they may be what holds the copies.
+        let seal = || self.made_good.iter().for_each(|segment| seal_made_good(&checkpoints.parts, segment));
+        if !cut {
+            seal();
+        }
+        committer.end_recovery(cut, |rest| {
+            seal();
+            mark.note_twice(rest)
+        })?;
         if self.last_witness && !planted(Bug::UncleanEndForgotten) {
             // The files that go now are all that shows the unclean end.
             checkpoints.take()?;
@@ -81,6 +92,18 @@ impl Unfinished {
             }
         }
         Ok(())
+    }
+}
+
+/// Gives a segment its footer on disk, in which all is that the copies were needed for. Where that fails, it
+/// is sealed later, and until then a crash needs the copies once more.
+fn seal_made_good(parts: &Parts, segment: &Segment) {
+    if planted(Bug::RestoredNotSealed) {
+        return;
+    }
+    let footer = build_footer(segment, segment.sealed_end());
+    if let Err(e) = footer.and_then(|bytes| write_footer(&parts.dir, segment.id, &bytes)) {
+        parts.listeners.report(Err(e));
     }
 }
 

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::batch::Announcement;
 use crate::format::footer::Footer;
 use crate::format::record::{RecordHeader, RecordKind, Shape, record_len};
+use crate::limits::SECTOR;
 use crate::options::Options;
 use crate::report::{OpenReport, SegmentFinding};
 use crate::segment::Segment;
@@ -54,19 +55,17 @@ pub(super) struct Link {
     pub(super) is_headless: bool,
     /// Valid records past a hole: the highest watermark among them, and their bytes.
     pub(super) past_hole: Option<(Lsn, u64)>,
+    /// The first sector past its end that the device cannot read.
+    pub(super) unreadable: Option<u64>,
+    /// Records that were recovered.
+    pub(super) mended: u64,
+    pub(super) batches: u64,
 }
 
 impl Link {
     /// Reads it as far as its records lead, or as its footer says.
-    pub(super) fn read(
-        segment: &Arc<Segment>,
-        footer: Option<Arc<Footer>>,
-        said: &mut Said,
-        options: &Options,
-        report: &mut OpenReport,
-    ) -> Result<Link> {
-        let mut scanner =
-            Scanner::new(&**segment.file()?, &segment.path, &segment.identity, segment.records_end);
+    pub(super) fn read(segment: &Arc<Segment>, footer: Option<Arc<Footer>>, said: &mut Said) -> Result<Link> {
+        let mut scanner = segment.scanner(segment.records_end)?;
         let mut link = Link {
             segment: segment.clone(),
             records: Vec::new(),
@@ -76,21 +75,27 @@ impl Link {
             sealed: false,
             is_headless: false,
             past_hole: None,
+            unreadable: None,
+            mended: 0,
+            batches: 0,
         };
         if let Some(footer) = footer.filter(|f| f.has_deltas().is_ok() && f.installs().is_ok()) {
             link.believe(footer, &mut scanner, said)?;
             return Ok(link);
         }
-        link.read_records(&mut scanner, said, report)?;
-        // Nobody can say that the log ends where the device cannot be read.
-        if let Some(sector) = scanner.bad_sector(u64::from(link.end)..u64::MAX) {
-            let error = Error::damaged(
-                "the device cannot read a sector past the last complete record: acknowledged records may stand there; \
-                 copy the store to another device, or restore it",
-            );
-            refuse(error.at(&segment.path, Some(sector * 512)), options, report)?;
-        }
+        link.read_records(&mut scanner, said)?;
+        link.unreadable = scanner.bad_sector(u64::from(link.end)..u64::MAX);
         Ok(link)
+    }
+
+    /// Nobody can say that the log ends where the device cannot be read.
+    pub(super) fn judge_end(&self, options: &Options, report: &mut OpenReport) -> Result<()> {
+        let Some(sector) = self.unreadable else { return Ok(()) };
+        let error = Error::damaged(
+            "the device cannot read a sector past the last complete record: acknowledged records may stand there; \
+             copy the store to another device, or restore it",
+        );
+        refuse(error.at(&self.segment.path, Some(sector * SECTOR)), options, report)
     }
 
     /// A footer is only written once its records are durable. That of an empty segment says nothing.
@@ -114,12 +119,7 @@ impl Link {
         Ok(())
     }
 
-    fn read_records(
-        &mut self,
-        scanner: &mut Scanner<'_>,
-        said: &mut Said,
-        report: &mut OpenReport,
-    ) -> Result<()> {
+    fn read_records(&mut self, scanner: &mut Scanner<'_>, said: &mut Said) -> Result<()> {
         let mut previous: Option<Shape> = None;
         while let Some(record) = self.next_record(scanner, previous)? {
             // The position is part of the checksum and so is the predecessor: a record that follows something
@@ -132,12 +132,12 @@ impl Link {
             }
             said.listen(&record);
             said.watermark = said.watermark.max(record.header.watermark);
-            report.mended_records += u64::from(record.mended);
+            self.mended += u64::from(record.mended);
+            self.batches += u64::from(record.header.kind != RecordKind::Copies);
             self.end = record.end();
             self.last = record.shape;
             self.records.push((record.end(), record.shape, record.header.watermark));
             previous = Some(record.shape);
-            report.tail_batches += 1;
         }
         Ok(())
     }
@@ -217,7 +217,7 @@ pub(super) fn settle_old(segment: &Segment, footer: Option<Arc<Footer>>) -> Resu
 
 /// Where the records end, and the last one.
 pub(super) fn scan_to_end(segment: &Segment) -> Result<(u32, Option<Shape>)> {
-    let mut scanner = Scanner::new(&**segment.file()?, &segment.path, &segment.identity, segment.records_end);
+    let mut scanner = segment.scanner(segment.records_end)?;
     let (mut at, mut last) = (FIRST_RECORD, None);
     while let Found::Record(record) = scanner.look(at)? {
         (at, last) = (record.end(), Some(record.shape));

@@ -21,6 +21,7 @@
 //! and read again.
 
 mod chain;
+mod copies;
 mod files;
 mod finish;
 mod judge;

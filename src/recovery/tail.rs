@@ -52,7 +52,7 @@ pub(super) fn collect(
         .file()?
         .drop_cache(range)
         .map_err(|e| Error::io("dropping the tail of the log from the cache", &segment.path, e))?;
-    let mut scanner = Scanner::new(&**segment.file()?, &segment.path, &segment.identity, segment.records_end);
+    let mut scanner = segment.scanner(segment.records_end)?;
     let mut at = from;
     while at < until {
         let found = scanner.look(at)?;
@@ -104,7 +104,7 @@ pub(super) fn ends_clearly(
     options: &Options,
     report: &mut OpenReport,
 ) -> Result<bool> {
-    let mut scanner = Scanner::new(&**segment.file()?, &segment.path, &segment.identity, segment.records_end);
+    let mut scanner = segment.scanner(segment.records_end)?;
     let header = match scanner.look(at)? {
         // It belongs to another history.
         Found::Record(_) => return Ok(true),
@@ -163,7 +163,7 @@ fn weigh(
     let right = Facts { record: RecordState::Right, tear: false, stale: false, rot: false, policy };
     let payload = scanner.payload(record)?;
     let (batch, blocks) = match record.header.kind {
-        RecordKind::Watermark | RecordKind::Announcement => return Ok((right, None)),
+        RecordKind::Watermark | RecordKind::Announcement | RecordKind::Copies => return Ok((right, None)),
         RecordKind::Install => (Batch::default(), Vec::new()),
         RecordKind::Batch => match Batch::decode_desc(&record.desc, record.header.payload_len) {
             Ok(parts) => parts,

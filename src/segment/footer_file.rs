@@ -1,7 +1,7 @@
 //! A sealed segment's footer: built from its records, written beside it, loaded.
 
 use super::notes::NotesReader;
-use super::scan::{FIRST_RECORD, Found, Record, Scanner};
+use super::scan::{FIRST_RECORD, Found, Record};
 use super::{Segment, read_patiently};
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Install};
@@ -42,7 +42,7 @@ pub(crate) fn build_footer_of_full(
 }
 
 fn from_file(segment: &Segment, end: u32, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Vec<u8>>> {
-    let mut scanner = Scanner::new(&**segment.file()?, &segment.path, &segment.identity, u64::from(end));
+    let mut scanner = segment.scanner(u64::from(end))?;
     let next = |tail: &Tail| match scanner.look_ahead(tail.end, tail.last)? {
         Found::Record(record) => Ok(record),
         Found::BadDescription(_) => Err(damaged(segment, tail, "the description of a batch is damaged")),
@@ -83,7 +83,7 @@ fn build(
                     .map_err(|e| damaged(format!("a control record is malformed: {e}")))?;
                 builder.install(&install);
             }
-            RecordKind::Watermark | RecordKind::Announcement => {}
+            RecordKind::Watermark | RecordKind::Announcement | RecordKind::Copies => {}
         }
         tail = Tail {
             end: record.end(),

@@ -16,6 +16,19 @@ use crate::sync::Mutex;
 use crate::types::Lsn;
 use crate::vfs::io::{read_up_to, write_parts_at};
 use crate::vfs::{Dir, OpenMode};
+use bytes::Bytes;
+
+/// Where the log came to rest.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Rest {
+    /// It is durable up to here.
+    pub(crate) durable: Lsn,
+    /// The record that ends there; the default when it is not known.
+    pub(crate) last: Shape,
+    /// Copies of the last records, which no record has: at most
+    /// [`MARK_COPIES_MAX`](crate::format::mark::MARK_COPIES_MAX) bytes.
+    pub(crate) copies: Bytes,
+}
 
 /// Writes marks.
 #[derive(Debug)]
@@ -71,6 +84,7 @@ impl MarkFile {
             durable: state.durable,
             run: self.run,
             last: Shape::default(),
+            copies: Bytes::new(),
         };
         let made = self.write(&[mark(0), mark(1)]);
         if let Err(e) = made {
@@ -95,12 +109,12 @@ impl MarkFile {
         if state.exists { MARK_LEN } else { 0 }
     }
 
-    /// Notes, durably, that the log is durable up to `durable`, where the record `last` ends.
+    /// Notes, durably, how the log came to rest.
     ///
     /// # Errors
     /// Of the operating system. Then this run notes nothing any more; the log is as durable as it was.
-    pub(crate) fn note(&self, durable: Lsn, last: Shape) -> Result<()> {
-        self.note_in(1, durable, last)
+    pub(crate) fn note(&self, rest: Rest) -> Result<()> {
+        self.note_in(1, rest)
     }
 
     /// The same in both slots, one after the other: for what nothing else says, and may therefore not be lost
@@ -108,8 +122,8 @@ impl MarkFile {
     ///
     /// # Errors
     /// As [`note`](MarkFile::note).
-    pub(crate) fn note_twice(&self, durable: Lsn, last: Shape) -> Result<()> {
-        self.note_in(if planted(Bug::MarkInOneSlot) { 1 } else { 2 }, durable, last)
+    pub(crate) fn note_twice(&self, rest: Rest) -> Result<()> {
+        self.note_in(if planted(Bug::MarkInOneSlot) { 1 } else { 2 }, rest)
     }
 
     /// Notes that the log is durable up to `durable`, unless a mark leads to that segment already.
@@ -120,7 +134,8 @@ impl MarkFile {
         if self.state.lock().durable.segment() >= durable.segment() || !self.lacks(durable) {
             return Ok(());
         }
-        self.note(durable, Shape::default()).inspect_err(|e| self.state.lock().unsaid = Some(e.clone()))
+        self.note(Rest { durable, ..Rest::default() })
+            .inspect_err(|e| self.state.lock().unsaid = Some(e.clone()))
     }
 
     /// What a mark failed with that was noted in passing, once.
@@ -128,7 +143,8 @@ impl MarkFile {
         self.state.lock().unsaid.take()
     }
 
-    fn note_in(&self, slots: u32, durable: Lsn, last: Shape) -> Result<()> {
+    fn note_in(&self, slots: u32, rest: Rest) -> Result<()> {
+        let Rest { durable, last, copies } = rest;
         let mut state = self.state.lock();
         if durable <= state.durable {
             return Ok(());
@@ -139,7 +155,8 @@ impl MarkFile {
         }
         let last = if last.end() == Some(durable) { last } else { Shape::default() };
         for _ in 0..slots {
-            let mark = Mark { store: self.store, sequence: state.sequence, durable, run: self.run, last };
+            let (store, run, copies) = (self.store, self.run, copies.clone());
+            let mark = Mark { store, sequence: state.sequence, durable, run, last, copies };
             // Each slot is synced before the other is touched: a crash leaves one that is whole.
             if let Err(e) = self.write(&[mark]) {
                 state.failed = true;

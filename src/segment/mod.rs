@@ -30,6 +30,7 @@ mod set;
 pub(crate) mod verify;
 
 use body::Body;
+use scan::Scanner;
 
 pub(crate) use audit::audit;
 pub(crate) use fill::{FillError, Filling};
@@ -43,6 +44,7 @@ use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
+use crate::format::copies::Copies;
 use crate::format::file_header::{
     FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, SegmentKind,
 };
@@ -140,6 +142,8 @@ pub(crate) struct Segment {
     pub(crate) is_cut: bool,
     /// Its records are damaged, so that it never gets a footer.
     pub(crate) unsealable: AtomicBool,
+    /// What stands in for records that cannot be read, where there are copies of them.
+    copies: OnceLock<Arc<Copies>>,
     /// Made in this run of the engine. A file of an earlier run is removed and not recycled: bytes that a
     /// reader borrowed from the engine before may still be alive in this process, and nobody would know.
     pub(crate) recyclable: AtomicBool,
@@ -246,6 +250,7 @@ impl Segment {
             dead_since: OnceLock::new(),
             is_cut: false,
             unsealable: AtomicBool::new(false),
+            copies: OnceLock::new(),
             recyclable: AtomicBool::new(false),
             list_to_here: Mutex::default(),
             retired: Mutex::new(None),
@@ -263,6 +268,26 @@ impl Segment {
     /// `Damaged` for a hole.
     pub(crate) fn file(&self) -> Result<&Arc<dyn VfsFile>> {
         self.body.file(&self.path)
+    }
+
+    /// Copies of its records stand in for those that cannot be read.
+    pub(crate) fn set_copies(&self, copies: Copies) {
+        // They are found once, by the recovery that needs them.
+        drop(self.copies.set(Arc::new(copies)));
+    }
+
+    /// What stands in for records that cannot be read, if anything does.
+    pub(crate) fn copies(&self) -> Option<&Arc<Copies>> {
+        self.copies.get()
+    }
+
+    /// Reads its records, up to `limit`, with the copies that there are.
+    ///
+    /// # Errors
+    /// `Damaged` for a hole.
+    pub(crate) fn scanner(&self, limit: u64) -> Result<Scanner<'_>> {
+        let scanner = Scanner::new(&**self.file()?, &self.path, &self.identity, limit);
+        Ok(scanner.with_copies(self.copies.get().map(|copies| &**copies)))
     }
 
     /// Whether a record of `len` bytes fits after `offset`.

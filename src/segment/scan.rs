@@ -10,6 +10,7 @@ use crate::codec::checksum::crc32;
 use crate::codec::mend::{Flip, find_flip};
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Install};
+use crate::format::copies::{Copies, RecordCopy};
 use crate::format::file_header::{Identity, SEGMENT_HEADER_LEN};
 use crate::format::record::{RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader, RecordKind, Shape, record_len};
 use crate::limits::SECTOR;
@@ -32,7 +33,8 @@ pub(crate) struct Record {
     pub(crate) header: RecordHeader,
     pub(crate) shape: Shape,
     pub(crate) desc: Bytes,
-    /// One flipped bit of the header or description was found and undone.
+    /// The header or the description was not right as it stands: a flipped bit was undone, or it was rebuilt from
+    /// the next record, or from a copy.
     pub(crate) mended: bool,
 }
 
@@ -76,6 +78,8 @@ pub(crate) struct Scanner<'a> {
     window_at: u64,
     /// Sectors that the device could not read.
     bad: BTreeSet<u64>,
+    /// What stands in for headers and descriptions that cannot be read.
+    copies: Option<&'a Copies>,
 }
 
 impl<'a> Scanner<'a> {
@@ -90,11 +94,25 @@ impl<'a> Scanner<'a> {
             window: Vec::new(),
             window_at: 0,
             bad: BTreeSet::new(),
+            copies: None,
         }
     }
 
-    /// What stands at `offset`.
+    /// The same, with these copies of records.
+    pub(crate) fn with_copies(self, copies: Option<&'a Copies>) -> Scanner<'a> {
+        Scanner { copies, ..self }
+    }
+
+    /// What stands at `offset`, or stood there by its copy.
     pub(crate) fn look(&mut self, offset: u32) -> Result<Found> {
+        let found = self.look_in_file(offset)?;
+        match self.copies.and_then(|copies| copies.get(&offset)) {
+            Some(copy) if !matches!(found, Found::Record(_)) => Ok(copied(copy, offset)),
+            _ => Ok(found),
+        }
+    }
+
+    fn look_in_file(&mut self, offset: u32) -> Result<Found> {
         let at = Lsn::new(self.segment, offset);
         let (seed, limit) = (self.seed, self.limit);
         let head = self.read(u64::from(offset), RECORD_HEADER_LEN as usize)?;
@@ -259,6 +277,18 @@ impl<'a> Scanner<'a> {
         }
         self.bad.range(place.start / SECTOR..=(place.end - 1) / SECTOR).next().copied()
     }
+}
+
+/// The record of which this is a copy.
+fn copied(copy: &RecordCopy, offset: u32) -> Found {
+    let RecordCopy { header, shape, .. } = *copy;
+    let desc = match &copy.desc {
+        Some(desc) => desc.clone(),
+        // Nobody asks what it had copies of.
+        None if header.kind == RecordKind::Copies => Bytes::new(),
+        None => return Found::BadDescription(header),
+    };
+    Found::Record(Record { offset, header, shape, desc, mended: true })
 }
 
 /// What stands for a byte that cannot be read.

@@ -12,7 +12,7 @@ use crate::listener::{Event, Listeners};
 use crate::options::{Options, Tuned};
 use crate::planted::{Bug, planted};
 use crate::report::{Health, Pin};
-use crate::segment::mark_file::MarkFile;
+use crate::segment::mark_file::{MarkFile, Rest};
 use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -193,17 +193,19 @@ impl Store {
     /// Of the operating system, also those of marks that were noted meanwhile.
     pub(crate) fn note_mark(&self) -> Result<()> {
         self.mark.take_failure().map_or(Ok(()), Err)?;
-        match self.committer.at_rest() {
-            Some((durable, last)) if self.mark.lacks(durable) => self.mark.note(durable, last),
-            _ => Ok(()),
+        let lacks = |rest: &Rest| self.mark.lacks(rest.durable);
+        if self.committer.at_rest().filter(lacks).is_none() {
+            return Ok(());
         }
+        self.committer.copy_for_rest()?;
+        self.committer.at_rest().filter(lacks).map_or(Ok(()), |rest| self.mark.note(rest))
     }
 
     /// As [`note_mark`](Store::note_mark), once the log has been at rest since the last call: a writer that
     /// is merely slow does not pay for a mark after each of its batches.
     pub(crate) fn note_mark_when_idle(&self) -> Result<()> {
         self.mark.take_failure().map_or(Ok(()), Err)?;
-        let Some((durable, _)) = self.committer.at_rest() else { return Ok(()) };
+        let Some(Rest { durable, .. }) = self.committer.at_rest() else { return Ok(()) };
         match self.rested_at.swap(durable.to_u64(), Ordering::Relaxed) == durable.to_u64() {
             true => self.note_mark(),
             false => Ok(()),

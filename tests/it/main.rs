@@ -29,6 +29,8 @@ mod config;
 #[cfg(feature = "sim")]
 mod conformance;
 #[cfg(feature = "sim")]
+mod copies;
+#[cfg(feature = "sim")]
 mod damage;
 #[cfg(feature = "sim")]
 mod defects;

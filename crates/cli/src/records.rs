@@ -232,6 +232,7 @@ fn show_record(args: &Args, record: &LogRecord) -> Result<(), Failure> {
                 RecordContent::Install { cold, sources } => ("install", Some(*cold), sources.clone()),
                 RecordContent::Watermark => ("watermark", None, Vec::new()),
                 RecordContent::Announcement { .. } => ("announcement", None, Vec::new()),
+                RecordContent::Copies => ("copies", None, Vec::new()),
                 _ => ("unknown", None, Vec::new()),
             };
             let ops = |r: &&RegionOps| r.ops.iter().map(|op| shown_op(args, op)).collect();
@@ -262,6 +263,7 @@ fn print(args: &Args, record: &LogRecord, regions: &[&RegionOps]) -> Result<(), 
             format!("install of cold segment {cold} for {}", count(sources.len() as u64, "segment"))
         }
         RecordContent::Watermark => "watermark".to_string(),
+        RecordContent::Copies => "copies of descriptions".to_string(),
         RecordContent::Announcement { records, .. } => {
             format!("announcement: a recovery copies {} from here on", count(*records, "record"))
         }

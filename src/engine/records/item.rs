@@ -115,6 +115,8 @@ pub enum RecordContent {
         /// Records were dropped that may have been acknowledged, because the caller accepted that.
         loss: bool,
     },
+    /// Headers and descriptions of records before this one, once more: for a sector that is lost.
+    Copies,
 }
 
 /// Operations on one region.

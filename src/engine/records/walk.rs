@@ -4,6 +4,7 @@ use super::item::{LogItem, LogOp, LogRecord, RecordContent, RecordOptions, Regio
 use crate::engine::reader::names;
 use crate::error::{Error, Result};
 use crate::format::batch::{Announcement, Batch, Install, Op, Step};
+use crate::format::copies::Copies;
 use crate::format::file_header::{Identity, SegmentKind};
 use crate::format::record::{RecordKind, Shape, record_len};
 use crate::planted::{Bug, planted};
@@ -56,6 +57,8 @@ pub(super) struct LogSegment {
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn VfsFile>,
     pub(super) identity: Identity,
+    /// What stands in for records that cannot be read.
+    pub(super) copies: Option<Arc<Copies>>,
     /// Where its records have to end.
     pub(super) records_end: u64,
     /// Where they end in this log. For the last one of a log that goes on: so far.
@@ -71,11 +74,11 @@ impl LogSegment {
         identity: Identity,
         records_end: u64,
     ) -> LogSegment {
-        LogSegment { id, name, path, file, identity, records_end, end: FIRST_RECORD }
+        LogSegment { id, name, path, file, identity, copies: None, records_end, end: FIRST_RECORD }
     }
 
     pub(super) fn scanner(&self, limit: u64) -> Scanner<'_> {
-        Scanner::new(&*self.file, &self.path, &self.identity, limit)
+        Scanner::new(&*self.file, &self.path, &self.identity, limit).with_copies(self.copies.as_deref())
     }
 }
 
@@ -87,8 +90,8 @@ pub(super) fn links(state: &Recovered) -> VecDeque<Link> {
         let (identity, records_end) = (s.identity, s.records_end);
         match s.file() {
             Ok(file) => (end > FIRST_RECORD).then(|| {
-                let file = file.clone();
-                Link::Segment(LogSegment { id, name, path, file, identity, records_end, end })
+                let (file, copies) = (file.clone(), s.copies().cloned());
+                Link::Segment(LogSegment { id, name, path, file, identity, copies, records_end, end })
             }),
             Err(_) => Some(Link::Hole { id, name, path }),
         }
@@ -298,6 +301,7 @@ impl Walk {
         let mut damage = Vec::new();
         let content = match record.header.kind {
             RecordKind::Watermark => Some(RecordContent::Watermark),
+            RecordKind::Copies => Some(RecordContent::Copies),
             RecordKind::Install => Install::decode(&record.desc)
                 .ok()
                 .map(|i| RecordContent::Install { cold: i.cold, sources: i.sources }),

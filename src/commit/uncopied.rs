@@ -1,0 +1,133 @@
+//! What was written and stands in one place only: see [`crate::format::copies`].
+
+use crate::format::copies::{COPIES_TAG, Run, encode_copy};
+use crate::format::record::{RecordHeader, Shape};
+use crate::limits::PAGE;
+use crate::planted::{Bug, planted};
+use crate::types::Lsn;
+use std::collections::VecDeque;
+
+/// The most bytes of copies that are kept back for later. Beyond it the oldest are given up: their
+/// descriptions stand in one place until their segment has its footer.
+const BYTES_MAX: usize = 4 << 20;
+
+/// Copies of records that are written, and of which no later record has a copy in another block.
+#[derive(Default)]
+pub(super) struct Uncopied {
+    records: VecDeque<Written>,
+    /// The encoded copies, back to back.
+    bytes: Vec<u8>,
+}
+
+/// One record.
+struct Written {
+    position: Lsn,
+    end: Lsn,
+    previous: Shape,
+    watermark: Lsn,
+    /// Of its copy.
+    len: usize,
+}
+
+impl Uncopied {
+    /// The record that ends at `end` is being written.
+    pub(super) fn add(&mut self, header: &RecordHeader, desc: &[u8], end: Lsn) {
+        let before = self.bytes.len();
+        encode_copy(header, desc, &mut self.bytes);
+        self.records.push_back(Written {
+            position: header.position,
+            end,
+            previous: header.previous,
+            watermark: header.watermark,
+            len: self.bytes.len() - before,
+        });
+    }
+
+    /// What `later` holds follows what is here.
+    pub(super) fn append(&mut self, later: &mut Uncopied) {
+        self.records.append(&mut later.records);
+        self.bytes.append(&mut later.bytes);
+        let (mut count, mut bytes) = (0, 0);
+        while self.bytes.len() - bytes > BYTES_MAX && count < self.records.len() {
+            bytes += self.records[count].len;
+            count += 1;
+        }
+        self.forget(count);
+    }
+
+    /// Of how many records, from the first on, a list at `at` would be a copy in another block.
+    pub(super) fn due_at(&self, at: Lsn) -> usize {
+        if planted(Bug::CopiesNotWritten) {
+            return 0;
+        }
+        let block = Lsn::new(at.segment(), at.offset() / PAGE as u32 * PAGE as u32);
+        let block = if planted(Bug::CopyInSameBlock) { at } else { block };
+        self.records.partition_point(|record| record.end <= block)
+    }
+
+    /// How many records there are.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The list of the first `count` records.
+    pub(super) fn list(&self, count: usize) -> Vec<u8> {
+        self.list_of(0, count)
+    }
+
+    /// The list of as many of the last records as fit into `bytes_max`, and whether these are all.
+    pub(super) fn newest(&self, bytes_max: usize) -> (Vec<u8>, bool) {
+        let mut first = 0;
+        loop {
+            let list = self.list_of(first, self.records.len());
+            if list.len() <= bytes_max {
+                return (list, first == 0);
+            }
+            // At least as many go as are too much.
+            let mut excess = list.len() - bytes_max;
+            while excess > 0 && first < self.records.len() {
+                excess = excess.saturating_sub(self.records[first].len);
+                first += 1;
+            }
+        }
+    }
+
+    fn list_of(&self, first: usize, end: usize) -> Vec<u8> {
+        if first == end {
+            return Vec::new();
+        }
+        let skipped = self.records.range(..first).map(|record| record.len).sum();
+        let mut list = Vec::with_capacity(self.bytes.len() - skipped + RUN_BYTES);
+        list.push(COPIES_TAG);
+        let (mut at, mut from) = (first, skipped);
+        while at < end {
+            let head = &self.records[at];
+            let (mut count, mut to, mut next) = (0, from, head.position);
+            for record in self.records.range(at..end) {
+                if record.position != next || record.watermark != head.watermark {
+                    break;
+                }
+                (count, to, next) = (count + 1, to + record.len, record.end);
+            }
+            let run = Run {
+                position: head.position,
+                previous: head.previous,
+                watermark: head.watermark,
+                count: count as u64,
+            };
+            run.encode(&mut list);
+            list.extend_from_slice(&self.bytes[from..to]);
+            (at, from) = (at + count, to);
+        }
+        list
+    }
+
+    /// The first `count` have their copies.
+    pub(super) fn forget(&mut self, count: usize) {
+        let bytes: usize = self.records.drain(..count).map(|record| record.len).sum();
+        self.bytes.drain(..bytes);
+    }
+}
+
+/// About what stands before the copies of a run.
+const RUN_BYTES: usize = 64;

@@ -1,0 +1,182 @@
+//! A sector or a block of the log that is lost costs the entries that stood in it, and nobody else anything:
+//! what ties a batch to its regions stands twice.
+//!
+//! In a segment that had no footer yet, a description stood in one place. One lost sector of a killed store
+//! stopped every region of it.
+
+use crate::support::engines::{DIR, by_hand, kill};
+use crate::support::files::of_kind;
+use raftwood::vfs::sim::{LossPolicy, SimVfs};
+use raftwood::{Durability, Engine, EntryId, ErrorKind, HardStateHealth, RegionId};
+use std::path::PathBuf;
+
+const REGIONS: u64 = 3;
+/// Of a batch: an entry of each region.
+const LENS: [usize; 3] = [700, 60, 1900];
+
+fn open(disk: &SimVfs) -> Engine {
+    by_hand(disk).open(DIR).unwrap()
+}
+
+fn payload(region: u64, index: u64) -> Vec<u8> {
+    vec![(region * 50 + index) as u8 | 1; LENS[region as usize - 1]]
+}
+
+/// An entry and a hard state in each region.
+fn append(engine: &Engine, index: u64) {
+    let mut batch = engine.batch();
+    for region in 1..=REGIONS {
+        let payload = payload(region, index);
+        let mut region = batch.region(RegionId(region));
+        region.append([(EntryId::new(1, index), &payload[..])]).unwrap();
+        region.set_hard_state(&index.to_le_bytes()).unwrap();
+    }
+    engine.write(batch, Durability::Synced).unwrap();
+}
+
+/// So many batches, then the process dies: idle, or amidst its work.
+fn killed(batches: u64, idle: bool) -> SimVfs {
+    let disk = SimVfs::new(batches);
+    let engine = open(&disk);
+    (1..=batches).for_each(|index| append(&engine, index));
+    if idle {
+        engine.tick().unwrap();
+        engine.tick().unwrap();
+    }
+    let after = disk.crash(LossPolicy::KeepAll);
+    kill(&disk, engine);
+    after.settle();
+    after
+}
+
+/// What of the store is there: everything but entries that stood in `lost` bytes in one piece.
+fn all_else_is_there(engine: &Engine, batches: u64, lost: usize, what: &str) {
+    let mut gone = [0; REGIONS as usize];
+    for id in 1..=REGIONS {
+        let region = engine.region(RegionId(id));
+        let state = region.state();
+        assert_eq!((state.first, state.last), (1, batches), "{what}: region {id}");
+        assert_ne!(region.health().hard_state, HardStateHealth::Lost, "{what}: region {id}");
+        assert_eq!(region.hard_state().as_deref(), Some(&batches.to_le_bytes()[..]), "{what}: region {id}");
+        for index in 1..=batches {
+            match region.entry(index) {
+                Ok(entry) => assert_eq!(entry.payload, payload(id, index), "{what}: region {id}, entry {index}"),
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Damaged, "{what}: {e}");
+                    assert_eq!((e.region(), e.entries()), (Some(RegionId(id)), Some(index..=index)), "{what}: {e}");
+                    gone[id as usize - 1] += LENS[id as usize - 1];
+                }
+            }
+        }
+    }
+    // The first and the last of them may reach beyond.
+    let most = lost + 2 * LENS.iter().max().unwrap();
+    assert!(gone.iter().sum::<usize>() <= most, "{what}: {gone:?} bytes of entries are gone");
+}
+
+/// The sectors of the logs in which records stand, `per` at a time.
+fn places(disk: &SimVfs, per: u64) -> Vec<(PathBuf, u64)> {
+    let mut places = Vec::new();
+    for log in of_kind(disk, "log") {
+        let bytes = disk.read_file(&log).unwrap();
+        let end = bytes[..bytes.len() - 4096].iter().rposition(|b| *b != 0).map_or(0, |at| at as u64 + 1);
+        places.extend((4096 / 512 / per..end.div_ceil(512 * per)).map(|n| (log.clone(), n * per)));
+    }
+    places
+}
+
+fn harm(disk: &SimVfs, log: &PathBuf, sector: u64, per: u64, unreadable: bool) -> SimVfs {
+    let harmed = disk.crash(LossPolicy::KeepAll);
+    for sector in sector..sector + per {
+        match unreadable {
+            true => harmed.add_bad_sector(log, sector).unwrap(),
+            false => harmed.zero_sector(log, sector).unwrap(),
+        }
+    }
+    harmed
+}
+
+fn nothing_else_is_lost(disk: &SimVfs, batches: u64, per: u64, unreadable: bool) -> usize {
+    let all = places(disk, per);
+    for (log, sector) in &all {
+        let what = format!("{} batches, {} sector {sector}", batches, log.display());
+        let harmed = harm(disk, log, *sector, per, unreadable);
+        let engine = by_hand(&harmed).open(DIR).unwrap_or_else(|e| panic!("{what}: {e}"));
+        all_else_is_there(&engine, batches, per as usize * 512, &what);
+        append(&engine, batches + 1);
+        // It is the same after the next kill, and after a close.
+        let after = harmed.crash(LossPolicy::KeepAll);
+        kill(&harmed, engine);
+        let engine = by_hand(&after).open(DIR).unwrap_or_else(|e| panic!("{what}, again: {e}"));
+        all_else_is_there(&engine, batches + 1, per as usize * 512, &what);
+        engine.close().unwrap();
+        drop(engine);
+        all_else_is_there(&open(&after), batches + 1, per as usize * 512, &what);
+    }
+    all.len()
+}
+
+#[test]
+fn a_lost_description_of_an_idle_store_costs_nothing_else() {
+    for batches in [1, 2, 9, 40] {
+        let disk = killed(batches, true);
+        assert!(nothing_else_is_lost(&disk, batches, 1, false) > batches as usize);
+        nothing_else_is_lost(&disk, batches, 8, false);
+    }
+}
+
+#[test]
+fn a_sector_of_an_idle_store_that_cannot_be_read_costs_nothing_else() {
+    nothing_else_is_lost(&killed(12, true), 12, 1, true);
+}
+
+/// Of the last two batches, which nothing was written after, some may stand in one place only.
+fn of_a_busy_store(per: u64) {
+    for batches in [4, 9, 40] {
+        let disk = killed(batches, false);
+        let all = places(&disk, per);
+        let (last, end) = all.last().cloned().unwrap();
+        let covered = all.iter().filter(|(log, sector)| *log != last || sector + per + 16 < end);
+        let mut tried = 0;
+        for (log, sector) in covered {
+            let what = format!("{batches} batches, {} sector {sector}", log.display());
+            let harmed = harm(&disk, log, *sector, per, false);
+            let engine = by_hand(&harmed).open(DIR).unwrap_or_else(|e| panic!("{what}: {e}"));
+            all_else_is_there(&engine, batches, per as usize * 512, &what);
+            tried += 1;
+        }
+        assert!(tried as u64 * per > batches, "{tried}");
+    }
+}
+
+#[test]
+fn a_lost_description_of_a_busy_store_costs_nothing_else() {
+    of_a_busy_store(1);
+}
+
+#[test]
+fn a_lost_block_of_a_busy_store_costs_nothing_else() {
+    of_a_busy_store(8);
+}
+
+/// The open that a copy was needed for is killed too, and the marks are written anew: what the copies held
+/// is in the footer by then.
+#[test]
+fn what_copies_made_good_survives_the_next_kill() {
+    let disk = killed(9, true);
+    for (log, sector) in places(&disk, 1) {
+        let mut harmed = harm(&disk, &log, sector, 1, false);
+        for _ in 0..3 {
+            let engine = open(&harmed);
+            all_else_is_there(&engine, 9, 512, &format!("{} sector {sector}", log.display()));
+            let mut batch = engine.batch();
+            batch.region(RegionId(9)).set_hard_state(b"of another region").unwrap();
+            engine.write(batch, Durability::Synced).unwrap();
+            engine.tick().unwrap();
+            engine.tick().unwrap();
+            let after = harmed.crash(LossPolicy::LoseAll);
+            kill(&harmed, engine);
+            harmed = after;
+        }
+    }
+}
