@@ -203,7 +203,7 @@ impl Place {
             // It lies before all of the log that there will be.
             let durable = Lsn::new(first_file - 1, FIRST_RECORD);
             MarkFile::new(place.dir.clone(), store, NO_RUN, &[])
-                .note_twice(Rest { durable, ..Rest::default() })?;
+                .note_twice(Rest { durable, ..Rest::default() }, || {})?;
         }
         place.sync_dir()?;
         Ok(place)

@@ -49,6 +49,8 @@ pub(super) struct Chain {
     /// There is no checkpoint, and the log has a gap before this segment that the caller accepted: what stood
     /// before may have been taken back since.
     pub(super) gap: Option<u32>,
+    /// Segments with records that only copies have.
+    pub(super) made_good: Vec<Arc<Segment>>,
     /// What stands before was durable; nothing but a record's own checksums speaks for what follows.
     pub(super) durable: Lsn,
 }
@@ -111,7 +113,9 @@ pub(super) fn follow(
         }
         link.segment.set_sealed_end(link.end);
     }
-    Ok(Chain { last, tail, cut, gap, durable: watermark })
+    let made_good = links.iter().filter(|link| !link.records.is_empty() && link.needs_copies());
+    let made_good = made_good.map(|link| link.segment.clone()).collect();
+    Ok(Chain { last, tail, cut, gap, made_good, durable: watermark })
 }
 
 /// What the segments say.
@@ -148,8 +152,8 @@ fn read(
         read.links.push(Link::read(segment, footer, &mut read.said)?);
         report.trail.proven(read.said.watermark, Proof::Segment(segment.id));
     }
-    if copies::are_wanted(&read.links, checkpoint.start_segment, read.said.watermark)
-        && copies::give(&read.links, evidence.marks)?
+    if let Some(durable) = copies::wanted(&read.links, checkpoint.start_segment, read.said.watermark)
+        && copies::give(&read.links, evidence.marks, durable)?
     {
         for link in read.links.iter_mut().filter(|link| !link.sealed) {
             *link = Link::read(&link.segment.clone(), None, &mut read.said)?;

@@ -14,27 +14,32 @@ use crate::types::Lsn;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// Whether `links` do not simply follow one another up to where the log is known to have been durable.
-pub(super) fn are_wanted(links: &[Link], start_segment: u32, watermark: Lsn) -> bool {
+/// How far the log was durable, if a record before that cannot be read: what follows the first place where
+/// `links` do not simply go on is missing then. What was not durable may never have been written, or be on its
+/// way, and is not made good.
+pub(super) fn wanted(links: &[Link], start_segment: u32, watermark: Lsn) -> Option<Lsn> {
+    let said = links.iter().filter_map(|link| link.past_hole).map(|(watermark, _)| watermark);
+    let durable = said.fold(watermark, Lsn::max);
+    let mut end = Lsn::new(start_segment, FIRST_RECORD);
     let mut before: Option<&Link> = None;
     for link in links {
-        if !link.sealed && (link.past_hole.is_some() || link.unreadable.is_some()) {
-            return true;
-        }
+        let goes_on = before.is_none_or(|before| link.follows == Some(before.last));
         if link.end > FIRST_RECORD {
-            let is_next = |before: &Link| link.follows == Some(before.last);
-            if !link.sealed && before.is_some_and(|before| !is_next(before)) {
-                return true;
+            if !goes_on && !link.sealed {
+                break;
             }
-            before = Some(link);
+            (before, end) = (Some(link), Lsn::new(link.segment.id, link.end));
+        }
+        if link.past_hole.is_some() {
+            break;
         }
     }
-    let end = before.map_or(Lsn::new(start_segment, FIRST_RECORD), |l| Lsn::new(l.segment.id, l.end));
-    watermark > end
+    (durable > end).then_some(durable)
 }
 
-/// Gives the segments that have no footer the copies that there are of their records. False if there are none.
-pub(super) fn give(links: &[Link], marks: &[Mark]) -> Result<bool> {
+/// Gives the segments that have no footer the copies that there are of their records before `durable`. False if
+/// there are none.
+pub(super) fn give(links: &[Link], marks: &[Mark], durable: Lsn) -> Result<bool> {
     let unsealed = || links.iter().filter(|link| !link.sealed).map(|link| &link.segment);
     let mut found: BTreeMap<u32, Copies> = BTreeMap::new();
     let seeds: BTreeMap<u32, u32> = unsealed().map(|segment| (segment.id, segment.seed)).collect();
@@ -45,7 +50,9 @@ pub(super) fn give(links: &[Link], marks: &[Mark]) -> Result<bool> {
             |segment| seeds.get(&segment).copied(),
             |copy| {
                 let position = copy.header.position;
-                found.entry(position.segment()).or_default().insert(position.offset(), copy);
+                if copy.shape.end().is_some_and(|end| end <= durable) {
+                    found.entry(position.segment()).or_default().insert(position.offset(), copy);
+                }
             },
         );
     };

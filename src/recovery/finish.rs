@@ -53,15 +53,13 @@ impl Unfinished {
         if votes_lost || !suspects.is_empty() {
             report.hard_states_lost = note_doubts(checkpoints, &suspects, votes_lost)?;
         }
-        // Before the marks are written again: they may be what holds the copies.
+        // Not before a mark says where the log goes on, and before both are written anew: one of them may be what
+        // holds the copies.
         let seal = || self.made_good.iter().for_each(|segment| seal_made_good(&checkpoints.parts, segment));
         if !cut {
             seal();
         }
-        committer.end_recovery(cut, |rest| {
-            seal();
-            mark.note_twice(rest)
-        })?;
+        committer.end_recovery(cut, |rest| mark.note_twice(rest, seal))?;
         if self.last_witness && !planted(Bug::UncleanEndForgotten) {
             // The files that go now are all that shows the unclean end.
             checkpoints.take()?;

@@ -249,8 +249,6 @@ impl Replayed {
         let newest_file = segments.keys().next_back().copied().unwrap_or(0).max(listing.highest);
         let unclean_before = unclean_before(header, &segments, &listing);
         let unused = take_unused(&mut segments, header);
-        let made_good = unsealed.iter().filter(|s| s.copies().is_some() && segments.contains_key(&s.id));
-        let made_good = made_good.cloned().collect();
         let is_log = |s: &Arc<Segment>| s.kind == SegmentKind::Log;
         let last_witness = header.unclean_before != Some(unclean_before)
             && !unused.is_empty()
@@ -285,7 +283,7 @@ impl Replayed {
                 last_witness,
                 rebuilt: is_rebuilt(header),
                 bad_checkpoints,
-                made_good,
+                made_good: chain.made_good,
                 tail: chain.tail,
                 cut: chain.cut,
                 unused,

@@ -125,7 +125,7 @@ impl MarkFile {
     /// # Errors
     /// Of the operating system. Then this run notes nothing any more; the log is as durable as it was.
     pub(crate) fn note(&self, rest: Rest) -> Result<()> {
-        self.note_in(1, rest)
+        self.note_in(1, rest, || {})
     }
 
     /// The same in both slots, one after the other: for what nothing else says, and may therefore not be lost
@@ -133,8 +133,8 @@ impl MarkFile {
     ///
     /// # Errors
     /// As [`note`](MarkFile::note).
-    pub(crate) fn note_twice(&self, rest: Rest) -> Result<()> {
-        self.note_in(if planted(Bug::MarkInOneSlot) { 1 } else { 2 }, rest)
+    pub(crate) fn note_twice(&self, rest: Rest, between: impl FnOnce()) -> Result<()> {
+        self.note_in(if planted(Bug::MarkInOneSlot) { 1 } else { 2 }, rest, between)
     }
 
     /// Notes that the log is durable up to `durable`, unless a mark leads to that segment already.
@@ -154,7 +154,8 @@ impl MarkFile {
         self.state.lock().unsaid.take()
     }
 
-    fn note_in(&self, slots: u32, rest: Rest) -> Result<()> {
+    fn note_in(&self, slots: u32, rest: Rest, between: impl FnOnce()) -> Result<()> {
+        let mut between = Some(between);
         let mut state = self.state.lock();
         if !state.lacks(&rest) {
             return Ok(());
@@ -175,6 +176,9 @@ impl MarkFile {
             }
             state.exists = true;
             state.sequence = state.sequence.saturating_add(1);
+            if let Some(between) = between.take() {
+                between();
+            }
         }
         state.durable = durable;
         if !copies.is_empty() {

@@ -137,6 +137,10 @@ impl<'a> Scanner<'a> {
             return Ok(Found::Record(Record { offset, header, shape, desc, mended }));
         }
         mended = true;
+        if header.kind == RecordKind::Copies {
+            // It is of no use any more, and nothing is lost with it.
+            return Ok(Found::Record(Record { offset, header, shape, desc: Bytes::new(), mended }));
+        }
         let Some(desc) = mend_description(&desc, found, header.desc_crc) else {
             return Ok(Found::BadDescription(header));
         };
