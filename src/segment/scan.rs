@@ -107,9 +107,16 @@ impl<'a> Scanner<'a> {
     pub(crate) fn look(&mut self, offset: u32) -> Result<Found> {
         let found = self.look_in_file(offset)?;
         match self.copies.and_then(|copies| copies.get(&offset)) {
-            Some(copy) if !matches!(found, Found::Record(_)) => Ok(copied(copy, offset)),
+            Some(copy) if !matches!(found, Found::Record(_)) && self.has_room_for(copy) => {
+                Ok(copied(copy, offset))
+            }
             _ => Ok(found),
         }
+    }
+
+    /// Of a file that was cut nothing is there beyond its end.
+    fn has_room_for(&self, copy: &RecordCopy) -> bool {
+        copy.shape.end().is_some_and(|end| u64::from(end.offset()) <= self.limit)
     }
 
     fn look_in_file(&mut self, offset: u32) -> Result<Found> {

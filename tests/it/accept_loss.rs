@@ -2,7 +2,7 @@
 //! only when told so.
 
 use crate::support::engines::{DIR, by_hand, kill, of_run};
-use crate::support::files::{of_kind, records, remove_all, ruin, wipe};
+use crate::support::files::{of_kind, records, remove_all, ruin, wipe, wipe_copies};
 use crate::support::stores::{self, REGIONS, State, Writer};
 use raftwood::vfs::sim::{LossPolicy, Moment, Op, OpKind, SimVfs};
 use raftwood::{CheckReport, TailPolicy};
@@ -51,8 +51,9 @@ fn check(vfs: &SimVfs) -> CheckReport {
     of_run(vfs, 41).check(DIR, &Default::default(), |done, total| assert!(done <= total)).unwrap()
 }
 
-/// The description of a batch is ruined.
+/// The description of a batch is ruined, wherever it stands.
 fn rotten(vfs: &SimVfs, (path, at): &(PathBuf, u64)) {
+    wipe_copies(vfs);
     ruin(vfs, path, at + 66, 7);
 }
 
@@ -389,6 +390,7 @@ fn a_loss_that_an_open_accepted_and_did_not_note_is_noted_by_the_next() {
     let log = of_kind(&harmed, "log").remove(0);
     let second = records(&harmed.read_file(&log).unwrap())[1].at;
     // Header and description.
+    wipe_copies(&harmed);
     wipe(&harmed, &log, second, 200);
     harmed.settle();
     assert!(by_hand(&harmed).open(DIR).is_err(), "refused as long as nobody accepts the loss");

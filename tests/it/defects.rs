@@ -3,7 +3,7 @@
 
 use crate::support::engines::{self, DIR, of_run, pool_of, small};
 use crate::support::entries::compact;
-use crate::support::files::{bytes_of, files, find, is_a};
+use crate::support::files::{bytes_of, files, find, is_a, wipe_copies};
 use raftwood::vfs::sim::{EDQUOT, EIO, ENOSPC, Fault, LossPolicy, Moment, OpKind, SimVfs};
 use raftwood::{
     Background, Compression, Durability, Engine, EntryId, Error, ErrorKind, HardStateHealth, Health, Options,
@@ -212,8 +212,13 @@ fn damage_in_the_middle_of_the_last_file_drops_nothing_behind_it() {
     holds(&engine, R, (1..500).chain(501..=1000), 30);
     let error = engine.region(R).entry(500).unwrap_err();
     assert_eq!((error.kind(), error.region()), (ErrorKind::Damaged, Some(R)), "{error}");
-    // What it belongs to: refused, and nothing is changed.
+    // What it belongs to stands twice: nothing is lost.
     let rotten = vfs.crash(LossPolicy::KeepAll);
+    rotten.write_bytes(&path, at - 30, &[0xee; 20]).unwrap();
+    holds(&options(&rotten, 2).open(DIR).unwrap(), R, 1..=1000, 30);
+    // Both are: refused, and nothing is changed.
+    let rotten = vfs.crash(LossPolicy::KeepAll);
+    wipe_copies(&rotten);
     rotten.write_bytes(&path, at - 30, &[0xee; 20]).unwrap();
     let before = files(&rotten);
     let error = options(&rotten, 2).open(DIR).err().unwrap();

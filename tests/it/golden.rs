@@ -30,7 +30,7 @@ const STORES: [&str; 7] =
 const READ_ONLY: [&str; 1] = ["cold"];
 
 /// Every version of the format, the one that is written today last.
-const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
+const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 const TODAY: &str = VERSIONS[VERSIONS.len() - 1];
 
 /// Each kept store, as version and name.

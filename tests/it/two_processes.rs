@@ -198,7 +198,9 @@ fn a_small_limit_of_descriptors_is_enough_for_any_number_of_segments() {
 #[cfg(target_os = "linux")]
 fn upkeep_of_files_that_cannot_be_read_through_their_mapping_goes_on() {
     let options = || {
-        Options::new().segment_bytes(64 << 10).compression(raftwood::Compression::Lz4 { min_batch_bytes: 16 })
+        Options::new()
+            .segment_bytes(128 << 10)
+            .compression(raftwood::Compression::Lz4 { min_batch_bytes: 16 })
     };
     if let Some(dir) = role() {
         let engine = options().open(&dir).unwrap();

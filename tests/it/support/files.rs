@@ -52,6 +52,8 @@ pub(crate) struct Record {
     pub(crate) at: u64,
     /// Whether it holds a batch, and not a watermark alone.
     pub(crate) is_batch: bool,
+    /// Whether it holds copies of what other records' descriptions say.
+    pub(crate) has_copies: bool,
     /// Bytes of its description, which follows its header.
     pub(crate) description: u64,
 }
@@ -64,7 +66,9 @@ pub(crate) fn records(bytes: &[u8]) -> Vec<Record> {
     let (mut at, mut found) = (4096, Vec::new());
     while bytes[at..at + 4] == [0xd7, b'r', b'e', b'c'] {
         let (description, payload) = (word(at + 16), word(at + 20));
-        found.push(Record { at: at as u64, is_batch: bytes[at + 28] == 1, description: description as u64 });
+        let (kind, description_len) = (bytes[at + 28], description as u64);
+        let (is_batch, has_copies) = (kind == 1, kind == 5);
+        found.push(Record { at: at as u64, is_batch, has_copies, description: description_len });
         at += (RECORD_HEADER as usize + description + payload).next_multiple_of(8);
     }
     found
@@ -82,6 +86,17 @@ pub(crate) fn ruin(vfs: &SimVfs, path: impl AsRef<Path>, at: u64, len: usize) {
     let bytes = vfs.read_file(path.as_ref()).unwrap();
     let ruined: Vec<u8> = bytes[at as usize..at as usize + len].iter().map(|b| b ^ 0xa7).collect();
     vfs.write_bytes(path.as_ref(), at, &ruined).unwrap();
+}
+
+/// Wipes all copies of descriptions, in the logs and in the mark: what is harmed next is all that there was.
+pub(crate) fn wipe_copies(vfs: &SimVfs) {
+    for log in of_kind(vfs, "log") {
+        let lists = records(&vfs.read_file(&log).unwrap()).into_iter().filter(|r| r.has_copies);
+        lists.for_each(|r| wipe(vfs, &log, r.at + RECORD_HEADER, r.description as usize));
+    }
+    for (mark, _) in vfs.list().into_iter().filter(|(path, _)| path.ends_with("MARK")) {
+        [0, 4096].into_iter().for_each(|slot| wipe(vfs, &mark, slot + 256, 4096 - 256));
+    }
 }
 
 /// Writes zeros over so many bytes.
