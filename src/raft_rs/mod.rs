@@ -4,7 +4,8 @@
 //! - [`ReadyBatch`] gathers the `Ready`s of many groups and writes them as one atomic batch with
 //!   one sync; [`ReadyWriter`] does so without blocking and delivers, in order, what may be
 //!   passed to `on_persist_ready`.
-//! - [`Delegated`] lets a follower send entries on to its neighbours in the leader's place, from its own log.
+//! - [`Route`] and [`Agent`] let a follower send entries on to its neighbours in the leader's place, from its
+//!   own log: entries cross into another zone once.
 //!
 //! `raft` leaves it to the application which protobuf library encodes its messages: your own dependency on it
 //! names the codec (`features = ["protobuf-codec"]` or `["prost-codec"]`; none or both do not compile; the
@@ -135,7 +136,9 @@ pub use codec::{decode_conf_state, decode_entry, decode_hard_state};
 pub use codec::{encode_conf_state, encode_entry, encode_hard_state};
 pub use fenced::FencedVoter;
 pub use ready::{Persisted, ReadyBatch, ReadyError, ReadyWriter, may_send_first};
-pub use relay::{Delegated, FILL_BYTES_MAX};
+pub use relay::{Agent, FILLS_MAX, HandedOn, WAIT_TICKS, WAITING_MAX};
+pub use relay::{Broadcast, Delegated, FILL_BYTES_MAX, NEIGHBOURS_MAX, Neighbour, Refusal};
+pub use relay::{DIRECT_TICKS, Outgoing, Route, SLOW_TICKS, ZoneMap, ZoneUpdates, Zones};
 pub use storage::{BOOTSTRAP, RegionStorage, SnapshotProvider};
 
 use crate::error::{Error, ErrorKind};

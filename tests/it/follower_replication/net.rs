@@ -1,330 +1,362 @@
-//! Five replicas of one group in two zones, and the wires between them, on which every byte is counted.
+//! Stores in two zones, and the wires between them, on which every byte is counted. Time is counted too, not
+//! spent, in microseconds. Runs differ a little: raft sends to its peers in the order of a hash map.
 
-use crate::support::engines::on;
-use protobuf::Message as _;
-use raft::prelude::{ConfState, Message};
-use raft::{Config, RawNode, StateRole};
-use raftwood::raft_rs::{Delegated, ReadyBatch, RegionStorage};
-use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Background, Engine, EntryId, ErrorKind, Region, RegionId, Result};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use super::frame::Frame;
+use super::node::{Done, Node, Seen, digest, first_peer};
+use raft::SnapshotStatus;
+use raft::prelude::ConfState;
+use raftwood::raft_rs::{ZoneUpdates, Zones};
+use raftwood::random::Rng;
+use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) const GROUP: RegionId = RegionId(9);
-
-/// Node 1 leads.
-const ZONES: [&[u64]; 2] = [&[1, 2], &[3, 4, 5]];
-
-fn zone(node: u64) -> usize {
-    ZONES.iter().position(|zone| zone.contains(&node)).unwrap()
+/// Every group's replicas.
+pub(crate) struct Plan {
+    pub(crate) west: &'static [u64],
+    pub(crate) east: &'static [u64],
+    /// Those of both that do not vote.
+    pub(crate) learners: &'static [u64],
+    /// Stores that hold nothing yet.
+    pub(crate) spare: &'static [u64],
+    /// The store on which each group's leader is, at first.
+    pub(crate) leaders: &'static [u64],
+    pub(crate) max_size_per_msg: u64,
 }
 
-/// What goes over a wire.
-enum Frame {
-    Raft(Message),
-    /// To the agent: for its neighbour.
-    Delegated(Delegated),
-    /// To the leader: nothing was sent to this follower.
-    NotFilled(u64),
-}
+/// Two of five voters beside the leader's zone: a majority is in it.
+pub(crate) const MAJORITY_AT_HOME: Plan = Plan {
+    west: &[1, 2, 3],
+    east: &[4, 5, 6],
+    learners: &[6],
+    spare: &[],
+    leaders: &[1],
+    max_size_per_msg: 64 << 10,
+};
 
-impl Frame {
-    fn encode(&self) -> Vec<u8> {
-        let message =
-            |kind: u8, message: &Message| [&[kind], &message.write_to_bytes().unwrap()[..]].concat();
-        match self {
-            Frame::Raft(m) => message(0, m),
-            Frame::Delegated(d) => {
-                let last = [d.last.term.to_le_bytes(), d.last.index.to_le_bytes()].concat();
-                [message(1, &d.message), last].concat()
-            }
-            Frame::NotFilled(to) => [&[2], &to.to_le_bytes()[..]].concat(),
-        }
-    }
+/// Three of five voters there: every entry waits for the other zone.
+pub(crate) const MAJORITY_AWAY: Plan =
+    Plan { west: &[1, 2], east: &[3, 4, 5], learners: &[], ..MAJORITY_AT_HOME };
 
-    fn decode(bytes: &[u8]) -> Frame {
-        let number = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap());
-        let (kind, rest) = bytes.split_first().unwrap();
-        match kind {
-            0 => Frame::Raft(Message::parse_from_bytes(rest).unwrap()),
-            1 => {
-                let (message, last) = rest.split_at(rest.len() - 16);
-                let last = EntryId::new(number(&last[..8]), number(&last[8..]));
-                Frame::Delegated(Delegated { message: Message::parse_from_bytes(message).unwrap(), last })
-            }
-            _ => Frame::NotFilled(number(rest)),
-        }
-    }
-}
+/// One way, within a zone and between two.
+const NEAR: u64 = 500;
+const FAR: u64 = 15_000;
 
-/// A delegated message that is being filled, in the order of arrival.
-type Fill = (u64, Delegated, Result<Message>);
+/// Bytes that leave a zone in a microsecond: 200 Mbit/s.
+const BOUNDARY: u64 = 25;
 
-pub(crate) struct Node {
-    pub(crate) id: u64,
-    disk: SimVfs,
-    up: Option<Up>,
-    /// The state machine, on a disk of its own that loses nothing.
-    pub(crate) applied: Vec<Vec<u8>>,
-    applied_id: EntryId,
-}
+pub(crate) const TICK: u64 = 50_000;
 
-struct Up {
-    engine: Engine,
-    storage: RegionStorage,
-    raft: RawNode<RegionStorage>,
-    /// Delegated to this node, and how often it has tried.
-    delegated: Vec<(u32, Delegated)>,
-    fills: (Sender<Fill>, Receiver<Fill>),
-    /// Followers whose agent failed, and for how many rounds they are sent to directly.
-    direct: BTreeMap<u64, u32>,
-}
-
-impl Node {
-    pub(crate) fn new(id: u64) -> Node {
-        let mut node =
-            Node { id, disk: SimVfs::new(id), up: None, applied: Vec::new(), applied_id: EntryId::new(0, 0) };
-        node.start();
-        node
-    }
-
-    fn start(&mut self) {
-        let options = on(&self.disk).segment_bytes(1 << 20).background(Background::Manual);
-        let engine = options.open("/db").unwrap();
-        let storage = RegionStorage::new(&engine, GROUP);
-        if !storage.region().exists() {
-            storage.bootstrap(&ConfState::from((ZONES.concat(), vec![]))).unwrap();
-        }
-        self.applied_id = storage.recover(self.applied_id, None).unwrap();
-        let config = Config {
-            id: self.id,
-            applied: self.applied_id.index,
-            election_tick: 1_000_000,
-            heartbeat_tick: 1,
-            max_size_per_msg: 64 << 10,
-            max_inflight_msgs: 8,
-            ..Config::default()
-        };
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let raft = RawNode::new(&config, storage.clone(), &logger).unwrap();
-        let (delegated, direct) = (Vec::new(), BTreeMap::new());
-        self.up = Some(Up { engine, storage, raft, delegated, fills: channel(), direct });
-    }
-
-    fn up(&self) -> &Up {
-        self.up.as_ref().unwrap()
-    }
-
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.up().engine
-    }
-
-    pub(crate) fn storage(&self) -> &RegionStorage {
-        &self.up().storage
-    }
-
-    pub(crate) fn region(&self) -> Region {
-        self.engine().region(GROUP)
-    }
-
-    /// Persists and applies what raft needs, and returns what it sends.
-    fn work(&mut self) -> Vec<Message> {
-        let Some(up) = &mut self.up else { return Vec::new() };
-        let mut out = Vec::new();
-        while up.raft.has_ready() {
-            let mut ready = up.raft.ready();
-            out.extend(ready.take_messages());
-            let mut batch = ReadyBatch::new(&up.engine);
-            batch.add_as(GROUP, self.id, &ready).unwrap();
-            batch.write(&up.engine).unwrap();
-            up.engine.tick().unwrap();
-            out.extend(ready.take_persisted_messages());
-            let mut committed = ready.take_committed_entries();
-            let mut light = up.raft.advance(ready);
-            out.extend(light.take_messages());
-            committed.extend(light.take_committed_entries());
-            for entry in committed {
-                self.applied_id = EntryId::new(entry.term, entry.index);
-                self.applied.extend(Some(entry.data.to_vec()).filter(|data| !data.is_empty()));
-            }
-            up.raft.advance_apply_to(self.applied_id.index);
-        }
-        out
-    }
+struct Packet {
+    from: u64,
+    to: u64,
+    group: u64,
+    bytes: Vec<u8>,
 }
 
 pub(crate) struct Net {
     pub(crate) nodes: BTreeMap<u64, Node>,
-    /// From, to, bytes.
-    wires: VecDeque<(u64, u64, Vec<u8>)>,
-    delegate: bool,
-    /// Bytes that the leader has sent into the other zone.
-    pub(crate) crossed: u64,
-    /// Delegated messages that were filled and sent on, and that were not.
-    pub(crate) filled: u64,
-    pub(crate) refused: u64,
+    pub(crate) updates: ZoneUpdates,
+    west: BTreeSet<u64>,
+    pub(crate) groups: u64,
+    pub(crate) now: u64,
+    next_tick: u64,
+    /// By arrival and number.
+    wires: BTreeMap<(u64, u64), Packet>,
+    sent: u64,
+    /// When the last packet on a wire arrives: none overtakes it.
+    last: BTreeMap<(u64, u64), u64>,
+    /// When the boundary is free again, by direction.
+    free: BTreeMap<bool, u64>,
+    /// Bytes over the boundary, by whether they leave the west.
+    pub(crate) crossed: BTreeMap<bool, u64>,
+    /// What a store's packets take longer.
+    pub(crate) slow: BTreeMap<u64, u64>,
+    /// Stores to which nothing comes through, and nobody is notified.
+    pub(crate) dark: BTreeSet<u64>,
+    /// One packet in so many is lost.
+    pub(crate) loses: Option<(Rng, u64)>,
+    /// To be proposed then.
+    due: BTreeMap<u64, Vec<(u64, Vec<u8>)>>,
+    /// By digest: when it was proposed first.
+    proposed: BTreeMap<u64, u64>,
+    pub(crate) payload: u64,
+    /// What the groups have applied, by group and index.
+    facts: BTreeMap<(u64, u64), (u64, u64)>,
+    /// By store: how long after it was proposed each entry was applied.
+    pub(crate) took: BTreeMap<u64, Vec<u64>>,
 }
 
-/// So many rounds a follower is sent to directly, after its agent failed.
-const DIRECT_ROUNDS: u32 = 12;
-
-/// So often an agent tries to fill a message before it gives up: what comes before it may be on its way.
-const TRIES: u32 = 3;
-
 impl Net {
-    /// Node 1 leads, and has a first entry committed.
-    pub(crate) fn new(delegate: bool) -> Net {
-        let nodes = ZONES.concat().into_iter().map(|id| (id, Node::new(id))).collect();
-        let mut net = Net { nodes, wires: VecDeque::new(), delegate, crossed: 0, filled: 0, refused: 0 };
-        let up = net.nodes.get_mut(&1).and_then(|n| n.up.as_mut()).unwrap();
-        up.raft.campaign().unwrap();
+    /// The leaders lead, and have a first entry committed. Nothing is counted yet.
+    pub(crate) fn new(plan: &Plan, relayed: bool) -> Net {
+        let (updates, zones) = Zones::shared();
+        let stores = [plan.west, plan.east, plan.spare].concat();
+        let size = plan.max_size_per_msg;
+        let mut net = Net {
+            nodes: stores.iter().map(|store| (*store, Node::new(*store, &zones, size))).collect(),
+            updates,
+            west: plan.west.iter().copied().collect(),
+            groups: plan.leaders.len() as u64,
+            now: 0,
+            next_tick: TICK,
+            wires: BTreeMap::new(),
+            sent: 0,
+            last: BTreeMap::new(),
+            free: BTreeMap::new(),
+            crossed: BTreeMap::new(),
+            slow: BTreeMap::new(),
+            dark: BTreeSet::new(),
+            loses: None,
+            due: BTreeMap::new(),
+            proposed: BTreeMap::new(),
+            payload: 0,
+            facts: BTreeMap::new(),
+            took: BTreeMap::new(),
+        };
+        if relayed {
+            net.updates.replace(stores.iter().map(|store| (*store, net.zone(*store))));
+        }
+        let members = [plan.west, plan.east].concat();
+        let (learners, voters): (Vec<u64>, Vec<u64>) =
+            members.iter().partition(|s| plan.learners.contains(s));
+        let peers = |stores: Vec<u64>| stores.into_iter().map(first_peer).collect::<Vec<_>>();
+        let conf = ConfState::from((peers(voters), peers(learners)));
+        for (group, leader) in (1..).zip(plan.leaders) {
+            members.iter().for_each(|store| net.node(*store).bootstrap(group, &conf));
+            net.campaign(*leader, group);
+        }
         net.settle();
-        assert_eq!(net.nodes[&1].up().raft.raft.state, StateRole::Leader);
+        net.crossed.clear();
         net
     }
 
-    pub(crate) fn propose(&mut self, data: &[Vec<u8>]) {
-        let up = self.nodes.get_mut(&1).and_then(|n| n.up.as_mut()).unwrap();
-        data.iter().for_each(|d| up.raft.propose(vec![], d.clone()).unwrap());
+    pub(crate) fn zone(&self, store: u64) -> &'static str {
+        if self.west.contains(&store) { "west" } else { "east" }
     }
 
-    /// Who hands on what is for `follower`: of those in its zone that are up, the one that has
-    /// most, and the first of these.
-    pub(crate) fn agent(&self, follower: u64) -> Option<u64> {
-        let progress = self.nodes[&1].up().raft.raft.prs();
-        let matched = |id: u64| progress.get(id).map_or(0, |p| p.matched);
-        let up = ZONES[zone(follower)].iter().copied().filter(|id| self.nodes[id].up.is_some());
-        up.max_by_key(|id| (matched(*id), Reverse(*id)))
+    pub(crate) fn node(&mut self, store: u64) -> &mut Node {
+        self.nodes.get_mut(&store).unwrap()
     }
 
-    pub(crate) fn power_cut(&mut self, id: u64) {
-        let node = self.nodes.get_mut(&id).unwrap();
-        node.disk.power_off();
-        let disk = node.disk.crash(LossPolicy::LoseAll);
-        node.up = None;
-        node.disk = disk;
+    /// The leader of the latest term, and it.
+    pub(crate) fn leader(&self, group: u64) -> Option<u64> {
+        let leading = self.nodes.values().filter_map(|n| Some((n.leads(group)?, n.store)));
+        leading.max().map(|(_, store)| store)
     }
 
-    pub(crate) fn restart(&mut self, id: u64) {
-        self.nodes.get_mut(&id).unwrap().start();
+    /// The store of a zone's agent, as the leader has it.
+    pub(crate) fn agent(&self, group: u64, zone: &str) -> Option<u64> {
+        let leader = &self.nodes[&self.leader(group)?];
+        leader.replicas[&group].route.agent(zone).map(|peer| peer % 100)
     }
 
-    /// Rounds until nothing is on its way and all that are up have the leader's log.
-    pub(crate) fn settle(&mut self) {
-        for _ in 0..400 {
-            while self.round() > 0 {}
-            let lasts = self.nodes.values().filter(|n| n.up.is_some());
-            let lasts: Vec<_> = lasts.map(|n| (n.region().last_index(), n.applied_id)).collect();
-            if lasts.windows(2).all(|w| w[0] == w[1]) {
+    pub(crate) fn campaign(&mut self, store: u64, group: u64) {
+        let replica = self.node(store).replicas.get_mut(&group).unwrap();
+        replica.raft.campaign().unwrap();
+        self.work(store);
+    }
+
+    /// What all stores have seen.
+    pub(crate) fn seen(&self) -> Seen {
+        self.nodes.values().fold(Seen::default(), |sum, node| {
+            let Seen { handed_on, refused, fetched, misdirected, rejections } = node.seen;
+            Seen {
+                handed_on: sum.handed_on + handed_on,
+                refused: sum.refused + refused,
+                fetched: sum.fetched + fetched,
+                misdirected: sum.misdirected + misdirected,
+                rejections: sum.rejections + rejections,
+            }
+        })
+    }
+
+    /// From now on, every `every` microseconds, so many at once.
+    pub(crate) fn load(&mut self, group: u64, entries: Vec<Vec<u8>>, at_once: usize, every: u64) {
+        for (n, together) in (0..).zip(entries.chunks(at_once)) {
+            let due = self.due.entry(self.now + n * every).or_default();
+            due.extend(together.iter().map(|data| (group, data.clone())));
+        }
+    }
+
+    pub(crate) fn run_for(&mut self, micros: u64) {
+        self.run_until(self.now + micros);
+    }
+
+    /// Until all that is to be proposed has been.
+    pub(crate) fn run_load(&mut self) {
+        while let Some((at, _)) = self.due.last_key_value() {
+            self.run_until(*at);
+        }
+    }
+
+    fn run_until(&mut self, end: u64) {
+        loop {
+            let arrival = self.wires.keys().next().map(|(at, _)| *at);
+            let due = self.due.keys().next().copied();
+            let next = [Some(self.next_tick), arrival, due].into_iter().flatten().min().unwrap();
+            if next > end {
+                self.now = end;
                 return;
             }
-            self.heartbeat();
-        }
-        unreachable!("the group does not come to rest");
-    }
-
-    fn heartbeat(&mut self) {
-        self.nodes.get_mut(&1).and_then(|n| n.up.as_mut()).unwrap().raft.tick();
-    }
-
-    /// Every node works; then what they sent arrives. Returns how much that was, and is held back.
-    pub(crate) fn round(&mut self) -> usize {
-        for id in ZONES.concat() {
-            let out = self.nodes.get_mut(&id).unwrap().work();
-            for message in out {
-                self.send_message(id, message);
+            self.now = next;
+            if Some(next) == due {
+                self.propose_due();
+            } else if Some(next) == arrival {
+                self.arrive();
+            } else {
+                self.next_tick += TICK;
+                for store in self.nodes.keys().copied().collect::<Vec<_>>() {
+                    self.node(store).tick();
+                    self.work(store);
+                }
             }
-            self.hand_on(id);
-        }
-        let arriving = std::mem::take(&mut self.wires);
-        let held = self.nodes.values().filter_map(|n| n.up.as_ref()).map(|up| up.delegated.len());
-        let moved = arriving.len() + held.sum::<usize>();
-        for (from, to, bytes) in arriving {
-            self.arrive(from, to, &bytes);
-        }
-        let leader = self.nodes.get_mut(&1).and_then(|n| n.up.as_mut()).unwrap();
-        leader.direct.retain(|_, rounds| {
-            *rounds -= 1;
-            *rounds > 0
-        });
-        moved
-    }
-
-    /// To the follower, or by its zone's agent.
-    fn send_message(&mut self, from: u64, message: Message) {
-        let to = message.to;
-        let detour =
-            self.delegate && zone(from) != zone(to) && !self.nodes[&from].up().direct.contains_key(&to);
-        let agent = self.agent(to).filter(|agent| detour && *agent != to);
-        match agent.map(|agent| (agent, Delegated::new(message.clone()))) {
-            Some((agent, Ok(delegated))) => self.send(from, agent, &Frame::Delegated(delegated)),
-            _ => self.send(from, to, &Frame::Raft(message)),
         }
     }
 
-    fn send(&mut self, from: u64, to: u64, frame: &Frame) {
+    fn propose_due(&mut self) {
+        let Some((_, due)) = self.due.pop_first() else { return };
+        let mut leaders = BTreeSet::new();
+        for (group, data) in due {
+            let what = digest(&data);
+            self.payload += if self.proposed.contains_key(&what) { 0 } else { data.len() as u64 };
+            self.proposed.entry(what).or_insert(self.now);
+            let leader = self.leader(group);
+            let replica = leader.and_then(|store| self.node(store).replicas.get_mut(&group));
+            match replica.map(|r| r.raft.propose(vec![], data.clone())) {
+                Some(Ok(())) => leaders.extend(leader),
+                _ => self.due.entry(self.now + TICK).or_default().push((group, data)),
+            }
+        }
+        leaders.into_iter().for_each(|store| self.work(store));
+    }
+
+    pub(crate) fn work(&mut self, store: u64) {
+        let Done { out, applied } = self.node(store).work();
+        for (group, index, what) in applied {
+            let is = *self.facts.entry((group, index)).or_insert(what);
+            assert_eq!(what, is, "group {group}: store {store} applies another entry {index}");
+            if let Some(at) = self.proposed.get(&what.1) {
+                self.took.entry(store).or_default().push(self.now - at);
+            }
+        }
+        for (group, to, frame) in out {
+            self.send(store, to, group, &frame);
+        }
+    }
+
+    /// Puts a frame on the wire, as if `from` had sent it.
+    pub(crate) fn send(&mut self, from: u64, to: u64, group: u64, frame: &Frame) {
         let bytes = frame.encode();
-        if from == 1 && zone(to) != zone(from) {
-            self.crossed += bytes.len() as u64;
+        let leaves_west = self.west.contains(&from);
+        let mut at = self.now + NEAR;
+        if leaves_west != self.west.contains(&to) {
+            let free = self.free.entry(leaves_west).or_default();
+            *free = self.now.max(*free) + bytes.len() as u64 / BOUNDARY;
+            at = *free + FAR;
+            *self.crossed.entry(leaves_west).or_default() += bytes.len() as u64;
         }
-        self.wires.push_back((from, to, bytes));
+        let is_dark = self.dark.contains(&to) || self.dark.contains(&from);
+        let is_lost = is_dark || self.loses.as_mut().is_some_and(|(rng, one_in)| rng.one_in(*one_in));
+        if is_lost {
+            let is_noticed = !is_dark && self.sent.is_multiple_of(2);
+            return self.lost(from, to, group, &bytes, is_noticed);
+        }
+        at += self.slow.get(&to).copied().unwrap_or(0);
+        let last = self.last.entry((from, to)).or_default();
+        *last = at.max(*last);
+        self.sent += 1;
+        self.wires.insert((*last, self.sent), Packet { from, to, group, bytes });
     }
 
-    fn arrive(&mut self, from: u64, to: u64, bytes: &[u8]) {
-        let frame = Frame::decode(bytes);
-        let Some(up) = self.nodes.get_mut(&to).and_then(|n| n.up.as_mut()) else {
-            // The sender's connection broke. What was for a neighbour of the lost node has not come
-            // through either.
-            let for_whom = match frame {
-                Frame::Delegated(d) => d.message.to,
-                _ => to,
-            };
-            if let Some(up) = self.nodes.get_mut(&from).and_then(|n| n.up.as_mut()) {
-                up.raft.report_unreachable(for_whom);
+    fn arrive(&mut self) {
+        let Some((_, Packet { from, to, group, bytes })) = self.wires.pop_first() else { return };
+        if !self.nodes[&to].is_up() {
+            self.lost(from, to, group, &bytes, true);
+            return self.work(from);
+        }
+        self.node(to).arrive(group, &bytes);
+        self.work(to);
+        self.node(from).snapshot_sent(group, &bytes, SnapshotStatus::Finish);
+        self.work(from);
+    }
+
+    /// Of a snapshot the sender is always notified, as raft asks for. What follows from it, it does with
+    /// its next work.
+    fn lost(&mut self, from: u64, to: u64, group: u64, bytes: &[u8], is_noticed: bool) {
+        let node = self.node(from);
+        node.snapshot_sent(group, bytes, SnapshotStatus::Failure);
+        if is_noticed {
+            node.broke(group, to);
+        }
+    }
+
+    /// Until nothing is under way and all that are up have the same.
+    pub(crate) fn settle(&mut self) {
+        self.run_load();
+        for _ in 0..400 {
+            self.run_for(TICK);
+            if self.is_settled() {
+                return;
             }
-            return;
+        }
+        unreachable!("no rest: {:?}", self.describe());
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        (1..=self.groups).all(|group| self.is_group_settled(group))
+    }
+
+    pub(crate) fn is_group_settled(&self, group: u64) -> bool {
+        let replicas = || self.nodes.values().filter_map(|n| n.replicas.get(&group));
+        let Some(leader) = self.leader(group) else { return false };
+        let leader = &self.nodes[&leader].replicas[&group];
+        let last = leader.raft.raft.raft_log.last_index();
+        let member = |r: &&super::node::Replica| leader.raft.raft.prs().get(r.peer).is_some();
+        last == leader.state.applied.index
+            && replicas().filter(member).all(|r| r.state.applied == leader.state.applied)
+    }
+
+    /// For people.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let line = |store: u64, group: u64, r: &super::node::Replica| {
+            let raft = &r.raft.raft;
+            let (last, progress) = (raft.raft_log.last_index(), raft.prs().iter().collect::<Vec<_>>());
+            format!(
+                "\n{store}/{group} {:?} {} {last} {} {progress:?}",
+                raft.state, raft.term, r.state.applied
+            )
         };
-        match frame {
-            Frame::Raft(message) => _ = up.raft.step(message),
-            Frame::Delegated(delegated) => up.delegated.push((0, delegated)),
-            Frame::NotFilled(follower) => {
-                up.raft.report_unreachable(follower);
-                up.direct.insert(follower, DIRECT_ROUNDS);
+        let replicas =
+            |node: &Node| node.replicas.iter().map(|(g, r)| line(node.store, *g, r)).collect::<Vec<_>>();
+        self.nodes.values().flat_map(replicas).collect()
+    }
+
+    /// All that are up have the leader's log, in the engine and applied.
+    pub(crate) fn agree(&mut self) {
+        self.settle();
+        for group in 1..=self.groups {
+            let leader = &self.nodes[&self.leader(group).unwrap()];
+            let members = leader.replicas[&group].raft.raft.prs();
+            let with = |n: &&Node| n.replicas.get(&group).is_some_and(|r| members.get(r.peer).is_some());
+            let nodes: Vec<_> = self.nodes.values().filter(with).collect();
+            let from = nodes.iter().map(|n| n.region(group).first_index()).max().unwrap();
+            let digest = leader.region(group).checksum(from..).unwrap();
+            for node in nodes {
+                let (has, led) = (&node.replicas[&group].state, &leader.replicas[&group].state);
+                assert_eq!(node.region(group).checksum(from..).unwrap(), digest, "store {}", node.store);
+                assert!(has == led, "store {} has applied other things", node.store);
             }
         }
     }
 
-    /// Fills what was delegated to a node, and sends it on in the order in which it came.
-    fn hand_on(&mut self, id: u64) {
-        let Some(up) = self.nodes.get_mut(&id).and_then(|n| n.up.as_mut()) else { return };
-        let jobs = std::mem::take(&mut up.delegated);
-        for (n, (_, delegated)) in (0..).zip(&jobs) {
-            let (tell, copy) = (up.fills.0.clone(), delegated.clone());
-            delegated.clone().fill(&up.storage, move |filled| tell.send((n, copy, filled)).unwrap());
-        }
-        let soon = Duration::from_secs(30);
-        let mut fills: Vec<Fill> = jobs.iter().map(|_| up.fills.1.recv_timeout(soon).unwrap()).collect();
-        fills.sort_by_key(|(n, ..)| *n);
-        let mut out = Vec::new();
-        for ((tries, _), (_, delegated, filled)) in jobs.into_iter().zip(fills) {
-            let (leader, follower) = (delegated.message.from, delegated.message.to);
-            match filled {
-                Ok(message) => {
-                    self.filled += 1;
-                    out.push((follower, Frame::Raft(message)));
-                }
-                Err(e) if e.kind() == ErrorKind::Unavailable && tries + 1 < TRIES => {
-                    up.delegated.push((tries + 1, delegated));
-                }
-                Err(e) => {
-                    assert!(matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Compacted), "{e}");
-                    self.refused += 1;
-                    out.push((leader, Frame::NotFilled(follower)));
-                }
-            }
-        }
-        out.iter().for_each(|(to, frame)| self.send(id, *to, frame));
+    /// Copies of what was proposed that left the west.
+    pub(crate) fn copies(&self) -> f64 {
+        self.crossed.get(&true).copied().unwrap_or(0) as f64 / self.payload as f64
+    }
+
+    /// How many of these entries a store has applied.
+    pub(crate) fn has_applied(&self, store: u64, group: u64, entries: &[Vec<u8>]) -> usize {
+        let Some(replica) = self.nodes[&store].replicas.get(&group) else { return 0 };
+        let applied: BTreeSet<_> = replica.state.log.iter().map(|(_, digest)| *digest).collect();
+        entries.iter().filter(|data| applied.contains(&digest(data))).count()
     }
 }

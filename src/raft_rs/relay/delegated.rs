@@ -1,22 +1,7 @@
-//! Follower replication: one follower of a zone hands the leader's entries on to its neighbours.
-//!
-//! Entries that go to several replicas in another zone need cross the zones' boundary once. The leader sends
-//! them to one of the replicas there, the agent, as usual. To the others' address at the agent it sends what
-//! remains of their message without the entries: a [`Delegated`]. The agent reads the entries from its own
-//! log and sends the message on, in the leader's name; the answer goes to the leader directly. Raft sees
-//! messages that took a detour, no more: a detour that fails is a message that was lost.
-//!
-//! A good agent is the follower of the zone that has matched most, as the leader's progress says; that may be
-//! another at any time. Where the agent cannot be reached, or answers that it could not fill a message in,
-//! call `report_unreachable` for the follower and send to it directly for a while. With three followers in
-//! the other zone and messages of 64 KiB, the leader's bytes fall from 3.01 copies of the payloads to 1.01,
-//! and to 1.39 when the agent dies amidst them and comes back (`tests/it/follower_replication.rs`).
-//!
-//! The idea is TiKV's follower replication (an RFC of tikv/rfcs); there it is part of the
-//! consensus, here of the transport.
+//! An append without its entries, and how they are filled in.
 
-use super::codec::id_of;
-use super::storage::RegionStorage;
+use super::super::codec::id_of;
+use super::super::storage::RegionStorage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{EntryId, ReadLimit};
 use raft::prelude::{Message, MessageType};
@@ -85,7 +70,8 @@ impl Delegated {
         });
     }
 
-    fn check(&self, storage: &RegionStorage) -> Result<()> {
+    /// Whether the log has the leader's entries now, by the two terms that frame them.
+    pub(super) fn check(&self, storage: &RegionStorage) -> Result<()> {
         let region = storage.region();
         let before = EntryId::new(self.message.get_log_term(), self.message.get_index());
         if before.index >= self.last.index {
