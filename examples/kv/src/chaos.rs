@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, NODES};
 use crate::history::{Op, What};
-use crate::lease::LEASE;
+use crate::lease::Timing;
 use crate::load::{KEYS, Load, QUIET, Rng};
 use crate::wire::{Client, Dump, Reply, Request, Result, Stats, Via};
 use indicatif::ProgressBar;
@@ -14,6 +14,7 @@ pub struct Chaos {
     time: Duration,
     kills: u64,
     groups: u64,
+    timing: Timing,
     /// Nodes that are down, and when they come back.
     down: Vec<(u64, Instant)>,
     cut_off: Option<CutOff>,
@@ -63,14 +64,14 @@ struct Demoted {
     index: Option<u64>,
 }
 
-/// How long a node is cut off: long enough for the others to elect leaders and go on.
-const CUT_OFF: Duration = Duration::from_millis(3000);
+/// Election timeouts for which a node is cut off: long enough for the others to elect leaders and go on.
+const CUT_OFF: u32 = 5;
 /// How long the listener then refuses to save what is to be rolled back.
 const REFUSE: Duration = Duration::from_millis(400);
-/// How long a node is frozen: long enough for the others to elect leaders.
-const FREEZE: Duration = Duration::from_millis(1800);
-/// From one of those to the next.
-const DISTURB_EVERY: Duration = Duration::from_secs(7);
+/// Election timeouts for which a node is frozen: long enough for the others to elect leaders.
+const FREEZE: u32 = 3;
+/// Election timeouts from one of those to the next, and a second.
+const DISTURB_EVERY: u32 = 10;
 /// Values written by this thread are like nobody else's.
 const OWN: u64 = 1 << 62;
 /// Writes to a leader that is cut off.
@@ -79,12 +80,13 @@ const LONE_WRITES: usize = 8;
 const LONE_READS: usize = 16;
 
 impl Chaos {
-    pub fn new(seed: u64, time: Duration, kills: u64, groups: u64) -> Chaos {
+    pub fn new(seed: u64, time: Duration, kills: u64, groups: u64, timing: Timing) -> Chaos {
         Chaos {
             rng: Rng(seed ^ 0x00c0_ffee),
             time,
             kills,
             groups,
+            timing,
             down: Vec::new(),
             cut_off: None,
             demoted: None,
@@ -121,7 +123,8 @@ impl Chaos {
                     _ => self.freeze(cluster, load)?,
                 };
                 disturbances += u64::from(worked);
-                next_disturbance = now + if worked { DISTURB_EVERY } else { Duration::from_millis(200) };
+                let pause = self.timing.election() * DISTURB_EVERY + Duration::from_secs(1);
+                next_disturbance = now + if worked { pause } else { Duration::from_millis(200) };
             }
             if Instant::now() >= next_change {
                 next_change = Instant::now() + Duration::from_millis(250);
@@ -200,7 +203,7 @@ impl Chaos {
         cluster.partition(node, (1..=NODES).filter(|&id| id != node).collect())?;
         let cut = Instant::now();
         self.done.partitions += 1;
-        self.cut_off = Some(CutOff { node, until: cut + CUT_OFF, is_calm });
+        self.cut_off = Some(CutOff { node, until: cut + self.timing.election() * CUT_OFF, is_calm });
         let written = self.write_alone(cluster, load, node, &led);
         self.read_alone(cluster, load, node, &led, given_up, cut);
         // An answer now means that it has long come to write down what it took.
@@ -242,13 +245,14 @@ impl Chaos {
         let mut first = given_up;
         let connect = || Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(60));
         let Ok(mut client) = connect() else { return };
-        while cut.elapsed() < LEASE * 4 {
+        let lease = self.timing.lease();
+        while cut.elapsed() < lease * 4 {
             let any = led[self.rng.below(led.len() as u64) as usize];
             let via = if first.is_none() && self.rng.below(4) == 0 { Via::Index } else { Via::Lease };
             let (group, key) = (first.take().unwrap_or(any), self.rng.below(KEYS));
             // Whatever renewed the lease was sent before the cut, and the clock is the same for both
             // processes.
-            let is_over = via == Via::Lease && (cut.elapsed() > LEASE || given_up == Some(group));
+            let is_over = via == Via::Lease && (cut.elapsed() > lease || given_up == Some(group));
             let start = load.nanos();
             match client.call(&Request::Read { group, key, via }) {
                 Ok(Reply::Value { version, value, .. }) => {
@@ -286,7 +290,7 @@ impl Chaos {
             }
         }
         cluster.freeze(node, true)?;
-        std::thread::sleep(FREEZE);
+        std::thread::sleep(self.timing.election() * FREEZE);
         let start = load.nanos();
         for (group, key, client) in &mut asked {
             client.send(&Request::Read { group: *group, key: *key, via: Via::Lease })?;
@@ -402,7 +406,7 @@ impl Chaos {
 
     /// Everybody up, connected and a voter.
     fn make_whole(&mut self, cluster: &mut Cluster) -> Result<()> {
-        let later = Instant::now() + CUT_OFF * 1000;
+        let later = Instant::now() + self.timing.election() * 1000;
         self.come_back(cluster, later)?;
         if let Some(demoted) = self.demoted.take() {
             let Demoted { group, node, .. } = demoted;

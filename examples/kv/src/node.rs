@@ -5,7 +5,7 @@
 //! for that. The loop waits for a disk in two cases only: a snapshot must be in the state machine before it
 //! is in the log, and what the listener refuses to let go of is tried again.
 
-use crate::lease::{ELECTION_TICKS, Lease, TICK, VOTE_AFTER, now};
+use crate::lease::{Lease, Moment, Ticks, Timing};
 use crate::machine::{Machine, Snapshots, Task, Waiter};
 use crate::net::{Peer, listen};
 use crate::rollback::SaveRollbacks;
@@ -53,6 +53,8 @@ pub struct Args {
     /// Entries that a log keeps before it is compacted.
     #[arg(long, default_value_t = 40)]
     pub keep: u64,
+    #[command(flatten)]
+    pub timing: Timing,
 }
 
 /// Of what is compacted, so many entries stay for followers that are a little behind.
@@ -75,7 +77,7 @@ struct PendingRead {
 }
 
 struct Asked {
-    at: Duration,
+    at: Moment,
     key: u64,
     waiter: Waiter,
 }
@@ -97,7 +99,7 @@ struct Group {
     /// would look for entries that are gone if it had to campaign, so it is notified of nothing.
     installing: Option<(u64, u64)>,
     /// Followers that were sent a snapshot, and when.
-    sent: BTreeMap<u64, Duration>,
+    sent: BTreeMap<u64, Moment>,
     lease: Lease,
 }
 
@@ -120,13 +122,14 @@ pub struct Node {
     machine: Sender<Task>,
     rollbacks: Arc<SaveRollbacks>,
     cut_off: BTreeSet<u64>,
-    started: Duration,
+    started: Moment,
     asked: u64,
     stats: Stats,
 }
 
 /// Runs a node until it is killed.
 pub fn run(args: Args) -> Result<()> {
+    args.timing.check()?;
     // A thread that panics would leave a node that looks alive.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -186,8 +189,8 @@ pub fn run(args: Args) -> Result<()> {
         machine,
         rollbacks,
         cut_off: BTreeSet::new(),
-        started: now(),
-        asked: now().as_nanos() as u64,
+        started: Moment::now(),
+        asked: Moment::now().boot.as_nanos() as u64,
         stats: Stats::default(),
     };
     node.run(&inputs)
@@ -247,8 +250,8 @@ fn start_group(
     let config = Config {
         id: args.id,
         applied: applied.index,
-        election_tick: ELECTION_TICKS as usize,
-        heartbeat_tick: 4,
+        election_tick: args.timing.election_ticks as usize,
+        heartbeat_tick: args.timing.heartbeat_ticks as usize,
         max_size_per_msg: 1 << 20,
         max_inflight_msgs: 256,
         check_quorum: true,
@@ -265,16 +268,16 @@ fn start_group(
         handed: applied.index,
         installing: None,
         sent: BTreeMap::new(),
-        lease: Lease::default(),
+        lease: Lease::new(&args.timing),
     })
 }
 
 impl Node {
     fn run(mut self, inputs: &Receiver<Input>) -> Result<()> {
-        let mut ticked = Instant::now();
+        let mut ticks = Ticks::new(&self.args.timing, Moment::now());
         let mut awake: BTreeSet<u64> = self.groups.keys().copied().collect();
         loop {
-            match inputs.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
+            match inputs.recv_timeout(ticks.wait(Moment::now())) {
                 Ok(input) => {
                     self.take(input, &mut awake)?;
                     for input in inputs.try_iter().take(4096) {
@@ -284,17 +287,16 @@ impl Node {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+            let now = Moment::now();
             // Never two at once: the lease counts on a tick being no shorter than it says.
-            if ticked.elapsed() >= TICK {
-                ticked = Instant::now();
-                self.tick(&mut awake);
+            if ticks.is_due(now) {
+                self.tick(now, &mut awake);
             }
             self.handle_ready(std::mem::take(&mut awake))?;
         }
     }
 
-    fn tick(&mut self, awake: &mut BTreeSet<u64>) {
-        let now = now();
+    fn tick(&mut self, now: Moment, awake: &mut BTreeSet<u64>) {
         for (id, group) in &mut self.groups {
             if group.installing.is_none() && group.node.tick() {
                 awake.insert(*id);
@@ -303,7 +305,7 @@ impl Node {
                 awake.insert(*id);
             }
             group.asked.retain(|_, asked| {
-                let patient = now < asked.at + READ_PATIENCE;
+                let patient = now.is_within(asked.at, READ_PATIENCE);
                 if !patient {
                     let _ = asked.waiter.send(Reply::Failed { why: "nobody confirmed it".to_string() });
                 }
@@ -319,7 +321,8 @@ impl Node {
                     message.get_msg_type(),
                     MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
                 );
-                if self.cut_off.contains(&message.from) || is_vote && now() < self.started + VOTE_AFTER {
+                let may_vote = || Moment::now().is_beyond(self.started, self.args.timing.vote_after());
+                if self.cut_off.contains(&message.from) || is_vote && !may_vote() {
                     return Ok(());
                 }
                 if let Some(group) = self.groups.get_mut(&id).filter(|g| g.installing.is_none()) {
@@ -508,6 +511,7 @@ impl Node {
             for entry in committed {
                 group.hand_over(entry, &self.machine)?;
             }
+            group.lease.applied(group.handed, Moment::now());
             let handed = group.handed;
             for read in group.reads.extract_if(.., |r| r.index <= handed) {
                 let PendingRead { key, by_lease, waiter, .. } = read;
@@ -537,7 +541,7 @@ impl Node {
 impl Group {
     /// Raft sends nothing else to a follower that it has sent a snapshot, until it is notified of what became
     /// of it. No network reports all that it loses, so after a while it is taken for lost. True if one was.
-    fn give_up_snapshots(&mut self, now: Duration) -> bool {
+    fn give_up_snapshots(&mut self, now: Moment) -> bool {
         let followers = self.node.raft.prs().iter();
         let waiting = followers.filter(|(_, p)| self.is_leader() && p.state == ProgressState::Snapshot);
         let waiting: BTreeSet<u64> = waiting.map(|(id, _)| *id).collect();
@@ -545,7 +549,7 @@ impl Group {
         for id in waiting {
             self.sent.entry(id).or_insert(now);
         }
-        let is_lost = |at: Duration| now >= at + SNAPSHOT_PATIENCE;
+        let is_lost = |at: Moment| !now.is_within(at, SNAPSHOT_PATIENCE);
         let lost: Vec<u64> = self.sent.iter().filter(|(_, at)| is_lost(**at)).map(|(id, _)| *id).collect();
         for id in &lost {
             self.sent.remove(id);
@@ -555,7 +559,7 @@ impl Group {
     }
 
     fn request(&mut self, request: Request, waiter: Waiter, asked: &mut u64, id: u64) {
-        let (term, at) = (self.node.raft.term, now());
+        let (term, at) = (self.node.raft.term, Moment::now());
         let by_index = matches!(request, Request::Read { via: Via::Index, .. });
         if self.installing.is_some() || !self.is_leader() && !by_index {
             let _ = waiter.send(Reply::NotLeader { leader: self.node.raft.leader_id });
@@ -601,7 +605,7 @@ impl Group {
         }
     }
 
-    fn propose(&mut self, command: Command, waiter: Option<&Waiter>, at: Duration) -> raft::Result<()> {
+    fn propose(&mut self, command: Command, waiter: Option<&Waiter>, at: Moment) -> raft::Result<()> {
         self.node.propose(vec![], command.encode())?;
         let (term, index) = (self.node.raft.term, self.node.raft.raft_log.last_index());
         self.lease.proposed(term, index, at);

@@ -131,19 +131,3 @@ fn openraft_over_three_stopped_nodes_loses_nothing() {
     let out = run("openraft_kv", &["--seconds", "3", "--groups", "3"]);
     assert!(out.ends_with("\n0 lost, 0 stale\n"), "{out}");
 }
-
-/// The check of what the clients saw; its tests run here, for `cargo test` runs none of an example.
-#[path = "../src/history.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs)]
-mod history;
-
-/// As much of the example's own module as the checker needs.
-#[allow(dead_code)]
-mod wire {
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub(crate) enum Via {
-        Log,
-        Index,
-        Lease,
-    }
-}
