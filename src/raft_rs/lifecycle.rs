@@ -144,8 +144,9 @@ impl ReadyBatch {
     ///
     /// # Errors
     /// `InvalidArgument` if the configuration has no voters, if the region holds a replica with a lower peer
-    /// id, or one with entries and without a beginning. `Damaged` if its hard state was lost, or its peer id or
-    /// the tombstone cannot be read. `TooLarge` when the batch is full. The batch is then as it was before.
+    /// id, or one with entries and without a beginning. `Damaged` if its hard state was lost, or its peer id
+    /// or the tombstone cannot be read. `TooLarge` when the batch is full. The batch is then as it was
+    /// before.
     pub fn split_off(
         &mut self,
         region: RegionId,
@@ -190,17 +191,18 @@ impl ReadyBatch {
         }
     }
 
-    /// Takes back the beginning of a log that a crash separated from its split: at a start, where the region has
-    /// a log and the state machine knows nothing of it. The replica is again one that a message made, with its
-    /// term and vote, and no other metadata. The replay of the split begins its log once more; a snapshot, where that comes first (of
-    /// the new region, for the one that was split may have moved on by a snapshot too), does as well.
+    /// Takes back the beginning of a log that a crash separated from its split: at a start, where the region
+    /// has a log and the state machine knows nothing of it. The replica is again one that a message made,
+    /// with its term and vote, and no other metadata. The replay of the split begins its log once more; a
+    /// snapshot, where that comes first (of the new region, for the one that was split may have moved on by a
+    /// snapshot too), does as well.
     ///
     /// False if its log has not begun, or there is no such region; then nothing is added.
     ///
     /// # Errors
-    /// `InvalidArgument` if the log has gone on: it was started before the state machine had applied the split
-    /// durably, and has entries that nobody can apply. `Damaged` if its hard state was lost, or cannot be read.
-    /// `TooLarge` when the batch is full. The batch is then as it was before.
+    /// `InvalidArgument` if the log has gone on: it was started before the state machine had applied the
+    /// split durably, and has entries that nobody can apply. `Damaged` if its hard state was lost, or cannot
+    /// be read. `TooLarge` when the batch is full. The batch is then as it was before.
     pub fn undo_split_off(&mut self, region: RegionId) -> Result<bool> {
         let there = self.batch.outlook(region, CONF_STATE);
         if there.base.is_none() && !is_configured(region, &there)? {

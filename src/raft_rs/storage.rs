@@ -389,8 +389,8 @@ impl Storage for RegionStorage {
     }
 }
 
-/// Lets the log of a new region begin after [`BOOTSTRAP`], with a configuration as of it. What its replica has
-/// voted `before` stays.
+/// Lets the log of a new region begin after [`BOOTSTRAP`], with a configuration as of it. What its replica
+/// has voted `before` stays.
 pub(super) fn begin_log(
     batch: &mut WriteBatch,
     id: RegionId,

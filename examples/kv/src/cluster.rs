@@ -129,14 +129,15 @@ impl Cluster {
         self.ask(id, &Request::Partition { from }, Duration::from_secs(5)).map(drop)
     }
 
-    /// Asks the node that leads the group, until somebody does it or the time is over. Returns who did.
-    pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<u64> {
+    /// Asks the node that leads the group, until somebody does it or the time is over. Returns who did, and
+    /// what came of it.
+    pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<(u64, Reply)> {
         let until = Instant::now() + patience;
         let mut at = group % NODES + 1;
         while Instant::now() < until {
             match self.ask(at, request, Duration::from_secs(2)) {
                 Ok(Reply::NotLeader { leader }) if leader != 0 && leader != at => at = leader,
-                Ok(Reply::Done) => return Some(at),
+                Ok(reply @ (Reply::Done | Reply::Frozen(_) | Reply::Gone)) => return Some((at, reply)),
                 _ => at = at % NODES + 1,
             }
             std::thread::sleep(Duration::from_millis(30));

@@ -3,8 +3,8 @@
 //! A follower that receives from its leader votes for nobody until an election timeout has passed
 //! (`check_quorum` and `pre_vote` are on). So when a majority has answered something that the leader sent at
 //! a moment `t` (it committed an entry proposed then, or confirmed a read index asked for then), there is no
-//! other leader before `t` plus that timeout. The lease is shorter by a margin: the first tick after a message
-//! may be a short one, and clocks are not alike.
+//! other leader before `t` plus that timeout. The lease is shorter by a margin: the first tick after a
+//! message may be a short one, and clocks are not alike.
 //!
 //! No clock can be relied on alone. `CLOCK_BOOTTIME` goes on while the machine sleeps, but NTP slows it down
 //! and speeds it up; `CLOCK_MONOTONIC_RAW` knows nothing of NTP, but stands still in a sleep. Each may err in
@@ -12,14 +12,14 @@
 //! says so, and a tick towards a vote has passed only when both do.
 //!
 //! What neither clock counts is beyond this: a virtual machine that is paused, or moved, and does not see the
-//! time. When it wakes up it takes its lease for valid until it has received from the others. Whoever runs on
-//! such a machine reads by index (`Via::Index`), which asks a majority each time.
+//! time. When it wakes up it takes its lease for valid until it has received from the others. On such a
+//! machine, read by index (`Via::Index`), which asks a majority each time.
 //!
 //! What else would break it, and is taken care of: a follower forgets in a restart whom it received from (it
-//! answers no request for a vote until a timeout has passed, [`Timing::vote_after`]); a leader that hands over
-//! lets its successor be elected at once (it has no lease for the rest of its term); another store may have
-//! applied a split or a merge, and lead what came of it, before this one has (from its proposal until it is
-//! applied here there is no lease, nor is one renewed, and a new region begins without one).
+//! answers no request for a vote until a timeout has passed, [`Timing::vote_after`]); a leader that hands
+//! over lets its successor be elected at once (it has no lease for the rest of its term); another store may
+//! have applied a split or a merge, and lead what came of it, before this one has (from its proposal until it
+//! is applied here there is no lease, nor is one renewed, and a new region begins without one).
 
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;

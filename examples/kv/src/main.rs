@@ -1,5 +1,5 @@
-//! A replicated key-value store of many raft groups, and its tormentor: the program. What it is made of, and what
-//! it says, stands in `lib.rs`.
+//! A replicated key-value store of many raft groups, and its tormentor: the program. What it is made of, and
+//! what it says, stands in `lib.rs`.
 
 #![allow(missing_docs, reason = "a program")]
 
@@ -11,6 +11,7 @@ use raftwood_kv::history::Op;
 use raftwood_kv::janitor::Temporary;
 use raftwood_kv::lease::Timing;
 use raftwood_kv::load::{Load, StopOnDrop};
+use raftwood_kv::region::{KEYS, Span, Standing};
 use raftwood_kv::verdict::{Evidence, Verdict};
 use raftwood_kv::wire::{Dump, Reply, Request, Result};
 use raftwood_kv::{janitor, node, verdict};
@@ -159,19 +160,28 @@ fn torment(args: &Args, mut cluster: Cluster) -> Result<Verdict> {
     verdict
 }
 
-/// Waits until all replicas of every group have applied the same, and returns what they hold: by
-/// group, then by node.
+/// Waits until all nodes have the same groups, which own every key once, and all replicas of every group have
+/// applied the same. Returns what they hold: by group, then by node.
 fn settle(cluster: &mut Cluster, groups: u64) -> Result<BTreeMap<u64, Vec<Dump>>> {
     let until = Instant::now() + Duration::from_secs(120);
-    let mut settled = BTreeMap::new();
+    let patience = Duration::from_secs(5);
+    let mut settled: BTreeMap<u64, Vec<Dump>> = BTreeMap::new();
     loop {
         cluster.check()?;
-        for group in 1..=groups {
+        let spans: Vec<_> = (1..=NODES)
+            .filter_map(|id| match cluster.ask(id, &Request::Stats, patience) {
+                Ok(Reply::Stats(stats)) => Some(stats.spans),
+                _ => None,
+            })
+            .collect();
+        let agreed = spans.first().filter(|s| spans.len() == NODES as usize && spans.iter().all(|o| o == *s));
+        let owned = agreed.filter(|spans| own_all(spans, groups));
+        for &(group, _) in owned.into_iter().flatten() {
             if settled.contains_key(&group) {
                 continue;
             }
             let dumps: Vec<Dump> = (1..=NODES)
-                .filter_map(|id| match cluster.ask(id, &Request::Dump { group }, Duration::from_secs(5)) {
+                .filter_map(|id| match cluster.ask(id, &Request::Dump { group }, patience) {
                     Ok(Reply::Dump(dump)) => Some(dump),
                     _ => None,
                 })
@@ -180,12 +190,21 @@ fn settle(cluster: &mut Cluster, groups: u64) -> Result<BTreeMap<u64, Vec<Dump>>
                 settled.insert(group, dumps);
             }
         }
-        if settled.len() as u64 == groups {
+        if owned.is_some_and(|spans| spans.len() == settled.len()) {
             return Ok(settled);
         }
         if Instant::now() > until {
-            return Err(format!("{} groups have not settled", groups - settled.len() as u64).into());
+            return Err(format!("not settled: {} groups have, of {spans:?}", settled.len()).into());
         }
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// Whether these own each key of that many first groups, once.
+fn own_all(spans: &[(u64, Span)], groups: u64) -> bool {
+    let mut ranges: Vec<_> = spans.iter().map(|(_, s)| (s.start, s.end)).collect();
+    ranges.sort_unstable();
+    let ends = ranges.iter().map(|r| r.1);
+    let starts = ranges.iter().map(|r| r.0).chain([groups * KEYS]);
+    std::iter::once(0).chain(ends).eq(starts) && spans.iter().all(|(_, s)| s.standing == Standing::Serving)
 }

@@ -62,6 +62,8 @@ fn three_killed_nodes_lose_nothing_and_show_nothing_stale() {
         "freezes",
         "leaders_moved",
         "configurations_changed",
+        "groups_split",
+        "groups_merged",
         "writes_acknowledged",
         "reads_through_log",
         "reads_by_index",
@@ -76,6 +78,19 @@ fn three_killed_nodes_lose_nothing_and_show_nothing_stale() {
         assert!(count(&summary, what) > 0, "{what} in {summary}");
     }
     assert_eq!(summary["not_shown"], serde_json::json!([]));
+}
+
+/// Longer by environment variable: elections take seconds.
+#[test]
+fn the_ticks_of_a_large_store_do_as_well() {
+    if std::env::var_os("RAFTWOOD_KV_LONG").is_none() {
+        return;
+    }
+    let ticks =
+        ["--tick-ms", "100", "--election-ticks", "50", "--heartbeat-ticks", "10", "--lease-ms", "4500"];
+    let rest = ["--seconds", "240", "--groups", "10", "--kills", "8", "--clients", "12"];
+    let out = run("kv", &[&ticks[..], &rest[..]].concat());
+    assert!(out.ends_with("\n0 lost, 0 stale\n"), "{out}");
 }
 
 #[test]

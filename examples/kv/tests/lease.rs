@@ -1,5 +1,5 @@
-//! The lease of `kv` against clocks that are wrong: three replicas on raft-rs in one thread, each with two clocks
-//! whose rates and jumps the test sets. No real time passes.
+//! The lease of `kv` against clocks that are wrong: three replicas on raft-rs in one thread, each with two
+//! clocks whose rates and jumps the test sets. No real time passes.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -178,8 +178,8 @@ impl World {
     }
 }
 
-/// Whether the leader that was cut off still held its lease when another had committed, in any of the phases in
-/// which the cut may hit the others' clocks.
+/// Whether the leader that was cut off still held its lease when another had committed, in any of the phases
+/// in which the cut may hit the others' clocks.
 fn is_stale(timing: Timing, looks: Looks, wrong: Wrong) -> bool {
     (0..10).any(|phase| {
         let mut world = World::new(timing, looks);
@@ -202,7 +202,8 @@ fn is_stale(timing: Timing, looks: Looks, wrong: Wrong) -> bool {
         while passed < timing.election() * 4 {
             world.pass(passed < asleep);
             passed += world.step;
-            // One of the others stands for election all the time; what keeps it from being elected is the third.
+            // One of the others stands for election all the time; what keeps it from being elected is the
+            // third.
             if world.replicas[1].node.raft.state == StateRole::Leader {
                 world.propose(1);
             } else {

@@ -141,8 +141,8 @@ fn a_replica_with_a_tombstone_is_not_brought_back() {
 
 #[test]
 fn a_split_leaves_a_later_replica_alone() {
-    // The parent's replica here is far back: its split names peer 31, which the group has removed meanwhile, and
-    // peer 38 has come to this store. There is no tombstone, for peer 31 was never here.
+    // The parent's replica here is far back: its split names peer 31, which the group has removed meanwhile,
+    // and peer 38 has come to this store. There is no tombstone, for peer 31 was never here.
     let (store, tombstones) = open(SimVfs::new(5));
     is_asked(&store, &tombstones, 38, 32, 8);
     assert_eq!(split_off(&store, &tombstones, 31), Creation::Gone);
