@@ -6,12 +6,12 @@
 //! is in the log, a new group's log must begin before the state machine splits, and what the listener refuses
 //! to let go of is tried again.
 
-use crate::group::{Asked, Child, Group, PendingRead};
+use crate::group::{Child, Group, PendingRead};
 use crate::lease::{Moment, Ticks, Timing};
 use crate::machine::{Machine, Snapshots, Task, Waiter};
 use crate::net::{Peer, listen};
 use crate::nursery::{Nursery, TOMBSTONES, keep_what_is_needed};
-use crate::region::{Span, ended_by, place};
+use crate::region::{Span, Standing, ended_by, place};
 use crate::rollback::SaveRollbacks;
 use crate::wire::{Dump, Reply, Request, Result, Stats};
 use raft::prelude::{ConfState, Message, MessageType, Snapshot};
@@ -113,6 +113,11 @@ pub fn run(args: Args) -> Result<()> {
         snapshots: snapshots.clone(),
         runs: 0,
     };
+    // A crash came before the logs of groups that were merged were gone; see `Node::dismiss`.
+    for (&id, _) in stands.iter().filter(|(_, s)| s.span.standing == Standing::Gone) {
+        let left = engine.region(RegionId(id)).entries_clamped(0.., ReadLimit::NONE)?;
+        rollbacks.save_displaced(RegionId(id), &left)?;
+    }
     let groups = nursery.start_all(&stands)?;
     let replay: u64 = groups.values().map(|g| g.committed().saturating_sub(g.handed)).sum();
     let machine = machine.start(send.clone(), snapshots);
@@ -275,7 +280,7 @@ impl Node {
         }
         let vote_after = self.args.timing.vote_after();
         if let Some(group) = self.groups.get_mut(&id).filter(|g| g.installing.is_none())
-            && !(is_vote && !Moment::now().is_beyond(group.started, vote_after))
+            && (!is_vote || Moment::now().is_beyond(group.started, vote_after))
         {
             awake.insert(id);
             // Messages of peers that are no longer, or not yet, in the group are refused here.
@@ -329,11 +334,22 @@ impl Node {
         spans.map(|(id, span)| (id, span.clone())).collect()
     }
 
+    /// Ends a group that was merged. Its log may have entries that were never committed, of a leader that was
+    /// cut off: no listener is asked about a log that is destroyed, so they are saved here.
+    fn dismiss(&mut self, id: u64) -> Result<()> {
+        if let Some(group) = self.groups.remove(&id) {
+            let region = self.engine.region(RegionId(id));
+            let doubtful = region.entries_clamped(group.handed + 1.., ReadLimit::NONE)?;
+            self.rollbacks.save_displaced(RegionId(id), &doubtful)?;
+        }
+        Ok(())
+    }
+
     /// Groups that the state machine has merged, durably: their logs go, and none comes back.
     fn bury(&mut self, ended: &[u64]) -> Result<()> {
         let mut batch = ReadyBatch::new(&self.engine);
         for id in ended {
-            self.groups.remove(id);
+            self.dismiss(*id)?;
             self.nursery.tombstones.destroy(&mut batch, RegionId(*id), self.args.id)?;
             self.stats.buried += 1;
         }
@@ -480,7 +496,7 @@ impl Node {
                 installed.recv()?;
                 let spans = self.spans();
                 ended.extend(ended_by(id, &spans[&id], &spans).unwrap_or_default());
-                ended.iter().for_each(|id| drop(self.groups.remove(id)));
+                ended.iter().try_for_each(|id| self.dismiss(*id))?;
             }
             if let Err(e) = batch.add_as(RegionId(id), run, &ready) {
                 if e.kind() != ErrorKind::TooLarge || batch.is_empty() {

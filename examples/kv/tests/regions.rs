@@ -525,8 +525,8 @@ fn a_replica_that_voted_before_its_split_keeps_its_vote_through_any_crash() {
             let store = Store::open(disk, platter);
             let state = hard_state(&store, 77);
             assert_eq!((state.term, state.vote), VOTE, "after {step:?}, {policy:?}");
-            // Its log has begun where the state machine knows of it, and nowhere else: a snapshot of the group that
-            // was split could come in the place of the replay.
+            // Its log has begun where the state machine knows of it, and nowhere else: a snapshot of the
+            // group that was split could come in the place of the replay.
             let has_begun = store.engine.region(RegionId(77)).state().base.is_some();
             assert_eq!(has_begun, store.groups.contains_key(&77), "after {step:?}, {policy:?}");
         }
