@@ -445,7 +445,7 @@ fn split(store: Store, model: &mut Model, round: u64, step: Option<Step>) -> (St
         (*widest.0, span.start + 1 + key % (span.end - span.start - 1))
     };
     let mut store = store;
-    let voted = round % 2 == 0;
+    let voted = round.is_multiple_of(2);
     if voted {
         store.is_asked(child);
     }
