@@ -165,7 +165,14 @@ impl WriteBatch {
     pub(crate) fn standing(&self, region: RegionId, key: &[u8]) -> Outlook {
         self.table.get(region).map_or_else(Outlook::default, |cell| {
             let s = cell.read();
-            Outlook { exists: s.exists, base: s.base, value: s.kv().get(key).cloned() }
+            Outlook {
+                exists: s.exists,
+                base: s.base,
+                has_entries: s.extents.last().is_some(),
+                hard_state: s.hard_state_bytes(),
+                hard_state_lost: s.damage.as_ref().is_some_and(|d| d.hard_state_lost),
+                value: s.kv().get(key).cloned(),
+            }
         })
     }
 
@@ -177,7 +184,13 @@ impl WriteBatch {
             outlook.exists = true;
             match step.op {
                 Op::Destroy => outlook = Outlook::default(),
-                Op::Reset(base) | Op::CompactThrough(base) => outlook.base = Some(*base),
+                Op::Reset(base) => (outlook.base, outlook.has_entries) = (Some(*base), false),
+                Op::CompactThrough(base) => outlook.base = Some(*base),
+                Op::ForgetLog => (outlook.base, outlook.has_entries) = (None, false),
+                Op::Append { .. } => outlook.has_entries = true,
+                Op::SetHardState(state) => {
+                    (outlook.hard_state, outlook.hard_state_lost) = (Some(state.clone()), false);
+                }
                 Op::Put { key: k, value } if k == key => outlook.value = Some(value.clone()),
                 Op::Delete { key: k } if k == key => outlook.value = None,
                 _ => {}
@@ -675,6 +688,9 @@ impl RegionBatch<'_> {
 pub(crate) struct Outlook {
     pub(crate) exists: bool,
     pub(crate) base: Option<EntryId>,
+    pub(crate) has_entries: bool,
+    pub(crate) hard_state: Option<Bytes>,
+    pub(crate) hard_state_lost: bool,
     /// The value of the key that was asked for.
     pub(crate) value: Option<Bytes>,
 }

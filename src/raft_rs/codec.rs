@@ -160,6 +160,24 @@ pub fn decode_conf_state(bytes: &[u8]) -> Result<(u64, ConfState)> {
     read().map_err(|why: &str| foreign_state("conf state", why))
 }
 
+/// The bytes of a peer id in a region's metadata.
+pub(super) fn encode_peer(peer: u64) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    put_varint(&mut out, peer);
+    out
+}
+
+/// Back from [`encode_peer`].
+pub(super) fn decode_peer(bytes: &[u8]) -> Result<u64> {
+    let read = || {
+        let mut r = versioned(bytes)?;
+        let peer = r.varint().map_err(|e| e.0)?;
+        r.finish().map_err(|e| e.0)?;
+        Ok(peer)
+    };
+    read().map_err(|why: &str| foreign_state("peer id", why))
+}
+
 fn versioned(bytes: &[u8]) -> Result<Cursor<'_>, &'static str> {
     let mut r = Cursor::new(bytes);
     match r.u8() {

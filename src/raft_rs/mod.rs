@@ -93,9 +93,10 @@
 //!
 //! A replica may be removed from a store, and another of the same group come to it later. Give each a peer id
 //! of its own, pass it to [`ReadyBatch::add_as`], and compare it when a [`Persisted`] comes; end a replica
-//! with [`ReadyBatch::destroy`], note its id as gone in the same batch, and wait for the
-//! [completion](Persisted::is_destruction) before another takes its place. `docs/consensus.md` has the rules
-//! and the reasons, in its chapter of this name.
+//! with [`Tombstones::destroy`], which notes its id as gone in the same batch, and wait for the
+//! [completion](Persisted::is_destruction) before another takes its place. A replica that a message makes
+//! begins with [`ReadyBatch::create`], one that a split makes with [`ReadyBatch::split_off`].
+//! `docs/consensus.md` has the rules and the reasons, in its chapters of this name and on splits and merges.
 //!
 //! # After a crash
 //!
@@ -122,19 +123,26 @@
 //! - The hard state: a byte 1, then term, vote and commit as LEB128.
 //! - The conf state: the metadata key `raft/conf_state`: a byte 1, the index as of which it
 //!   holds, five fields.
+//! - The peer id of a replica that [`create`](ReadyBatch::create) or [`split_off`](ReadyBatch::split_off)
+//!   made: the metadata key `raft/peer`: a byte 1, the id as LEB128. A tombstone is the same, under the
+//!   region's id in eight bytes, big-endian, in the region of the [`Tombstones`].
 //! - A bootstrapped region: in one batch, a log that is reset to [`BOOTSTRAP`], a hard state of its term with
 //!   its index as commit and no vote, and the conf state as of its index.
 
+mod bounds;
 mod codec;
 mod far_reads;
 mod fenced;
+mod lifecycle;
 mod ready;
 mod relay;
 mod storage;
 
+pub use bounds::{PROPOSAL_BYTES_MAX, check_config, check_proposal};
 pub use codec::{decode_conf_state, decode_entry, decode_hard_state};
 pub use codec::{encode_conf_state, encode_entry, encode_hard_state};
 pub use fenced::FencedVoter;
+pub use lifecycle::{Creation, Tombstones};
 pub use ready::{Persisted, ReadyBatch, ReadyError, ReadyWriter, may_send_first};
 pub use relay::{Agent, FILLS_MAX, HandedOn, WAIT_TICKS, WAITING_MAX};
 pub use relay::{Broadcast, Delegated, FILL_BYTES_MAX, NEIGHBOURS_MAX, Neighbour, Refusal};

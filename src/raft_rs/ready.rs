@@ -62,9 +62,9 @@ pub fn may_send_first<T: Storage>(node: &RawNode<T>) -> bool {
 /// It is synced if any of them asks for it ([`must_sync`](Ready::must_sync)); else it is only written.
 #[derive(Clone, Debug)]
 pub struct ReadyBatch {
-    batch: WriteBatch,
+    pub(super) batch: WriteBatch,
     readies: Vec<Persisted>,
-    must_sync: bool,
+    pub(super) must_sync: bool,
     configured_elsewhere: bool,
 }
 
@@ -185,7 +185,7 @@ impl ReadyBatch {
             return Err(exists_already(region));
         }
         let undo = self.batch.mark();
-        match begin_log(&mut self.batch, region, state) {
+        match begin_log(&mut self.batch, region, state, HardState::default()) {
             Ok(()) => {
                 self.must_sync = true;
                 Ok(BOOTSTRAP)
@@ -203,8 +203,9 @@ impl ReadyBatch {
     /// replica be made in its place.
     ///
     /// Drop the replica's `RawNode` before, and what it wanted written. In the same batch, note in a region
-    /// of your own that this peer id is gone, lest a late message bring it back without its vote: see
-    /// `docs/consensus.md`, "Regions that come back".
+    /// of your own that this peer id is gone, lest a late message bring it back without its vote:
+    /// [`Tombstones::destroy`](super::Tombstones::destroy) does both. See `docs/consensus.md`, "Regions that
+    /// come back".
     pub fn destroy(&mut self, region: RegionId, tag: u64) {
         self.batch.region(region).destroy();
         self.must_sync = true;
@@ -315,7 +316,7 @@ impl ReadyBatch {
 }
 
 /// Whether the region has a configuration that raft can start from.
-fn is_configured(id: RegionId, region: &Outlook) -> Result<bool> {
+pub(super) fn is_configured(id: RegionId, region: &Outlook) -> Result<bool> {
     let Some(bytes) = &region.value else { return Ok(false) };
     let (_, state) = decode_conf_state(bytes).map_err(|e| e.in_region(id))?;
     Ok(has_voters(&state))

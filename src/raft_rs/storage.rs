@@ -129,7 +129,7 @@ impl RegionStorage {
             return Err(exists_already(id));
         }
         let mut batch = self.engine.batch();
-        begin_log(&mut batch, id, conf_state)?;
+        begin_log(&mut batch, id, conf_state, HardState::default())?;
         self.engine.write(batch, Durability::Synced)?;
         Ok(BOOTSTRAP)
     }
@@ -389,8 +389,14 @@ impl Storage for RegionStorage {
     }
 }
 
-/// Lets the log of a new region begin after [`BOOTSTRAP`], with a configuration as of it.
-pub(super) fn begin_log(batch: &mut WriteBatch, id: RegionId, conf_state: &ConfState) -> Result<()> {
+/// Lets the log of a new region begin after [`BOOTSTRAP`], with a configuration as of it. What its replica
+/// has voted `before` stays.
+pub(super) fn begin_log(
+    batch: &mut WriteBatch,
+    id: RegionId,
+    conf_state: &ConfState,
+    before: HardState,
+) -> Result<()> {
     if !has_voters(conf_state) {
         return Err(Error::invalid(
             "bootstrap refused: the configuration has no voters; a replica that joins later is not bootstrapped, and waits for a snapshot",
@@ -402,9 +408,9 @@ pub(super) fn begin_log(batch: &mut WriteBatch, id: RegionId, conf_state: &ConfS
         region.put(CONF_STATE, &encode_conf_state(0, conf_state))?;
         return Ok(());
     }
-    let mut hard_state = HardState::default();
-    hard_state.set_term(BOOTSTRAP.term);
-    hard_state.set_commit(BOOTSTRAP.index);
+    let mut hard_state = before;
+    raise_term(&mut hard_state, BOOTSTRAP.term);
+    hard_state.set_commit(hard_state.get_commit().max(BOOTSTRAP.index));
     region.reset(BOOTSTRAP)?;
     region.set_hard_state(&encode_hard_state(&hard_state))?;
     region.put(CONF_STATE, &encode_conf_state(BOOTSTRAP.index, conf_state))?;

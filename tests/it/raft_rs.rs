@@ -2,9 +2,11 @@
 //! `MemStorage`, and what is ours beyond it.
 
 mod beyond;
+mod bounds;
 mod conformance;
 mod far;
 mod joining;
+mod lifecycle;
 mod recover;
 mod returning;
 mod stores;

@@ -2,18 +2,21 @@
 
 use crate::cluster::{Cluster, NODES};
 use crate::history::{Op, What};
-use crate::lease::LEASE;
-use crate::load::{KEYS, Load, QUIET, Rng};
+use crate::lease::Timing;
+use crate::load::{Load, QUIET, Rng};
+use crate::region::{Span, Standing, home};
+use crate::reshape::Merging;
 use crate::wire::{Client, Dump, Reply, Request, Result, Stats, Via};
 use indicatif::ProgressBar;
 use raftwood::raft_rs::decode_conf_state;
 use std::time::{Duration, Instant};
 
 pub struct Chaos {
-    rng: Rng,
+    pub rng: Rng,
     time: Duration,
     kills: u64,
     groups: u64,
+    timing: Timing,
     /// Nodes that are down, and when they come back.
     down: Vec<(u64, Instant)>,
     cut_off: Option<CutOff>,
@@ -21,6 +24,12 @@ pub struct Chaos {
     demoted: Option<Demoted>,
     /// Leaders and configurations take turns.
     changes: u64,
+    /// A group that is being merged into the one on its left.
+    pub merging: Option<Merging>,
+    /// Splits and merges take turns.
+    pub reshapes: u64,
+    /// The last id that was given to a group.
+    pub last_group: u64,
     /// What this thread asked for itself; the clients' history is incomplete without it.
     pub ops: Vec<Op>,
     /// Values that a leader appended while it was cut off: each must be committed in the end, or saved.
@@ -35,6 +44,8 @@ pub struct Done {
     pub freezes: u64,
     pub transfers: u64,
     pub changes: u64,
+    pub splits: u64,
+    pub merges: u64,
     /// Changes that a node had applied and did not know of.
     pub forgotten: u64,
     /// Lease reads asked of a leader that was cut off, when its lease was over and it did not know yet
@@ -56,6 +67,9 @@ struct CutOff {
     is_calm: bool,
 }
 
+/// A group that a node leads, and what it owns.
+pub type Led = (u64, Span);
+
 struct Demoted {
     group: u64,
     node: u64,
@@ -63,14 +77,14 @@ struct Demoted {
     index: Option<u64>,
 }
 
-/// How long a node is cut off: long enough for the others to elect leaders and go on.
-const CUT_OFF: Duration = Duration::from_millis(3000);
+/// Election timeouts for which a node is cut off: long enough for the others to elect leaders and go on.
+const CUT_OFF: u32 = 5;
 /// How long the listener then refuses to save what is to be rolled back.
 const REFUSE: Duration = Duration::from_millis(400);
-/// How long a node is frozen: long enough for the others to elect leaders.
-const FREEZE: Duration = Duration::from_millis(1800);
-/// From one of those to the next.
-const DISTURB_EVERY: Duration = Duration::from_secs(7);
+/// Election timeouts for which a node is frozen: long enough for the others to elect leaders.
+const FREEZE: u32 = 3;
+/// Election timeouts from one of those to the next, and a second.
+const DISTURB_EVERY: u32 = 10;
 /// Values written by this thread are like nobody else's.
 const OWN: u64 = 1 << 62;
 /// Writes to a leader that is cut off.
@@ -79,16 +93,20 @@ const LONE_WRITES: usize = 8;
 const LONE_READS: usize = 16;
 
 impl Chaos {
-    pub fn new(seed: u64, time: Duration, kills: u64, groups: u64) -> Chaos {
+    pub fn new(seed: u64, time: Duration, kills: u64, groups: u64, timing: Timing) -> Chaos {
         Chaos {
             rng: Rng(seed ^ 0x00c0_ffee),
             time,
             kills,
             groups,
+            timing,
             down: Vec::new(),
             cut_off: None,
             demoted: None,
             changes: 0,
+            merging: None,
+            reshapes: 0,
+            last_group: groups,
             ops: Vec::new(),
             appended: Vec::new(),
             done: Done::default(),
@@ -102,6 +120,7 @@ impl Chaos {
         let mut next_kill = began + Duration::from_millis(500);
         let mut next_disturbance = began + Duration::from_millis(1500);
         let mut next_change = began + Duration::from_secs(1);
+        let mut next_reshape = next_change;
         let mut disturbances = 0u64;
         // Where there is hardly time for so many kills, it takes longer.
         while began.elapsed() < self.time || cluster.kills < self.kills && began.elapsed() < self.time * 2 {
@@ -121,11 +140,16 @@ impl Chaos {
                     _ => self.freeze(cluster, load)?,
                 };
                 disturbances += u64::from(worked);
-                next_disturbance = now + if worked { DISTURB_EVERY } else { Duration::from_millis(200) };
+                let pause = self.timing.election() * DISTURB_EVERY + Duration::from_secs(1);
+                next_disturbance = now + if worked { pause } else { Duration::from_millis(200) };
             }
             if Instant::now() >= next_change {
                 next_change = Instant::now() + Duration::from_millis(250);
                 self.change(cluster);
+            }
+            if Instant::now() >= next_reshape && self.cut_off.is_none() {
+                next_reshape = Instant::now() + Duration::from_millis(200);
+                self.reshape(cluster, Duration::from_millis(300));
             }
             bar.set_position(began.elapsed().as_secs());
             bar.set_message(format!("{} of {} kills", cluster.kills, self.kills));
@@ -169,13 +193,15 @@ impl Chaos {
     // ---- an old leader that does not know -----------------------------------------------------------------
 
     /// A node that leads groups, and which: quiet ones come first.
-    fn some_leader(&mut self, cluster: &Cluster) -> Option<(u64, Vec<u64>)> {
+    fn some_leader(&mut self, cluster: &Cluster) -> Option<(u64, Vec<Led>)> {
         let first = self.rng.below(NODES);
-        let is_quiet = |group: &u64| group.is_multiple_of(QUIET);
+        let is_quiet = |led: &Led| home(led.1.start).0.is_multiple_of(QUIET);
         let leaders = (0..NODES).map(|n| {
             let node = 1 + (first + n) % NODES;
-            let mut leads = self.stats(cluster, node).leads;
-            leads.sort_by_key(|group| !is_quiet(group));
+            let Stats { leads, spans, .. } = self.stats(cluster, node);
+            let serves = |(id, span): &Led| leads.contains(id) && span.standing == Standing::Serving;
+            let mut leads: Vec<Led> = spans.into_iter().filter(serves).collect();
+            leads.sort_by_key(|led| !is_quiet(led));
             (node, leads)
         });
         // Of what is appended now to a quiet group, the next leader's entries will take the place;
@@ -187,12 +213,17 @@ impl Chaos {
         })
     }
 
+    /// One of its keys, as the clients call it.
+    fn some_key(&mut self, span: &Span) -> (u64, u64) {
+        home(span.start + self.rng.below(span.end - span.start))
+    }
+
     /// False if nobody leads enough for it to tell anything.
     fn cut_off(&mut self, cluster: &Cluster, load: &Load, is_calm: bool) -> Result<bool> {
         let Some((node, led)) = self.some_leader(cluster) else { return Ok(false) };
         // Of one group it has just handed over the leadership. It cannot learn what came of
         // that, and has no lease any more.
-        let given_up = led.last().copied().filter(|_| led.len() > 1);
+        let given_up = led.last().map(|led| led.0).filter(|_| led.len() > 1);
         let transfer = |group| Request::Transfer { group, to: node % NODES + 1 };
         let given_up = given_up.filter(|&group| {
             matches!(cluster.ask(node, &transfer(group), Duration::from_secs(2)), Ok(Reply::Done))
@@ -200,7 +231,7 @@ impl Chaos {
         cluster.partition(node, (1..=NODES).filter(|&id| id != node).collect())?;
         let cut = Instant::now();
         self.done.partitions += 1;
-        self.cut_off = Some(CutOff { node, until: cut + CUT_OFF, is_calm });
+        self.cut_off = Some(CutOff { node, until: cut + self.timing.election() * CUT_OFF, is_calm });
         let written = self.write_alone(cluster, load, node, &led);
         self.read_alone(cluster, load, node, &led, given_up, cut);
         // An answer now means that it has long come to write down what it took.
@@ -211,10 +242,10 @@ impl Chaos {
     }
 
     /// Writes that the node will append, and cannot commit.
-    fn write_alone(&mut self, cluster: &Cluster, load: &Load, node: u64, led: &[u64]) -> Vec<u64> {
+    fn write_alone(&mut self, cluster: &Cluster, load: &Load, node: u64, led: &[Led]) -> Vec<u64> {
         let mut written = Vec::new();
-        for &group in led.iter().take(LONE_WRITES) {
-            let (key, value) = (self.rng.below(KEYS), OWN | self.ops.len() as u64);
+        for (_, span) in led.iter().take(LONE_WRITES) {
+            let ((group, key), value) = (self.some_key(span), OWN | self.ops.len() as u64);
             let start = load.nanos();
             let reply = cluster.ask(node, &Request::Propose { group, key, value }, Duration::from_secs(2));
             match reply {
@@ -235,20 +266,22 @@ impl Chaos {
         cluster: &Cluster,
         load: &Load,
         node: u64,
-        led: &[u64],
+        led: &[Led],
         given_up: Option<u64>,
         cut: Instant,
     ) {
-        let mut first = given_up;
+        let mut first = led.iter().find(|led| Some(led.0) == given_up);
         let connect = || Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(60));
         let Ok(mut client) = connect() else { return };
-        while cut.elapsed() < LEASE * 4 {
-            let any = led[self.rng.below(led.len() as u64) as usize];
+        let lease = self.timing.lease();
+        while cut.elapsed() < lease * 4 {
+            let any = &led[self.rng.below(led.len() as u64) as usize];
             let via = if first.is_none() && self.rng.below(4) == 0 { Via::Index } else { Via::Lease };
-            let (group, key) = (first.take().unwrap_or(any), self.rng.below(KEYS));
+            let (region, span) = first.take().unwrap_or(any);
+            let (group, key) = self.some_key(span);
             // Whatever renewed the lease was sent before the cut, and the clock is the same for both
             // processes.
-            let is_over = via == Via::Lease && (cut.elapsed() > LEASE || given_up == Some(group));
+            let is_over = via == Via::Lease && (cut.elapsed() > lease || given_up == Some(*region));
             let start = load.nanos();
             match client.call(&Request::Read { group, key, via }) {
                 Ok(Reply::Value { version, value, .. }) => {
@@ -278,15 +311,16 @@ impl Chaos {
         let connect = || Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(500));
         let mut asked = Vec::new();
         // The busy ones come last. Somebody else will have written to them.
-        for &group in led.iter().rev().take(LONE_READS) {
+        for (_, span) in led.iter().rev().take(LONE_READS) {
             if let Ok(mut client) = connect() {
                 // The node knows this connection when it wakes up, and need not take it first.
                 client.call(&Request::Stats)?;
-                asked.push((group, self.rng.below(KEYS), client));
+                let (group, key) = self.some_key(span);
+                asked.push((group, key, client));
             }
         }
         cluster.freeze(node, true)?;
-        std::thread::sleep(FREEZE);
+        std::thread::sleep(self.timing.election() * FREEZE);
         let start = load.nanos();
         for (group, key, client) in &mut asked {
             client.send(&Request::Read { group: *group, key: *key, via: Via::Lease })?;
@@ -322,7 +356,7 @@ impl Chaos {
         if self.cut_off.is_some() {
             return;
         }
-        let group = 1 + self.rng.below(self.groups);
+        let Some((group, _)) = self.some_group(cluster, |_| true) else { return };
         let node = 1 + self.rng.below(NODES);
         let patience = Duration::from_millis(300);
         self.changes += 1;
@@ -336,7 +370,7 @@ impl Chaos {
                 let done = cluster.ask_leader(group, &Request::Demote { group, node }, patience);
                 self.done.changes += u64::from(done.is_some());
                 // The one that did it has applied it.
-                let dump = done.and_then(|leader| dump(cluster, leader, group));
+                let dump = done.and_then(|(leader, _)| dump(cluster, leader, group));
                 let index = dump.and_then(|d| decode_conf_state(&d.conf_state).ok()).map(|state| state.0);
                 let demoted = Demoted { group, node, index };
                 self.check(cluster, &demoted);
@@ -358,6 +392,17 @@ impl Chaos {
             moved = leads(to);
         }
         self.done.transfers += u64::from(moved);
+    }
+
+    /// A group that serves, and is neither being merged nor short of a voter.
+    pub fn some_group(&mut self, cluster: &Cluster, fits: impl Fn(&Led) -> bool) -> Option<Led> {
+        let node = (1..=NODES).filter(|&node| cluster.is_up(node)).nth(self.rng.below(2) as usize)?;
+        let busy = [self.merging.as_ref().map(|m| m.source), self.demoted.as_ref().map(|d| d.group)];
+        let is_free = |led: &Led| led.1.standing == Standing::Serving && !busy.contains(&Some(led.0));
+        let mut groups = self.stats(cluster, node).spans;
+        groups.retain(|led| is_free(led) && fits(led));
+        let any = self.rng.below(groups.len() as u64) as usize;
+        (!groups.is_empty()).then(|| groups.swap_remove(any))
     }
 
     fn promote(&mut self, cluster: &Cluster, demoted: Demoted, patience: Duration) {
@@ -402,7 +447,7 @@ impl Chaos {
 
     /// Everybody up, connected and a voter.
     fn make_whole(&mut self, cluster: &mut Cluster) -> Result<()> {
-        let later = Instant::now() + CUT_OFF * 1000;
+        let later = Instant::now() + self.timing.election() * 1000;
         self.come_back(cluster, later)?;
         if let Some(demoted) = self.demoted.take() {
             let Demoted { group, node, .. } = demoted;
@@ -410,6 +455,13 @@ impl Chaos {
             if self.demoted.is_some() {
                 return Err(format!("group {group} did not take node {node} back as a voter").into());
             }
+        }
+        let until = Instant::now() + Duration::from_secs(30);
+        while let Some(Merging { source, .. }) = self.merging {
+            if Instant::now() > until {
+                return Err(format!("group {source} was not merged").into());
+            }
+            self.merge(cluster, Duration::from_secs(2));
         }
         for node in 1..=NODES {
             self.collect(cluster, node);

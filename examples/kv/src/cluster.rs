@@ -1,5 +1,6 @@
 //! The node processes, and how they are tormented.
 
+use crate::lease::Timing;
 use crate::wire::{Client, Reply, Request, Result};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -22,6 +23,7 @@ pub fn apart(command: &mut Command) -> &mut Command {
 pub struct Cluster {
     dir: PathBuf,
     groups: u64,
+    timing: Timing,
     pub addrs: Vec<SocketAddr>,
     children: Vec<Option<Child>>,
     pub kills: u64,
@@ -30,14 +32,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn start(dir: &Path, groups: u64) -> Result<Cluster> {
+    pub fn start(dir: &Path, groups: u64, timing: Timing) -> Result<Cluster> {
         // Taken and given back: the nodes bind them in a moment.
         let free: Vec<TcpListener> =
             (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
         let addrs = free.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
         drop(free);
         let children = (0..NODES).map(|_| None).collect();
-        let mut cluster = Cluster { dir: dir.to_path_buf(), groups, addrs, children, kills: 0, replayed: 0 };
+        let dir = dir.to_path_buf();
+        let mut cluster = Cluster { dir, groups, timing, addrs, children, kills: 0, replayed: 0 };
         for id in 1..=NODES {
             cluster.start_node(id)?;
         }
@@ -55,6 +58,10 @@ impl Cluster {
             .arg("node")
             .args(["--id", &id.to_string(), "--groups", &self.groups.to_string()])
             .args(["--nodes", &nodes.join(",")])
+            .args(["--tick-ms", &self.timing.tick_ms.to_string()])
+            .args(["--election-ticks", &self.timing.election_ticks.to_string()])
+            .args(["--heartbeat-ticks", &self.timing.heartbeat_ticks.to_string()])
+            .args(["--lease-ms", &self.timing.lease_ms.to_string()])
             .arg("--dir")
             .arg(self.dir_of(id))
             .stdin(Stdio::piped())
@@ -122,14 +129,15 @@ impl Cluster {
         self.ask(id, &Request::Partition { from }, Duration::from_secs(5)).map(drop)
     }
 
-    /// Asks the node that leads the group, until somebody does it or the time is over. Returns who did.
-    pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<u64> {
+    /// Asks the node that leads the group, until somebody does it or the time is over. Returns who did, and
+    /// what came of it.
+    pub fn ask_leader(&self, group: u64, request: &Request, patience: Duration) -> Option<(u64, Reply)> {
         let until = Instant::now() + patience;
         let mut at = group % NODES + 1;
         while Instant::now() < until {
             match self.ask(at, request, Duration::from_secs(2)) {
                 Ok(Reply::NotLeader { leader }) if leader != 0 && leader != at => at = leader,
-                Ok(Reply::Done) => return Some(at),
+                Ok(reply @ (Reply::Done | Reply::Frozen(_) | Reply::Gone)) => return Some((at, reply)),
                 _ => at = at % NODES + 1,
             }
             std::thread::sleep(Duration::from_millis(30));

@@ -1,14 +1,12 @@
 //! Clients: each asks for one thing at a time, and writes down what it was answered.
 
 use crate::history::{Op, What};
+use crate::region::KEYS;
 use crate::wire::{Client, Reply, Request, Via};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// Registers of a group.
-pub const KEYS: u64 = 4;
 
 /// Every so manyth group is quiet: a follower that was away for long catches up by entries there,
 /// and by a snapshot elsewhere.
@@ -102,6 +100,8 @@ impl Load {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 (_, Ok(Reply::Failed { .. })) => {}
+                // A split or a merge is under way.
+                (_, Ok(Reply::Moved | Reply::Gone)) => std::thread::sleep(Duration::from_millis(5)),
                 (request, outcome) => {
                     if let Request::Write { value, .. } = request {
                         ops.push(done(What::Write { value: *value, version: None }));

@@ -4,26 +4,19 @@
 //! a second, not one by one: after a crash it stands somewhere behind the log, and what is missing is
 //! replayed. The applied index is part of the transaction, so nothing is applied twice.
 
+use crate::apply::{APPLIED, CONF_STATES, REGISTERS, SPANS, WRITES, begin, run_task};
 use crate::node::Input;
-use crate::wire::{Command, Dump, Reply, Result};
+use crate::region::Span;
+use crate::wire::{Reply, Result};
 use raft::prelude::{Entry, Snapshot};
 use raftwood::EntryId;
-use raftwood::raft_rs::{BOOTSTRAP, decode_conf_state};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// (group, key) to (version, value).
-const REGISTERS: TableDefinition<(u64, u64), (u64, u64)> = TableDefinition::new("registers");
-/// (group, key, version) to value: every write that ever was, for the check at the end.
-const WRITES: TableDefinition<(u64, u64, u64), u64> = TableDefinition::new("writes");
-/// Group to (applied index, its term, hash of all that was applied).
-const APPLIED: TableDefinition<u64, (u64, u64, u64)> = TableDefinition::new("applied");
-/// Group to its conf state as of the applied index.
-const CONF_STATES: TableDefinition<u64, &[u8]> = TableDefinition::new("conf_states");
 
 /// What is applied becomes durable at least this often.
 const DURABLE_EVERY: Duration = Duration::from_millis(200);
@@ -35,12 +28,14 @@ const TASKS_MAX: usize = 512;
 pub type Waiter = Sender<Reply>;
 
 pub enum Task {
-    /// A committed entry. A conf change comes with the configuration that it led to.
+    /// A committed entry. A conf change comes with the configuration that it led to. A split comes with
+    /// somebody who is notified when it is durable here.
     Apply {
         group: u64,
         entry: Entry,
         conf_state: Option<Vec<u8>>,
         waiter: Option<Waiter>,
+        done: Option<Sender<()>>,
     },
     /// A read whose index has been handed to this thread already.
     Read {
@@ -68,43 +63,75 @@ pub enum Task {
 /// Snapshots that were made for raft to send, the newest of each group.
 pub type Snapshots = Arc<Mutex<HashMap<u64, Snapshot>>>;
 
+/// Where a group's state stands, durably.
+pub struct Stand {
+    pub span: Span,
+    pub applied: EntryId,
+    pub conf_state: Vec<u8>,
+}
+
 pub struct Machine {
     db: Database,
 }
 
 impl Machine {
     pub fn open(path: &Path) -> Result<Machine> {
-        let db = Database::create(path)?;
+        Machine::over(Database::create(path)?)
+    }
+
+    pub fn over(db: Database) -> Result<Machine> {
         let txn = db.begin_write()?;
         txn.open_table(REGISTERS)?;
         txn.open_table(WRITES)?;
+        txn.open_table(SPANS)?;
         txn.open_table(APPLIED)?;
         txn.open_table(CONF_STATES)?;
         txn.commit()?;
         Ok(Machine { db })
     }
 
-    /// Where a group's state stands, durably: applied entry and configuration. A new group is given its first
-    /// configuration, and stands where its log begins.
-    pub fn start_group(&self, group: u64, first: &[u8]) -> Result<(EntryId, Vec<u8>)> {
-        let txn = self.db.begin_read()?;
-        let (index, term, _) = txn.open_table(APPLIED)?.get(group)?.map(|a| a.value()).unwrap_or_default();
-        let conf_state = txn.open_table(CONF_STATES)?.get(group)?.map(|c| c.value().to_vec());
-        if let Some(conf_state) = conf_state {
-            return Ok((EntryId::new(term, index), conf_state));
-        }
+    /// Where the groups stand. A new state machine is given its first groups, with their first configuration;
+    /// they stand where their logs begin.
+    pub fn stands(&self, first: RangeInclusive<u64>, conf_state: &[u8]) -> Result<BTreeMap<u64, Stand>> {
         let txn = self.db.begin_write()?;
-        txn.open_table(CONF_STATES)?.insert(group, first)?;
-        txn.open_table(APPLIED)?.insert(group, (BOOTSTRAP.index, BOOTSTRAP.term, 0))?;
+        if txn.open_table(SPANS)?.is_empty()? {
+            for group in first {
+                begin(&txn, group, &Span::first(group), conf_state)?;
+            }
+        }
         txn.commit()?;
-        Ok((BOOTSTRAP, first.to_vec()))
+        let txn = self.db.begin_read()?;
+        let (applied, conf_states) = (txn.open_table(APPLIED)?, txn.open_table(CONF_STATES)?);
+        let mut stands = BTreeMap::new();
+        for row in txn.open_table(SPANS)?.iter()? {
+            let (group, span) = row?;
+            let group = group.value();
+            let (index, term, _) = applied.get(group)?.map(|a| a.value()).unwrap_or_default();
+            let conf_state = conf_states.get(group)?.map(|c| c.value().to_vec()).unwrap_or_default();
+            let span = serde_json::from_slice(span.value())?;
+            stands.insert(group, Stand { span, applied: EntryId::new(term, index), conf_state });
+        }
+        Ok(stands)
+    }
+
+    /// Does these, in this order, in one transaction. What comes of it may be given away once this returns.
+    pub fn commit(&self, tasks: impl IntoIterator<Item = Task>, must_last: bool) -> Result<After> {
+        let mut txn = self.db.begin_write()?;
+        let mut after = After::default();
+        for task in tasks {
+            run_task(&txn, task, &mut after)?;
+        }
+        after.is_durable = must_last || !after.awaited.is_empty();
+        txn.set_durability(if after.is_durable { Durability::Immediate } else { Durability::None })?;
+        txn.commit()?;
+        Ok(after)
     }
 
     /// Starts the thread; tasks go to the sender that is returned, what was done is delivered to `node`.
     pub fn start(self, node: Sender<Input>, snapshots: Snapshots) -> Sender<Task> {
         let (send, tasks) = channel();
         std::thread::spawn(move || {
-            let worker = Worker { db: self.db, node, snapshots };
+            let worker = Worker { machine: self, node, snapshots };
             if let Err(e) = worker.run(&tasks) {
                 eprintln!("the state machine failed: {e}");
                 std::process::abort();
@@ -115,7 +142,7 @@ impl Machine {
 }
 
 struct Worker {
-    db: Database,
+    machine: Machine,
     node: Sender<Input>,
     snapshots: Snapshots,
 }
@@ -123,8 +150,9 @@ struct Worker {
 impl Worker {
     fn run(&self, tasks: &Receiver<Task>) -> Result<()> {
         let mut durable_at = Instant::now();
-        // Groups that moved since the last durable transaction.
+        // Groups that moved since the last durable transaction, and those that ended.
         let mut moved: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut ended: Vec<u64> = Vec::new();
         loop {
             let mut todo = Vec::new();
             match tasks.recv_timeout(DURABLE_EVERY) {
@@ -133,30 +161,25 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             todo.extend(tasks.try_iter().take(TASKS_MAX));
-            let mut txn = self.db.begin_write()?;
-            let mut after = After::default();
-            for task in todo {
-                run_task(&txn, task, &mut after)?;
-            }
-            let durable = !after.installed.is_empty() || durable_at.elapsed() >= DURABLE_EVERY;
-            txn.set_durability(if durable { Durability::Immediate } else { Durability::None })?;
-            txn.commit()?;
+            let after = self.machine.commit(todo, durable_at.elapsed() >= DURABLE_EVERY)?;
             // Only what is committed is answered to anybody.
             self.snapshots.lock().unwrap().extend(after.made);
             for (waiter, reply) in after.replies {
                 let _ = waiter.send(reply);
             }
-            for done in after.installed {
+            for done in after.awaited {
                 let _ = done.send(());
             }
             moved.extend(after.applied.iter().map(|(&g, &i)| (g, i)));
+            ended.extend(after.ended);
             if !after.applied.is_empty() && self.node.send(Input::Applied(after.applied)).is_err() {
                 return Ok(());
             }
-            if durable {
+            if after.is_durable {
                 durable_at = Instant::now();
-                let moved = std::mem::take(&mut moved);
-                if !moved.is_empty() && self.node.send(Input::AppliedDurably(moved)).is_err() {
+                let (moved, ended) = (std::mem::take(&mut moved), std::mem::take(&mut ended));
+                let is_news = !moved.is_empty() || !ended.is_empty();
+                if is_news && self.node.send(Input::AppliedDurably(moved, ended)).is_err() {
                     return Ok(());
                 }
             }
@@ -166,106 +189,14 @@ impl Worker {
 
 /// What is to be done once the transaction is committed.
 #[derive(Default)]
-struct After {
-    replies: Vec<(Waiter, Reply)>,
-    applied: BTreeMap<u64, u64>,
-    made: Vec<(u64, Snapshot)>,
-    installed: Vec<Sender<()>>,
-}
-
-fn run_task(txn: &WriteTransaction, task: Task, after: &mut After) -> Result<()> {
-    match task {
-        Task::Apply { group, entry, conf_state, waiter } => {
-            let reply = apply(txn, group, &entry)?;
-            if let Some(conf_state) = conf_state {
-                txn.open_table(CONF_STATES)?.insert(group, conf_state.as_slice())?;
-            }
-            after.applied.insert(group, entry.index);
-            after.replies.extend(waiter.map(|w| (w, reply)));
-        }
-        Task::Read { group, key, by_lease, waiter } => {
-            let (version, value) = register(txn, group, key)?;
-            after.replies.push((waiter, Reply::Value { version, value, by_lease }));
-        }
-        Task::Make { group } => {
-            let dump = dump(txn, group)?;
-            if dump.applied > 0 {
-                after.made.push((group, to_snapshot(&dump)?));
-            }
-        }
-        Task::Install { group, snapshot, done } => {
-            install(txn, group, &serde_json::from_slice(&snapshot.data)?)?;
-            after.installed.push(done);
-        }
-        Task::Dump { group, waiter } => after.replies.push((waiter, Reply::Dump(dump(txn, group)?))),
-    }
-    Ok(())
-}
-
-fn register(txn: &WriteTransaction, group: u64, key: u64) -> Result<(u64, u64)> {
-    Ok(txn.open_table(REGISTERS)?.get((group, key))?.map(|r| r.value()).unwrap_or_default())
-}
-
-fn apply(txn: &WriteTransaction, group: u64, entry: &Entry) -> Result<Reply> {
-    let mut applied = txn.open_table(APPLIED)?;
-    let (index, _, hash) = applied.get(group)?.map(|a| a.value()).unwrap_or_default();
-    if entry.index != index + 1 {
-        return Err(format!("group {group}: entry {} is to be applied after {index}", entry.index).into());
-    }
-    let mut next = hash ^ entry.index ^ entry.term.rotate_left(32);
-    for byte in entry.data.iter() {
-        next = (next ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    applied.insert(group, (entry.index, entry.term, next))?;
-    drop(applied);
-    Ok(match Command::of(entry) {
-        Some(Command::Write { key, value }) => {
-            let version = register(txn, group, key)?.0 + 1;
-            txn.open_table(REGISTERS)?.insert((group, key), (version, value))?;
-            txn.open_table(WRITES)?.insert((group, key, version), value)?;
-            Reply::Written { version }
-        }
-        Some(Command::Read { key }) => {
-            let (version, value) = register(txn, group, key)?;
-            Reply::Value { version, value, by_lease: false }
-        }
-        None => Reply::Done,
-    })
-}
-
-fn dump(txn: &WriteTransaction, group: u64) -> Result<Dump> {
-    let (applied, term, hash) = txn.open_table(APPLIED)?.get(group)?.map(|a| a.value()).unwrap_or_default();
-    let conf_state = txn.open_table(CONF_STATES)?.get(group)?.map(|c| c.value().to_vec()).unwrap_or_default();
-    let mut writes = Vec::new();
-    for row in txn.open_table(WRITES)?.range((group, 0, 0)..=(group, u64::MAX, u64::MAX))? {
-        let (at, value) = row?;
-        let (_, key, version) = at.value();
-        writes.push((key, version, value.value()));
-    }
-    Ok(Dump { applied, term, hash, conf_state, writes })
-}
-
-fn to_snapshot(dump: &Dump) -> Result<Snapshot> {
-    let mut snapshot = Snapshot::default();
-    snapshot.set_data(serde_json::to_vec(dump)?.into());
-    let meta = snapshot.mut_metadata();
-    meta.set_index(dump.applied);
-    meta.set_term(dump.term);
-    meta.set_conf_state(decode_conf_state(&dump.conf_state)?.1);
-    Ok(snapshot)
-}
-
-fn install(txn: &WriteTransaction, group: u64, dump: &Dump) -> Result<()> {
-    let mut registers = txn.open_table(REGISTERS)?;
-    let mut writes = txn.open_table(WRITES)?;
-    registers.retain_in((group, 0)..=(group, u64::MAX), |_, _| false)?;
-    writes.retain_in((group, 0, 0)..=(group, u64::MAX, u64::MAX), |_, _| false)?;
-    // In order of version: the last one stays.
-    for &(key, version, value) in &dump.writes {
-        writes.insert((group, key, version), value)?;
-        registers.insert((group, key), (version, value))?;
-    }
-    txn.open_table(APPLIED)?.insert(group, (dump.applied, dump.term, dump.hash))?;
-    txn.open_table(CONF_STATES)?.insert(group, dump.conf_state.as_slice())?;
-    Ok(())
+pub struct After {
+    pub replies: Vec<(Waiter, Reply)>,
+    pub applied: BTreeMap<u64, u64>,
+    pub made: Vec<(u64, Snapshot)>,
+    /// Those who wait for this to be durable.
+    pub awaited: Vec<Sender<()>>,
+    /// Groups that were merged: their logs may go once this is durable.
+    pub ended: Vec<u64>,
+    /// It is, and all that was before.
+    pub is_durable: bool,
 }

@@ -1,57 +1,25 @@
-//! A replicated key-value store of many raft groups, and its tormentor.
-//!
-//! Three processes on this machine hold a replica of every group. Each has one Raftwood engine for all its
-//! logs, drives the groups with raft-rs, and keeps its state machine in a database of its own. Under load,
-//! nodes are killed with SIGKILL and started again, cut off from the others, made to hand over leadership and
-//! to leave and join the voters. In the end every acknowledged write must be there, on every node, once, and
-//! what the clients saw must be what a single register could have shown them.
-//!
-//! `cargo run --release --example kv`
-//!
-//! Exit code 0: all is well; 1: something is lost or stale, or a node ended or hung by itself, and the stores
-//! are kept; 2: it could not run, or ended before everything that it is to show had happened.
-//!
-//! | file | what |
-//! |---|---|
-//! | `node.rs` | a node: the loop that drives raft over the engine. Start reading here |
-//! | `machine.rs` | the state machine, with its own applied index |
-//! | `lease.rs` | the leader's lease, for reads without a round |
-//! | `rollback.rs` | saves what a new leader makes a node discard |
-//! | `net.rs`, `wire.rs` | sockets, and what goes over them |
-//! | `cluster.rs`, `chaos.rs`, `janitor.rs` | the processes, what is done to them, and what is left behind |
-//! | `load.rs`, `history.rs` | clients, and the check of what they saw |
-//! | `verdict.rs` | what came of it |
+//! A replicated key-value store of many raft groups, and its tormentor: the program. What it is made of, and
+//! what it says, stands in `lib.rs`.
 
-// Poisoned locks end an example; what is public here is public to its own files.
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(missing_docs, reason = "a program")]
 
-mod chaos;
-mod cluster;
-mod history;
-mod janitor;
-mod lease;
-mod load;
-mod machine;
-mod net;
-mod node;
-mod rollback;
-mod verdict;
-mod wire;
-
-use chaos::Chaos;
 use clap::{Parser, Subcommand, value_parser};
-use cluster::{Cluster, NODES};
-use history::Op;
 use indicatif::{ProgressBar, ProgressStyle};
-use janitor::Temporary;
-use load::{Load, StopOnDrop};
+use raftwood_kv::chaos::Chaos;
+use raftwood_kv::cluster::{Cluster, NODES};
+use raftwood_kv::history::Op;
+use raftwood_kv::janitor::Temporary;
+use raftwood_kv::lease::Timing;
+use raftwood_kv::load::{Load, StopOnDrop};
+use raftwood_kv::region::{KEYS, Span, Standing};
+use raftwood_kv::verdict::{Evidence, Verdict};
+use raftwood_kv::wire::{Dump, Reply, Request, Result};
+use raftwood_kv::{janitor, node, verdict};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use verdict::{Evidence, Verdict};
-use wire::{Dump, Reply, Request, Result};
 
 /// A replicated key-value store of many raft groups, and its tormentor.
 #[derive(Parser)]
@@ -86,6 +54,8 @@ struct Args {
     /// Clients, each with one request at a time.
     #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..))]
     clients: u64,
+    #[command(flatten)]
+    timing: Timing,
     /// All choices come from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -113,6 +83,7 @@ fn main() -> ExitCode {
 
 /// Finds a place for the stores, and leaves them there if there is something to look into.
 fn run(args: &Args) -> Result<ExitCode> {
+    args.timing.check()?;
     let temporary = match &args.dir {
         None => Some(Temporary::new()?),
         Some(_) => None,
@@ -127,7 +98,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     if std::fs::read_dir(&dir).map_err(named)?.next().is_some() {
         return Err(format!("{} is not empty: what it holds would be taken for lost", dir.display()).into());
     }
-    let cluster = Cluster::start(&dir, args.groups)?;
+    let cluster = Cluster::start(&dir, args.groups, args.timing)?;
     let verdict = torment(args, cluster);
     let code = match &verdict {
         Ok(verdict) => {
@@ -158,7 +129,8 @@ fn torment(args: &Args, mut cluster: Cluster) -> Result<Verdict> {
         bar.set_style(style);
         bar.enable_steady_tick(Duration::from_millis(200));
     }
-    let mut chaos = Chaos::new(args.seed, Duration::from_secs(args.seconds), args.kills, args.groups);
+    let time = Duration::from_secs(args.seconds);
+    let mut chaos = Chaos::new(args.seed, time, args.kills, args.groups, args.timing);
     let ops = std::thread::scope(|scope| -> Result<Vec<Op>> {
         let load = &*load;
         let clients: Vec<_> = (0..args.clients).map(|n| scope.spawn(move || load.client(n))).collect();
@@ -188,19 +160,28 @@ fn torment(args: &Args, mut cluster: Cluster) -> Result<Verdict> {
     verdict
 }
 
-/// Waits until all replicas of every group have applied the same, and returns what they hold: by
-/// group, then by node.
+/// Waits until all nodes have the same groups, which own every key once, and all replicas of every group have
+/// applied the same. Returns what they hold: by group, then by node.
 fn settle(cluster: &mut Cluster, groups: u64) -> Result<BTreeMap<u64, Vec<Dump>>> {
     let until = Instant::now() + Duration::from_secs(120);
-    let mut settled = BTreeMap::new();
+    let patience = Duration::from_secs(5);
+    let mut settled: BTreeMap<u64, Vec<Dump>> = BTreeMap::new();
     loop {
         cluster.check()?;
-        for group in 1..=groups {
+        let spans: Vec<_> = (1..=NODES)
+            .filter_map(|id| match cluster.ask(id, &Request::Stats, patience) {
+                Ok(Reply::Stats(stats)) => Some(stats.spans),
+                _ => None,
+            })
+            .collect();
+        let agreed = spans.first().filter(|s| spans.len() == NODES as usize && spans.iter().all(|o| o == *s));
+        let owned = agreed.filter(|spans| own_all(spans, groups));
+        for &(group, _) in owned.into_iter().flatten() {
             if settled.contains_key(&group) {
                 continue;
             }
             let dumps: Vec<Dump> = (1..=NODES)
-                .filter_map(|id| match cluster.ask(id, &Request::Dump { group }, Duration::from_secs(5)) {
+                .filter_map(|id| match cluster.ask(id, &Request::Dump { group }, patience) {
                     Ok(Reply::Dump(dump)) => Some(dump),
                     _ => None,
                 })
@@ -209,12 +190,21 @@ fn settle(cluster: &mut Cluster, groups: u64) -> Result<BTreeMap<u64, Vec<Dump>>
                 settled.insert(group, dumps);
             }
         }
-        if settled.len() as u64 == groups {
+        if owned.is_some_and(|spans| spans.len() == settled.len()) {
             return Ok(settled);
         }
         if Instant::now() > until {
-            return Err(format!("{} groups have not settled", groups - settled.len() as u64).into());
+            return Err(format!("not settled: {} groups have, of {spans:?}", settled.len()).into());
         }
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// Whether these own each key of that many first groups, once.
+fn own_all(spans: &[(u64, Span)], groups: u64) -> bool {
+    let mut ranges: Vec<_> = spans.iter().map(|(_, s)| (s.start, s.end)).collect();
+    ranges.sort_unstable();
+    let ends = ranges.iter().map(|r| r.1);
+    let starts = ranges.iter().map(|r| r.0).chain([groups * KEYS]);
+    std::iter::once(0).chain(ends).eq(starts) && spans.iter().all(|(_, s)| s.standing == Standing::Serving)
 }

@@ -2,24 +2,25 @@
 //!
 //! The loop: take what came in, let raft think, gather the `Ready`s of all groups into one batch, submit it,
 //! send what a leader may send at once. When the engine says that the batch is durable, send what had to wait
-//! for that. The loop waits for a disk in two cases only: a snapshot must be in the state machine before it
-//! is in the log, and what the listener refuses to let go of is tried again.
+//! for that. The loop waits for a disk in three cases only: a snapshot must be in the state machine before it
+//! is in the log, a new group's log must begin before the state machine splits, and what the listener refuses
+//! to let go of is tried again.
 
-use crate::lease::{ELECTION_TICKS, Lease, TICK, VOTE_AFTER, now};
+use crate::group::{Child, Group, PendingRead};
+use crate::lease::{Moment, Ticks, Timing};
 use crate::machine::{Machine, Snapshots, Task, Waiter};
 use crate::net::{Peer, listen};
+use crate::nursery::{Nursery, TOMBSTONES, keep_what_is_needed};
+use crate::region::{Span, Standing, ended_by, place};
 use crate::rollback::SaveRollbacks;
-use crate::wire::{Command, Reply, Request, Result, Stats, Via};
-use raft::prelude::{
-    ConfChange, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, Snapshot,
-};
-use raft::{Config, GetEntriesContext, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
+use crate::wire::{Dump, Reply, Request, Result, Stats};
+use raft::prelude::{ConfState, Message, MessageType, Snapshot};
+use raft::{GetEntriesContext, Ready};
 use raftwood::raft_rs::{
-    BOOTSTRAP, Persisted, ReadyBatch, ReadyWriter, RegionStorage, decode_conf_state, encode_conf_state,
-    may_send_first,
+    BOOTSTRAP, Creation, Persisted, ReadyBatch, ReadyWriter, Tombstones, encode_conf_state, may_send_first,
 };
 use raftwood::{Engine, ErrorKind, Options, ReadLimit, RegionId};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -33,7 +34,8 @@ pub enum Input {
     Request(Request, Waiter),
     Persisted(raftwood::Result<Vec<Persisted>>),
     Applied(BTreeMap<u64, u64>),
-    AppliedDurably(BTreeMap<u64, u64>),
+    /// Up to where, and the groups that have been merged.
+    AppliedDurably(BTreeMap<u64, u64>, Vec<u64>),
     Fetched(u64, GetEntriesContext),
 }
 
@@ -53,63 +55,15 @@ pub struct Args {
     /// Entries that a log keeps before it is compacted.
     #[arg(long, default_value_t = 40)]
     pub keep: u64,
+    #[command(flatten)]
+    pub timing: Timing,
 }
-
-/// Of what is compacted, so many entries stay for followers that are a little behind.
-const SLACK: u64 = 10;
 
 /// A read that nobody confirms in this time has failed.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A snapshot that a follower has not answered in this time was lost on its way.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
-
 /// While a node is down somebody else may be using its port, for a moment.
 const BIND_PATIENCE: Duration = Duration::from_secs(10);
-
-struct PendingRead {
-    index: u64,
-    key: u64,
-    by_lease: bool,
-    waiter: Waiter,
-}
-
-struct Asked {
-    at: Duration,
-    key: u64,
-    waiter: Waiter,
-}
-
-struct Group {
-    id: u64,
-    node: RawNode<RegionStorage>,
-    /// Proposals by index: their term, and who waits.
-    proposals: BTreeMap<u64, (u64, Waiter)>,
-    /// Reads whose index raft is finding out.
-    asked: HashMap<Vec<u8>, Asked>,
-    /// Reads that wait until their index has been handed to the state machine.
-    reads: Vec<PendingRead>,
-    /// Messages of a follower that wait for their `Ready` to be durable.
-    held: VecDeque<(u64, Vec<Message>)>,
-    /// The last entry that was handed to the state machine.
-    handed: u64,
-    /// A snapshot on its way into the log: the number of its `Ready`, and its index. Until it is there, raft
-    /// would look for entries that are gone if it had to campaign, so it is notified of nothing.
-    installing: Option<(u64, u64)>,
-    /// Followers that were sent a snapshot, and when.
-    sent: BTreeMap<u64, Duration>,
-    lease: Lease,
-}
-
-impl Group {
-    fn is_leader(&self) -> bool {
-        self.node.raft.state == StateRole::Leader
-    }
-
-    fn committed(&self) -> u64 {
-        self.node.raft.raft_log.committed
-    }
-}
 
 pub struct Node {
     args: Args,
@@ -118,15 +72,17 @@ pub struct Node {
     writer: ReadyWriter,
     peers: HashMap<u64, Peer>,
     machine: Sender<Task>,
+    nursery: Nursery,
     rollbacks: Arc<SaveRollbacks>,
     cut_off: BTreeSet<u64>,
-    started: Duration,
+    started: Moment,
     asked: u64,
     stats: Stats,
 }
 
 /// Runs a node until it is killed.
 pub fn run(args: Args) -> Result<()> {
+    args.timing.check()?;
     // A thread that panics would leave a node that looks alive.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -146,13 +102,24 @@ pub fn run(args: Args) -> Result<()> {
     let snapshots = Snapshots::default();
     let (tasks, first_tasks) = channel();
 
-    let mut groups = BTreeMap::new();
-    let mut replay = 0;
-    for id in 1..=args.groups {
-        let group = start_group(&args, &engine, &machine, id, &send, &tasks, &snapshots)?;
-        replay += group.committed() - group.handed;
-        groups.insert(id, group);
+    let everybody = ConfState::from(((1..=args.nodes.len() as u64).collect::<Vec<_>>(), vec![]));
+    let stands = machine.stands(1..=args.groups, &encode_conf_state(BOOTSTRAP.index, &everybody))?;
+    let mut nursery = Nursery {
+        args: args.clone(),
+        tombstones: Tombstones::new(&engine, TOMBSTONES),
+        engine: engine.clone(),
+        inputs: send.clone(),
+        tasks,
+        snapshots: snapshots.clone(),
+        runs: 0,
+    };
+    // A crash came before the logs of groups that were merged were gone; see `Node::dismiss`.
+    for (&id, _) in stands.iter().filter(|(_, s)| s.span.standing == Standing::Gone) {
+        let left = engine.region(RegionId(id)).entries_clamped(0.., ReadLimit::NONE)?;
+        rollbacks.save_displaced(RegionId(id), &left)?;
     }
+    let groups = nursery.start_all(&stands)?;
+    let replay: u64 = groups.values().map(|g| g.committed().saturating_sub(g.handed)).sum();
     let machine = machine.start(send.clone(), snapshots);
     // Snapshots may be asked for from within raft, on whichever thread: through a channel that
     // outlives the start.
@@ -184,10 +151,11 @@ pub fn run(args: Args) -> Result<()> {
         writer,
         peers,
         machine,
+        nursery,
         rollbacks,
         cut_off: BTreeSet::new(),
-        started: now(),
-        asked: now().as_nanos() as u64,
+        started: Moment::now(),
+        asked: Moment::now().boot.as_nanos() as u64,
         stats: Stats::default(),
     };
     node.run(&inputs)
@@ -212,69 +180,12 @@ fn bind(here: SocketAddr) -> Result<TcpListener> {
     }
 }
 
-fn start_group(
-    args: &Args,
-    engine: &Engine,
-    machine: &Machine,
-    id: u64,
-    send: &Sender<Input>,
-    tasks: &Sender<Task>,
-    snapshots: &Snapshots,
-) -> Result<Group> {
-    let everybody = ConfState::from(((1..=args.nodes.len() as u64).collect::<Vec<_>>(), vec![]));
-    let (applied, conf_state) = machine.start_group(id, &encode_conf_state(BOOTSTRAP.index, &everybody))?;
-    let (fetched, tasks, snapshots) = (send.clone(), tasks.clone(), snapshots.clone());
-    let region = engine.region(RegionId(id));
-    let storage = RegionStorage::new(engine, RegionId(id))
-        .fetch_far(1, move |region, context| {
-            let _ = fetched.send(Input::Fetched(region.0, context));
-        })
-        .snapshots(move |request_index: u64, _to: u64| {
-            let least = request_index.max(region.first_index().saturating_sub(1));
-            let made =
-                snapshots.lock().unwrap().get(&id).filter(|s| s.get_metadata().index >= least).cloned();
-            if made.is_none() {
-                let _ = tasks.send(Task::Make { group: id });
-            }
-            made
-        });
-    if !engine.region(RegionId(id)).exists() {
-        storage.bootstrap(&everybody)?;
-    }
-    // The state machine may be ahead of the log: it took a snapshot, and the crash came before the
-    // log had a trace of it.
-    storage.recover(applied, Some(&decode_conf_state(&conf_state)?.1))?;
-    let config = Config {
-        id: args.id,
-        applied: applied.index,
-        election_tick: ELECTION_TICKS as usize,
-        heartbeat_tick: 4,
-        max_size_per_msg: 1 << 20,
-        max_inflight_msgs: 256,
-        check_quorum: true,
-        pre_vote: true,
-        ..Config::default()
-    };
-    Ok(Group {
-        id,
-        node: RawNode::new(&config, storage, &slog::Logger::root(slog::Discard, slog::o!()))?,
-        proposals: BTreeMap::new(),
-        asked: HashMap::new(),
-        reads: Vec::new(),
-        held: VecDeque::new(),
-        handed: applied.index,
-        installing: None,
-        sent: BTreeMap::new(),
-        lease: Lease::default(),
-    })
-}
-
 impl Node {
     fn run(mut self, inputs: &Receiver<Input>) -> Result<()> {
-        let mut ticked = Instant::now();
+        let mut ticks = Ticks::new(&self.args.timing, Moment::now());
         let mut awake: BTreeSet<u64> = self.groups.keys().copied().collect();
         loop {
-            match inputs.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
+            match inputs.recv_timeout(ticks.wait(Moment::now())) {
                 Ok(input) => {
                     self.take(input, &mut awake)?;
                     for input in inputs.try_iter().take(4096) {
@@ -284,17 +195,16 @@ impl Node {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+            let now = Moment::now();
             // Never two at once: the lease counts on a tick being no shorter than it says.
-            if ticked.elapsed() >= TICK {
-                ticked = Instant::now();
-                self.tick(&mut awake);
+            if ticks.is_due(now) {
+                self.tick(now, &mut awake);
             }
-            self.handle_ready(std::mem::take(&mut awake))?;
+            awake = self.handle_ready(std::mem::take(&mut awake))?;
         }
     }
 
-    fn tick(&mut self, awake: &mut BTreeSet<u64>) {
-        let now = now();
+    fn tick(&mut self, now: Moment, awake: &mut BTreeSet<u64>) {
         for (id, group) in &mut self.groups {
             if group.installing.is_none() && group.node.tick() {
                 awake.insert(*id);
@@ -303,7 +213,7 @@ impl Node {
                 awake.insert(*id);
             }
             group.asked.retain(|_, asked| {
-                let patient = now < asked.at + READ_PATIENCE;
+                let patient = now.is_within(asked.at, READ_PATIENCE);
                 if !patient {
                     let _ = asked.waiter.send(Reply::Failed { why: "nobody confirmed it".to_string() });
                 }
@@ -314,26 +224,12 @@ impl Node {
 
     fn take(&mut self, input: Input, awake: &mut BTreeSet<u64>) -> Result<()> {
         match input {
-            Input::Message(id, message) => {
-                let is_vote = matches!(
-                    message.get_msg_type(),
-                    MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
-                );
-                if self.cut_off.contains(&message.from) || is_vote && now() < self.started + VOTE_AFTER {
-                    return Ok(());
-                }
-                if let Some(group) = self.groups.get_mut(&id).filter(|g| g.installing.is_none()) {
-                    awake.insert(id);
-                    // Messages of peers that are no longer, or not yet, in the group are refused here.
-                    let _ = group.node.step(message);
-                }
-            }
+            Input::Message(id, message) => self.message(id, message, awake)?,
             Input::Request(request, waiter) => self.request(request, waiter, awake),
             Input::Persisted(outcome) => {
                 for Persisted { region, tag, ready } in outcome? {
-                    // These replicas stay for as long as the node runs. Where they come and go,
-                    // this is what keeps them apart.
-                    let is_of = |g: &&mut Group| g.node.raft.id == tag;
+                    // The group may be another `RawNode` by now, or gone.
+                    let is_of = |g: &&mut Group| g.run == tag;
                     let Some(group) = self.groups.get_mut(&region.0).filter(is_of) else { continue };
                     group.node.on_persist_ready(ready);
                     if let Some((_, index)) = group.installing.take_if(|i| i.0 <= ready) {
@@ -357,7 +253,10 @@ impl Node {
                     }
                 }
             }
-            Input::AppliedDurably(applied) => self.compact(&applied)?,
+            Input::AppliedDurably(applied, ended) => {
+                self.compact(&applied)?;
+                self.bury(&ended)?;
+            }
             Input::Fetched(id, context) => {
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.node.on_entries_fetched(context);
@@ -368,15 +267,105 @@ impl Node {
         Ok(())
     }
 
-    /// What the state machine holds durably need not be kept in the log.
-    fn compact(&mut self, applied: &BTreeMap<u64, u64>) -> Result<()> {
+    fn message(&mut self, id: u64, message: Message, awake: &mut BTreeSet<u64>) -> Result<()> {
+        if self.cut_off.contains(&message.from)
+            || !self.groups.contains_key(&id) && !self.create(id, &message)?
+        {
+            return Ok(());
+        }
+        let kind = message.get_msg_type();
+        let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        if kind == MessageType::MsgSnapshot && !self.expects(id, &message)? {
+            return Ok(());
+        }
+        let vote_after = self.args.timing.vote_after();
+        if let Some(group) = self.groups.get_mut(&id).filter(|g| g.installing.is_none())
+            && (!is_vote || Moment::now().is_beyond(group.started, vote_after))
+        {
+            awake.insert(id);
+            // Messages of peers that are no longer, or not yet, in the group are refused here.
+            let _ = group.node.step(message);
+        }
+        Ok(())
+    }
+
+    /// Makes the replica that a message is for: its group was split off where this node has not come to yet.
+    fn create(&mut self, id: u64, message: &Message) -> Result<bool> {
+        let makes = matches!(
+            message.get_msg_type(),
+            MessageType::MsgRequestVote
+                | MessageType::MsgRequestPreVote
+                | MessageType::MsgAppend
+                | MessageType::MsgHeartbeat
+                | MessageType::MsgSnapshot
+        );
+        if !makes || message.to != self.args.id || RegionId(id) == TOMBSTONES {
+            return Ok(false);
+        }
         let mut batch = ReadyBatch::new(&self.engine);
-        for (&id, &index) in applied {
-            let first = self.engine.region(RegionId(id)).first_index();
-            if index >= first + self.args.keep {
-                batch.region(RegionId(id)).compact_through(index - SLACK)?;
-                self.stats.compactions += 1;
-            }
+        if batch.create(RegionId(id), self.args.id, &self.nursery.tombstones)? == Creation::Gone {
+            return Ok(false);
+        }
+        // What it says waits for a later batch, and so for this one.
+        self.submit(batch)?;
+        let group = self.nursery.start(id, None, self.started)?;
+        self.groups.insert(id, group);
+        Ok(true)
+    }
+
+    /// Whether a snapshot can be taken: what it holds must not be another group's here. If not, it is sent
+    /// again.
+    fn expects(&mut self, id: u64, message: &Message) -> Result<bool> {
+        let dump: Dump = serde_json::from_slice(&message.get_snapshot().data)?;
+        let Some(span) = dump.span else { return Ok(false) };
+        if ended_by(id, &span, &self.spans()).is_none() {
+            return Ok(false);
+        }
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.expected = Some(span);
+        }
+        Ok(true)
+    }
+
+    /// What the groups own, or will own once their snapshots are installed.
+    fn spans(&self) -> BTreeMap<u64, Span> {
+        let spans =
+            self.groups.values().filter_map(|g| Some((g.id, g.expected.as_ref().or(g.span.as_ref())?)));
+        spans.map(|(id, span)| (id, span.clone())).collect()
+    }
+
+    /// Ends a group that was merged. Its log may have entries that were never committed, of a leader that was
+    /// cut off: no listener is asked about a log that is destroyed, so they are saved here.
+    fn dismiss(&mut self, id: u64) -> Result<()> {
+        if let Some(group) = self.groups.remove(&id) {
+            let region = self.engine.region(RegionId(id));
+            let doubtful = region.entries_clamped(group.handed + 1.., ReadLimit::NONE)?;
+            self.rollbacks.save_displaced(RegionId(id), &doubtful)?;
+        }
+        Ok(())
+    }
+
+    /// Groups that the state machine has merged, durably: their logs go, and none comes back.
+    fn bury(&mut self, ended: &[u64]) -> Result<()> {
+        let mut batch = ReadyBatch::new(&self.engine);
+        for id in ended {
+            self.dismiss(*id)?;
+            self.nursery.tombstones.destroy(&mut batch, RegionId(*id), self.args.id)?;
+            self.stats.buried += 1;
+        }
+        if !batch.is_empty() {
+            self.submit(batch)?;
+        }
+        Ok(())
+    }
+
+    /// What the state machine holds durably need not be kept in the log.
+    fn compact(&mut self, durable: &BTreeMap<u64, u64>) -> Result<()> {
+        let mut batch = ReadyBatch::new(&self.engine);
+        for (&id, &index) in durable.iter().filter(|(id, _)| self.groups.contains_key(id)) {
+            let kept = self.args.keep;
+            let compacted = keep_what_is_needed(&self.engine, &mut batch, RegionId(id), index, kept)?;
+            self.stats.compactions += u64::from(compacted);
         }
         if !batch.is_empty() {
             self.submit(batch)?;
@@ -409,23 +398,46 @@ impl Node {
             }
             // It never comes here.
             Request::FailRollbacks { .. } => Reply::Done,
-            Request::Write { group, .. }
-            | Request::Propose { group, .. }
-            | Request::Read { group, .. }
-            | Request::Transfer { group, .. }
+            Request::Write { group, key, .. }
+            | Request::Propose { group, key, .. }
+            | Request::Read { group, key, .. } => {
+                let at = place(group, key);
+                let owns = |g: &&Group| g.span.as_ref().is_some_and(|s| s.contains(at));
+                match self.groups.values().find(owns).map(|g| g.id) {
+                    Some(id) => return self.group_request(id, at, request, waiter, awake),
+                    None => Reply::Moved,
+                }
+            }
+            Request::Transfer { group, .. }
             | Request::Demote { group, .. }
-            | Request::Promote { group, .. } => {
-                awake.insert(group);
-                match self.groups.get_mut(&group) {
-                    Some(g) => {
-                        g.request(request, waiter, &mut self.asked, self.args.id);
-                        return;
-                    }
-                    None => Reply::Failed { why: format!("there is no group {group}") },
+            | Request::Promote { group, .. }
+            | Request::Split { group, .. }
+            | Request::Freeze { group }
+            | Request::Absorb { group, .. } => {
+                if self.groups.contains_key(&group) {
+                    return self.group_request(group, 0, request, waiter, awake);
+                }
+                match self.nursery.tombstones.is_gone(RegionId(group), self.args.id) {
+                    Ok(true) => Reply::Gone,
+                    _ => Reply::Failed { why: format!("there is no group {group}") },
                 }
             }
         };
         let _ = waiter.send(reply);
+    }
+
+    fn group_request(
+        &mut self,
+        id: u64,
+        at: u64,
+        request: Request,
+        waiter: Waiter,
+        awake: &mut BTreeSet<u64>,
+    ) {
+        awake.insert(id);
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.request(request, at, waiter, &mut self.asked, self.args.id);
+        }
     }
 
     fn stats(&self) -> Stats {
@@ -434,20 +446,28 @@ impl Node {
             let state = g.node.raft.prs().conf().to_conf_state();
             (g.id, state.voters, state.learners)
         });
-        Stats { leads, configurations: configurations.collect(), ..self.stats.clone() }
+        let owned = self.groups.values().filter_map(|g| Some((g.id, g.span.clone()?)));
+        Stats {
+            leads,
+            configurations: configurations.collect(),
+            spans: owned.collect(),
+            ..self.stats.clone()
+        }
     }
 
     // ---- what raft needs done -----------------------------------------------------------------------------
 
-    fn handle_ready(&mut self, awake: BTreeSet<u64>) -> Result<()> {
-        let mut readies: Vec<(u64, Ready)> = Vec::new();
+    /// Returns the groups that are to be looked at again.
+    fn handle_ready(&mut self, awake: BTreeSet<u64>) -> Result<BTreeSet<u64>> {
+        let mut readies: Vec<(u64, u64, Ready)> = Vec::new();
+        let mut ended: Vec<u64> = Vec::new();
         let mut batch = ReadyBatch::new(&self.engine);
         for id in awake {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             if !group.node.has_ready() {
                 continue;
             }
-            let mut ready = group.node.ready();
+            let (run, mut ready) = (group.run, group.node.ready());
             // A leader's messages need not wait for its own disk, unless nobody else elected it.
             let mut messages = ready.take_messages();
             let mut held = ready.take_persisted_messages();
@@ -464,6 +484,8 @@ impl Node {
                 let region = self.engine.region(RegionId(id));
                 let doubtful = region.entries_clamped(group.handed + 1.., ReadLimit::NONE)?;
                 self.rollbacks.save_displaced(RegionId(id), &doubtful)?;
+                let dump: Dump = serde_json::from_slice(&snapshot.data)?;
+                group.span = dump.span;
                 group.handed = snapshot.get_metadata().index;
                 group.installing = Some((ready.number(), group.handed));
                 // Those that waited for entries that the snapshot covers will not learn what became of them.
@@ -472,24 +494,31 @@ impl Node {
                 // First the state machine, durably, then the log: see the documentation of the adapter.
                 self.machine.send(Task::Install { group: id, snapshot, done })?;
                 installed.recv()?;
+                let spans = self.spans();
+                ended.extend(ended_by(id, &spans[&id], &spans).unwrap_or_default());
+                ended.iter().try_for_each(|id| self.dismiss(*id))?;
             }
-            if let Err(e) = batch.add_as(RegionId(id), self.args.id, &ready) {
+            if let Err(e) = batch.add_as(RegionId(id), run, &ready) {
                 if e.kind() != ErrorKind::TooLarge || batch.is_empty() {
                     return Err(e.into());
                 }
                 self.submit(std::mem::replace(&mut batch, ReadyBatch::new(&self.engine)))?;
-                batch.add_as(RegionId(id), self.args.id, &ready)?;
+                batch.add_as(RegionId(id), run, &ready)?;
             }
             self.send(id, messages);
-            readies.push((id, ready));
+            readies.push((id, run, ready));
         }
         // It may all come to nothing that is to be written, but raft waits to be notified of each of
         // them, in order.
         if !readies.is_empty() {
             self.submit(batch)?;
         }
-        for (id, mut ready) in readies {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
+        // A snapshot ended them, and is durable in the state machine.
+        self.bury(&ended)?;
+        let mut again = BTreeSet::new();
+        for (id, run, mut ready) in readies {
+            // A split or a snapshot of this round may have put another in its place, or none.
+            let Some(group) = self.groups.get_mut(&id).filter(|g| g.run == run) else { continue };
             let (committed, read_states) = (ready.take_committed_entries(), ready.take_read_states());
             group.node.advance_append_async(ready);
             let (term, is_leader) = (group.node.raft.term, group.is_leader());
@@ -505,15 +534,42 @@ impl Node {
                     group.reads.push(PendingRead { index: read.index, key, by_lease: false, waiter });
                 }
             }
+            let mut children = Vec::new();
             for entry in committed {
-                group.hand_over(entry, &self.machine)?;
+                children.extend(group.hand_over(entry, &self.machine, &self.nursery)?);
             }
+            group.expected = None;
+            group.lease.applied(group.handed, Moment::now());
             let handed = group.handed;
             for read in group.reads.extract_if(.., |r| r.index <= handed) {
                 let PendingRead { key, by_lease, waiter, .. } = read;
                 self.machine.send(Task::Read { group: id, key, by_lease, waiter })?;
             }
+            for child in children {
+                again.insert(child.id);
+                self.adopt(child, is_leader)?;
+            }
         }
+        Ok(again)
+    }
+
+    /// Starts the group that a split has made, unless it is here by a snapshot and further on.
+    fn adopt(&mut self, child: Child, campaigns: bool) -> Result<()> {
+        let Child { id, stand, existed } = child;
+        if self.groups.get(&id).is_some_and(|g| g.span.is_some()) {
+            return Ok(());
+        }
+        // One that a message made is dropped first, with the messages that it holds back. The new one does
+        // not know whom that one has received from.
+        self.groups.remove(&id);
+        let started = if existed { Moment::now() } else { self.started };
+        let mut group = self.nursery.start(id, Some(&stand), started)?;
+        // It has just heard from everybody, and need not wait for a timeout.
+        if campaigns {
+            group.node.campaign()?;
+        }
+        self.groups.insert(id, group);
+        self.stats.splits += 1;
         Ok(())
     }
 
@@ -531,129 +587,5 @@ impl Node {
                 Err(e) => return Err(e.into()),
             }
         }
-    }
-}
-
-impl Group {
-    /// Raft sends nothing else to a follower that it has sent a snapshot, until it is notified of what became
-    /// of it. No network reports all that it loses, so after a while it is taken for lost. True if one was.
-    fn give_up_snapshots(&mut self, now: Duration) -> bool {
-        let followers = self.node.raft.prs().iter();
-        let waiting = followers.filter(|(_, p)| self.is_leader() && p.state == ProgressState::Snapshot);
-        let waiting: BTreeSet<u64> = waiting.map(|(id, _)| *id).collect();
-        self.sent.retain(|id, _| waiting.contains(id));
-        for id in waiting {
-            self.sent.entry(id).or_insert(now);
-        }
-        let is_lost = |at: Duration| now >= at + SNAPSHOT_PATIENCE;
-        let lost: Vec<u64> = self.sent.iter().filter(|(_, at)| is_lost(**at)).map(|(id, _)| *id).collect();
-        for id in &lost {
-            self.sent.remove(id);
-            self.node.report_snapshot(*id, SnapshotStatus::Failure);
-        }
-        !lost.is_empty()
-    }
-
-    fn request(&mut self, request: Request, waiter: Waiter, asked: &mut u64, id: u64) {
-        let (term, at) = (self.node.raft.term, now());
-        let by_index = matches!(request, Request::Read { via: Via::Index, .. });
-        if self.installing.is_some() || !self.is_leader() && !by_index {
-            let _ = waiter.send(Reply::NotLeader { leader: self.node.raft.leader_id });
-            return;
-        }
-        let outcome = match request {
-            Request::Write { key, value, .. } => {
-                self.propose(Command::Write { key, value }, Some(&waiter), at)
-            }
-            Request::Read { key, via: Via::Log, .. } => {
-                self.propose(Command::Read { key }, Some(&waiter), at)
-            }
-            Request::Propose { key, value, .. } => {
-                self.propose(Command::Write { key, value }, None, at).map(|()| drop(waiter.send(Reply::Done)))
-            }
-            Request::Read { key, via, .. } => {
-                let covered = self.lease.holds(term, at) && self.node.raft.commit_to_current_term();
-                if via == Via::Lease && covered {
-                    let index = self.committed();
-                    self.reads.push(PendingRead { index, key, by_lease: true, waiter: waiter.clone() });
-                } else {
-                    // Unique over all nodes and all their runs.
-                    *asked += 1;
-                    let context = [id.to_le_bytes(), asked.to_le_bytes()].concat();
-                    self.node.read_index(context.clone());
-                    self.asked.insert(context, Asked { at, key, waiter: waiter.clone() });
-                }
-                Ok(())
-            }
-            Request::Transfer { to, .. } if to == id => Err(raft::Error::ProposalDropped),
-            Request::Transfer { to, .. } => {
-                self.lease.give_up(term);
-                self.node.transfer_leader(to);
-                let _ = waiter.send(Reply::Done);
-                Ok(())
-            }
-            Request::Demote { node, .. } => self.change(ConfChangeType::AddLearnerNode, node, &waiter),
-            Request::Promote { node, .. } => self.change(ConfChangeType::AddNode, node, &waiter),
-            _ => Ok(()),
-        };
-        if let Err(e) = outcome {
-            let _ = waiter.send(Reply::Failed { why: e.to_string() });
-        }
-    }
-
-    fn propose(&mut self, command: Command, waiter: Option<&Waiter>, at: Duration) -> raft::Result<()> {
-        self.node.propose(vec![], command.encode())?;
-        let (term, index) = (self.node.raft.term, self.node.raft.raft_log.last_index());
-        self.lease.proposed(term, index, at);
-        if let Some(waiter) = waiter {
-            self.proposals.insert(index, (term, waiter.clone()));
-        }
-        Ok(())
-    }
-
-    fn change(&mut self, kind: ConfChangeType, node: u64, waiter: &Waiter) -> raft::Result<()> {
-        let mut change = ConfChange::default();
-        change.set_change_type(kind);
-        change.set_node_id(node);
-        // Raft takes one at a time. Of a second it would make an empty entry, and committing that
-        // changes nothing.
-        if self.node.raft.has_pending_conf() {
-            return Err(raft::Error::ProposalDropped);
-        }
-        self.node.propose_conf_change(vec![], change)?;
-        let (term, index) = (self.node.raft.term, self.node.raft.raft_log.last_index());
-        self.proposals.insert(index, (term, waiter.clone()));
-        Ok(())
-    }
-
-    /// Gives a committed entry to the state machine, and a change of the configuration to raft.
-    fn hand_over(&mut self, entry: Entry, machine: &Sender<Task>) -> Result<()> {
-        self.handed = entry.index;
-        let waiter = match self.proposals.remove(&entry.index) {
-            Some((term, waiter)) if term == entry.term => Some(waiter),
-            // Another leader's entry stands where ours stood: ours can never be committed.
-            Some((_, waiter)) => {
-                let _ =
-                    waiter.send(Reply::Failed { why: "another leader's entry took its place".to_string() });
-                None
-            }
-            None => None,
-        };
-        // Raft learns of a change of the configuration when it is applied; the state machine keeps the
-        // outcome, so that after a restart both stand at the same entry.
-        let changed = match entry.get_entry_type() {
-            EntryType::EntryNormal => None,
-            EntryType::EntryConfChange => {
-                let change: ConfChange = protobuf::Message::parse_from_bytes(&entry.data)?;
-                Some(self.node.apply_conf_change(&change)?)
-            }
-            EntryType::EntryConfChangeV2 => {
-                let change: ConfChangeV2 = protobuf::Message::parse_from_bytes(&entry.data)?;
-                Some(self.node.apply_conf_change(&change)?)
-            }
-        };
-        let conf_state = changed.map(|state| encode_conf_state(entry.index, &state));
-        machine.send(Task::Apply { group: self.id, entry, conf_state, waiter })?;
-        Ok(())
     }
 }

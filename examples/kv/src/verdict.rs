@@ -3,6 +3,7 @@
 use crate::chaos::Chaos;
 use crate::cluster::{Cluster, NODES};
 use crate::history::{self, Op, What};
+use crate::region::{home, place};
 use crate::rollback::{Fate, read_saved};
 use crate::wire::{Dump, Reply, Request, Result, Via};
 use raftwood::raft_rs::decode_conf_state;
@@ -20,6 +21,8 @@ pub struct Verdict {
     freezes: u64,
     leaders_moved: u64,
     configurations_changed: u64,
+    groups_split: u64,
+    groups_merged: u64,
     writes_acknowledged: u64,
     writes_unknown: u64,
     reads_through_log: u64,
@@ -73,6 +76,8 @@ pub fn reach(evidence: &Evidence<'_>) -> Result<Verdict> {
         freezes: chaos.done.freezes,
         leaders_moved: chaos.done.transfers,
         configurations_changed: chaos.done.changes,
+        groups_split: chaos.done.splits,
+        groups_merged: chaos.done.merges,
         probes_after_the_lease: chaos.done.lease_probes,
         answers_after_the_lease: chaos.done.late_answers,
         answers_without_a_majority: chaos.done.lone_answers,
@@ -83,16 +88,19 @@ pub fn reach(evidence: &Evidence<'_>) -> Result<Verdict> {
         ..Verdict::default()
     };
     // Every write of every replica, and where the value of a write came to stand.
-    let mut held: BTreeMap<u64, Vec<BTreeSet<_>>> = BTreeMap::new();
+    let mut held: Vec<BTreeSet<_>> = vec![BTreeSet::new(); NODES as usize];
     let mut versions = BTreeMap::new();
-    for (&group, replicas) in dumps {
+    for replicas in dumps.values() {
         let first = &replicas[0];
         v.replicas_that_differ +=
             u64::from(replicas.iter().any(|d| d.hash != first.hash || d.writes != first.writes));
         for &(key, version, value) in &first.writes {
-            v.twice += u64::from(versions.insert(value, (group, key, version)).is_some());
+            let (group, of_group) = home(key);
+            v.twice += u64::from(versions.insert(value, (group, of_group, version)).is_some());
         }
-        held.insert(group, replicas.iter().map(|d| d.writes.iter().copied().collect()).collect());
+        for (held, replica) in held.iter_mut().zip(replicas) {
+            held.extend(replica.writes.iter().copied());
+        }
     }
     let saved = Saved::read(cluster)?;
     v.rolled_back = saved.rolled_back.len() as u64;
@@ -106,9 +114,8 @@ pub fn reach(evidence: &Evidence<'_>) -> Result<Verdict> {
         match op.what {
             What::Write { value, version: Some(version) } => {
                 v.writes_acknowledged += 1;
-                let everywhere = held.get(&op.group).is_some_and(|replicas| {
-                    replicas.iter().all(|writes| writes.contains(&(op.key, version, value)))
-                });
+                let written = (place(op.group, op.key), version, value);
+                let everywhere = held.iter().all(|writes| writes.contains(&written));
                 v.lost += u64::from(!everywhere || saved.rolled_back.contains(&value));
             }
             What::Write { version: None, .. } => v.writes_unknown += 1,
@@ -187,6 +194,8 @@ impl Verdict {
             (self.freezes > 0, "a node that stood still"),
             (self.leaders_moved > 0, "a leader that was moved"),
             (self.configurations_changed > 0, "a change of a configuration"),
+            (self.groups_split > 0, "a split"),
+            (self.groups_merged > 0, "a merge"),
             (self.writes_acknowledged > 0, "a write"),
             (self.reads_through_log > 0, "a read through the log"),
             (self.reads_by_index > 0, "a read by index"),
@@ -230,6 +239,8 @@ impl Verdict {
             ("nodes that stood still (SIGSTOP)", self.freezes),
             ("leaders moved", self.leaders_moved),
             ("configurations changed", self.configurations_changed),
+            ("groups split", self.groups_split),
+            ("groups merged", self.groups_merged),
             ("writes acknowledged", self.writes_acknowledged),
             ("writes without an answer", self.writes_unknown),
             ("reads through the log", self.reads_through_log),

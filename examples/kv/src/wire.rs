@@ -1,5 +1,6 @@
 //! What goes over the sockets: framed raft messages between nodes, lines of JSON between clients and nodes.
 
+use crate::region::{Change, Span};
 use raft::prelude::{Entry, Message};
 use serde::{Deserialize, Serialize};
 use std::error::Error;
@@ -57,6 +58,22 @@ pub enum Request {
         group: u64,
         node: u64,
     },
+    /// Keys from `at` on go to a new group.
+    Split {
+        group: u64,
+        at: u64,
+        child: u64,
+    },
+    /// The first half of a merge: answered with what the group holds and will hold.
+    Freeze {
+        group: u64,
+    },
+    /// The second half, for the group that takes it over.
+    Absorb {
+        group: u64,
+        source: u64,
+        state: Dump,
+    },
     /// Messages to and from these nodes are lost from now on.
     Partition {
         from: Vec<u64>,
@@ -91,6 +108,12 @@ pub enum Reply {
     Failed {
         why: String,
     },
+    /// Nothing was done: another group has the key, or is about to have it.
+    Moved,
+    /// What the group holds, and will hold until it is merged.
+    Frozen(Dump),
+    /// The group was merged already.
+    Gone,
     /// It may or may not happen.
     Unknown,
     Stats(Stats),
@@ -105,13 +128,20 @@ pub struct Stats {
     pub refused: u64,
     pub compactions: u64,
     pub snapshots_installed: u64,
+    pub splits: u64,
+    /// Logs of groups that were merged.
+    pub buried: u64,
     /// Group, voters, learners: what raft itself goes by.
     pub configurations: Vec<(u64, Vec<u64>, Vec<u64>)>,
+    /// Groups that have a replica here, and what they own by it.
+    pub spans: Vec<(u64, Span)>,
 }
 
 /// A group's state machine, whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dump {
+    /// What it owns; `None` where it holds nothing yet.
+    pub span: Option<Span>,
     pub applied: u64,
     pub term: u64,
     /// A hash over everything that was ever applied, in order.
@@ -122,40 +152,49 @@ pub struct Dump {
     pub writes: Vec<(u64, u64, u64)>,
 }
 
-/// What an entry delivers to the state machine: the payload of a proposal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What an entry delivers to the state machine: the payload of a proposal. Keys are places in the row of all
+/// keys.
+#[derive(Clone, PartialEq, Debug)]
 pub enum Command {
     Write { key: u64, value: u64 },
     Read { key: u64 },
+    Change(Change),
 }
 
 /// Real commands are not all of one size.
 const PADDING: usize = 100;
 
 impl Command {
-    pub fn encode(self) -> Vec<u8> {
+    /// # Errors
+    /// What the library makes of it that writes a change down.
+    pub fn encode(&self) -> Result<Vec<u8>> {
         let (kind, key, value) = match self {
             Command::Write { key, value } => (1u8, key, value),
-            Command::Read { key } => (2, key, 0),
+            Command::Read { key } => (2, key, &0),
+            Command::Change(change) => {
+                let mut out = vec![3];
+                out.extend(serde_json::to_vec(change)?);
+                return Ok(out);
+            }
         };
         let mut out = vec![kind];
         out.extend_from_slice(&key.to_le_bytes());
         out.extend_from_slice(&value.to_le_bytes());
-        out.resize(out.len() + value as usize % PADDING, 0);
-        out
+        out.resize(out.len() + *value as usize % PADDING, 0);
+        Ok(out)
     }
 
     /// `None` for what a new leader appends, and for changes of the configuration.
     pub fn of(entry: &Entry) -> Option<Command> {
+        if entry.get_entry_type() != raft::prelude::EntryType::EntryNormal {
+            return None;
+        }
         let data: &[u8] = &entry.data;
         let number = |at: usize| data.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
         match data.first()? {
-            1 if entry.get_entry_type() == raft::prelude::EntryType::EntryNormal => {
-                Some(Command::Write { key: number(1)?, value: number(9)? })
-            }
-            2 if entry.get_entry_type() == raft::prelude::EntryType::EntryNormal => {
-                Some(Command::Read { key: number(1)? })
-            }
+            1 => Some(Command::Write { key: number(1)?, value: number(9)? }),
+            2 => Some(Command::Read { key: number(1)? }),
+            3 => serde_json::from_slice(&data[1..]).ok().map(Command::Change),
             _ => None,
         }
     }

@@ -62,6 +62,8 @@ fn three_killed_nodes_lose_nothing_and_show_nothing_stale() {
         "freezes",
         "leaders_moved",
         "configurations_changed",
+        "groups_split",
+        "groups_merged",
         "writes_acknowledged",
         "reads_through_log",
         "reads_by_index",
@@ -76,6 +78,19 @@ fn three_killed_nodes_lose_nothing_and_show_nothing_stale() {
         assert!(count(&summary, what) > 0, "{what} in {summary}");
     }
     assert_eq!(summary["not_shown"], serde_json::json!([]));
+}
+
+/// Longer by environment variable: elections take seconds.
+#[test]
+fn the_ticks_of_a_large_store_do_as_well() {
+    if std::env::var_os("RAFTWOOD_KV_LONG").is_none() {
+        return;
+    }
+    let ticks =
+        ["--tick-ms", "100", "--election-ticks", "50", "--heartbeat-ticks", "10", "--lease-ms", "4500"];
+    let rest = ["--seconds", "240", "--groups", "10", "--kills", "8", "--clients", "12"];
+    let out = run("kv", &[&ticks[..], &rest[..]].concat());
+    assert!(out.ends_with("\n0 lost, 0 stale\n"), "{out}");
 }
 
 #[test]
@@ -130,20 +145,4 @@ fn a_program_that_is_killed_leaves_no_process_and_no_directory() {
 fn openraft_over_three_stopped_nodes_loses_nothing() {
     let out = run("openraft_kv", &["--seconds", "3", "--groups", "3"]);
     assert!(out.ends_with("\n0 lost, 0 stale\n"), "{out}");
-}
-
-/// The check of what the clients saw; its tests run here, for `cargo test` runs none of an example.
-#[path = "../src/history.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs)]
-mod history;
-
-/// As much of the example's own module as the checker needs.
-#[allow(dead_code)]
-mod wire {
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub(crate) enum Via {
-        Log,
-        Index,
-        Lease,
-    }
 }
