@@ -2,6 +2,7 @@
 
 use super::format::Format;
 use super::later::{elsewhere, elsewhere_waiting};
+use super::retry::{self, Retrying};
 use super::stored::{self, Ids, SavedVote};
 use crate::commit::Ticket;
 use crate::engine::Engine;
@@ -10,6 +11,7 @@ use crate::engine::region::Region;
 use crate::engine::write_batch::WriteBatch;
 use crate::engine::writers::Writer;
 use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::limits::ENTRY_BYTES_MAX;
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
@@ -29,6 +31,9 @@ const ON_THE_SPOT_BYTES: u64 = 256 << 10;
 /// What lies so many segments behind the one that is being written was written moments ago and is in memory.
 const NEAR_SEGMENTS: u32 = 1;
 
+/// What an entry's log id may take more than the one that it was checked with: it stands there twice.
+const LOG_ID_SPARE: usize = 1 << 10;
+
 /// How much a limited read returns, unless told otherwise.
 const READ_BYTES: u64 = 4 << 20;
 
@@ -42,6 +47,7 @@ pub(crate) struct RegionLog<F> {
     read_bytes: u64,
     writer: Arc<Writer>,
     writer_wait: Duration,
+    retry_for: Duration,
     /// A batch that waits for its acceptance on a thread of the engine. It stays here, not with
     /// the task that waits for it: should that task be dropped, whatever is submitted next goes
     /// after the batch all the same.
@@ -57,9 +63,22 @@ impl<F> Clone for RegionLog<F> {
             read_bytes: self.read_bytes,
             writer: self.writer.clone(),
             writer_wait: self.writer_wait,
+            retry_for: self.retry_for,
             waiting: self.waiting.clone(),
             format: PhantomData,
         }
+    }
+}
+
+/// A batch that was refused, and, if nothing of it was accepted, the batch and who waits for its ticket.
+struct Refused<A> {
+    error: Error,
+    again: Option<(WriteBatch, A)>,
+}
+
+impl<A> From<Error> for Refused<A> {
+    fn from(error: Error) -> Refused<A> {
+        Refused { error, again: None }
     }
 }
 
@@ -87,6 +106,7 @@ impl<F: 'static> RegionLog<F> {
             read_bytes: READ_BYTES,
             writer: Arc::new(Writer::new(engine.writers(), region)),
             writer_wait: WRITER_WAIT,
+            retry_for: Duration::ZERO,
             waiting: Arc::default(),
             format: PhantomData,
         }
@@ -102,6 +122,10 @@ impl<F: 'static> RegionLog<F> {
 
     pub(crate) fn set_writer_wait(&mut self, wait: Duration) {
         self.writer_wait = wait;
+    }
+
+    pub(crate) fn set_retry_for(&mut self, bound: Duration) {
+        self.retry_for = bound;
     }
 
     fn id(&self) -> RegionId {
@@ -136,15 +160,53 @@ impl<F: 'static> RegionLog<F> {
 
     // ---- writing ------------------------------------------------------------------------------------------
 
-    /// Accepts the batch: what it says can be read when this is done. Where that takes waiting (for room
-    /// among the bytes in flight, for the next segment), a thread of the engine waits. `accepted` gets the
-    /// ticket, also when nobody awaits this any more.
-    pub(crate) async fn submit(
+    /// Accepts the batch: what it says can be read when this is done. `accepted` gets the ticket, also when
+    /// nobody awaits this any more.
+    ///
+    /// Refused for a reason that passes, it is asked for again while the store is to
+    /// (`LogStore::retry_for`). Nothing of it is on its way during a pause: what others submit goes ahead of
+    /// it, and a task that is dropped takes it along. `sleep` is the runtime's.
+    pub(crate) async fn submit<W: Future<Output = ()>>(
+        &self,
+        mut batch: WriteBatch,
+        durability: Durability,
+        mut accepted: impl FnOnce(Ticket) + Send + 'static,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()> {
+        let mut retrying: Option<Retrying<'_>> = None;
+        loop {
+            let refused = match self.submit_once(batch, durability, accepted).await {
+                Ok(()) => break,
+                Err(refused) => refused,
+            };
+            let error = refused.error;
+            let Some(again) = refused.again else { return Err(error) };
+            if self.retry_for.is_zero() || !retry::passes(&error) {
+                return Err(error);
+            }
+            let pausing = retrying.get_or_insert_with(|| Retrying::begin(&self.engine, self.id(), &error));
+            if !pausing.pause(self.retry_for, &sleep, || self.writer.begin().map(drop)).await? {
+                return Err(error);
+            }
+            (batch, accepted) = again;
+        }
+        if let Some(retrying) = retrying {
+            retrying.accepted();
+        }
+        Ok(())
+    }
+
+    /// As [`submit`](RegionLog::submit), without asking again. Where acceptance takes waiting (for room among
+    /// the bytes in flight, for the next segment), a thread of the engine waits.
+    async fn submit_once<A>(
         &self,
         batch: WriteBatch,
         durability: Durability,
-        accepted: impl FnOnce(Ticket) + Send + 'static,
-    ) -> Result<()> {
+        accepted: A,
+    ) -> Result<(), Refused<A>>
+    where
+        A: FnOnce(Ticket) + Send + 'static,
+    {
         let underway = self.writer.begin()?;
         // What a task that was dropped had submitted is accepted first. If it was refused, the
         // task would have been notified.
@@ -157,21 +219,30 @@ impl<F: 'static> RegionLog<F> {
                     accepted(ticket);
                     return Ok(());
                 }
-                Err(refused) if refused.kind() == ErrorKind::WouldBlock => {
-                    let error = refused.error().clone();
-                    refused.into_batch().ok_or(error)?
-                }
-                Err(refused) => return Err(refused.into_error()),
+                Err(refused) => match refused.into_parts() {
+                    (error, Some(batch)) if error.kind() == ErrorKind::WouldBlock => batch,
+                    (error, batch) => return Err(Refused { error, again: batch.map(|b| (b, accepted)) }),
+                },
             }
         };
         let engine = self.engine.clone();
+        let refused = Arc::new(Mutex::new(None));
+        let comes_back = refused.clone();
         let later = elsewhere_waiting(&self.engine, move || {
             let _underway = underway;
-            accepted(engine.submit(batch, durability)?);
+            match engine.submit(batch, durability) {
+                Ok(ticket) => accepted(ticket),
+                Err(e) => {
+                    let (error, batch) = e.into_parts();
+                    *comes_back.lock() = batch.map(|batch| (batch, accepted));
+                    return Err(error);
+                }
+            }
             Ok(())
         });
         *self.waiting.lock() = Some(later);
-        self.in_turn().await.unwrap_or(Ok(()))
+        let outcome = self.in_turn().await.unwrap_or(Ok(()));
+        outcome.map_err(|error| Refused { error, again: refused.lock().take() })
     }
 
     /// Waits until nothing waits for acceptance, and returns the outcome of what did.
@@ -190,8 +261,12 @@ impl<F: 'static> RegionLog<F> {
 
     /// Accepts a batch that nobody waits for: it is written after all that came before, and before all that
     /// comes after. To wait until that is done would mean to wait for a sync that is running, now and then.
-    async fn note(&self, batch: WriteBatch) -> Result<()> {
-        self.submit(batch, Durability::Written, |ticket| ticket.on_complete(drop)).await
+    async fn note<W: Future<Output = ()>>(
+        &self,
+        batch: WriteBatch,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()> {
+        self.submit(batch, Durability::Written, |ticket| ticket.on_complete(drop), sleep).await
     }
 
     /// The batch that appends the entries, without those that are compacted already. Each is read back from
@@ -216,29 +291,46 @@ impl<F: 'static> RegionLog<F> {
                 continue;
             }
             let mut readable = Ok(());
-            region.append_with(id, |out| readable = self.put_readable::<I>(&entry, id, out))?;
-            readable?;
+            region.append_with(id, |out| readable = Self::put_readable::<I>(&entry, id, out))?;
+            readable.map_err(|e| e.in_region(self.id()))?;
         }
         Ok(batch)
     }
 
+    /// Whether an append takes the entry, whatever log id it is given.
+    pub(crate) fn check_entry<I: Ids>(entry: &I::Entry) -> Result<()>
+    where
+        F: Format<I::Entry> + Format<I::LogId>,
+    {
+        let mut out = Vec::new();
+        Self::put_readable::<I>(entry, I::id(&I::log_id(entry))?, &mut out)?;
+        if out.len() > ENTRY_BYTES_MAX - LOG_ID_SPARE {
+            let why = format!(
+                "the entry takes {} bytes as it is stored, at most {ENTRY_BYTES_MAX} fit (ENTRY_BYTES_MAX), of which \
+                 {LOG_ID_SPARE} are kept for its log id: divide the command",
+                out.len()
+            );
+            return Err(Error::new(ErrorKind::TooLarge, why));
+        }
+        Ok(())
+    }
+
     /// Adds the entry's stored form to `out`, and reads it back.
-    fn put_readable<I: Ids>(&self, entry: &I::Entry, id: EntryId, out: &mut Vec<u8>) -> Result<()>
+    fn put_readable<I: Ids>(entry: &I::Entry, id: EntryId, out: &mut Vec<u8>) -> Result<()>
     where
         F: Format<I::Entry> + Format<I::LogId>,
     {
         let before = out.len();
         stored::put_entry::<I, F>(entry, out).map_err(|e| {
             let why = format!("append refused: entry {} cannot be encoded", id.index);
-            Error::invalid(why).in_region(self.id()).naming(id.index..=id.index).caused_by(e)
+            Error::invalid(why).naming(id.index..=id.index).caused_by(e)
         })?;
         if planted(Bug::UnreadableAppended) {
             return Ok(());
         }
         let written = out.get(before..).unwrap_or_default();
         let unreadable = |e: BoxError| {
-            let error = self.unreadable(&format!("append refused: entry {}", id.index), e);
-            error.naming(id.index..=id.index)
+            unreadable(&format!("append refused: entry {}", id.index), e).naming(id.index..=id.index)
         };
         let (alone, bytes) = stored::split_entry::<I, F>(written, id);
         let back: I::Entry = F::decode(bytes).map_err(unreadable)?;
@@ -250,17 +342,10 @@ impl<F: 'static> RegionLog<F> {
         }
     }
 
-    fn unreadable(&self, what: &str, e: BoxError) -> Error {
-        let why = format!(
-            "{what} cannot be read back from the bytes that its format makes of it: \
-             use types that this format can read, or another format"
-        );
-        Error::invalid(why).in_region(self.id()).caused_by(e)
-    }
-
     /// Discards the entries from `first` on. Not synced: whatever is synced later comes after it in the log.
-    pub(crate) async fn truncate<I: Ids>(&self, first: u64) -> Result<()>
+    pub(crate) async fn truncate<I: Ids, W>(&self, first: u64, sleep: impl Fn(Duration) -> W) -> Result<()>
     where
+        W: Future<Output = ()>,
         F: Format<I::LogId>,
     {
         let state = self.region.state();
@@ -275,7 +360,7 @@ impl<F: 'static> RegionLog<F> {
         {
             region.reset(purged)?;
         }
-        self.note(batch).await
+        self.note(batch, sleep).await
     }
 
     /// Up to where the log was purged. Where the log began after what was purged, only the log id
@@ -303,8 +388,13 @@ impl<F: 'static> RegionLog<F> {
 
     /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the
     /// same batch. Entries that contradict `id` go too.
-    pub(crate) async fn purge<I: Ids>(&self, log_id: &I::LogId) -> Result<()>
+    pub(crate) async fn purge<I: Ids, W>(
+        &self,
+        log_id: &I::LogId,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()>
     where
+        W: Future<Output = ()>,
         F: Format<I::LogId>,
     {
         let id = I::id(log_id).map_err(|e| e.in_region(self.id()))?;
@@ -333,12 +423,17 @@ impl<F: 'static> RegionLog<F> {
             _ => drop(region.reset(id)?),
         }
         region.put(PURGED, &self.encode(log_id, "log id")?)?;
-        self.note(batch).await
+        self.note(batch, sleep).await
     }
 
     /// Keeps the vote, and that it was saved in this run, durably.
-    pub(crate) async fn save_vote<V: PartialEq>(&self, vote: &V) -> Result<()>
+    pub(crate) async fn save_vote<V: PartialEq, W>(
+        &self,
+        vote: &V,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()>
     where
+        W: Future<Output = ()>,
         F: Format<V>,
     {
         let mut stored = stored::vote_head(self.engine.run());
@@ -347,13 +442,18 @@ impl<F: 'static> RegionLog<F> {
         batch.region(self.id()).set_hard_state(&stored)?;
         let (durable, later) = promise();
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable.keep(outcome.map(drop)));
-        self.submit(batch, Durability::Synced, accepted).await?;
+        self.submit(batch, Durability::Synced, accepted, sleep).await?;
         later.await
     }
 
     /// Keeps the committed log id, without a sync.
-    pub(crate) async fn save_committed<L: PartialEq>(&self, log_id: Option<&L>) -> Result<()>
+    pub(crate) async fn save_committed<L: PartialEq, W>(
+        &self,
+        log_id: Option<&L>,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()>
     where
+        W: Future<Output = ()>,
         F: Format<L>,
     {
         let mut batch = self.engine.batch();
@@ -361,7 +461,7 @@ impl<F: 'static> RegionLog<F> {
             Some(log_id) => batch.region(self.id()).put(COMMITTED, &self.encode(log_id, "log id")?)?,
             None => batch.region(self.id()).delete(COMMITTED)?,
         };
-        self.note(batch).await
+        self.note(batch, sleep).await
     }
 
     /// The value's bytes, seen to be read as that value again.
@@ -382,7 +482,7 @@ impl<F: 'static> RegionLog<F> {
         F::encode(value, out).map_err(|e| {
             Error::invalid(format!("the {what} cannot be encoded")).in_region(self.id()).caused_by(e)
         })?;
-        let unreadable = |e: BoxError| self.unreadable(&format!("{what} refused: it"), e);
+        let unreadable = |e: BoxError| unreadable(&format!("{what} refused: it"), e).in_region(self.id());
         match F::decode(out.get(before..).unwrap_or_default()).map_err(unreadable)? {
             back if back == *value => Ok(()),
             _ => Err(unreadable("it comes back as another".into())),
@@ -559,4 +659,12 @@ impl<F: 'static> RegionLog<F> {
             error.in_region(self.id()).caused_by(e)
         })
     }
+}
+
+fn unreadable(what: &str, e: BoxError) -> Error {
+    let why = format!(
+        "{what} cannot be read back from the bytes that its format makes of it: \
+         use types that this format can read, or another format"
+    );
+    Error::invalid(why).caused_by(e)
 }

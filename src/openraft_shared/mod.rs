@@ -5,6 +5,7 @@ mod format;
 mod later;
 mod log;
 mod notify;
+mod retry;
 mod stored;
 
 pub use format::{Format, Postcard};
