@@ -134,7 +134,6 @@ where
     /// use openraft::impls::leader_id_std;
     /// use openraft::type_config::alias::EntryOf;
     /// use openraft::{EntryPayload, LogId};
-    /// use raftwood::ErrorKind;
     /// use raftwood::openraft_010::LogStore;
     ///
     /// openraft::declare_raft_types!(
@@ -153,8 +152,6 @@ where
     ///     // and then: raft.client_write(command).await
     /// };
     /// assert!(proposed("set x 1".to_string()).is_ok());
-    /// let refused = proposed("x".repeat(256 << 20)).unwrap_err();
-    /// assert_eq!(refused.kind(), ErrorKind::TooLarge);
     /// ```
     pub fn check_entry(entry: &C::Entry) -> Result<()> {
         RegionLog::<F>::check_entry::<Of<C>>(entry)

@@ -126,7 +126,6 @@ where
     #[cfg_attr(not(feature = "postcard"), doc = "```ignore")]
     /// # use openraft09 as openraft;
     /// use openraft::entry::FromAppData;
-    /// use raftwood::ErrorKind;
     /// use raftwood::openraft_09::LogStore;
     ///
     /// openraft::declare_raft_types!(pub TypeConfig: D = String, R = ());
@@ -139,8 +138,6 @@ where
     ///     // and then: raft.client_write(command).await
     /// };
     /// assert!(proposed("set x 1".to_string()).is_ok());
-    /// let refused = proposed("x".repeat(256 << 20)).unwrap_err();
-    /// assert_eq!(refused.kind(), ErrorKind::TooLarge);
     /// ```
     pub fn check_entry(entry: &C::Entry) -> Result<()> {
         RegionLog::<F>::check_entry::<Of<C>>(entry)

@@ -291,7 +291,9 @@ impl<F: 'static> RegionLog<F> {
                 continue;
             }
             let mut readable = Ok(());
-            region.append_with(id, |out| readable = Self::put_readable::<I>(&entry, id, out))?;
+            region.append_with(id, |out| {
+                readable = Self::put_readable::<I>(&entry, id, out, "append refused");
+            })?;
             readable.map_err(|e| e.in_region(self.id()))?;
         }
         Ok(batch)
@@ -303,7 +305,8 @@ impl<F: 'static> RegionLog<F> {
         F: Format<I::Entry> + Format<I::LogId>,
     {
         let mut out = Vec::new();
-        Self::put_readable::<I>(entry, I::id(&I::log_id(entry))?, &mut out)?;
+        let unplaced = I::id(&I::log_id(entry))?;
+        Self::put_readable::<I>(entry, unplaced, &mut out, "it would be refused by an append")?;
         if out.len() > ENTRY_BYTES_MAX - LOG_ID_SPARE {
             let why = format!(
                 "the entry takes {} bytes as it is stored, at most {ENTRY_BYTES_MAX} fit (ENTRY_BYTES_MAX), of which \
@@ -315,14 +318,14 @@ impl<F: 'static> RegionLog<F> {
         Ok(())
     }
 
-    /// Adds the entry's stored form to `out`, and reads it back.
-    fn put_readable<I: Ids>(entry: &I::Entry, id: EntryId, out: &mut Vec<u8>) -> Result<()>
+    /// Adds the entry's stored form to `out`, and reads it back. `refused` is what it means if that fails.
+    fn put_readable<I: Ids>(entry: &I::Entry, id: EntryId, out: &mut Vec<u8>, refused: &str) -> Result<()>
     where
         F: Format<I::Entry> + Format<I::LogId>,
     {
         let before = out.len();
         stored::put_entry::<I, F>(entry, out).map_err(|e| {
-            let why = format!("append refused: entry {} cannot be encoded", id.index);
+            let why = format!("{refused}: entry {} cannot be encoded", id.index);
             Error::invalid(why).naming(id.index..=id.index).caused_by(e)
         })?;
         if planted(Bug::UnreadableAppended) {
@@ -330,7 +333,7 @@ impl<F: 'static> RegionLog<F> {
         }
         let written = out.get(before..).unwrap_or_default();
         let unreadable = |e: BoxError| {
-            unreadable(&format!("append refused: entry {}", id.index), e).naming(id.index..=id.index)
+            unreadable(&format!("{refused}: entry {}", id.index), e).naming(id.index..=id.index)
         };
         let (alone, bytes) = stored::split_entry::<I, F>(written, id);
         let back: I::Entry = F::decode(bytes).map_err(unreadable)?;

@@ -12,8 +12,11 @@ use crate::support::openraft::{R, options};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use raftwood::{Engine, EventListener, ReadLimit};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+static MARKS: AtomicU64 = AtomicU64::new(0);
 
 const STEP: Duration = Duration::from_millis(5);
 
@@ -160,15 +163,26 @@ impl<N: Release> Cluster<N> {
         left
     }
 
+    /// Shuts the group down and closes its store.
+    pub(crate) async fn close(&mut self, id: u64) -> SimVfs {
+        self.net.leave(id);
+        let node = self.nodes.remove(&id).unwrap();
+        N::shutdown(&node.raft).await;
+        self.engines.lock().unwrap().remove(&id);
+        node.engine.close().unwrap();
+        node.disk
+    }
+
     /// Waits until all nodes that run have applied what is committed, and compares them.
     pub(crate) async fn settles_with(&mut self, acknowledged: &BTreeSet<u64>) {
         let deadline = tokio::time::Instant::now() + LONG;
         let last = loop {
             let leader = self.leader().await;
-            if self.write(leader, u64::MAX - u64::from(self.incarnations)).await.is_ok() {
+            // No two of these are the same, in whatever test: a command is given once.
+            let mark = u64::MAX - MARKS.fetch_add(1, Ordering::Relaxed);
+            if self.write(leader, mark).await.is_ok() {
                 break self.seen(leader).applied;
             }
-            self.incarnations += 1;
             assert!(tokio::time::Instant::now() < deadline, "nothing is committed: {:?}", self.all_seen());
         };
         while self.nodes.values().any(|node| N::seen(&node.raft).applied < last) {

@@ -137,6 +137,12 @@ impl Release for Openraft09 {
     /// others hear nothing, and elect one of them.
     async fn give_leadership_away(raft: &Raft, _: u64) {
         raft.runtime_config().heartbeat(false);
+        raft.runtime_config().elect(false);
+    }
+
+    fn disk_is_well(raft: &Raft) {
+        raft.runtime_config().heartbeat(true);
+        raft.runtime_config().elect(true);
     }
 
     async fn applied(machine: &Machine) -> BTreeSet<u64> {

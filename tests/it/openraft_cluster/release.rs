@@ -48,7 +48,10 @@ pub(crate) trait Release: 'static {
     fn seen(raft: &Self::Raft) -> Seen;
 
     /// What a leader does whose disk hangs. `to` is whom it prefers as the next.
-    async fn give_leadership_away(raft: &Self::Raft, to: u64);
+    fn give_leadership_away(raft: &Self::Raft, to: u64) -> impl Future<Output = ()> + Send;
+
+    /// What it does once the disk goes on.
+    fn disk_is_well(raft: &Self::Raft);
 
     /// The commands that the state machine has applied; each was given once.
     async fn applied(machine: &Self::Machine) -> BTreeSet<u64>;
