@@ -7,6 +7,7 @@ mod log;
 mod notify;
 mod retry;
 mod stored;
+mod submit;
 
 pub use format::{Format, Postcard};
 pub(crate) use log::{RegionLog, Tenure};

@@ -18,6 +18,9 @@ use std::time::Duration;
 
 static MARKS: AtomicU64 = AtomicU64::new(0);
 
+/// How many looks of 50 µs an engine is given to come to rest: two seconds, for a loaded machine.
+const PATIENCE: u32 = 40_000;
+
 const STEP: Duration = Duration::from_millis(5);
 
 /// Longer than any election takes, on the clock that the test advances.
@@ -100,7 +103,7 @@ impl<N: Release> Cluster<N> {
         N::seen(&self.nodes[&id].raft)
     }
 
-    /// Whoever leads in the newest term, if anybody does. No term may have had two.
+    /// The leader of the newest term, if there is one. No term may have had two.
     pub(crate) fn leads(&mut self) -> Option<u64> {
         let mut newest = None;
         for (&id, node) in &self.nodes {
@@ -132,6 +135,25 @@ impl<N: Release> Cluster<N> {
     pub(crate) async fn write(&self, id: u64, command: u64) -> Result<(), String> {
         let node = &self.nodes[&id];
         write::<N>(&self.net, (id, node.incarnation), &node.raft, command).await
+    }
+
+    /// Writes to the leader, if it is `not` this one, until one is acknowledged. Returns who did, and which.
+    pub(crate) async fn write_elsewhere(&mut self, not: u64, first: u64) -> (u64, u64) {
+        let deadline = tokio::time::Instant::now() + LONG;
+        for command in first.. {
+            let leader = self.leader().await;
+            if leader != not && self.write(leader, command).await.is_ok() {
+                return (leader, command);
+            }
+            assert!(tokio::time::Instant::now() < deadline, "nobody takes writes: {:?}", self.all_seen());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        unreachable!()
+    }
+
+    /// As [`write_elsewhere`](Cluster::write_elsewhere), to any node.
+    pub(crate) async fn write_somewhere(&mut self, first: u64) -> (u64, u64) {
+        self.write_elsewhere(0, first).await
     }
 
     pub(crate) fn hang(&mut self, id: u64) {
@@ -209,6 +231,13 @@ impl<N: Release> Cluster<N> {
     }
 }
 
+impl<N: Release> Drop for Cluster<N> {
+    /// No engine ends before its syncs do, also where the test fails.
+    fn drop(&mut self) {
+        self.nodes.values().for_each(|node| node.disk.release_syncs());
+    }
+}
+
 /// As [`Cluster::write`], beside the cluster.
 pub(crate) async fn write<N: Release>(
     net: &Net<N::Raft>,
@@ -227,7 +256,7 @@ pub(crate) async fn write<N: Release>(
 /// Advances the clock while there are tasks: never before the engines and the tasks have come to rest.
 async fn advance(engines: Arc<Mutex<BTreeMap<u64, Engine>>>) {
     loop {
-        for _ in 0..50 {
+        for _ in 0..PATIENCE {
             for _ in 0..4 {
                 tokio::task::yield_now().await;
             }

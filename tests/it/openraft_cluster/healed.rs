@@ -16,22 +16,29 @@ use std::collections::BTreeSet;
 const REPLICAS: usize = 3;
 const ENTRIES: usize = 2;
 
+struct Base {
+    disks: Vec<SimVfs>,
+    stored: [Vec<u8>; ENTRIES],
+    acknowledged: BTreeSet<u64>,
+}
+
 /// The disks of a group that was closed, and how two acknowledged entries are stored on all of them.
-async fn base<N: Release>() -> (Vec<SimVfs>, [Vec<u8>; ENTRIES]) {
+async fn base<N: Release>() -> Base {
     let mut cluster = Cluster::<N>::start(95).await;
-    let leader = cluster.leader().await;
     let mut stored = [const { Vec::new() }; ENTRIES];
-    for (command, stored) in (1..).zip(&mut stored) {
-        cluster.write(leader, command).await.unwrap();
+    let mut acknowledged = BTreeSet::new();
+    for (n, stored) in (1..).zip(&mut stored) {
+        let (leader, command) = cluster.write_somewhere(1000 * n).await;
+        acknowledged.insert(command);
         let last = cluster.seen(leader).applied;
         *stored = cluster.nodes[&leader].engine.region(R).entry(last).unwrap().payload.to_vec();
     }
-    cluster.settles_with(&BTreeSet::from([1, 2])).await;
+    cluster.settles_with(&acknowledged).await;
     let mut disks = Vec::new();
     for id in 1..=REPLICAS as u64 {
         disks.push(cluster.close(id).await);
     }
-    (disks, stored)
+    Base { disks, stored, acknowledged }
 }
 
 /// Each replica asks the others until nothing more comes back.
@@ -52,12 +59,12 @@ fn heal(engines: &[Engine]) -> Vec<Standing> {
 }
 
 /// One bit for each entry of each replica: whether it is damaged. Returns whether the group recovered.
-async fn case<N: Release>(damage: usize, disks: &[SimVfs], stored: &[Vec<u8>; ENTRIES]) -> bool {
+async fn case<N: Release>(damage: usize, base: &Base) -> bool {
     let is_damaged = |replica: usize, entry: usize| damage >> (replica * ENTRIES + entry) & 1 == 1;
-    let disks: Vec<SimVfs> = disks.iter().map(|disk| disk.crash(LossPolicy::KeepAll)).collect();
+    let disks: Vec<SimVfs> = base.disks.iter().map(|disk| disk.crash(LossPolicy::KeepAll)).collect();
     for (replica, disk) in disks.iter().enumerate() {
         for entry in (0..ENTRIES).filter(|entry| is_damaged(replica, *entry)) {
-            let (path, at) = find(disk, &stored[entry]);
+            let (path, at) = find(disk, &base.stored[entry]);
             ruin(disk, path, at + 4, 6);
         }
     }
@@ -75,15 +82,15 @@ async fn case<N: Release>(damage: usize, disks: &[SimVfs], stored: &[Vec<u8>; EN
         }
     }
     if recovers {
-        cluster.settles_with(&BTreeSet::from([1, 2])).await;
+        cluster.settles_with(&base.acknowledged).await;
     }
     recovers && cluster.nodes.len() == REPLICAS
 }
 
 fn matrix<N: Release>(release: &str) {
-    let (disks, stored) = paused(base::<N>());
+    let base = paused(base::<N>());
     let cases = 1 << (REPLICAS * ENTRIES);
-    let recovered = (0..cases).filter(|damage| paused(case::<N>(*damage, &disks, &stored))).count();
+    let recovered = (0..cases).filter(|damage| paused(case::<N>(*damage, &base))).count();
     println!("{release}: {cases} cases, {recovered} recovered, {} unavailable, 0 unsafe", cases - recovered);
     // Each entry is whole somewhere in 7 of 8 patterns.
     assert_eq!(recovered, 7 * 7);

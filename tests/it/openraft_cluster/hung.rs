@@ -1,4 +1,4 @@
-//! A leader whose disk hangs: nothing fails, and nothing is committed. It gives way.
+//! A leader whose disk hangs: nothing fails, and nothing is committed. It steps down.
 
 use super::cluster::{Cluster, LONG, paused};
 use super::on_09::Openraft09;
@@ -43,7 +43,7 @@ async fn watch_over<N: Release>(raft: N::Raft, mut hangs: watch::Receiver<bool>,
     }
 }
 
-async fn gives_way<N: Release>() {
+async fn steps_down<N: Release>() {
     let mut cluster = Cluster::<N>::new();
     let mut disks = Vec::new();
     for id in 1..=3 {
@@ -61,17 +61,16 @@ async fn gives_way<N: Release>() {
         };
         tokio::spawn(watch_over::<N>(cluster.nodes[id].raft.clone(), hangs.clone(), others));
     }
-    let old = cluster.leader().await;
-    cluster.write(old, 1).await.unwrap();
+    let (old, first) = cluster.write_somewhere(1).await;
     cluster.hang(old);
     // A write that makes it sync: without one, no disk is seen to hang.
-    let _ = cluster.write(old, 2).await;
+    let _ = cluster.write(old, 10_000).await;
     let mut noticed = disks.into_iter().find(|(id, _)| *id == old).unwrap().1;
     noticed.wait_for(|hangs| *hangs).await.unwrap();
 
     let before = tokio::time::Instant::now();
-    let mut acknowledged = BTreeSet::from([1]);
-    for command in 100.. {
+    let mut acknowledged = BTreeSet::from([first]);
+    for command in 20_000.. {
         match cluster.leads().filter(|id| *id != old) {
             Some(leader) if cluster.write(leader, command).await.is_ok() => {
                 acknowledged.insert(command);
@@ -84,10 +83,8 @@ async fn gives_way<N: Release>() {
     // On the clock of the test: a lease of 300 ms and an election of 300 ms at most, twice if two stood at once.
     let took = tokio::time::Instant::now() - before;
     assert!(took < Duration::from_millis(2000), "it took {took:?}");
-    for command in 1000..1020 {
-        let leader = cluster.leader().await;
-        assert_ne!(leader, old);
-        cluster.write(leader, command).await.unwrap();
+    for n in 3..23 {
+        let (_, command) = cluster.write_elsewhere(old, n * 10_000).await;
         acknowledged.insert(command);
     }
     cluster.unhang(old);
@@ -95,12 +92,42 @@ async fn gives_way<N: Release>() {
     cluster.settles_with(&acknowledged).await;
 }
 
-#[test]
-fn a_leader_whose_disk_hangs_gives_way_under_openraft_09() {
-    paused(gives_way::<Openraft09>());
+/// Two of three are left, and the disk of one hangs: it cannot keep a vote, and gives none.
+async fn gives_no_vote<N: Release>() {
+    let mut cluster = Cluster::<N>::start(91).await;
+    let (old, command) = cluster.write_somewhere(1).await;
+    let hung = old % 3 + 1;
+    cluster.hang(hung);
+    let term = cluster.seen(old).term;
+    cluster.net.isolate(old);
+    let until = tokio::time::Instant::now() + Duration::from_secs(5);
+    while tokio::time::Instant::now() < until {
+        assert_eq!(cluster.leads(), Some(old), "elected with a vote that is not durable");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.unhang(hung);
+    let (leader, later) = cluster.write_elsewhere(old, 10_000).await;
+    assert!(cluster.seen(leader).term > term);
+    cluster.net.reconnect_all();
+    cluster.settles_with(&BTreeSet::from([command, later])).await;
 }
 
 #[test]
-fn a_leader_whose_disk_hangs_gives_way_under_openraft_010() {
-    paused(gives_way::<Openraft010>());
+fn a_leader_whose_disk_hangs_steps_down_under_openraft_09() {
+    paused(steps_down::<Openraft09>());
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_steps_down_under_openraft_010() {
+    paused(steps_down::<Openraft010>());
+}
+
+#[test]
+fn a_node_whose_disk_hangs_gives_no_vote_under_openraft_09() {
+    paused(gives_no_vote::<Openraft09>());
+}
+
+#[test]
+fn a_node_whose_disk_hangs_gives_no_vote_under_openraft_010() {
+    paused(gives_no_vote::<Openraft010>());
 }

@@ -23,20 +23,6 @@ async fn cluster<N: Release>(seed: u64, retry_for: Duration, listener: &Arc<Refu
     cluster
 }
 
-/// Writes to whoever leads until one is acknowledged that another than `not` acknowledges.
-async fn write_elsewhere<N: Release>(cluster: &mut Cluster<N>, not: u64, first: u64) -> (u64, u64) {
-    let deadline = tokio::time::Instant::now() + LONG;
-    for command in first.. {
-        let leader = cluster.leader().await;
-        if leader != not && cluster.write(leader, command).await.is_ok() {
-            return (leader, command);
-        }
-        assert!(tokio::time::Instant::now() < deadline, "nobody else takes writes");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    unreachable!()
-}
-
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + LONG;
     while !is_so() {
@@ -51,16 +37,15 @@ async fn old_leader_that_may_not_discard<N: Release>(
     cluster: &mut Cluster<N>,
     listener: &Refusing,
 ) -> (u64, BTreeSet<u64>) {
-    let old = cluster.leader().await;
-    cluster.write(old, 1).await.unwrap();
+    let (old, first) = cluster.write_somewhere(1).await;
     cluster.net.isolate(old);
-    for command in 100..105 {
+    for command in 1000..1005 {
         cluster.write(old, command).await.unwrap_err();
     }
-    let (_, command) = write_elsewhere(cluster, old, 200).await;
+    let (_, command) = cluster.write_elsewhere(old, 2000).await;
     listener.refuse(u32::MAX);
     cluster.net.reconnect_all();
-    (old, BTreeSet::from([1, command]))
+    (old, BTreeSet::from([first, command]))
 }
 
 async fn waits_and_the_others_go_on<N: Release>() {
@@ -68,8 +53,8 @@ async fn waits_and_the_others_go_on<N: Release>() {
     let mut cluster = cluster::<N>(80, Duration::from_secs(3600), &listener).await;
     let (old, mut acknowledged) = old_leader_that_may_not_discard(&mut cluster, &listener).await;
     until("it does not wait", || listener.asked() > 0).await;
-    for command in 300..320 {
-        let (_, command) = write_elsewhere(&mut cluster, old, command * 1000).await;
+    for command in 4..24 {
+        let (_, command) = cluster.write_elsewhere(old, command * 1000).await;
         acknowledged.insert(command);
     }
     assert_eq!(listener.take(), [Tale::Retrying(R)]);
@@ -85,7 +70,7 @@ async fn ends_and_is_had_back<N: Release>() {
     let (old, mut acknowledged) = old_leader_that_may_not_discard(&mut cluster, &listener).await;
     let raft = cluster.nodes[&old].raft.clone();
     until("it has not ended", || N::seen(&raft).ended).await;
-    let (_, command) = write_elsewhere(&mut cluster, old, 300).await;
+    let (_, command) = cluster.write_elsewhere(old, 3000).await;
     acknowledged.insert(command);
     assert_eq!(listener.take(), []);
 
@@ -100,11 +85,10 @@ async fn ends_and_is_had_back<N: Release>() {
 }
 
 /// The leader's disk is full to the last byte that a batch could need.
-async fn a_leader_without_space<N: Release>(retry_for: Duration) -> (Cluster<N>, u64, Arc<Refusing>) {
+async fn a_leader_without_space<N: Release>(retry_for: Duration) -> (Cluster<N>, (u64, u64), Arc<Refusing>) {
     let listener = Refusing::new(0);
     let mut cluster = cluster::<N>(82, retry_for, &listener).await;
-    let leader = cluster.leader().await;
-    cluster.write(leader, 1).await.unwrap();
+    let (leader, written) = cluster.write_somewhere(1).await;
     let node = &cluster.nodes[&leader];
     node.disk.set_capacity(Some(node.disk.allocated()));
     for size in [20_000, 1000, 1] {
@@ -116,17 +100,18 @@ async fn a_leader_without_space<N: Release>(retry_for: Duration) -> (Cluster<N>,
         };
         assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     }
-    (cluster, leader, listener)
+    (cluster, (leader, written), listener)
 }
 
 async fn another_is_elected_until_there_is_room<N: Release>() {
-    let (mut cluster, full, listener) = a_leader_without_space::<N>(Duration::from_secs(3600)).await;
-    cluster.write(full, 100).await.unwrap_err();
+    let (mut cluster, (full, first), listener) = a_leader_without_space::<N>(Duration::from_secs(3600)).await;
+    cluster.write(full, 1000).await.unwrap_err();
+    let (_, command) = cluster.write_elsewhere(full, 2000).await;
+    until("it does not wait", || listener.count() > 0).await;
     assert_eq!(listener.take(), [Tale::Retrying(R)]);
-    let (_, command) = write_elsewhere(&mut cluster, full, 200).await;
     assert!(!cluster.seen(full).ended);
     cluster.nodes[&full].disk.set_capacity(None);
-    cluster.settles_with(&BTreeSet::from([1, command])).await;
+    cluster.settles_with(&BTreeSet::from([first, command])).await;
     assert_eq!(listener.take()[0], Tale::Ended(R, true));
 }
 

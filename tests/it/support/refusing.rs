@@ -32,6 +32,11 @@ impl Refusing {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 
+    /// How much came since [`take`](Refusing::take).
+    pub(crate) fn count(&self) -> usize {
+        self.tales.lock().unwrap().len()
+    }
+
     /// What came since the last time.
     pub(crate) fn take(&self) -> Vec<Tale> {
         std::mem::take(&mut *self.tales.lock().unwrap())
