@@ -133,17 +133,11 @@ impl Release for Openraft09 {
         }
     }
 
-    /// This release has no transfer. Entries are sent once they are durable here, so without heartbeats the
-    /// others hear nothing, and elect one of them.
-    async fn give_leadership_away(raft: &Raft, _: u64) {
-        raft.runtime_config().heartbeat(false);
-        raft.runtime_config().elect(false);
-    }
+    /// Nothing: this release's task awaits the sync of its append, and so the others hear nothing of it and
+    /// elect one of them.
+    async fn give_leadership_away(_: &Raft, _: u64) {}
 
-    fn disk_is_well(raft: &Raft) {
-        raft.runtime_config().heartbeat(true);
-        raft.runtime_config().elect(true);
-    }
+    fn disk_is_well(_: &Raft) {}
 
     async fn applied(machine: &Machine) -> BTreeSet<u64> {
         let commands = machine.commands();
