@@ -27,7 +27,7 @@ impl EventListener for Disk {
     }
 }
 
-/// The task of one group on one node: it acts when the disk hangs, and when it is well again.
+/// The task of one group on one node: it acts when the disk hangs.
 async fn watch_over<N: Release>(raft: N::Raft, mut hangs: watch::Receiver<bool>, others: [u64; 2]) {
     let mut to = others.into_iter().cycle();
     while hangs.changed().await.is_ok() {
@@ -36,9 +36,6 @@ async fn watch_over<N: Release>(raft: N::Raft, mut hangs: watch::Receiver<bool>,
                 N::give_leadership_away(&raft, to).await;
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-        if !*hangs.borrow() {
-            N::disk_is_well(&raft);
         }
     }
 }

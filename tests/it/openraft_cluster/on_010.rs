@@ -151,8 +151,6 @@ impl Release for Openraft010 {
         let _ = raft.trigger().transfer_leader(to).await;
     }
 
-    fn disk_is_well(_: &Raft) {}
-
     /// One client a command: none is applied twice unnoticed, for the machine answers the second as the first.
     async fn applied(machine: &Machine) -> BTreeSet<u64> {
         let state = machine.0.get_state_machine().await;

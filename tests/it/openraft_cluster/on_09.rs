@@ -137,8 +137,6 @@ impl Release for Openraft09 {
     /// elect one of them.
     async fn give_leadership_away(_: &Raft, _: u64) {}
 
-    fn disk_is_well(_: &Raft) {}
-
     async fn applied(machine: &Machine) -> BTreeSet<u64> {
         let commands = machine.commands();
         let set: BTreeSet<u64> = commands.iter().map(|command| command.parse().unwrap()).collect();

@@ -50,9 +50,6 @@ pub(crate) trait Release: 'static {
     /// What a leader does whose disk hangs. `to` is whom it prefers as the next.
     fn give_leadership_away(raft: &Self::Raft, to: u64) -> impl Future<Output = ()> + Send;
 
-    /// What it does once the disk goes on.
-    fn disk_is_well(raft: &Self::Raft);
-
     /// The commands that the state machine has applied; each was given once.
     async fn applied(machine: &Self::Machine) -> BTreeSet<u64>;
 }
