@@ -6,7 +6,7 @@ use crate::support::engines::{DIR, by_hand};
 use crate::support::openraft::R;
 use crate::support::refusing::{Refusing, Tale};
 use openraft09::storage::{RaftLogStorage, RaftLogStorageExt};
-use openraft09::{RaftLogReader, Vote};
+use openraft09::Vote;
 use raftwood::openraft_09::LogStore;
 use raftwood::vfs::sim::{EIO, Fault, SimVfs};
 use raftwood::{Engine, RegionId};
