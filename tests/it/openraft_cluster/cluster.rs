@@ -211,17 +211,17 @@ impl<N: Release> Cluster<N> {
             assert!(tokio::time::Instant::now() < deadline, "not applied: {:?}", self.all_seen());
             tokio::time::sleep(STEP).await;
         }
-        let mut first: Option<(BTreeSet<u64>, BTreeMap<u64, (u64, Vec<u8>)>)> = None;
+        let mut first: Option<Vec<_>> = None;
         for (id, node) in &self.nodes {
             let applied = N::applied(&node.machine).await;
             let lost: Vec<_> = acknowledged.difference(&applied).collect();
             assert!(lost.is_empty(), "node {id} lost what was acknowledged: {lost:?}");
             let region = node.engine.region(R);
             let log = region.entries(region.first_index()..last + 1, ReadLimit::NONE).unwrap();
-            let log = log.into_iter().map(|e| (e.id.index, (e.id.term, e.payload.to_vec()))).collect();
+            let log = log.into_iter().map(|e| (e.id, e.payload.to_vec())).collect();
             match &first {
-                None => first = Some((applied, log)),
-                Some((_, other)) => assert!(*other == log, "the log of node {id} is another"),
+                None => first = Some(log),
+                Some(other) => assert!(*other == log, "the log of node {id} is another"),
             }
         }
     }
