@@ -92,8 +92,8 @@ pub enum Event<'a> {
     },
     /// After a [`SpaceExhausted`](Event::SpaceExhausted): a segment was prepared.
     SpaceRegained,
-    /// A write of an openraft adapter's store was refused by a listener or for want of space, and is asked for
-    /// again: its group stands still meanwhile (`LogStore::retry_for`).
+    /// A write of an openraft adapter's store was refused by a listener or for want of space, and is asked
+    /// for again: its group stands still meanwhile (`LogStore::retry_for`).
     Retrying {
         /// The group's region.
         region: RegionId,

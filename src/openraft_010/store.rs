@@ -84,13 +84,13 @@ impl<C: RaftTypeConfig, F: 'static, N> LogStore<C, F, N> {
     /// answered with the error, which ends the group. Default zero: it is answered at once.
     ///
     /// Such reasons are a listener that refuses a [rollback](crate::EventListener::before_rollback), and want
-    /// of space (a full disk; for appends, a spent [disk budget](crate::Options::disk_budget)). Pauses grow
-    /// from 10 ms to one second. Listeners are notified of the beginning and of the end
+    /// of space (a full disk; for appends, a spent [disk budget](crate::Options::disk_budget)). Pauses
+    /// grow from 10 ms to one second. Listeners are notified of the beginning and of the end
     /// ([`Event::Retrying`](crate::Event::Retrying), [`Event::RetryingEnded`](crate::Event::RetryingEnded)).
     ///
-    /// openraft's task of the group awaits the write: meanwhile the node sends nothing and answers nothing for
-    /// this group, the others elect a leader, and `Raft::shutdown` waits too. Closing or poisoning the engine,
-    /// and a store that [takes over](Self::take_over), end it within 50 ms.
+    /// openraft's task of the group awaits the write: meanwhile the node sends nothing and answers nothing
+    /// for this group, the others elect a leader, and `Raft::shutdown` waits too. Closing or poisoning the
+    /// engine, and a store that [takes over](Self::take_over), end it within 50 ms.
     pub fn retry_for(mut self, bound: Duration) -> LogStore<C, F, N> {
         self.log.set_retry_for(bound);
         self
@@ -124,8 +124,8 @@ where
     ///
     /// # Errors
     /// `TooLarge` where its stored form comes within 1 KiB of
-    /// [`ENTRY_BYTES_MAX`](crate::limits::ENTRY_BYTES_MAX); `InvalidArgument` where the format cannot write it,
-    /// or not read it again.
+    /// [`ENTRY_BYTES_MAX`](crate::limits::ENTRY_BYTES_MAX); `InvalidArgument` where the format cannot write
+    /// it, or not read it again.
     ///
     #[cfg_attr(feature = "postcard", doc = "```")]
     #[cfg_attr(not(feature = "postcard"), doc = "```ignore")]
@@ -147,7 +147,8 @@ where
     /// type Store = LogStore<TypeConfig>;
     ///
     /// let proposed = |command: String| {
-    ///     let entry = EntryOf::<TypeConfig>::new(LogId::new_term_index(0, 0), EntryPayload::Normal(command));
+    ///     let unplaced = LogId::new_term_index(0, 0);
+    ///     let entry = EntryOf::<TypeConfig>::new(unplaced, EntryPayload::Normal(command));
     ///     Store::check_entry(&entry)
     ///     // and then: raft.client_write(command).await
     /// };

@@ -1,8 +1,8 @@
 //! Three nodes, each with a disk of its own, under both releases of openraft.
 //!
-//! `cluster_09` and `cluster_010`: what a leader may do that lost the end of its log. `random`: random runs. `refused`:
-//! writes that a listener refuses, or a full disk. `hung`: a disk that hangs. `healed`: damage before
-//! the start.
+//! `cluster_09` and `cluster_010`: what a leader may do that lost the end of its log. `random`: random
+//! runs. `refused`: writes that a listener refuses, or a full disk. `hung`: a disk that hangs. `healed`:
+//! damage before the start.
 
 mod cluster;
 mod cluster_010;

@@ -77,7 +77,7 @@ async fn steps_down<N: Release>() {
         }
         assert!(tokio::time::Instant::now() < before + LONG, "nobody else leads");
     }
-    // On the clock of the test: a lease of 300 ms and an election of 300 ms at most, twice if two stood at once.
+    // On the clock of the test: a lease and an election of 300 ms each, twice if two stood.
     let took = tokio::time::Instant::now() - before;
     assert!(took < Duration::from_millis(2000), "it took {took:?}");
     for n in 3..23 {

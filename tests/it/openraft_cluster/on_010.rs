@@ -151,7 +151,7 @@ impl Release for Openraft010 {
         let _ = raft.trigger().transfer_leader(to).await;
     }
 
-    /// One client a command: none is applied twice unnoticed, for the machine answers the second as the first.
+    /// One client a command: the machine answers a second as it did the first.
     async fn applied(machine: &Machine) -> BTreeSet<u64> {
         let state = machine.0.get_state_machine().await;
         state.client_status.into_keys().map(|client| client.parse().unwrap()).collect()
