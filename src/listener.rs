@@ -92,6 +92,24 @@ pub enum Event<'a> {
     },
     /// After a [`SpaceExhausted`](Event::SpaceExhausted): a segment was prepared.
     SpaceRegained,
+    /// A write of an openraft adapter's store was refused by a listener or for want of space, and is asked
+    /// for again: its group stands still meanwhile (`LogStore::retry_for`).
+    Retrying {
+        /// The group's region.
+        region: RegionId,
+        /// Why it was refused.
+        error: &'a Error,
+    },
+    /// After a [`Retrying`](Event::Retrying) of the same region.
+    RetryingEnded {
+        /// The group's region.
+        region: RegionId,
+        /// How long it waited, without the time that the asking took.
+        waited: Duration,
+        /// Whether the write was accepted at last. If not, openraft was answered with the error, or the task
+        /// that waited was dropped.
+        accepted: bool,
+    },
     /// More than three quarters of what appends may take of the
     /// [disk budget](crate::Options::disk_budget) are used, or less than all of it again. Delivered when that
     /// begins.
@@ -189,6 +207,8 @@ impl Event<'_> {
             | Event::SpaceExhausted { .. }
             | Event::BudgetLow { .. }
             | Event::BudgetSpent { .. }
+            | Event::Retrying { .. }
+            | Event::RetryingEnded { accepted: false, .. }
             | Event::Throttled { .. }
             | Event::BackgroundError { .. }
             | Event::CallbackPanicked { .. }
@@ -196,6 +216,7 @@ impl Event<'_> {
             Event::StallEnded { .. }
             | Event::SpaceRegained
             | Event::BudgetRegained { .. }
+            | Event::RetryingEnded { .. }
             | Event::ThrottlingEnded
             | Event::HealthChanged { .. }
             | Event::Recovered { .. }
@@ -256,6 +277,19 @@ impl fmt::Display for Event<'_> {
             ),
             Event::BudgetRegained { used_bytes, budget_bytes } => {
                 write!(f, "disk budget regained, bytes taken: {used_bytes} of {budget_bytes}")
+            }
+            Event::Retrying { region, error } => {
+                write!(
+                    f,
+                    "a write of region {region} is refused and asked for again: {}",
+                    error.with_causes()
+                )
+            }
+            Event::RetryingEnded { region, waited, accepted: true } => {
+                write!(f, "a write of region {region} that was refused is accepted, it waited {waited:.1?}")
+            }
+            Event::RetryingEnded { region, waited, accepted: false } => {
+                write!(f, "a write of region {region} is given up, it waited {waited:.1?}")
             }
             Event::BackupMade { dir, report } => write!(
                 f,
@@ -494,6 +528,23 @@ mod tests {
             (Event::ThrottlingEnded, vec!["ended"]),
             (Event::SpaceExhausted { error: &error }, vec!["exhausted", "no storage space"]),
             (Event::SpaceRegained, vec!["regained"]),
+            (Event::Retrying { region: RegionId(7), error: &error }, vec!["region 7", "no storage space"]),
+            (
+                Event::RetryingEnded {
+                    region: RegionId(7),
+                    waited: Duration::from_millis(90),
+                    accepted: true,
+                },
+                vec!["region 7", "accepted", "90.0ms"],
+            ),
+            (
+                Event::RetryingEnded {
+                    region: RegionId(7),
+                    waited: Duration::from_secs(30),
+                    accepted: false,
+                },
+                vec!["region 7", "given up", "30.0s"],
+            ),
             (Event::BudgetLow { used_bytes: 75, budget_bytes: 100, pins: &[] }, vec!["low", "75 of 100"]),
             (Event::BudgetSpent { used_bytes: 99, budget_bytes: 100, pins: &[] }, vec!["spent", "99 of 100"]),
             (Event::BudgetRegained { used_bytes: 9, budget_bytes: 100 }, vec!["regained", "9 of 100"]),

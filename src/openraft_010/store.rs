@@ -80,6 +80,22 @@ impl<C: RaftTypeConfig, F: 'static, N> LogStore<C, F, N> {
         self
     }
 
+    /// How long a write that is refused for a reason that passes is asked for again, before openraft is
+    /// answered with the error, which ends the group. Default zero: it is answered at once.
+    ///
+    /// Such reasons are a listener that refuses a [rollback](crate::EventListener::before_rollback), and want
+    /// of space (a full disk; for appends, a spent [disk budget](crate::Options::disk_budget)). Pauses
+    /// grow from 10 ms to one second. Listeners are notified of the beginning and of the end
+    /// ([`Event::Retrying`](crate::Event::Retrying), [`Event::RetryingEnded`](crate::Event::RetryingEnded)).
+    ///
+    /// openraft's task of the group awaits the write: meanwhile the node sends nothing and answers nothing
+    /// for this group, the others elect a leader, and `Raft::shutdown` waits too. Closing or poisoning the
+    /// engine, and a store that [takes over](Self::take_over), end it within 50 ms.
+    pub fn retry_for(mut self, bound: Duration) -> LogStore<C, F, N> {
+        self.log.set_retry_for(bound);
+        self
+    }
+
     /// Takes the region over from a store that still has it, for instance in a Raft that cannot be shut down:
     /// from now on what that one is asked to write is refused (`Locked`). What it had begun to write comes
     /// before all that this one reads and writes. Its readers go on.
@@ -91,6 +107,55 @@ impl<C: RaftTypeConfig, F: 'static, N> LogStore<C, F, N> {
     /// The region.
     pub fn region(&self) -> &Region {
         self.log.region()
+    }
+}
+
+impl<C, F> LogStore<C, F>
+where
+    C: RaftTypeConfig,
+    CommittedLeaderIdOf<C>: LeaderTerm,
+    F: Format<C::Entry> + Format<LogIdOf<C>>,
+{
+    /// Whether an append takes this entry, whatever log id it is given: to be asked before a command is
+    /// proposed, where the client can still be refused. An append that refuses is a storage error, which ends
+    /// the group on the leader, and on the next leader where the client tries again.
+    ///
+    /// It encodes the entry and reads it back, as the append does. Nothing is written.
+    ///
+    /// # Errors
+    /// `TooLarge` where its stored form comes within 1 KiB of
+    /// [`ENTRY_BYTES_MAX`](crate::limits::ENTRY_BYTES_MAX); `InvalidArgument` where the format cannot write
+    /// it, or not read it again.
+    ///
+    #[cfg_attr(feature = "postcard", doc = "```")]
+    #[cfg_attr(not(feature = "postcard"), doc = "```ignore")]
+    /// # use openraft010 as openraft;
+    /// use openraft::entry::RaftEntry;
+    /// use openraft::impls::leader_id_std;
+    /// use openraft::type_config::alias::EntryOf;
+    /// use openraft::{EntryPayload, LogId};
+    /// use raftwood::openraft_010::LogStore;
+    ///
+    /// openraft::declare_raft_types!(
+    ///     pub TypeConfig:
+    ///         D = String,
+    ///         R = (),
+    ///         LeaderId = leader_id_std::LeaderId<u64, u64>,
+    ///         AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+    /// );
+    ///
+    /// type Store = LogStore<TypeConfig>;
+    ///
+    /// let proposed = |command: String| {
+    ///     let unplaced = LogId::new_term_index(0, 0);
+    ///     let entry = EntryOf::<TypeConfig>::new(unplaced, EntryPayload::Normal(command));
+    ///     Store::check_entry(&entry)
+    ///     // and then: raft.client_write(command).await
+    /// };
+    /// assert!(proposed("set x 1".to_string()).is_ok());
+    /// ```
+    pub fn check_entry(entry: &C::Entry) -> Result<()> {
+        RegionLog::<F>::check_entry::<Of<C>>(entry)
     }
 }
 
@@ -172,12 +237,12 @@ where
 
     async fn save_vote(&mut self, vote: &VoteOf<C>) -> io::Result<()> {
         hold::<C, F>(&self.log).await.map_err(io_error)?;
-        self.log.save_vote(vote).await.map_err(io_error)
+        self.log.save_vote(vote, C::AsyncRuntime::sleep).await.map_err(io_error)
     }
 
     async fn save_committed(&mut self, committed: Option<LogIdOf<C>>) -> io::Result<()> {
         hold::<C, F>(&self.log).await.map_err(io_error)?;
-        self.log.save_committed(committed.as_ref()).await.map_err(io_error)
+        self.log.save_committed(committed.as_ref(), C::AsyncRuntime::sleep).await.map_err(io_error)
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogIdOf<C>>> {
@@ -194,18 +259,18 @@ where
         let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(io_error)?;
         let durable = N::hand_over(callback, &mut self.turn);
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable(outcome.map(drop)));
-        self.log.submit(batch, Durability::Synced, accepted).await.map_err(io_error)
+        self.log.submit(batch, Durability::Synced, accepted, C::AsyncRuntime::sleep).await.map_err(io_error)
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<C>>) -> io::Result<()> {
         hold::<C, F>(&self.log).await.map_err(io_error)?;
         let first = last_log_id.map_or(0, |last| last.index.saturating_add(1));
-        self.log.truncate::<Of<C>>(first).await.map_err(io_error)
+        self.log.truncate::<Of<C>, _>(first, C::AsyncRuntime::sleep).await.map_err(io_error)
     }
 
     async fn purge(&mut self, log_id: LogIdOf<C>) -> io::Result<()> {
         hold::<C, F>(&self.log).await.map_err(io_error)?;
-        self.log.purge::<Of<C>>(&log_id).await.map_err(io_error)
+        self.log.purge::<Of<C>, _>(&log_id, C::AsyncRuntime::sleep).await.map_err(io_error)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The log of one region, for a caller that must not be blocked.
 
 use super::format::Format;
-use super::later::{elsewhere, elsewhere_waiting};
+use super::later::elsewhere;
 use super::stored::{self, Ids, SavedVote};
 use crate::commit::Ticket;
 use crate::engine::Engine;
@@ -10,6 +10,7 @@ use crate::engine::region::Region;
 use crate::engine::write_batch::WriteBatch;
 use crate::engine::writers::Writer;
 use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::limits::ENTRY_BYTES_MAX;
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
@@ -29,6 +30,9 @@ const ON_THE_SPOT_BYTES: u64 = 256 << 10;
 /// What lies so many segments behind the one that is being written was written moments ago and is in memory.
 const NEAR_SEGMENTS: u32 = 1;
 
+/// What an entry's log id may take more than the one that it was checked with: it stands there twice.
+const LOG_ID_SPARE: usize = 1 << 10;
+
 /// How much a limited read returns, unless told otherwise.
 const READ_BYTES: u64 = 4 << 20;
 
@@ -37,15 +41,16 @@ const WRITER_WAIT: Duration = Duration::from_secs(10);
 
 /// One region and the format of what is in it. A clone is another handle onto the same.
 pub(crate) struct RegionLog<F> {
-    engine: Engine,
+    pub(super) engine: Engine,
     region: Region,
     read_bytes: u64,
-    writer: Arc<Writer>,
+    pub(super) writer: Arc<Writer>,
     writer_wait: Duration,
+    pub(super) retry_for: Duration,
     /// A batch that waits for its acceptance on a thread of the engine. It stays here, not with
     /// the task that waits for it: should that task be dropped, whatever is submitted next goes
     /// after the batch all the same.
-    waiting: Arc<Mutex<Option<Later<()>>>>,
+    pub(super) waiting: Arc<Mutex<Option<Later<()>>>>,
     format: PhantomData<fn() -> F>,
 }
 
@@ -57,6 +62,7 @@ impl<F> Clone for RegionLog<F> {
             read_bytes: self.read_bytes,
             writer: self.writer.clone(),
             writer_wait: self.writer_wait,
+            retry_for: self.retry_for,
             waiting: self.waiting.clone(),
             format: PhantomData,
         }
@@ -87,6 +93,7 @@ impl<F: 'static> RegionLog<F> {
             read_bytes: READ_BYTES,
             writer: Arc::new(Writer::new(engine.writers(), region)),
             writer_wait: WRITER_WAIT,
+            retry_for: Duration::ZERO,
             waiting: Arc::default(),
             format: PhantomData,
         }
@@ -104,7 +111,11 @@ impl<F: 'static> RegionLog<F> {
         self.writer_wait = wait;
     }
 
-    fn id(&self) -> RegionId {
+    pub(crate) fn set_retry_for(&mut self, bound: Duration) {
+        self.retry_for = bound;
+    }
+
+    pub(super) fn id(&self) -> RegionId {
         self.region.id()
     }
 
@@ -136,64 +147,6 @@ impl<F: 'static> RegionLog<F> {
 
     // ---- writing ------------------------------------------------------------------------------------------
 
-    /// Accepts the batch: what it says can be read when this is done. Where that takes waiting (for room
-    /// among the bytes in flight, for the next segment), a thread of the engine waits. `accepted` gets the
-    /// ticket, also when nobody awaits this any more.
-    pub(crate) async fn submit(
-        &self,
-        batch: WriteBatch,
-        durability: Durability,
-        accepted: impl FnOnce(Ticket) + Send + 'static,
-    ) -> Result<()> {
-        let underway = self.writer.begin()?;
-        // What a task that was dropped had submitted is accepted first. If it was refused, the
-        // task would have been notified.
-        self.in_turn().await;
-        let batch = if batch.is_empty() {
-            batch
-        } else {
-            match self.engine.try_submit(batch, durability) {
-                Ok(ticket) => {
-                    accepted(ticket);
-                    return Ok(());
-                }
-                Err(refused) if refused.kind() == ErrorKind::WouldBlock => {
-                    let error = refused.error().clone();
-                    refused.into_batch().ok_or(error)?
-                }
-                Err(refused) => return Err(refused.into_error()),
-            }
-        };
-        let engine = self.engine.clone();
-        let later = elsewhere_waiting(&self.engine, move || {
-            let _underway = underway;
-            accepted(engine.submit(batch, durability)?);
-            Ok(())
-        });
-        *self.waiting.lock() = Some(later);
-        self.in_turn().await.unwrap_or(Ok(()))
-    }
-
-    /// Waits until nothing waits for acceptance, and returns the outcome of what did.
-    async fn in_turn(&self) -> Option<Result<()>> {
-        poll_fn(|cx| {
-            let mut waiting = self.waiting.lock();
-            let Some(later) = waiting.as_mut() else { return Poll::Ready(None) };
-            let outcome = Pin::new(later).poll(cx);
-            outcome.map(|outcome| {
-                *waiting = None;
-                Some(outcome)
-            })
-        })
-        .await
-    }
-
-    /// Accepts a batch that nobody waits for: it is written after all that came before, and before all that
-    /// comes after. To wait until that is done would mean to wait for a sync that is running, now and then.
-    async fn note(&self, batch: WriteBatch) -> Result<()> {
-        self.submit(batch, Durability::Written, |ticket| ticket.on_complete(drop)).await
-    }
-
     /// The batch that appends the entries, without those that are compacted already. Each is read back from
     /// its bytes: what is accepted here is acknowledged later, and must not turn out unreadable then.
     pub(crate) fn append<I: Ids>(&self, entries: impl Iterator<Item = I::Entry>) -> Result<WriteBatch>
@@ -216,29 +169,49 @@ impl<F: 'static> RegionLog<F> {
                 continue;
             }
             let mut readable = Ok(());
-            region.append_with(id, |out| readable = self.put_readable::<I>(&entry, id, out))?;
-            readable?;
+            region.append_with(id, |out| {
+                readable = Self::put_readable::<I>(&entry, id, out, "append refused");
+            })?;
+            readable.map_err(|e| e.in_region(self.id()))?;
         }
         Ok(batch)
     }
 
-    /// Adds the entry's stored form to `out`, and reads it back.
-    fn put_readable<I: Ids>(&self, entry: &I::Entry, id: EntryId, out: &mut Vec<u8>) -> Result<()>
+    /// Whether an append takes the entry, whatever log id it is given.
+    pub(crate) fn check_entry<I: Ids>(entry: &I::Entry) -> Result<()>
+    where
+        F: Format<I::Entry> + Format<I::LogId>,
+    {
+        let mut out = Vec::new();
+        let unplaced = I::id(&I::log_id(entry))?;
+        Self::put_readable::<I>(entry, unplaced, &mut out, "it would be refused by an append")?;
+        if out.len() > ENTRY_BYTES_MAX - LOG_ID_SPARE {
+            let why = format!(
+                "the entry takes {} bytes as it is stored, at most {ENTRY_BYTES_MAX} fit (ENTRY_BYTES_MAX), of which \
+                 {LOG_ID_SPARE} are kept for its log id: divide the command",
+                out.len()
+            );
+            return Err(Error::new(ErrorKind::TooLarge, why));
+        }
+        Ok(())
+    }
+
+    /// Adds the entry's stored form to `out`, and reads it back. `refused` is what it means if that fails.
+    fn put_readable<I: Ids>(entry: &I::Entry, id: EntryId, out: &mut Vec<u8>, refused: &str) -> Result<()>
     where
         F: Format<I::Entry> + Format<I::LogId>,
     {
         let before = out.len();
         stored::put_entry::<I, F>(entry, out).map_err(|e| {
-            let why = format!("append refused: entry {} cannot be encoded", id.index);
-            Error::invalid(why).in_region(self.id()).naming(id.index..=id.index).caused_by(e)
+            let why = format!("{refused}: entry {} cannot be encoded", id.index);
+            Error::invalid(why).naming(id.index..=id.index).caused_by(e)
         })?;
         if planted(Bug::UnreadableAppended) {
             return Ok(());
         }
         let written = out.get(before..).unwrap_or_default();
         let unreadable = |e: BoxError| {
-            let error = self.unreadable(&format!("append refused: entry {}", id.index), e);
-            error.naming(id.index..=id.index)
+            unreadable(&format!("{refused}: entry {}", id.index), e).naming(id.index..=id.index)
         };
         let (alone, bytes) = stored::split_entry::<I, F>(written, id);
         let back: I::Entry = F::decode(bytes).map_err(unreadable)?;
@@ -250,17 +223,10 @@ impl<F: 'static> RegionLog<F> {
         }
     }
 
-    fn unreadable(&self, what: &str, e: BoxError) -> Error {
-        let why = format!(
-            "{what} cannot be read back from the bytes that its format makes of it: \
-             use types that this format can read, or another format"
-        );
-        Error::invalid(why).in_region(self.id()).caused_by(e)
-    }
-
     /// Discards the entries from `first` on. Not synced: whatever is synced later comes after it in the log.
-    pub(crate) async fn truncate<I: Ids>(&self, first: u64) -> Result<()>
+    pub(crate) async fn truncate<I: Ids, W>(&self, first: u64, sleep: impl Fn(Duration) -> W) -> Result<()>
     where
+        W: Future<Output = ()>,
         F: Format<I::LogId>,
     {
         let state = self.region.state();
@@ -275,7 +241,7 @@ impl<F: 'static> RegionLog<F> {
         {
             region.reset(purged)?;
         }
-        self.note(batch).await
+        self.note(batch, sleep).await
     }
 
     /// Up to where the log was purged. Where the log began after what was purged, only the log id
@@ -303,8 +269,13 @@ impl<F: 'static> RegionLog<F> {
 
     /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the
     /// same batch. Entries that contradict `id` go too.
-    pub(crate) async fn purge<I: Ids>(&self, log_id: &I::LogId) -> Result<()>
+    pub(crate) async fn purge<I: Ids, W>(
+        &self,
+        log_id: &I::LogId,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()>
     where
+        W: Future<Output = ()>,
         F: Format<I::LogId>,
     {
         let id = I::id(log_id).map_err(|e| e.in_region(self.id()))?;
@@ -333,12 +304,17 @@ impl<F: 'static> RegionLog<F> {
             _ => drop(region.reset(id)?),
         }
         region.put(PURGED, &self.encode(log_id, "log id")?)?;
-        self.note(batch).await
+        self.note(batch, sleep).await
     }
 
     /// Keeps the vote, and that it was saved in this run, durably.
-    pub(crate) async fn save_vote<V: PartialEq>(&self, vote: &V) -> Result<()>
+    pub(crate) async fn save_vote<V: PartialEq, W>(
+        &self,
+        vote: &V,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()>
     where
+        W: Future<Output = ()>,
         F: Format<V>,
     {
         let mut stored = stored::vote_head(self.engine.run());
@@ -347,13 +323,18 @@ impl<F: 'static> RegionLog<F> {
         batch.region(self.id()).set_hard_state(&stored)?;
         let (durable, later) = promise();
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable.keep(outcome.map(drop)));
-        self.submit(batch, Durability::Synced, accepted).await?;
+        self.submit(batch, Durability::Synced, accepted, sleep).await?;
         later.await
     }
 
     /// Keeps the committed log id, without a sync.
-    pub(crate) async fn save_committed<L: PartialEq>(&self, log_id: Option<&L>) -> Result<()>
+    pub(crate) async fn save_committed<L: PartialEq, W>(
+        &self,
+        log_id: Option<&L>,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()>
     where
+        W: Future<Output = ()>,
         F: Format<L>,
     {
         let mut batch = self.engine.batch();
@@ -361,7 +342,7 @@ impl<F: 'static> RegionLog<F> {
             Some(log_id) => batch.region(self.id()).put(COMMITTED, &self.encode(log_id, "log id")?)?,
             None => batch.region(self.id()).delete(COMMITTED)?,
         };
-        self.note(batch).await
+        self.note(batch, sleep).await
     }
 
     /// The value's bytes, seen to be read as that value again.
@@ -382,7 +363,7 @@ impl<F: 'static> RegionLog<F> {
         F::encode(value, out).map_err(|e| {
             Error::invalid(format!("the {what} cannot be encoded")).in_region(self.id()).caused_by(e)
         })?;
-        let unreadable = |e: BoxError| self.unreadable(&format!("{what} refused: it"), e);
+        let unreadable = |e: BoxError| unreadable(&format!("{what} refused: it"), e).in_region(self.id());
         match F::decode(out.get(before..).unwrap_or_default()).map_err(unreadable)? {
             back if back == *value => Ok(()),
             _ => Err(unreadable("it comes back as another".into())),
@@ -559,4 +540,12 @@ impl<F: 'static> RegionLog<F> {
             error.in_region(self.id()).caused_by(e)
         })
     }
+}
+
+fn unreadable(what: &str, e: BoxError) -> Error {
+    let why = format!(
+        "{what} cannot be read back from the bytes that its format makes of it: \
+         use types that this format can read, or another format"
+    );
+    Error::invalid(why).caused_by(e)
 }

@@ -5,7 +5,9 @@ mod format;
 mod later;
 mod log;
 mod notify;
+mod retry;
 mod stored;
+mod submit;
 
 pub use format::{Format, Postcard};
 pub(crate) use log::{RegionLog, Tenure};

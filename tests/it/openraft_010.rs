@@ -1,5 +1,6 @@
 //! The adapter for openraft 0.10: openraft's own suite, unchanged, and what it does not ask.
 
+mod retry;
 mod stored;
 mod writers;
 

@@ -9,9 +9,10 @@ use openraft010::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt};
 use openraft010::type_config::TypeConfigExt;
 use openraft010::type_config::alias::EntryOf;
 use openraft010::{BasicNode, EntryPayload, Membership, RaftLogReader};
+use raftwood::limits::ENTRY_BYTES_MAX;
 use raftwood::openraft_010::{Format, LogStore, Postcard};
 use raftwood::vfs::sim::SimVfs;
-use raftwood::{BoxError, Durability, EntryId};
+use raftwood::{BoxError, Durability, EntryId, ErrorKind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -237,4 +238,46 @@ async fn where_the_log_ends_does_not_depend_on_the_payload() {
     assert!(error.to_string().contains("entry 3 cannot be decoded"), "{error}");
     let error = store.append(entries(1, 4..=4), IOFlushed::noop()).await.unwrap_err();
     assert!(error.to_string().contains("entry 4 cannot be read back"), "{error}");
+}
+
+/// As postcard, but a command that is a number stands for so many bytes.
+struct Bulky;
+
+as_postcard!(Bulky: Vote, Id);
+
+impl Format<Entry> for Bulky {
+    fn encode(entry: &Entry, out: &mut Vec<u8>) -> Result<(), BoxError> {
+        Postcard::encode(entry, out)?;
+        if let EntryPayload::Normal(command) = &entry.payload {
+            out.resize(out.len() + command.parse::<usize>()?, 0);
+        }
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Entry, BoxError> {
+        Ok(postcard::take_from_bytes(bytes)?.0)
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_an_append_would_refuse_is_refused_before_it_is_proposed() {
+    type Checked = LogStore<Types, Bulky>;
+    let check = |command: &str| Checked::check_entry(&text(0, 0, command));
+    check("17").unwrap();
+    // What the log id that it will have may take more is left free.
+    let room = ENTRY_BYTES_MAX - 1024;
+    let fits = (room - 64..room).rev().find(|bytes| check(&bytes.to_string()).is_ok()).unwrap();
+    let error = check(&(fits + 1).to_string()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(error.to_string().contains("268435456"), "{error}");
+    // So is what cannot be written.
+    assert_eq!(check("many").unwrap_err().kind(), ErrorKind::InvalidArgument);
+
+    let engine = open(&SimVfs::new(41));
+    let mut store: Checked = LogStore::with_format(&engine, R);
+    let too_large = text(u64::MAX - 1, 1, &ENTRY_BYTES_MAX.to_string());
+    let error = store.blocking_append([too_large]).await.unwrap_err();
+    assert!(error.to_string().contains("268435456"), "{error}");
+    // The longest log id there is does not make it too large.
+    store.blocking_append([text(u64::MAX - 1, 1, &fits.to_string())]).await.unwrap();
 }

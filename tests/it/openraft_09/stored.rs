@@ -7,9 +7,10 @@ use openraft09::entry::RaftEntry;
 use openraft09::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft09::testing::log_id;
 use openraft09::{Entry, EntryPayload, LogId, Membership, RaftLogReader, Vote};
+use raftwood::limits::ENTRY_BYTES_MAX;
 use raftwood::openraft_09::{Format, LogStore, Postcard};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{BoxError, Durability, EntryId};
+use raftwood::{BoxError, Durability, EntryId, ErrorKind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -217,4 +218,33 @@ async fn where_the_log_ends_does_not_depend_on_the_payload() {
     assert!(error.contains("entry 3 cannot be decoded"), "{error}");
     let error = store.blocking_append(entries(1, 4..=4)).await.unwrap_err().to_string();
     assert!(error.contains("entry 4 cannot be read back"), "{error}");
+}
+
+/// As postcard, but a command that is a number stands for so many bytes.
+struct Bulky;
+
+as_postcard!(Bulky: Vote<u64>, LogId<u64>);
+
+impl Format<Entry<TypeConfig>> for Bulky {
+    fn encode(entry: &Entry<TypeConfig>, out: &mut Vec<u8>) -> Result<(), BoxError> {
+        Postcard::encode(entry, out)?;
+        if let EntryPayload::Normal(command) = &entry.payload {
+            out.resize(out.len() + command.parse::<usize>()?, 0);
+        }
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Entry<TypeConfig>, BoxError> {
+        Ok(postcard::take_from_bytes(bytes)?.0)
+    }
+}
+
+#[test]
+fn an_entry_that_an_append_would_refuse_is_refused_before_it_is_proposed() {
+    let check = |command: &str| LogStore::<TypeConfig, Bulky>::check_entry(&text(0, 0, command));
+    check("17").unwrap();
+    let error = check(&ENTRY_BYTES_MAX.to_string()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(error.to_string().contains("268435456"), "{error}");
+    assert_eq!(check("many").unwrap_err().kind(), ErrorKind::InvalidArgument);
 }

@@ -1,98 +1,18 @@
 //! openraft 0.10, as its users configure it: by default a node that finds itself a leader leads on.
 
+use super::net::Net;
+use super::on_010::{Lines, Raft, Vote};
 use crate::support::openraft::{R, Stalled, open, soon};
 use openraft_memstore::{BlockConfig, ClientRequest, IntoMemClientRequest, MemStateMachine, TypeConfig};
-use openraft010::alias::{SnapshotOf, VoteOf};
-use openraft010::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft010::metrics::RaftMetrics;
-use openraft010::network::RPCOption;
-use openraft010::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
-};
 use openraft010::storage::RaftLogStorage;
-use openraft010::{Config, OptionalSend, RaftLogReader, RaftNetworkFactory, RaftNetworkV2, ServerState};
+use openraft010::{Config, RaftLogReader, ServerState};
 use raftwood::Engine;
 use raftwood::openraft_010::{LogReader, LogStore};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::io::Cursor;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-
-type Raft = openraft010::Raft<TypeConfig, Arc<MemStateMachine>>;
-type Vote = VoteOf<TypeConfig>;
-
-// ---- the network ------------------------------------------------------------------------------------------
-
-/// The nodes that can be reached, and that can reach others: each with the number of its incarnation.
-#[derive(Clone, Default)]
-struct Net(Arc<Mutex<BTreeMap<u64, (u32, Raft)>>>);
-
-struct Line {
-    net: Net,
-    from: (u64, u32),
-    target: u64,
-}
-
-#[derive(Clone)]
-struct Lines {
-    net: Net,
-    from: (u64, u32),
-}
-
-impl RaftNetworkFactory<TypeConfig> for Lines {
-    type Network = Line;
-
-    async fn new_client(&mut self, target: u64, _: &()) -> Line {
-        Line { net: self.net.clone(), from: self.from, target }
-    }
-}
-
-impl Line {
-    fn peer(&self) -> Result<Raft, Unreachable<TypeConfig>> {
-        let nodes = self.net.0.lock().unwrap();
-        let (id, incarnation) = self.from;
-        match (nodes.get(&id), nodes.get(&self.target)) {
-            (Some((running, _)), Some((_, raft))) if *running == incarnation => Ok(raft.clone()),
-            _ => Err(Unreachable::from_string("it is cut off")),
-        }
-    }
-
-    fn lost(error: impl ToString) -> Unreachable<TypeConfig> {
-        Unreachable::from_string(error)
-    }
-}
-
-impl RaftNetworkV2<TypeConfig> for Line {
-    type SnapshotData = Cursor<Vec<u8>>;
-
-    async fn append_entries(
-        &mut self,
-        rpc: AppendEntriesRequest<TypeConfig>,
-        _: RPCOption,
-    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Ok(self.peer()?.append_entries(rpc).await.map_err(Line::lost)?)
-    }
-
-    async fn vote(
-        &mut self,
-        rpc: VoteRequest<TypeConfig>,
-        _: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Ok(self.peer()?.vote(rpc).await.map_err(Line::lost)?)
-    }
-
-    async fn full_snapshot(
-        &mut self,
-        vote: Vote,
-        snapshot: SnapshotOf<TypeConfig, Cursor<Vec<u8>>>,
-        _: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _: RPCOption,
-    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Ok(self.peer()?.install_full_snapshot(vote, snapshot).await.map_err(Line::lost)?)
-    }
-}
 
 // ---- the nodes --------------------------------------------------------------------------------------------
 
@@ -106,7 +26,7 @@ struct Node {
 }
 
 struct Cluster {
-    net: Net,
+    net: Net<Raft>,
     nodes: BTreeMap<u64, Node>,
     incarnations: u32,
 }
@@ -139,7 +59,7 @@ impl Cluster {
         let reader = store.get_log_reader().await;
         let config = Arc::new(config.validate().unwrap());
         let raft = Raft::new(id, config, lines, store, machine.clone()).await.unwrap();
-        self.net.0.lock().unwrap().insert(id, (self.incarnations, raft.clone()));
+        self.net.join(id, self.incarnations, raft.clone());
         self.nodes.insert(id, Node { disk, engine, machine, reader, raft });
     }
 
@@ -169,7 +89,7 @@ impl Cluster {
 
     /// Cuts the node off and says what its disk would hold if its power went now.
     fn cut(&self, id: u64, lost: LossPolicy) -> SimVfs {
-        self.net.0.lock().unwrap().remove(&id);
+        self.net.leave(id);
         self.nodes[&id].disk.crash(lost)
     }
 

@@ -1,100 +1,27 @@
 //! openraft 0.9: a leader that was killed leads on, and may.
 
-use crate::support::machine_09::{Machine, TypeConfig};
+use super::net::Net;
+use super::on_09::{Lines, Raft};
+use crate::support::machine_09::Machine;
 use crate::support::openraft::{R, Stalled, open, soon};
-use openraft09::error::{InstallSnapshotError, RPCError, RaftError, RemoteError, Unreachable};
-use openraft09::network::RPCOption;
-use openraft09::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-    VoteRequest, VoteResponse,
-};
-use openraft09::{BasicNode, Config, Raft, RaftMetrics, RaftNetwork, RaftNetworkFactory, ServerState};
+use openraft09::{BasicNode, Config, RaftMetrics, ServerState};
 use raftwood::Engine;
 use raftwood::openraft_09::LogStore;
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// The nodes that can be reached, and that can reach others: each with the number of its incarnation.
-#[derive(Clone, Default)]
-struct Net(Arc<Mutex<BTreeMap<u64, Reachable>>>);
-
-type Reachable = (u32, Raft<TypeConfig>);
-
-struct Line {
-    net: Net,
-    from: (u64, u32),
-    target: u64,
-}
-
-struct Lines {
-    net: Net,
-    from: (u64, u32),
-}
-
-impl RaftNetworkFactory<TypeConfig> for Lines {
-    type Network = Line;
-
-    async fn new_client(&mut self, target: u64, _: &BasicNode) -> Line {
-        Line { net: self.net.clone(), from: self.from, target }
-    }
-}
-
-type Failed<E> = RPCError<u64, BasicNode, E>;
-
-impl Line {
-    #[allow(clippy::result_large_err, reason = "openraft's own type")]
-    fn peer<E: std::error::Error>(&self) -> Result<Raft<TypeConfig>, Failed<E>> {
-        let nodes = self.net.0.lock().unwrap();
-        let (id, incarnation) = self.from;
-        match (nodes.get(&id), nodes.get(&self.target)) {
-            (Some((running, _)), Some((_, raft))) if *running == incarnation => Ok(raft.clone()),
-            _ => Err(RPCError::Unreachable(Unreachable::new(&std::io::Error::other("it is cut off")))),
-        }
-    }
-
-    fn remote<E: std::error::Error>(&self, error: E) -> Failed<E> {
-        RPCError::RemoteError(RemoteError::new(self.target, error))
-    }
-}
-
-impl RaftNetwork<TypeConfig> for Line {
-    async fn append_entries(
-        &mut self,
-        rpc: AppendEntriesRequest<TypeConfig>,
-        _: RPCOption,
-    ) -> Result<AppendEntriesResponse<u64>, Failed<RaftError<u64>>> {
-        self.peer()?.append_entries(rpc).await.map_err(|e| self.remote(e))
-    }
-
-    async fn install_snapshot(
-        &mut self,
-        rpc: InstallSnapshotRequest<TypeConfig>,
-        _: RPCOption,
-    ) -> Result<InstallSnapshotResponse<u64>, Failed<RaftError<u64, InstallSnapshotError>>> {
-        self.peer()?.install_snapshot(rpc).await.map_err(|e| self.remote(e))
-    }
-
-    async fn vote(
-        &mut self,
-        rpc: VoteRequest<u64>,
-        _: RPCOption,
-    ) -> Result<VoteResponse<u64>, Failed<RaftError<u64>>> {
-        self.peer()?.vote(rpc).await.map_err(|e| self.remote(e))
-    }
-}
 
 struct Node {
     disk: SimVfs,
     engine: Engine,
     machine: Machine,
-    raft: Raft<TypeConfig>,
+    raft: Raft,
 }
 
 impl Node {
     /// Nobody stands for election by itself: a leader leads on if it finds that it does.
-    async fn run(id: u64, incarnation: u32, disk: SimVfs, net: &Net) -> Node {
+    async fn run(id: u64, incarnation: u32, disk: SimVfs, net: &Net<Raft>) -> Node {
         let config = Config {
             heartbeat_interval: 50,
             election_timeout_min: 200,
@@ -108,7 +35,7 @@ impl Node {
         let config = Arc::new(config.validate().unwrap());
         let store = LogStore::new(&engine, R);
         let raft = Raft::new(id, config, lines, store, machine.clone()).await.unwrap();
-        net.0.lock().unwrap().insert(id, (incarnation, raft.clone()));
+        net.join(id, incarnation, raft.clone());
         Node { disk, engine, machine, raft }
     }
 
@@ -154,7 +81,7 @@ async fn a_leader_sends_nothing_that_a_power_cut_could_take_from_it_and_may_lead
             "node {id} has it before the leader does"
         );
     }
-    net.0.lock().unwrap().remove(&1);
+    net.leave(1);
     let disk = nodes[&1].disk.crash(LossPolicy::LoseAll);
     writing.abort();
     drop(stalled);

@@ -5,7 +5,7 @@
 //! - `heard`: a listener that remembers; `process`: tests that need a process of their own;
 //! - `two_regions`, `stores`, `model`: small stores and what was acknowledged in them; `oracle`: what became
 //!   of a store, compared with a model;
-//! - `openraft`, `machine_09`, `as_postcard`: for the adapters.
+//! - `openraft`, `machine_09`, `refusing`, `as_postcard`: for the adapters.
 
 #[cfg(all(any(feature = "openraft-09", feature = "openraft-010"), feature = "sim"))]
 #[macro_use]
@@ -25,6 +25,8 @@ pub(crate) mod openraft;
 #[cfg(feature = "sim")]
 pub(crate) mod oracle;
 pub(crate) mod process;
+#[cfg(all(any(feature = "openraft-09", feature = "openraft-010"), feature = "sim"))]
+pub(crate) mod refusing;
 #[cfg(feature = "sim")]
 pub(crate) mod stores;
 #[cfg(feature = "sim")]
