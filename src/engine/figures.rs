@@ -5,20 +5,20 @@ use crate::clock;
 use crate::report::{Latencies, Stats};
 use serde::{Deserialize, Serialize};
 
-/// The version of [`Figures`] as they are written. It rises when a field goes, or changes its meaning; new fields
-/// come without.
+/// The version of [`Figures`] as they are written. It rises when a field goes, or changes its meaning; new
+/// fields come without.
 pub const FIGURES_SCHEMA: u32 = 1;
 
-/// What an engine knows of itself at one moment: [`stats`](Engine::stats) and [`latencies`](Engine::latencies),
-/// with the time (feature `serde`).
+/// What an engine knows of itself at one moment: [`stats`](Engine::stats) and
+/// [`latencies`](Engine::latencies), with the time (feature `serde`).
 ///
-/// `raftwood top DIR --metrics FILE` and `raftwood report DIR --metrics FILE` read a file of them, one a line, as
-/// JSON, the newest last. The program writes it when it wants to, on a thread of its own; a line that is torn is
-/// passed over, and so are lines of another run, whose counters began at 0 again. The tool reads the last lines
-/// only, so the file may be cut to nothing at any time.
+/// `raftwood top DIR --metrics FILE` and `raftwood report DIR --metrics FILE` read a file of them, one a
+/// line, as JSON, the newest last. The program writes it when it wants to, on a thread of its own; a line
+/// that is torn is passed over, and so are lines of another run, whose counters began at 0 again. The tool
+/// reads the last lines only, so the file may be cut to nothing at any time.
 ///
-/// In JSON a histogram is a list of pairs, the longest duration of each bucket that is not empty in microseconds
-/// and its count; a position is its number.
+/// In JSON a histogram is a list of pairs, the longest duration of each bucket that is not empty in
+/// microseconds and its count; a position is its number.
 ///
 /// ```
 /// use raftwood::{Durability, Engine, RegionId};
@@ -56,8 +56,8 @@ pub struct Figures {
 }
 
 impl Engine {
-    /// The figures of this moment, to be written down (feature `serde`). Costs what [`stats`](Engine::stats) and
-    /// [`latencies`](Engine::latencies) cost.
+    /// The figures of this moment, to be written down (feature `serde`). Costs what [`stats`](Engine::stats)
+    /// and [`latencies`](Engine::latencies) cost.
     #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
     pub fn figures(&self) -> Figures {
         Figures {

@@ -1,7 +1,8 @@
-//! What an engine's process leaves of itself in a file: lines of JSON, `raftwood::Figures` each, the newest last.
+//! What an engine's process leaves of itself in a file: lines of JSON, `raftwood::Figures` each, the newest
+//! last.
 //!
-//! Only the end of the file is read, however long it is. A line that is torn is passed over; a file without any
-//! that can be read is refused, and says why.
+//! Only the end of the file is read, however long it is. A line that is torn is passed over; a file without
+//! any that can be read is refused, and says why.
 
 use crate::Failure;
 use crate::out::size;

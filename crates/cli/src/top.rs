@@ -1,8 +1,8 @@
 //! `raftwood top`: what is being written to a store, and by which regions, beside its engine.
 //!
-//! What is shown here is what the log itself says: it is followed, as `dump --follow` does, and the segments are
-//! looked at once for each time that something is shown. The engine's own counters are in its process, and are
-//! shown where that leaves them in a file.
+//! What is shown here is what the log itself says: it is followed, as `dump --follow` does, and the segments
+//! are looked at once for each time that something is shown. The engine's own counters are in its process,
+//! and are shown where that leaves them in a file.
 
 use crate::figures::{Source, Window};
 use crate::out::{as_json, count, say, size, table, warn_of};
@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// End after so many looks.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Show what the engine's process leaves in this file of `Engine::figures`, too: latencies, waiting writers,
-    /// stalls, the cleaner.
+    /// Show what the engine's process leaves in this file of `Engine::figures`, too: latencies, waiting
+    /// writers, stalls, the cleaner.
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
     /// One JSON object for each look.

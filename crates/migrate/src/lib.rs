@@ -55,14 +55,14 @@ pub struct RocksDir<'a> {
     pub wal_dir: Option<&'a Path>,
 }
 
-/// Makes a store of Raftwood's in `to`, which must not exist, of TiKV's `raftdb`. With `kv`, the kv store beside
-/// it, also of the apply states, region states and `StoreIdent` that are kept there; logs begin after their
-/// truncated index then. `watch` is notified of progress.
+/// Makes a store of Raftwood's in `to`, which must not exist, of TiKV's `raftdb`. With `kv`, the kv store
+/// beside it, also of the apply states, region states and `StoreIdent` that are kept there; logs begin after
+/// their truncated index then. `watch` is notified of progress.
 ///
 /// # Errors
-/// `CannotRun` as for [`import`], and when this program was built without feature `rocksdb`; `Wrong` when RocksDB
-/// finds damage, a key is of no kind that is known, a log has not the entries that its states speak of, a
-/// snapshot was being applied, terms fall, a value is larger than Raftwood takes, or the copy differs.
+/// `CannotRun` as for [`import`], and when this program was built without feature `rocksdb`; `Wrong` when
+/// RocksDB finds damage, a key is of no kind that is known, a log has not the entries that its states speak
+/// of, a snapshot was being applied, terms fall, a value is larger than Raftwood takes, or the copy differs.
 #[cfg_attr(not(feature = "rocksdb"), allow(unused_variables, reason = "they are for RocksDB"))]
 pub fn import_raftdb(
     raftdb: RocksDir<'_>,

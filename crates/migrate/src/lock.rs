@@ -23,8 +23,8 @@ impl Lock {
         Ok(Lock { _held: held })
     }
 
-    /// As RocksDB takes it: a record lock on the file `LOCK`, which is made if it is missing. This process may
-    /// not open that file a second time: closing it would release the lock.
+    /// As RocksDB takes it: a record lock on the file `LOCK`, which is made if it is missing. This process
+    /// may not open that file a second time: closing it would release the lock.
     #[cfg(feature = "rocksdb")]
     pub(crate) fn of_rocksdb(dir: &Path) -> Result<Lock> {
         use rustix::fs::{FlockOperation, fcntl_lock};

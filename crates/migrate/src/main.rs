@@ -8,8 +8,9 @@ use raftwood_migrate::{Failure, Layout, Progress, Report, RocksDir, export, impo
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Take a store of raft-engine's or RocksDB's into Raftwood, or one to raft-engine back. The program that uses it must not run. The source is
-/// not changed; the destination appears when it is whole and verified. A run that was killed is run again.
+/// Take a store of raft-engine's or RocksDB's into Raftwood, or one to raft-engine back. The program that
+/// uses it must not run. The source is not changed; the destination appears when it is whole and verified. A
+/// run that was killed is run again.
 #[derive(Parser)]
 #[command(name = "raftwood-migrate", version, about, max_term_width = 110)]
 struct Cli {
@@ -27,7 +28,8 @@ enum Command {
         /// The `spill-dir` of a source of raft-engine's, if it has one.
         #[arg(long)]
         spill_dir: Option<PathBuf>,
-        /// The kv store beside a raftdb, whose apply states, region states and StoreIdent are to be taken over too.
+        /// The kv store beside a raftdb, whose apply states, region states and StoreIdent are to be taken
+        /// over too.
         #[arg(long)]
         kv_dir: Option<PathBuf>,
         /// Where the write-ahead log of a raftdb is, if not in its directory.

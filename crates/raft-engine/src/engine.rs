@@ -1,10 +1,10 @@
 //! raft-engine's engine, which is Raftwood's.
 
+use crate::EventListener;
 use crate::batch::{LogBatch, MessageExt};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::translate::{Refusal, translate};
-use crate::EventListener;
 use protobuf::Message;
 use raftwood::vfs::{OsVfs, Vfs};
 use raftwood::{Compacted, Durability, ErrorKind, Options, ReadLimit, Region, RegionId, ScrubOptions};

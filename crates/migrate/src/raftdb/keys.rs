@@ -1,5 +1,5 @@
-//! The keys of TiKV's local area in RocksDB, as `components/keys/src/lib.rs` of tikv/tikv defines them (read at
-//! commit 01343a87): all begin with 0x01, numbers are big-endian.
+//! The keys of TiKV's local area in RocksDB, as `components/keys/src/lib.rs` of tikv/tikv defines them (read
+//! at commit 01343a87): all begin with 0x01, numbers are big-endian.
 //!
 //! ```text
 //! 01 01                        StoreIdent
@@ -11,8 +11,8 @@
 //! 01 03 region 01              RegionLocalState                                                likewise
 //! ```
 //!
-//! The application's keys begin with `z`. What is none of these is refused: an import that skipped what it does
-//! not know could not say that it took everything over.
+//! The application's keys begin with `z`. What is none of these is refused: an import that skipped what it
+//! does not know could not say that it took everything over.
 
 /// A key of the local area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -36,8 +36,8 @@ pub(crate) struct RaftDb {
 }
 
 impl RaftDb {
-    /// Opens the stores, holds their locks, and finds out which regions there are. `layout` is that of the copy:
-    /// one for raft-engine's programs has no place for a term that was compacted.
+    /// Opens the stores, holds their locks, and finds out which regions there are. `layout` is that of the
+    /// copy: one for raft-engine's programs has no place for a term that was compacted.
     pub(crate) fn open_source(
         raftdb: RocksDir<'_>,
         kv: Option<RocksDir<'_>>,

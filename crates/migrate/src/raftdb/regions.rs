@@ -190,8 +190,8 @@ fn entries_that_count(
 mod tests {
     use super::*;
 
-    /// First and last of the log that counts, of entries `there`, with a raft state that ends with `last` and an
-    /// apply state that was truncated at `truncated`.
+    /// First and last of the log that counts, of entries `there`, with a raft state that ends with `last` and
+    /// an apply state that was truncated at `truncated`.
     fn counts(
         there: Option<(u64, u64)>,
         last: Option<u64>,

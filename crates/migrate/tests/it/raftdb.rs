@@ -343,7 +343,7 @@ fn data_of(index: u8) -> impl Fn(&[u8]) -> usize {
 #[test]
 fn what_rotted_or_is_gone_is_refused() {
     let logs = |db: &DB| (1..=20).for_each(|index| append(db, "default", 7, &[entry(1, index)]));
-    // In the write-ahead log, where RocksDB by its default would take it for the end.
+    // In the write-ahead log, where RocksDB by its default would mistake it for the end.
     let in_wal = Fixture::with(logs);
     rot(&in_wal.file(".log"), data_of(9));
     in_wal.is_refused("RocksDB says");
