@@ -135,6 +135,30 @@ impl Latency {
     }
 }
 
+/// A list of pairs, as of [`Latency::buckets`]: microseconds and a count.
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+impl serde::Serialize for Latency {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        serializer.collect_seq(self.buckets().map(|(longest, n)| (micros(longest), n)))
+    }
+}
+
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+impl<'de> serde::Deserialize<'de> for Latency {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Latency, D::Error> {
+        let pairs = Vec::<(u64, u64)>::deserialize(deserializer)?;
+        let mut counts = vec![0u64; if pairs.is_empty() { 0 } else { BUCKETS }];
+        for (micros, n) in pairs {
+            let count = &mut counts[bucket(micros)];
+            *count = count.saturating_add(n);
+        }
+        Ok(Latency { counts })
+    }
+}
+
 impl fmt::Debug for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = |q| self.quantile(q).unwrap_or_default();
@@ -191,6 +215,19 @@ mod tests {
         assert_eq!(both.since(&Latency::default()), both);
         assert_eq!(both.buckets().map(|(_, n)| n).sum::<u64>(), both.count());
         assert_eq!(of([3]).buckets().next(), Some((Duration::from_micros(3), 1)));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_histogram_is_read_as_it_was_written() {
+        let latency = of([0, 3, 3, 900, 70_000, u64::MAX]);
+        let text = serde_json::to_string(&latency).unwrap();
+        assert!(text.starts_with("[[0,1],[3,2],[959,1],"), "{text}");
+        assert_eq!(serde_json::from_str::<Latency>(&text).unwrap(), latency);
+        assert_eq!(serde_json::from_str::<Latency>("[]").unwrap(), Latency::default());
+        let many = format!("[[5,{}],[5,7]]", u64::MAX);
+        assert_eq!(serde_json::from_str::<Latency>(&many).unwrap().buckets().next().unwrap().1, u64::MAX);
+        assert!(serde_json::from_str::<Latency>("[[5,-1]]").is_err());
     }
 
     #[test]

@@ -134,6 +134,8 @@ mod watch;
 pub use bytes::Bytes;
 pub use commit::{Change, Ticket, Watch};
 pub use engine::digest::Digest;
+#[cfg(feature = "serde")]
+pub use engine::figures::{FIGURES_SCHEMA, Figures};
 pub use engine::reader::{Reader, RegionInfo, SegmentInfo};
 pub use engine::records::{
     Follow, LogItem, LogOp, LogRecord, RecordContent, RecordOptions, Records, RegionOps, TermRange,

@@ -313,6 +313,8 @@ pub struct RegionStats {
 /// and has accepted nothing that is not durable, unless the last batches were written with
 /// [`Durability::Written`](crate::Durability::Written) and nobody has asked for a sync since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+// What an older version did not write is 0.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Stats {
     /// Regions that exist.
@@ -399,6 +401,7 @@ pub struct Stats {
 /// A batch waits in the queue, is written and is synced; what else its commit took is the wait for the thread
 /// that was woken.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Latencies {
     /// From a call of [`write`](crate::Engine::write) or [`sync`](crate::Engine::sync) to its answer, and

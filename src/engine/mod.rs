@@ -6,6 +6,8 @@ mod deferred;
 pub(crate) mod digest;
 mod explain;
 mod fetch;
+#[cfg(feature = "serde")]
+pub(crate) mod figures;
 mod keys;
 pub(crate) mod later;
 mod lock;

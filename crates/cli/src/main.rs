@@ -14,6 +14,7 @@ mod decode;
 mod diff;
 mod dump;
 mod explain;
+mod figures;
 mod inspect;
 mod manual;
 mod out;

@@ -3,6 +3,7 @@
 //! The page needs nothing but itself: no script, no font, no address. It is light or dark as the reader's
 //! system is, and well-formed as XML, so that programs can read it too.
 
+use crate::figures::{Source, Window, named, short};
 use crate::inspect::described;
 use crate::out::{count, say, size, with_causes};
 use crate::{Failure, Outcome};
@@ -25,10 +26,14 @@ pub(crate) struct Args {
     /// So many regions are listed by what they hold, and by what they keep.
     #[arg(long, value_name = "N", default_value_t = 25)]
     limit: usize,
+    /// Show the latencies that the engine's process left in this file of `Engine::figures`.
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
 }
 
 /// Runs `report`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
+    let metrics = args.metrics.clone().map(Source::open).transpose()?;
     let reader = Options::new().open_read_only(&args.dir)?;
     let mut wrong: Vec<String> = reader.report().damage.iter().map(|e| with_causes(e)).collect();
     let mut rot = Vec::new();
@@ -44,7 +49,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let unhealthy = reader.regions().into_iter().map(|r| (r.id, reader.health(r.id)));
     let unhealthy = unhealthy.filter(|(_, health)| *health != Health::Healthy);
     wrong.extend(unhealthy.map(|(id, health)| format!("region {id}: {}", described(&health))));
-    let text = page(args, &reader, &wrong, &rot)?;
+    let engine = metrics.as_ref().map(Source::run_so_far);
+    let text = page(args, &reader, engine.as_ref(), (&wrong, &rot))?;
     match &args.output {
         Some(path) => {
             std::fs::write(path, text)
@@ -93,7 +99,12 @@ th { font-weight: 600; } .wide { overflow-x: auto; } svg { max-width: 100%; heig
 .bar { fill: var(--l3); } .track { fill: var(--l0); }
 ";
 
-fn page(args: &Args, reader: &Reader, wrong: &[String], rot: &[String]) -> Result<String, fmt::Error> {
+fn page(
+    args: &Args,
+    reader: &Reader,
+    engine: Option<&Window>,
+    (wrong, rot): (&[String], &[String]),
+) -> Result<String, fmt::Error> {
     let (segments, mut regions) = (reader.segments(), reader.regions());
     let mut p = String::new();
     let name = Escaped(args.dir.display());
@@ -136,6 +147,9 @@ fn page(args: &Args, reader: &Reader, wrong: &[String], rot: &[String]) -> Resul
         writeln!(p, "<p>Not of this store: {}</p>", Escaped(name))?;
     }
 
+    if let Some(engine) = engine {
+        latencies(&mut p, engine)?;
+    }
     writeln!(p, "<h2>Segments</h2>")?;
     map(&mut p, &segments)?;
     regions.sort_by_key(|r| Reverse(r.bytes));
@@ -149,6 +163,23 @@ fn page(args: &Args, reader: &Reader, wrong: &[String], rot: &[String]) -> Resul
     )?;
     writeln!(p, "</body>\n</html>")?;
     Ok(p)
+}
+
+/// What the engine's process left of itself.
+fn latencies(p: &mut String, engine: &Window) -> fmt::Result {
+    writeln!(p, "<h2>The engine</h2>\n<p>{}</p>", Escaped(engine))?;
+    writeln!(
+        p,
+        "<div class=\"wide\"><table>\n<tr><th></th><th>operations</th><th>p50</th><th>p99</th><th>p99.9</th><th>longest</th></tr>"
+    )?;
+    for (name, latency) in named(&engine.latencies).into_iter().filter(|(_, latency)| latency.count() > 0) {
+        write!(p, "<tr><td>{name}</td><td>{}</td>", latency.count())?;
+        for q in [0.5, 0.99, 0.999, 1.0] {
+            write!(p, "<td>{}</td>", short(latency.quantile(q)))?;
+        }
+        writeln!(p, "</tr>")?;
+    }
+    writeln!(p, "</table></div>")
 }
 
 fn findings(p: &mut String, class: &str, texts: &[String]) -> fmt::Result {

@@ -1,9 +1,10 @@
 //! `raftwood top`: what is being written to a store, and by which regions, beside its engine.
 //!
-//! The engine's own counters are in its process. What is shown here is what the log itself says: it is
-//! followed, as `dump --follow` does, and the segments are looked at once for each time that something is
-//! shown.
+//! What is shown here is what the log itself says: it is followed, as `dump --follow` does, and the segments
+//! are looked at once for each time that something is shown. The engine's own counters are in its process,
+//! and are shown where that leaves them in a file.
 
+use crate::figures::{Source, Window};
 use crate::out::{as_json, count, say, size, table, warn_of};
 use crate::records::check_read;
 use crate::{Failure, Outcome};
@@ -32,6 +33,10 @@ pub(crate) struct Args {
     /// End after so many looks.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
+    /// Show what the engine's process leaves in this file of `Engine::figures`, too: latencies, waiting
+    /// writers, stalls, the cleaner.
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
     /// One JSON object for each look.
     #[arg(long)]
     pub(crate) json: bool,
@@ -97,6 +102,9 @@ struct Shown {
     active_regions: u64,
     gaps: u64,
     taken_back: u64,
+    /// What the engine's process says, with `--metrics`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<Window>,
 }
 
 #[derive(Serialize)]
@@ -108,6 +116,7 @@ struct Top {
 
 /// Runs `top`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
+    let mut metrics = args.metrics.clone().map(Source::open).transpose()?;
     let reader = Options::new().open_read_only(&args.dir)?;
     // From here on, also what is not known to be durable yet: a rate is no promise.
     let mut tail = reader.follow(RecordOptions::new().unproven(true).from(reader.end()));
@@ -135,11 +144,17 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
             active_regions: seen.regions.len() as u64,
             gaps: seen.gaps,
             taken_back: seen.taken_back,
+            engine: metrics.as_mut().map(Source::look).transpose()?,
         };
         match (args.json, redraws) {
             (true, _) => say!("{}", as_json(&shown)?)?,
             (false, true) => draw(args, &shown)?,
-            (false, false) => say!("{}", line(&shown))?,
+            (false, false) => {
+                say!("{}", line(&shown))?;
+                if let Some(engine) = &shown.engine {
+                    say!("  {engine}")?;
+                }
+            }
         }
         std::io::stdout().flush()?;
         looks += 1;
@@ -219,7 +234,7 @@ fn space(reader: &Reader) -> Space {
 }
 
 /// A rate as a whole number, but for one that is small.
-fn number(rate: f64) -> String {
+pub(crate) fn number(rate: f64) -> String {
     if rate >= 10.0 || rate == 0.0 { format!("{rate:.0}") } else { format!("{rate:.1}") }
 }
 
@@ -253,6 +268,9 @@ fn line(s: &Shown) -> String {
 fn draw(args: &Args, s: &Shown) -> Result<(), Failure> {
     say!("\x1b[H\x1b[2J{}, over {:.1} s", args.dir.display(), s.seconds)?;
     say!("{}", line(s))?;
+    if let Some(engine) = &s.engine {
+        say!("{engine}")?;
+    }
     say!("{} of {} written to", s.active_regions, count(s.space.regions, "region"))?;
     say!()?;
     let titles = ["region", "batches/s", "bytes/s", "entries/s", ""].map(String::from);

@@ -1,5 +1,5 @@
 //! Takes a store of TiKV's raft-engine into Raftwood, and one that was written through `raftwood-raft-engine`
-//! back.
+//! back; and TiKV's `raftdb`, of RocksDB's, into Raftwood.
 //!
 //! Offline: the source is locked and not changed by a byte, and the destination gets its name when it is
 //! whole, durable, and compared with the source entry by entry. A run that is killed is run again.
@@ -11,6 +11,8 @@ mod failure;
 mod lock;
 mod ours;
 mod place;
+#[cfg(feature = "rocksdb")]
+mod raftdb;
 mod store;
 mod theirs;
 mod tikv;
@@ -22,7 +24,7 @@ pub use store::{Progress, Report};
 use ours::{Made, Ours};
 use place::Place;
 use std::path::Path;
-use store::{copy, verify};
+use store::{Reads, copy, verify};
 use theirs::Theirs;
 
 /// Makes a store of Raftwood's in `to`, which must not exist, of raft-engine's in `from`. `spill` is its
@@ -41,10 +43,53 @@ pub fn import(
 ) -> Result<Report> {
     let place = Place::take(to)?;
     let source = Theirs::open_source(from, spill, &place.scratch())?;
+    fill(place, &source, layout, watch)
+}
+
+/// A directory of RocksDB's.
+#[derive(Clone, Copy, Debug)]
+pub struct RocksDir<'a> {
+    /// Where the store is.
+    pub dir: &'a Path,
+    /// Where its write-ahead log is, if not there.
+    pub wal_dir: Option<&'a Path>,
+}
+
+/// Makes a store of Raftwood's in `to`, which must not exist, of TiKV's `raftdb`. With `kv`, the kv store
+/// beside it, also of the apply states, region states and `StoreIdent` that are kept there; logs begin after
+/// their truncated index then. `watch` is notified of progress.
+///
+/// # Errors
+/// `CannotRun` as for [`import`], and when this program was built without feature `rocksdb`; `Wrong` when
+/// RocksDB finds damage, a key is of no kind that is known, a log has not the entries that its states speak
+/// of, a snapshot was being applied, terms fall, a value is larger than Raftwood takes, or the copy differs.
+#[cfg_attr(not(feature = "rocksdb"), allow(unused_variables, reason = "they are for RocksDB"))]
+pub fn import_raftdb(
+    raftdb: RocksDir<'_>,
+    kv: Option<RocksDir<'_>>,
+    to: &Path,
+    layout: Layout,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Report> {
+    #[cfg(not(feature = "rocksdb"))]
+    return Err(Failure::CannotRun(
+        "this program was built without RocksDB: build it with --features rocksdb, see crates/migrate/README.md"
+            .to_owned(),
+    ));
+    #[cfg(feature = "rocksdb")]
+    {
+        let place = Place::take(to)?;
+        let source = raftdb::RaftDb::open_source(raftdb, kv, layout)?;
+        fill(place, &source, layout, watch)
+    }
+}
+
+/// Copies, verifies, and gives the store its name.
+fn fill(place: Place, source: &dyn Reads, layout: Layout, watch: &mut dyn FnMut(Progress)) -> Result<Report> {
     let mut made = Made::create(&place.store(), layout)?;
-    let report = copy(&source, &mut made, watch)?;
+    let report = copy(source, &mut made, watch)?;
     made.close()?;
-    verify(&source, &Ours::open_own(&place.store(), layout)?, watch)?;
+    verify(source, &Ours::open_own(&place.store(), layout)?, watch)?;
     place.publish()?;
     Ok(report)
 }

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Result};
 use crate::lock::Lock;
 use crate::store::{CHUNK_BYTES, Pair, Reads, Writes};
-use crate::tikv::{RAFT_STATE_KEY, hard_state};
+use crate::tikv::{RAFT_STATE_KEY, local_state};
 use protobuf::Message;
 use raft_proto::eraftpb::Entry;
 use raftwood::raft_rs::{decode_entry, decode_hard_state, encode_entry, encode_hard_state};
@@ -54,11 +54,14 @@ impl Made {
 }
 
 impl Writes for Made {
-    fn begin(&mut self, region: u64, pairs: Vec<Pair>) -> Result<()> {
+    fn begin(&mut self, region: u64, pairs: Vec<Pair>, base: Option<EntryId>) -> Result<()> {
         let mut batch = self.engine.batch();
         let mut to = batch.region(RegionId(region));
         // Removes nothing, and makes the region also where it is empty.
         to.delete(b"").map_err(failed)?;
+        if let Some(base) = base {
+            to.reset(base).map_err(failed)?;
+        }
         for (key, value) in &pairs {
             if self.layout == Layout::RaftRs && key.starts_with(ADAPTER_KEYS) {
                 let why = format!("the adapter for raft-rs keeps the key {key:?} for itself");
@@ -66,8 +69,8 @@ impl Writes for Made {
             }
             to.put(key, value).map_err(failed)?;
             if self.layout == Layout::RaftRs && key == RAFT_STATE_KEY {
-                let state = hard_state(value).map_err(|why| Failure::in_region(region, why))?;
-                to.set_hard_state(&encode_hard_state(&state)).map_err(failed)?;
+                let state = local_state(value).map_err(|why| Failure::in_region(region, why))?;
+                to.set_hard_state(&encode_hard_state(&state.hard_state)).map_err(failed)?;
             }
         }
         self.engine.write(batch, Durability::Written).map_err(failed)?;
@@ -166,12 +169,21 @@ impl Reads for Ours {
             }
             (Layout::RaftRs, ours) => {
                 let ours = ours.map(|bytes| decode_hard_state(&bytes)).transpose().map_err(failed)?;
-                let theirs = kept.map(|value| hard_state(value)).transpose();
-                if theirs.map_err(|why| Failure::in_region(region, why))? != ours {
+                let theirs = kept.map(|value| local_state(value)).transpose();
+                let theirs = theirs.map_err(|why| Failure::in_region(region, why))?;
+                if theirs.map(|state| state.hard_state) != ours {
                     return Err(Failure::in_region(region, "the copy's hard state differs"));
                 }
             }
         }
         Ok(pairs)
+    }
+
+    fn base(&self, region: u64) -> Option<EntryId> {
+        match self.layout {
+            // raft-engine has no place for it.
+            Layout::RaftEngine => None,
+            Layout::RaftRs => self.reader.state(RegionId(region)).base,
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Result};
 use raft_proto::eraftpb::Entry;
+use raftwood::EntryId;
 
 /// About so many bytes of entries are in memory at once.
 pub(crate) const CHUNK_BYTES: usize = 4 << 20;
@@ -22,12 +23,14 @@ pub(crate) trait Reads {
     fn entries(&self, region: u64, from: u64, to: u64) -> Result<Vec<Entry>>;
     /// A region's key-values, sorted.
     fn pairs(&self, region: u64) -> Result<Vec<Pair>>;
+    /// The last entry that was compacted away, where it is known and a copy has a place for it.
+    fn base(&self, region: u64) -> Option<EntryId>;
 }
 
 /// A store that is being made. Regions come one after the other: first their key-values, then their entries.
 pub(crate) trait Writes {
-    /// A region with these key-values.
-    fn begin(&mut self, region: u64, pairs: Vec<Pair>) -> Result<()>;
+    /// A region with these key-values, whose log begins after `base`.
+    fn begin(&mut self, region: u64, pairs: Vec<Pair>, base: Option<EntryId>) -> Result<()>;
     /// Its next entries.
     fn append(&mut self, region: u64, entries: &[Entry]) -> Result<()>;
 }
@@ -70,7 +73,7 @@ pub(crate) fn copy(from: &dyn Reads, to: &mut dyn Writes, watch: Watch<'_>) -> R
         let pairs = from.pairs(region)?;
         report.regions += 1;
         report.pairs += pairs.len() as u64;
-        to.begin(region, pairs)?;
+        to.begin(region, pairs, from.base(region))?;
         let Some((first, last)) = from.span(region) else { continue };
         let mut next = first;
         while next <= last {
@@ -108,6 +111,10 @@ pub(crate) fn verify(from: &dyn Reads, copy: &dyn Reads, watch: Watch<'_>) -> Re
         if from.pairs(region)? != copy.pairs(region)? {
             return differs("its key-values".to_owned());
         }
+        let (base, copied) = (from.base(region), copy.base(region));
+        if base != copied {
+            return differs(format!("its log begins after {copied:?} instead of {base:?}"));
+        }
         let (span, copied) = (from.span(region), copy.span(region));
         if span != copied {
             return differs(format!("its entries are {copied:?} instead of {span:?}"));
@@ -141,7 +148,14 @@ mod tests {
 
     /// A store in memory, which gives few entries at once.
     #[derive(Clone, Default)]
-    struct Memory(BTreeMap<u64, (Vec<Pair>, Vec<Entry>)>);
+    struct Memory(BTreeMap<u64, Held>);
+
+    #[derive(Clone, Default, PartialEq, Debug)]
+    struct Held {
+        pairs: Vec<Pair>,
+        entries: Vec<Entry>,
+        base: Option<EntryId>,
+    }
 
     impl Reads for Memory {
         fn regions(&self) -> Vec<u64> {
@@ -149,29 +163,33 @@ mod tests {
         }
 
         fn span(&self, region: u64) -> Option<(u64, u64)> {
-            let entries = &self.0[&region].1;
+            let entries = &self.0[&region].entries;
             entries.first().zip(entries.last()).map(|(first, last)| (first.index, last.index))
         }
 
         fn entries(&self, region: u64, from: u64, to: u64) -> Result<Vec<Entry>> {
-            let entries = self.0[&region].1.iter();
+            let entries = self.0[&region].entries.iter();
             let at_once = 1 + (from % 3) as usize;
             Ok(entries.filter(|e| (from..to).contains(&e.index)).take(at_once).cloned().collect())
         }
 
         fn pairs(&self, region: u64) -> Result<Vec<Pair>> {
-            Ok(self.0[&region].0.clone())
+            Ok(self.0[&region].pairs.clone())
+        }
+
+        fn base(&self, region: u64) -> Option<EntryId> {
+            self.0[&region].base
         }
     }
 
     impl Writes for Memory {
-        fn begin(&mut self, region: u64, pairs: Vec<Pair>) -> Result<()> {
-            self.0.insert(region, (pairs, Vec::new()));
+        fn begin(&mut self, region: u64, pairs: Vec<Pair>, base: Option<EntryId>) -> Result<()> {
+            self.0.insert(region, Held { pairs, base, ..Held::default() });
             Ok(())
         }
 
         fn append(&mut self, region: u64, entries: &[Entry]) -> Result<()> {
-            self.0.get_mut(&region).unwrap().1.extend_from_slice(entries);
+            self.0.get_mut(&region).unwrap().entries.extend_from_slice(entries);
             Ok(())
         }
     }
@@ -179,7 +197,8 @@ mod tests {
     fn store() -> Memory {
         let entry = |index| Entry { term: 1, index, data: vec![1].into(), ..Entry::default() };
         let pair = (b"k".to_vec(), b"v".to_vec());
-        let regions = [(7, (vec![pair], (5..=30).map(entry).collect())), (8, Default::default())];
+        let (base, entries) = (Some(EntryId::new(1, 4)), (5..=30).map(entry).collect());
+        let regions = [(7, Held { pairs: vec![pair], entries, base }), (8, Held::default())];
         Memory(BTreeMap::from(regions))
     }
 
@@ -199,17 +218,19 @@ mod tests {
 
     #[test]
     fn every_difference_of_a_copy_is_found() {
-        let changes: [(Change, &str); 10] = [
+        let changes: [(Change, &str); 12] = [
             (|copy| drop(copy.0.remove(&8)), "regions"),
             (|copy| drop(copy.0.insert(9, Default::default())), "regions"),
-            (|copy| drop(copy.0.get_mut(&7).unwrap().0.pop()), "key-values"),
-            (|copy| copy.0.get_mut(&8).unwrap().0.push((b"k".to_vec(), b"v".to_vec())), "key-values"),
-            (|copy| copy.0.get_mut(&7).unwrap().0[0].1[0] ^= 1, "key-values"),
-            (|copy| drop(copy.0.get_mut(&7).unwrap().1.remove(0)), "its entries"),
-            (|copy| drop(copy.0.get_mut(&7).unwrap().1.pop()), "its entries"),
-            (|copy| drop(copy.0.get_mut(&7).unwrap().1.remove(9)), "not where it is due"),
-            (|copy| copy.0.get_mut(&7).unwrap().1[25].term = 2, "entry 30"),
-            (|copy| copy.0.get_mut(&7).unwrap().1[14].data = vec![2].into(), "entry 19"),
+            (|copy| drop(copy.0.get_mut(&7).unwrap().pairs.pop()), "key-values"),
+            (|copy| copy.0.get_mut(&8).unwrap().pairs.push((b"k".to_vec(), b"v".to_vec())), "key-values"),
+            (|copy| copy.0.get_mut(&7).unwrap().pairs[0].1[0] ^= 1, "key-values"),
+            (|copy| drop(copy.0.get_mut(&7).unwrap().entries.remove(0)), "its entries"),
+            (|copy| drop(copy.0.get_mut(&7).unwrap().entries.pop()), "its entries"),
+            (|copy| drop(copy.0.get_mut(&7).unwrap().entries.remove(9)), "not where it is due"),
+            (|copy| copy.0.get_mut(&7).unwrap().entries[25].term = 2, "entry 30"),
+            (|copy| copy.0.get_mut(&7).unwrap().entries[14].data = vec![2].into(), "entry 19"),
+            (|copy| copy.0.get_mut(&7).unwrap().base = None, "begins after"),
+            (|copy| copy.0.get_mut(&8).unwrap().base = Some(EntryId::new(1, 4)), "begins after"),
         ];
         for (change, text) in changes {
             let mut copy = store();

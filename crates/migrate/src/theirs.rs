@@ -5,6 +5,7 @@ use crate::lock::Lock;
 use crate::store::{CHUNK_BYTES, Pair, Reads, Writes};
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt};
 use raft_proto::eraftpb::Entry;
+use raftwood::EntryId;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -133,10 +134,14 @@ impl Reads for Theirs {
         caught(&format!("reading the keys of region {region}"), scan)?;
         Ok(pairs)
     }
+
+    fn base(&self, _region: u64) -> Option<EntryId> {
+        None
+    }
 }
 
 impl Writes for Theirs {
-    fn begin(&mut self, region: u64, pairs: Vec<Pair>) -> Result<()> {
+    fn begin(&mut self, region: u64, pairs: Vec<Pair>, _base: Option<EntryId>) -> Result<()> {
         let mut batch = LogBatch::default();
         // Drops nothing, and makes the region also where it is empty.
         batch.add_command(region, Command::Compact { index: 0 });

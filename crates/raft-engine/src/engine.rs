@@ -1,13 +1,13 @@
 //! raft-engine's engine, which is Raftwood's.
 
+use crate::EventListener;
 use crate::batch::{LogBatch, MessageExt};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::translate::{Refusal, translate};
-use crate::{Command, EventListener};
 use protobuf::Message;
 use raftwood::vfs::{OsVfs, Vfs};
-use raftwood::{Durability, ErrorKind, Options, ReadLimit, Region, RegionId, ScrubOptions};
+use raftwood::{Compacted, Durability, ErrorKind, Options, ReadLimit, Region, RegionId, ScrubOptions};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -267,13 +267,13 @@ impl Engine {
     /// Drops the entries before `index`, without a sync, and returns how many that were. A failure drops
     /// none; the next write says what it was.
     pub fn compact_to(&self, region_id: u64, index: u64) -> u64 {
-        let Some(first) = self.first_index(region_id) else { return 0 };
-        let end = self.last_index(region_id).map_or(first, |last| last + 1);
-        let mut batch = LogBatch::default();
-        batch.add_command(region_id, Command::Compact { index });
-        match self.write(&mut batch, false) {
-            Ok(_) => index.clamp(first, end) - first,
-            Err(_) => 0,
+        let Some(last) = index.checked_sub(1) else { return 0 };
+        let mut batch = self.engine.batch();
+        batch.region(RegionId(region_id)).compact_to(last);
+        let outcome = self.engine.write_outcome(batch, Durability::Written);
+        match outcome.ok().and_then(|outcome| outcome.compactions.first().map(|compaction| compaction.done)) {
+            Some(Compacted::Dropped { first, base }) => base.index - first + 1,
+            _ => 0,
         }
     }
 

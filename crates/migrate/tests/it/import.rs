@@ -337,3 +337,14 @@ fn the_program_says_what_it_did_and_ends_with_a_code() {
     let refused = migrate(["import", "--from", "raft-engine"], &wrong.src(), &wrong.dst()).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
 }
+
+#[cfg(not(feature = "rocksdb"))]
+#[test]
+fn a_program_that_was_built_without_rocksdb_says_so() {
+    let fixture = Fixture::new();
+    fs::create_dir(fixture.src()).unwrap();
+    let refused = migrate(["import", "--from", "rocksdb"], &fixture.src(), &fixture.dst()).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(2) && said.contains("--features rocksdb"), "{said}");
+    assert!(!fixture.dst().exists() && !partial(&fixture.dst()).exists());
+}

@@ -6,6 +6,8 @@ mod child;
 mod export;
 mod import;
 mod program;
+#[cfg(feature = "rocksdb")]
+mod raftdb;
 mod sides;
 mod stores;
 mod stress;
