@@ -37,8 +37,8 @@ pub struct OpenReport {
     pub tail_batches: u64,
     /// Accepted batches past the watermark that were re-persisted.
     pub rewritten_batches: u64,
-    /// Records whose header or description was wrong and was recovered: a flipped bit was undone, or it was rebuilt
-    /// from the next record or from a copy.
+    /// Records whose header or description was wrong and was recovered: a flipped bit was undone, or it was
+    /// rebuilt from the next record or from a copy.
     pub mended_records: u64,
     /// Bytes past the last complete batch that were dropped. They were never acknowledged, unless
     /// [`assumed_torn`](OpenReport::assumed_torn) or [`accepted_loss`](OpenReport::accepted_loss) says so.

@@ -124,7 +124,7 @@ impl Pipeline {
             offset,
             header: [0; RECORD_HEADER_LEN as usize],
             desc_crc: crc32(0, &list),
-            desc: Bytes::from(list),
+            desc: list,
             payload: Bytes::new(),
         });
         self.segments.advance(end.offset());

@@ -1,10 +1,12 @@
 //! What was written and stands in one place only: see [`crate::format::copies`].
 
-use crate::format::copies::{COPIES_TAG, Run, encode_copy};
+use crate::format::batch::COPIES_TAG;
+use crate::format::copies::{Run, encode_copy};
 use crate::format::record::{RecordHeader, Shape};
 use crate::limits::PAGE;
 use crate::planted::{Bug, planted};
 use crate::types::Lsn;
+use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// The most bytes of copies that are kept back for later. Beyond it the oldest are given up: their
@@ -17,6 +19,8 @@ pub(super) struct Uncopied {
     records: VecDeque<Written>,
     /// The encoded copies, back to back.
     bytes: Vec<u8>,
+    /// An empty one with memory.
+    spare: Vec<u8>,
 }
 
 /// One record.
@@ -71,15 +75,22 @@ impl Uncopied {
     }
 
     /// The list of the first `count` records.
-    pub(super) fn list(&self, count: usize) -> Vec<u8> {
-        self.list_of(0, count)
+    pub(super) fn list(&mut self, count: usize) -> Bytes {
+        let mut list = std::mem::take(&mut self.spare);
+        list.clear();
+        self.list_of(0, count, &mut list);
+        // One allocation, of the length that it needs.
+        let exact = Bytes::copy_from_slice(&list);
+        self.spare = list;
+        exact
     }
 
     /// The list of as many of the last records as fit into `bytes_max`, and whether these are all.
     pub(super) fn newest(&self, bytes_max: usize) -> (Vec<u8>, bool) {
         let mut first = 0;
         loop {
-            let list = self.list_of(first, self.records.len());
+            let mut list = Vec::new();
+            self.list_of(first, self.records.len(), &mut list);
             if list.len() <= bytes_max {
                 return (list, first == 0);
             }
@@ -92,12 +103,11 @@ impl Uncopied {
         }
     }
 
-    fn list_of(&self, first: usize, end: usize) -> Vec<u8> {
+    fn list_of(&self, first: usize, end: usize, list: &mut Vec<u8>) {
         if first == end {
-            return Vec::new();
+            return;
         }
         let skipped = self.records.range(..first).map(|record| record.len).sum();
-        let mut list = Vec::with_capacity(self.bytes.len() - skipped + RUN_BYTES);
         list.push(COPIES_TAG);
         let (mut at, mut from) = (first, skipped);
         while at < end {
@@ -115,11 +125,10 @@ impl Uncopied {
                 watermark: head.watermark,
                 count: count as u64,
             };
-            run.encode(&mut list);
+            run.encode(list);
             list.extend_from_slice(&self.bytes[from..to]);
             (at, from) = (at + count, to);
         }
-        list
     }
 
     /// The first `count` have their copies.
@@ -128,6 +137,3 @@ impl Uncopied {
         self.bytes.drain(..bytes);
     }
 }
-
-/// About what stands before the copies of a run.
-const RUN_BYTES: usize = 64;

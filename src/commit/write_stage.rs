@@ -187,7 +187,8 @@ impl Group {
             counters.write_times.since(began);
             written.map_err(|e| Error::io("writing to the log", &segment.path, e))?;
             for r in part {
-                segment.notes.note(r.offset, r.end.offset(), &r.header, &r.desc);
+                let desc = if r.kind == RecordKind::Copies { &[][..] } else { &r.desc };
+                segment.notes.note(r.offset, r.end.offset(), &r.header, desc);
             }
             segment.advance_written(if planted(Bug::WrittenTooFar) { u32::MAX } else { end as u32 });
             segment.record_bytes.fetch_add(end - start, Ordering::Relaxed);

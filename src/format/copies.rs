@@ -10,6 +10,7 @@
 use crate::codec::checksum::crc32;
 use crate::codec::varint::put_varint;
 use crate::codec::{Cursor, Malformed};
+use crate::format::batch::COPIES_TAG;
 use crate::format::record::{RecordHeader, RecordKind, Shape};
 use crate::format::zeros::Zeros;
 use crate::types::Lsn;
@@ -143,9 +144,6 @@ pub(crate) fn decode_copies(
     }
     Ok(())
 }
-
-/// What a list of copies starts with: see [`INSTALL_TAG`](super::batch::INSTALL_TAG).
-pub(crate) const COPIES_TAG: u8 = 3;
 
 /// The longest description that is copied. Longer ones hold keys and values by the megabyte, which would be
 /// written twice.

@@ -8,8 +8,7 @@
 
 use crate::codec::checksum::crc32;
 use crate::codec::{Cursor, Malformed};
-use crate::format::batch::{ANNOUNCEMENT_TAG, INSTALL_TAG};
-use crate::format::copies::COPIES_TAG;
+use crate::format::batch::{ANNOUNCEMENT_TAG, COPIES_TAG, INSTALL_TAG};
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::zeros::Zeros;
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
@@ -28,7 +27,8 @@ pub(crate) enum RecordKind {
     /// An [`Announcement`](super::batch::Announcement) of the records that recovery will copy: a
     /// description, no payload.
     Announcement = 4,
-    /// [Copies](super::copies) of headers and descriptions that were written before: a description, no payload.
+    /// [Copies](super::copies) of headers and descriptions that were written before: a description, no
+    /// payload.
     Copies = 5,
 }
 

@@ -1,8 +1,8 @@
 //! `docs/format.md` prints a record byte by byte. Here it is decoded, and made again.
 
 use crate::codec::checksum::{crc32, entry_checksum};
-use crate::format::batch::{Batch, EntryMeta, Op, Section, TermRun};
-use crate::format::copies::{COPIES_TAG, Run, encode_copy};
+use crate::format::batch::{Batch, COPIES_TAG, EntryMeta, Op, Section, TermRun};
+use crate::format::copies::{Run, encode_copy};
 use crate::format::file_header::{Identity, SEGMENT_HEADER_LEN, StoreId};
 use crate::format::mark::Mark;
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};

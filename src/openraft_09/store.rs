@@ -127,6 +127,7 @@ where
     /// # use openraft09 as openraft;
     /// use openraft::entry::FromAppData;
     /// use raftwood::openraft_09::LogStore;
+    /// use std::io::Cursor;
     ///
     /// openraft::declare_raft_types!(pub TypeConfig: D = String, R = ());
     ///

@@ -1,7 +1,7 @@
 //! What cannot be read where it was written, from its copies.
 //!
-//! Asked for only where something is missing: a log that ends without a question is read once. The copies of a
-//! record stand in the group after its own or in the mark (see [`crate::format::copies`]), and are found
+//! Asked for only where something is missing: a log that ends without a question is read once. The copies of
+//! a record stand in the group after its own or in the mark (see [`crate::format::copies`]), and are found
 //! whatever lies between.
 
 use super::link::Link;
@@ -15,8 +15,8 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// How far the log was durable, if a record before that cannot be read: what follows the first place where
-/// `links` do not simply go on is missing then. What was not durable may never have been written, or be on its
-/// way, and is not made good.
+/// `links` do not simply go on is missing then. What was not durable may never have been written, or be on
+/// its way, and is not made good.
 pub(super) fn wanted(links: &[Link], start_segment: u32, watermark: Lsn) -> Option<Lsn> {
     let said = links.iter().filter_map(|link| link.past_hole).map(|(watermark, _)| watermark);
     let durable = said.fold(watermark, Lsn::max);
@@ -37,8 +37,8 @@ pub(super) fn wanted(links: &[Link], start_segment: u32, watermark: Lsn) -> Opti
     (durable > end).then_some(durable)
 }
 
-/// Gives the segments that have no footer the copies that there are of their records before `durable`. False if
-/// there are none.
+/// Gives the segments that have no footer the copies that there are of their records before `durable`. False
+/// if there are none.
 pub(super) fn give(links: &[Link], marks: &[Mark], durable: Lsn) -> Result<bool> {
     let unsealed = || links.iter().filter(|link| !link.sealed).map(|link| &link.segment);
     let mut found: BTreeMap<u32, Copies> = BTreeMap::new();

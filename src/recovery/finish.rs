@@ -53,8 +53,8 @@ impl Unfinished {
         if votes_lost || !suspects.is_empty() {
             report.hard_states_lost = note_doubts(checkpoints, &suspects, votes_lost)?;
         }
-        // Not before a mark says where the log goes on, and before both are written anew: one of them may be what
-        // holds the copies.
+        // Not before a mark says where the log goes on, and before both are rewritten: one of them may be
+        // what holds the copies.
         let seal = || self.made_good.iter().for_each(|segment| seal_made_good(&checkpoints.parts, segment));
         if !cut {
             seal();

@@ -7,7 +7,7 @@
 
 use super::scan::{FIRST_RECORD, Record};
 use crate::codec::checksum::crc32;
-use crate::format::record::{RECORD_HEADER_LEN, RecordHeader};
+use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
 use crate::sync::Mutex;
 use crate::types::Lsn;
 use bytes::Bytes;
@@ -111,12 +111,15 @@ impl NotesReader {
         let at = Lsn::new(self.segment, offset);
         let (header, shape) = RecordHeader::decode(&self.bytes, self.seed, at).ok()?;
         let desc_at = RECORD_HEADER_LEN as usize;
-        let desc_end = desc_at + header.desc_len as usize;
+        // Of copies the header alone is noted: no footer has anything of theirs.
+        let is_noted = header.kind != RecordKind::Copies;
+        let desc_end = desc_at + if is_noted { header.desc_len as usize } else { 0 };
         if desc_end > self.bytes.len() {
             return None;
         }
         let desc = self.bytes.slice(desc_at..desc_end);
         self.bytes = self.bytes.slice(desc_end..);
-        (crc32(0, &desc) == header.desc_crc).then_some(Record { offset, header, shape, desc, mended: false })
+        let is_right = !is_noted || crc32(0, &desc) == header.desc_crc;
+        is_right.then_some(Record { offset, header, shape, desc, mended: false })
     }
 }

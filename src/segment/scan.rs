@@ -33,8 +33,8 @@ pub(crate) struct Record {
     pub(crate) header: RecordHeader,
     pub(crate) shape: Shape,
     pub(crate) desc: Bytes,
-    /// The header or the description was not right as it stands: a flipped bit was undone, or it was rebuilt from
-    /// the next record, or from a copy.
+    /// The header or the description was not right as it stands: a flipped bit was undone, or it was rebuilt
+    /// from the next record, or from a copy.
     pub(crate) mended: bool,
 }
 

@@ -169,7 +169,7 @@ fn a_lost_block_of_a_busy_store_costs_nothing_else() {
     of_a_busy_store(8);
 }
 
-/// The open that a copy was needed for is killed too, and the marks are written anew: what the copies held
+/// The open that a copy was needed for is killed too, and the marks are rewritten: what the copies held
 /// is in the footer by then.
 #[test]
 fn what_copies_made_good_survives_the_next_kill() {

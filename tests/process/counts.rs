@@ -130,9 +130,9 @@ fn at_most(cost: &Cost, bounds: &[(&str, f64, f64)]) {
 #[test]
 fn a_lone_writer_makes_two_calls_a_batch_and_few_allocations() {
     let _alone = alone();
-    // The counter of references to the batch's buffer, and the list of slices of the write; the
-    // index grows now and then.
-    for (shape, allocations) in [(small as Shape, 3.0), (raftstore, 8.0)] {
+    // The counter of references to the batch's buffer, the list of slices of the write, and the copies of what
+    // was written before; the index grows now and then.
+    for (shape, allocations) in [(small as Shape, 3.5), (raftstore, 8.0)] {
         let cost = cost(1, shape, Durability::Synced);
         assert!(cost.writes >= 1.0 && cost.syncs >= 1.0, "{cost:?}");
         at_most(
@@ -185,7 +185,7 @@ fn what_is_only_written_takes_one_call_at_most() {
                 ("writes", cost.writes, 1.1),
                 // One each 8 MiB, so that little has to be read again by the next open.
                 ("syncs", cost.syncs, 0.05),
-                ("allocations", cost.allocations, 3.0),
+                ("allocations", cost.allocations, 3.5),
                 ("bytes written for one", cost.written, 2.1),
             ],
         );

@@ -90,7 +90,7 @@ fn an_entry_that_waits_for_its_footer_takes_few_bytes_and_so_does_building_that(
     let building = peak_during(|| engine.tick().unwrap()) - with;
     let each_built = building as f64 / (regions * rounds) as f64 * segments as f64;
     assert!(waiting <= 54.0, "{waiting:.1} bytes an entry");
-    assert!(each_built <= 450.0, "{each_built:.1} more while its footer is built");
+    assert!(each_built <= 480.0, "{each_built:.1} more while its footer is built");
 }
 
 /// A region that was destroyed was remembered until the segment in which that happened was full, and another

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
 #![cfg(feature = "cli")]
 
+mod copies;
+
 use raftwood::{Durability, Engine, EntryId, RegionId};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -298,6 +300,7 @@ fn explain_says_where_the_log_ends_and_by_which_proof() {
 
     // One before the last, which proves that it was acknowledged.
     let at = fresh();
+    copies::wipe(&dir.path().join("store"));
     change(dir.path(), at[1], &[0x5a; 1000]);
     let text = explain(1);
     assert!(

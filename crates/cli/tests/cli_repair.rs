@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop
 #![cfg(feature = "cli")]
 
+mod copies;
+
 use raftwood::{Durability, Engine, EntryId, EntryRef, Options, RegionId};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -237,6 +239,7 @@ fn a_store_that_does_not_open_says_why_and_opens_without_what_is_lost_only_when_
     std::fs::rename(&copy, store.dir()).unwrap();
 
     let (path, at) = store.find(b"region 1 entry 11 ");
+    copies::wipe(&store.dir());
     overwrite(&path, at - 12, &[0xa7; 5]);
     let before = store.bytes();
     let (code, json) = store.run(&["check"]);

@@ -28,6 +28,9 @@ pub(crate) use locate::{BLOCK_HEADER_LEN, Block, Loc, locate};
 use crate::types::{EntryId, Lsn, RegionId};
 use bytes::Bytes;
 
+/// What a list of [copies](super::copies) starts with: see [`INSTALL_TAG`].
+pub(crate) const COPIES_TAG: u8 = 3;
+
 /// What one record of the log does, to any number of regions, all or nothing.
 #[derive(Default, Clone, PartialEq, Debug)]
 pub(crate) struct Batch {
