@@ -13,6 +13,10 @@ use std::collections::VecDeque;
 /// descriptions stand in one place until their segment has its footer.
 const BYTES_MAX: usize = 4 << 20;
 
+/// A list is not written for less, unless the log comes to rest: with each write of a lone writer it would be
+/// as long as what it copies, and take a part of its time.
+const LIST_BYTES_MIN: usize = 1 << 10;
+
 /// Copies of records that are written, and of which no later record has a copy in another block.
 #[derive(Default)]
 pub(super) struct Uncopied {
@@ -59,14 +63,17 @@ impl Uncopied {
         self.forget(count);
     }
 
-    /// Of how many records, from the first on, a list at `at` would be a copy in another block.
+    /// Of how many records, from the first on, a list at `at` is to be written: those that would have a copy in
+    /// another block with it, once these are enough for a list.
     pub(super) fn due_at(&self, at: Lsn) -> usize {
         if planted(Bug::CopiesNotWritten) {
             return 0;
         }
         let block = Lsn::new(at.segment(), at.offset() / PAGE as u32 * PAGE as u32);
         let block = if planted(Bug::CopyInSameBlock) { at } else { block };
-        self.records.partition_point(|record| record.end <= block)
+        let count = self.records.partition_point(|record| record.end <= block);
+        let bytes: usize = self.records.range(..count).map(|record| record.len).sum();
+        if bytes < LIST_BYTES_MIN { 0 } else { count }
     }
 
     /// How many records there are.

@@ -2,7 +2,7 @@
 //!
 //! A description is all that ties the bytes of a batch to regions. In a segment that has its footer yet to
 //! come it would stand in one place only, and a sector that the device loses would take it from everybody.
-//! Therefore what a group wrote is said again: by a record of the next group, and by the mark once the log
+//! Therefore what was written is said again: by a record of a later group, and by the mark once the log
 //! is at rest.
 //!
 //! A copy is complete: header and description can be made again from it, bit by bit.
