@@ -109,7 +109,7 @@ impl Link {
                     Some(first.header.previous)
                 }
                 Found::BadDescription(header) => Some(header.previous),
-                Found::Nothing => None,
+                Found::Nothing => Some(tail.follows).filter(|follows| !follows.is_none()),
             };
             self.is_headless = self.follows.is_none();
             said.watermark = said.watermark.max(tail.watermark).max(Lsn::new(self.segment.id, tail.end));

@@ -8,8 +8,7 @@ use crate::format::batch::{Batch, Install};
 use crate::format::file_header::SegmentKind;
 use crate::format::footer::{Footer, FooterBuilder, FooterFile, Tail};
 use crate::format::names::FileName;
-use crate::format::record::{RecordKind, Shape};
-use crate::types::Lsn;
+use crate::format::record::RecordKind;
 use crate::vfs::io::write_parts_at;
 use crate::vfs::{Dir, OpenMode, VfsFile};
 use bytes::Bytes;
@@ -66,7 +65,7 @@ fn build(
         SegmentKind::Cold => FooterBuilder::new_cold(segment.identity),
         SegmentKind::Log => FooterBuilder::new(segment.identity),
     };
-    let mut tail = Tail { end: FIRST_RECORD, last: Shape::default(), watermark: Lsn::ZERO };
+    let mut tail = Tail { end: FIRST_RECORD, ..Tail::default() };
     while tail.end < end {
         let record = next(&tail)?;
         let damaged = |what: String| damaged(segment, &tail, &what);
@@ -89,6 +88,7 @@ fn build(
             end: record.end(),
             last: record.shape,
             watermark: tail.watermark.max(record.header.watermark),
+            follows: if tail.end == FIRST_RECORD { record.header.previous } else { tail.follows },
         };
         if !go_on() {
             return Ok(None);

@@ -218,7 +218,7 @@ impl Writer<'_> {
         let factory = self.factory;
         let end = u32::try_from(self.offset)
             .map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
-        let footer = self.footer.finish(Tail { end, last: self.chain, watermark: Lsn::ZERO });
+        let footer = self.footer.finish(Tail { end, last: self.chain, ..Tail::default() });
         let (watch, footer_bytes) = (&factory.watch, footer.len() as u64);
         let segment = watch.during("finishing a cold segment", || factory.name_cold(self.cold, end))?;
         watch.during("writing a footer", || write_footer(&factory.dir, segment.id, &footer))?;

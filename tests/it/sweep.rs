@@ -158,15 +158,6 @@ const LIMITS: &[Limit] = &[
 /// not closed, and of a group that nothing confirms the bytes alone are judged: an unconfirmed end may be
 /// lost, or cost more than was hit. Where all is tried, fewer are a failure too.
 const KNOWN: &[&str] = &[
-    "idle_killed, flips in a file: 2 refused",
-    "idle_rotated_killed, flips in a file: 1 refused",
-    "idle_lz4_killed, exchanged: 1 refused",
-    "recovered_on_recycled, flips in a file: 1 refused",
-    "unconfirmed, zeroed: 1 silent",
-    "unconfirmed_recycled, exchanged: 1 silent",
-    "unconfirmed_recycled, flips in a file: 3 silent",
-    "unconfirmed_recycled, flips in a file: 1 vague",
-    "unconfirmed_recycled, flips all over: 1 silent",
 ];
 
 fn judge(store: &Store, harm: &Harm, again: bool, row: &mut Row) -> bool {

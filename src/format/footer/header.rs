@@ -48,6 +48,11 @@ impl FooterHeader {
         put(&self.installs_crc.to_le_bytes());
         put(&self.ranges_crc.to_le_bytes());
         put(&self.runs_crc.to_le_bytes());
+        put(&self.tail.follows.position.to_u64().to_le_bytes());
+        put(&self.tail.follows.header_crc.to_le_bytes());
+        put(&self.tail.follows.desc_len.to_le_bytes());
+        put(&self.tail.follows.payload_len.to_le_bytes());
+        put(&self.tail.follows.desc_crc.to_le_bytes());
         body.resize(FOOTER_HEADER_LEN - 8, 0);
         let mut out = Vec::with_capacity(FOOTER_HEADER_LEN);
         out.extend_from_slice(&FOOTER_MAGIC);
@@ -71,15 +76,9 @@ impl FooterHeader {
         let mut r = Cursor::new(body);
         let end = r.u32()?;
         let reserved = r.u32()?;
-        let last = Shape {
-            position: Lsn::from_u64(r.u64()?),
-            header_crc: r.u32()?,
-            desc_len: r.u32()?,
-            payload_len: r.u32()?,
-            desc_crc: r.u32()?,
-        };
-        let header = FooterHeader {
-            tail: Tail { end, last, watermark: Lsn::from_u64(r.u64()?) },
+        let last = shape(&mut r)?;
+        let mut header = FooterHeader {
+            tail: Tail { end, last, watermark: Lsn::from_u64(r.u64()?), ..Tail::default() },
             entry_count: r.u64()?,
             range_count: r.u32()?,
             run_count: r.u32()?,
@@ -91,6 +90,7 @@ impl FooterHeader {
             ranges_crc: r.u32()?,
             runs_crc: r.u32()?,
         };
+        header.tail.follows = shape(&mut r)?;
         if reserved != 0 || r.bytes(r.remaining())?.iter().any(|b| *b != 0) {
             return Err(Malformed("reserved bytes of the footer's header are not zero"));
         }
@@ -114,6 +114,16 @@ impl FooterHeader {
         };
         if sections.locs.end == file_len { Ok(sections) } else { Err(MISFIT) }
     }
+}
+
+fn shape(r: &mut Cursor<'_>) -> Result<Shape, Malformed> {
+    Ok(Shape {
+        position: Lsn::from_u64(r.u64()?),
+        header_crc: r.u32()?,
+        desc_len: r.u32()?,
+        payload_len: r.u32()?,
+        desc_crc: r.u32()?,
+    })
 }
 
 /// The byte range of each section.

@@ -29,7 +29,8 @@ fn append(region: u64, first: u64, count: u32, term: u64) -> Batch {
 
 fn tail() -> Tail {
     let last = Shape { position: Lsn::new(3, 8000), header_crc: 1, desc_len: 2, payload_len: 3, desc_crc: 4 };
-    Tail { end: 8072, last, watermark: Lsn::new(3, 7000) }
+    let follows = Shape { position: Lsn::new(2, 4096), header_crc: 8, ..last };
+    Tail { end: 8072, last, watermark: Lsn::new(3, 7000), follows }
 }
 
 fn build(builder: FooterBuilder) -> Footer {
