@@ -63,8 +63,8 @@ impl Uncopied {
         self.forget(count);
     }
 
-    /// Of how many records, from the first on, a list at `at` is to be written: those that would have a copy in
-    /// another block with it, once these are enough for a list.
+    /// Of how many records, from the first on, a list at `at` is to be written: those that would have a copy
+    /// in another block with it, once these are enough for a list.
     pub(super) fn due_at(&self, at: Lsn) -> usize {
         if planted(Bug::CopiesNotWritten) {
             return 0;

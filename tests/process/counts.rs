@@ -130,8 +130,8 @@ fn at_most(cost: &Cost, bounds: &[(&str, f64, f64)]) {
 #[test]
 fn a_lone_writer_makes_two_calls_a_batch_and_few_allocations() {
     let _alone = alone();
-    // The counter of references to the batch's buffer, the list of slices of the write, and the copies of what
-    // was written before; the index grows now and then.
+    // The counter of references to the batch's buffer, the list of slices of the write, and the copies of
+    // what was written before; the index grows now and then.
     for (shape, allocations) in [(small as Shape, 3.5), (raftstore, 8.0)] {
         let cost = cost(1, shape, Durability::Synced);
         assert!(cost.writes >= 1.0 && cost.syncs >= 1.0, "{cost:?}");

@@ -40,7 +40,8 @@ pub(crate) struct Tail {
     pub(crate) last: Shape,
     /// The highest watermark that any record carries.
     pub(crate) watermark: Lsn,
-    /// The record that the first one follows; the default where there is none, and in footers before version 4.
+    /// The record that the first one follows; the default where there is none, and in footers before
+    /// version 4.
     pub(crate) follows: Shape,
 }
 
