@@ -41,8 +41,6 @@ pub(crate) struct Cluster<N: Release> {
     pub(crate) retry_for: Duration,
     incarnations: u32,
     engines: Arc<Mutex<BTreeMap<u64, Engine>>>,
-    /// Who led in which term.
-    leaders: BTreeMap<u64, u64>,
 }
 
 impl<N: Release> Cluster<N> {
@@ -55,7 +53,6 @@ impl<N: Release> Cluster<N> {
             retry_for: Duration::ZERO,
             incarnations: 0,
             engines,
-            leaders: BTreeMap::new(),
         }
     }
 
@@ -103,8 +100,9 @@ impl<N: Release> Cluster<N> {
         N::seen(&self.nodes[&id].raft)
     }
 
-    /// The leader of the newest term, if there is one. No term may have had two.
-    pub(crate) fn leads(&mut self) -> Option<u64> {
+    /// The newest leader, if there is one. By openraft's default a term may have several, one after the other:
+    /// a vote for a higher id supersedes one for a lower.
+    pub(crate) fn leads(&self) -> Option<u64> {
         let mut newest = None;
         for (&id, node) in &self.nodes {
             let Seen { term, leads, ended, .. } = N::seen(&node.raft);
@@ -112,8 +110,6 @@ impl<N: Release> Cluster<N> {
             if !leads || ended || term == 0 {
                 continue;
             }
-            let other = *self.leaders.entry(term).or_insert(id);
-            assert_eq!(other, id, "two leaders in term {term}");
             newest = newest.max(Some((term, id)));
         }
         newest.map(|(_, id)| id)
