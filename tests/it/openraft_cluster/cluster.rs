@@ -100,8 +100,8 @@ impl<N: Release> Cluster<N> {
         N::seen(&self.nodes[&id].raft)
     }
 
-    /// The newest leader, if there is one. By openraft's default a term may have several, one after the other:
-    /// a vote for a higher id supersedes one for a lower.
+    /// The newest leader, if there is one. By openraft's default a term may have several, one after the
+    /// other: a vote for a higher id supersedes one for a lower.
     pub(crate) fn leads(&self) -> Option<u64> {
         let mut newest = None;
         for (&id, node) in &self.nodes {
