@@ -341,7 +341,7 @@ bugs! {
     CopiesNotWritten caught by "copies::a_lost_description_of_a_busy_store_costs_nothing_else",
     /// A copy may stand in one block with what it is a copy of. Breaks: one lost block costs no more than
     /// itself.
-    CopyInSameBlock caught by "accept_loss::damage_below_the_watermark_is_refused_and_given_up_only_when_told_so",
+    CopyInSameBlock caught by "copies::a_lost_block_of_a_busy_store_costs_nothing_else",
     /// A mark at rest is written without copies. Breaks: one lost sector costs no more than itself.
     MarkWithoutCopies caught by "copies::a_lost_description_of_an_idle_store_costs_nothing_else",
     /// What copies made good is left as it is by the open. Breaks: a crash inside recovery loses nothing.

@@ -118,15 +118,18 @@ impl WriteStage {
         group.records.iter().for_each(|record| sync.note_written(record));
         // Before anything is settled: a thread that is calling back looks at this, and at once.
         progress.set_written(sync.written());
-        let mut settled = Settled::default();
+        let (mut settled, mut is_answered) = (Settled::default(), false);
         for record in group.records.drain(..) {
-            if record.durability == Durability::Written || planted(Bug::AckBeforeSync) {
+            let is_copies = record.kind == RecordKind::Copies;
+            if is_copies || record.durability == Durability::Written || planted(Bug::AckBeforeSync) {
+                // Nobody waits for copies: a sync that nobody else asks for is none of theirs.
+                is_answered |= !is_copies;
                 settled.add(record.len(), record.ticket, completions);
             } else {
                 sync.push(record);
             }
         }
-        if settled.bytes > 0 {
+        if is_answered {
             settled.written = Some(turns.settle(Durability::Written, group.turn));
         }
         self.spare = (group.records, group.copies);

@@ -45,11 +45,7 @@ impl Run {
     /// Appends what stands before the records of the run.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.position.to_u64());
-        put_varint(out, self.previous.position.to_u64());
-        out.extend_from_slice(&self.previous.header_crc.to_le_bytes());
-        put_varint(out, u64::from(self.previous.desc_len));
-        put_varint(out, u64::from(self.previous.payload_len));
-        out.extend_from_slice(&self.previous.desc_crc.to_le_bytes());
+        self.previous.put_compact(out);
         put_varint(out, self.watermark.to_u64());
         put_varint(out, self.count);
     }
@@ -57,13 +53,7 @@ impl Run {
     fn decode(r: &mut Cursor<'_>) -> Result<Run, Malformed> {
         Ok(Run {
             position: Lsn::from_u64(r.varint()?),
-            previous: Shape {
-                position: Lsn::from_u64(r.varint()?),
-                header_crc: r.u32()?,
-                desc_len: r.varint_u32()?,
-                payload_len: r.varint_u32()?,
-                desc_crc: r.u32()?,
-            },
+            previous: Shape::read_compact(r)?,
             watermark: Lsn::from_u64(r.varint()?),
             count: r.count(RECORD_LEN_MIN)? as u64,
         })

@@ -54,11 +54,7 @@ impl Mark {
         body.extend_from_slice(&self.durable.to_u64().to_le_bytes());
         body.extend_from_slice(&self.run.to_le_bytes());
         body.extend_from_slice(&(self.copies.len() as u32).to_le_bytes());
-        body.extend_from_slice(&self.last.position.to_u64().to_le_bytes());
-        body.extend_from_slice(&self.last.header_crc.to_le_bytes());
-        body.extend_from_slice(&self.last.desc_len.to_le_bytes());
-        body.extend_from_slice(&self.last.payload_len.to_le_bytes());
-        body.extend_from_slice(&self.last.desc_crc.to_le_bytes());
+        self.last.put(&mut body);
         body.extend_from_slice(&crc32(identity.seed(), &self.copies).to_le_bytes());
         body.resize(BODY_LEN - 8, 0);
         let mut out = header.encode().to_vec();
@@ -87,13 +83,7 @@ impl Mark {
         }
         let mut r = Cursor::new(body);
         let (sequence, durable, run, copies_len) = (r.u64()?, Lsn::from_u64(r.u64()?), r.u32()?, r.u32()?);
-        let last = Shape {
-            position: Lsn::from_u64(r.u64()?),
-            header_crc: r.u32()?,
-            desc_len: r.u32()?,
-            payload_len: r.u32()?,
-            desc_crc: r.u32()?,
-        };
+        let last = Shape::read(&mut r)?;
         // Before version 4 these were reserved, and zero.
         let copies_crc = if header.version < 4 { 0 } else { r.u32()? };
         if header.version < 4 && copies_len != 0 || r.bytes(r.remaining())?.iter().any(|b| *b != 0) {

@@ -7,6 +7,7 @@
 //! rebuilt from the record after it.
 
 use crate::codec::checksum::crc32;
+use crate::codec::varint::put_varint;
 use crate::codec::{Cursor, Malformed};
 use crate::format::batch::{ANNOUNCEMENT_TAG, COPIES_TAG, INSTALL_TAG};
 use crate::format::file_header::SEGMENT_HEADER_LEN;
@@ -63,6 +64,45 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    /// Appends it with fields of fixed width: 24 bytes.
+    pub(in crate::format) fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.position.to_u64().to_le_bytes());
+        for field in [self.header_crc, self.desc_len, self.payload_len, self.desc_crc] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+    }
+
+    /// Reads what [`put`](Shape::put) wrote.
+    pub(in crate::format) fn read(r: &mut Cursor<'_>) -> Result<Shape, Malformed> {
+        Ok(Shape {
+            position: Lsn::from_u64(r.u64()?),
+            header_crc: r.u32()?,
+            desc_len: r.u32()?,
+            payload_len: r.u32()?,
+            desc_crc: r.u32()?,
+        })
+    }
+
+    /// Appends it with varints for what is not a checksum.
+    pub(in crate::format) fn put_compact(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.position.to_u64());
+        out.extend_from_slice(&self.header_crc.to_le_bytes());
+        put_varint(out, u64::from(self.desc_len));
+        put_varint(out, u64::from(self.payload_len));
+        out.extend_from_slice(&self.desc_crc.to_le_bytes());
+    }
+
+    /// Reads what [`put_compact`](Shape::put_compact) wrote.
+    pub(in crate::format) fn read_compact(r: &mut Cursor<'_>) -> Result<Shape, Malformed> {
+        Ok(Shape {
+            position: Lsn::from_u64(r.varint()?),
+            header_crc: r.u32()?,
+            desc_len: r.varint_u32()?,
+            payload_len: r.varint_u32()?,
+            desc_crc: r.u32()?,
+        })
+    }
+
     /// Whether this stands for "no predecessor".
     pub(crate) fn is_none(&self) -> bool {
         *self == Shape::default()
@@ -148,13 +188,7 @@ impl RecordHeader {
         let kind = RecordKind::from_u8(r.u8()?);
         let zeros = Zeros { trailing: r.u8()?, sectors: u16::from_le_bytes(r.array()?) };
         let watermark = Lsn::from_u64(r.u64()?);
-        let previous = Shape {
-            position: Lsn::from_u64(r.u64()?),
-            header_crc: r.u32()?,
-            desc_len: r.u32()?,
-            payload_len: r.u32()?,
-            desc_crc: r.u32()?,
-        };
+        let previous = Shape::read(&mut r)?;
         r.finish()?;
         let kind = kind?;
         if position != at && !planted(Bug::PositionNotChecked) {

@@ -11,34 +11,39 @@ use raftwood::{Durability, Engine, EntryId, ErrorKind, RegionId};
 use std::path::PathBuf;
 
 const REGIONS: u64 = 3;
-/// Of a batch: an entry of each region.
-const LENS: [usize; 3] = [700, 60, 1900];
+/// What the entries of a batch are long, one of each region.
+type Lens = [usize; REGIONS as usize];
+
+/// A batch reaches over several sectors, and over the end of a block.
+const LARGE: Lens = [700, 60, 1900];
+/// Many batches stand in one block.
+const SMALL: Lens = [20, 1, 40];
 
 fn open(disk: &SimVfs) -> Engine {
     by_hand(disk).open(DIR).unwrap()
 }
 
-fn payload(region: u64, index: u64) -> Vec<u8> {
-    vec![(region * 50 + index) as u8 | 1; LENS[region as usize - 1]]
+fn payload(lens: Lens, region: u64, index: u64) -> Vec<u8> {
+    vec![(region * 50 + index) as u8 | 1; lens[region as usize - 1]]
 }
 
 /// An entry and a hard state in each region.
-fn append(engine: &Engine, index: u64) {
+fn append(engine: &Engine, lens: Lens, index: u64, durability: Durability) {
     let mut batch = engine.batch();
     for region in 1..=REGIONS {
-        let payload = payload(region, index);
+        let payload = payload(lens, region, index);
         let mut region = batch.region(RegionId(region));
         region.append([(EntryId::new(1, index), &payload[..])]).unwrap();
         region.set_hard_state(&index.to_le_bytes()).unwrap();
     }
-    engine.write(batch, Durability::Synced).unwrap();
+    engine.write(batch, durability).unwrap();
 }
 
 /// So many batches, then the process dies: idle, or amidst its work.
-fn killed(batches: u64, idle: bool) -> SimVfs {
+fn killed(lens: Lens, batches: u64, idle: bool) -> SimVfs {
     let disk = SimVfs::new(batches);
     let engine = open(&disk);
-    (1..=batches).for_each(|index| append(&engine, index));
+    (1..=batches).for_each(|index| append(&engine, lens, index, Durability::Synced));
     if idle {
         engine.tick().unwrap();
         engine.tick().unwrap();
@@ -50,7 +55,7 @@ fn killed(batches: u64, idle: bool) -> SimVfs {
 }
 
 /// What of the store is there: everything but entries that stood in `lost` bytes in one piece.
-fn all_else_is_there(engine: &Engine, batches: u64, lost: usize, what: &str) {
+fn all_else_is_there(engine: &Engine, lens: Lens, batches: u64, lost: usize, what: &str) {
     let mut gone = [0; REGIONS as usize];
     for id in 1..=REGIONS {
         let region = engine.region(RegionId(id));
@@ -61,7 +66,7 @@ fn all_else_is_there(engine: &Engine, batches: u64, lost: usize, what: &str) {
         for index in 1..=batches {
             match region.entry(index) {
                 Ok(entry) => {
-                    assert_eq!(entry.payload, payload(id, index), "{what}: region {id}, entry {index}")
+                    assert_eq!(entry.payload, payload(lens, id, index), "{what}: region {id}, entry {index}")
                 }
                 Err(e) => {
                     assert_eq!(e.kind(), ErrorKind::Damaged, "{what}: {e}");
@@ -70,13 +75,13 @@ fn all_else_is_there(engine: &Engine, batches: u64, lost: usize, what: &str) {
                         (Some(RegionId(id)), Some(index..=index)),
                         "{what}: {e}"
                     );
-                    gone[id as usize - 1] += LENS[id as usize - 1];
+                    gone[id as usize - 1] += lens[id as usize - 1];
                 }
             }
         }
     }
     // The first and the last of them may reach beyond.
-    let most = lost + 2 * LENS.iter().max().unwrap();
+    let most = lost + 2 * lens.iter().max().unwrap();
     assert!(gone.iter().sum::<usize>() <= most, "{what}: {gone:?} bytes of entries are gone");
 }
 
@@ -102,7 +107,7 @@ fn harm(disk: &SimVfs, log: &PathBuf, sector: u64, per: u64, unreadable: bool) -
     harmed
 }
 
-fn nothing_else_is_lost(disk: &SimVfs, batches: u64, per: u64, unreadable: bool) -> usize {
+fn nothing_else_is_lost(disk: &SimVfs, lens: Lens, batches: u64, per: u64, unreadable: bool) -> usize {
     let mut all = places(disk, per);
     if unreadable {
         // The log ends in that one, and nobody knows what stands past the end.
@@ -112,16 +117,16 @@ fn nothing_else_is_lost(disk: &SimVfs, batches: u64, per: u64, unreadable: bool)
         let what = format!("{} batches, {} sector {sector}", batches, log.display());
         let harmed = harm(disk, log, *sector, per, unreadable);
         let engine = by_hand(&harmed).open(DIR).unwrap_or_else(|e| panic!("{what}: {e}"));
-        all_else_is_there(&engine, batches, per as usize * 512, &what);
-        append(&engine, batches + 1);
+        all_else_is_there(&engine, lens, batches, per as usize * 512, &what);
+        append(&engine, lens, batches + 1, Durability::Synced);
         // It is the same after the next kill, and after a close.
         let after = harmed.crash(LossPolicy::KeepAll);
         kill(&harmed, engine);
         let engine = by_hand(&after).open(DIR).unwrap_or_else(|e| panic!("{what}, again: {e}"));
-        all_else_is_there(&engine, batches + 1, per as usize * 512, &what);
+        all_else_is_there(&engine, lens, batches + 1, per as usize * 512, &what);
         engine.close().unwrap();
         drop(engine);
-        all_else_is_there(&open(&after), batches + 1, per as usize * 512, &what);
+        all_else_is_there(&open(&after), lens, batches + 1, per as usize * 512, &what);
     }
     all.len()
 }
@@ -129,55 +134,67 @@ fn nothing_else_is_lost(disk: &SimVfs, batches: u64, per: u64, unreadable: bool)
 #[test]
 fn a_lost_description_of_an_idle_store_costs_nothing_else() {
     for batches in [1, 2, 9, 40] {
-        let disk = killed(batches, true);
-        assert!(nothing_else_is_lost(&disk, batches, 1, false) > batches as usize);
-        nothing_else_is_lost(&disk, batches, 8, false);
+        let disk = killed(LARGE, batches, true);
+        assert!(nothing_else_is_lost(&disk, LARGE, batches, 1, false) > batches as usize);
+        nothing_else_is_lost(&disk, LARGE, batches, 8, false);
     }
 }
 
 #[test]
 fn a_sector_of_an_idle_store_that_cannot_be_read_costs_nothing_else() {
-    nothing_else_is_lost(&killed(12, true), 12, 1, true);
+    nothing_else_is_lost(&killed(LARGE, 12, true), LARGE, 12, 1, true);
 }
 
-/// Of the last batches some stand in one place only: copies are written a KiB at a time.
-fn of_a_busy_store(per: u64) {
-    for batches in [40, 60] {
-        let disk = killed(batches, false);
-        let all = places(&disk, per);
-        let covered = all.len() - 80 / per as usize;
-        let mut tried = 0;
-        for (log, sector) in &all[..covered] {
-            let what = format!("{batches} batches, {} sector {sector}", log.display());
-            let harmed = harm(&disk, log, *sector, per, false);
-            let engine = by_hand(&harmed).open(DIR).unwrap_or_else(|e| panic!("{what}: {e}"));
-            all_else_is_there(&engine, batches, per as usize * 512, &what);
-            tried += 1;
-        }
-        assert!(tried as u64 * per > 2 * batches, "{tried}");
+/// Of the last batches, in so many `last` sectors, some stand in one place only: copies are written a KiB at
+/// a time.
+fn of_a_busy_store(lens: Lens, batches: u64, last: usize, per: u64) {
+    let disk = killed(lens, batches, false);
+    let all = places(&disk, per);
+    let covered = all.len() - last / per as usize;
+    assert!(covered > last / per as usize, "{covered} of {} places", all.len());
+    for (log, sector) in &all[..covered] {
+        let what = format!("{batches} batches, {} sector {sector}", log.display());
+        let harmed = harm(&disk, log, *sector, per, false);
+        let engine = by_hand(&harmed).open(DIR).unwrap_or_else(|e| panic!("{what}: {e}"));
+        all_else_is_there(&engine, lens, batches, per as usize * 512, &what);
     }
 }
 
 #[test]
 fn a_lost_description_of_a_busy_store_costs_nothing_else() {
-    of_a_busy_store(1);
+    of_a_busy_store(LARGE, 40, 80, 1);
+    of_a_busy_store(LARGE, 60, 80, 1);
 }
 
 #[test]
 fn a_lost_block_of_a_busy_store_costs_nothing_else() {
-    of_a_busy_store(8);
+    of_a_busy_store(LARGE, 60, 80, 8);
+    of_a_busy_store(SMALL, 200, 24, 8);
+}
+
+/// Copies go along with what is written anyway. Where nobody waits for a sync, they ask for none.
+#[test]
+fn copies_of_what_is_only_written_ask_for_no_sync() {
+    let engine = open(&SimVfs::new(1));
+    append(&engine, SMALL, 1, Durability::Synced);
+    let syncs = engine.stats().syncs;
+    // In one segment: the end of one is synced.
+    (2..=100).for_each(|index| append(&engine, SMALL, index, Durability::Written));
+    // Whatever is due is done.
+    engine.tick().unwrap();
+    assert_eq!(engine.stats().syncs, syncs);
 }
 
 /// The open that a copy was needed for is killed too, and the marks are rewritten: what the copies held
 /// is in the footer by then.
 #[test]
 fn what_copies_made_good_survives_the_next_kill() {
-    let disk = killed(9, true);
+    let disk = killed(LARGE, 9, true);
     for (log, sector) in places(&disk, 1) {
         let mut harmed = harm(&disk, &log, sector, 1, false);
         for _ in 0..3 {
             let engine = open(&harmed);
-            all_else_is_there(&engine, 9, 512, &format!("{} sector {sector}", log.display()));
+            all_else_is_there(&engine, LARGE, 9, 512, &format!("{} sector {sector}", log.display()));
             let mut batch = engine.batch();
             batch.region(RegionId(9)).set_hard_state(b"of another region").unwrap();
             engine.write(batch, Durability::Synced).unwrap();

@@ -4,7 +4,6 @@ use crate::codec::varint::put_varint;
 use crate::codec::{Cursor, Malformed};
 use crate::format::record::Shape;
 use crate::limits::DESC_BYTES_MAX;
-use crate::types::Lsn;
 
 /// The records at the end of the log that a recovery found whole, and is about to copy: if the copy is
 /// never finished, the next recovery knows by it which records of the original were right once. One of
@@ -25,11 +24,7 @@ impl Announcement {
         out.extend_from_slice(&[ANNOUNCEMENT_TAG, u8::from(self.loss)]);
         put_varint(out, records.len() as u64);
         for record in records {
-            put_varint(out, record.position.to_u64());
-            out.extend_from_slice(&record.header_crc.to_le_bytes());
-            put_varint(out, u64::from(record.desc_len));
-            put_varint(out, u64::from(record.payload_len));
-            out.extend_from_slice(&record.desc_crc.to_le_bytes());
+            record.put_compact(out);
         }
     }
 
@@ -47,13 +42,7 @@ impl Announcement {
         let count = r.count(RECORD_LEN_MIN)?;
         let mut records: Vec<Shape> = Vec::with_capacity(count);
         for _ in 0..count {
-            let record = Shape {
-                position: Lsn::from_u64(r.varint()?),
-                header_crc: r.u32()?,
-                desc_len: r.varint_u32()?,
-                payload_len: r.varint_u32()?,
-                desc_crc: r.u32()?,
-            };
+            let record = Shape::read_compact(&mut r)?;
             if records.last().is_some_and(|before| before.position >= record.position) {
                 return Err(Malformed("the records of an announcement are not in the order of the log"));
             }

@@ -29,14 +29,10 @@ impl FooterHeader {
     /// The header as it stands on disk.
     pub(super) fn encode(&self, seed: u32) -> Vec<u8> {
         let mut body = Vec::with_capacity(FOOTER_HEADER_LEN);
+        body.extend_from_slice(&self.tail.end.to_le_bytes());
+        body.extend_from_slice(&[0; 4]);
+        self.tail.last.put(&mut body);
         let mut put = |field: &[u8]| body.extend_from_slice(field);
-        put(&self.tail.end.to_le_bytes());
-        put(&[0; 4]);
-        put(&self.tail.last.position.to_u64().to_le_bytes());
-        put(&self.tail.last.header_crc.to_le_bytes());
-        put(&self.tail.last.desc_len.to_le_bytes());
-        put(&self.tail.last.payload_len.to_le_bytes());
-        put(&self.tail.last.desc_crc.to_le_bytes());
         put(&self.tail.watermark.to_u64().to_le_bytes());
         put(&self.entry_count.to_le_bytes());
         put(&self.range_count.to_le_bytes());
@@ -48,11 +44,7 @@ impl FooterHeader {
         put(&self.installs_crc.to_le_bytes());
         put(&self.ranges_crc.to_le_bytes());
         put(&self.runs_crc.to_le_bytes());
-        put(&self.tail.follows.position.to_u64().to_le_bytes());
-        put(&self.tail.follows.header_crc.to_le_bytes());
-        put(&self.tail.follows.desc_len.to_le_bytes());
-        put(&self.tail.follows.payload_len.to_le_bytes());
-        put(&self.tail.follows.desc_crc.to_le_bytes());
+        self.tail.follows.put(&mut body);
         body.resize(FOOTER_HEADER_LEN - 8, 0);
         let mut out = Vec::with_capacity(FOOTER_HEADER_LEN);
         out.extend_from_slice(&FOOTER_MAGIC);
@@ -76,7 +68,7 @@ impl FooterHeader {
         let mut r = Cursor::new(body);
         let end = r.u32()?;
         let reserved = r.u32()?;
-        let last = shape(&mut r)?;
+        let last = Shape::read(&mut r)?;
         let mut header = FooterHeader {
             tail: Tail { end, last, watermark: Lsn::from_u64(r.u64()?), ..Tail::default() },
             entry_count: r.u64()?,
@@ -90,7 +82,7 @@ impl FooterHeader {
             ranges_crc: r.u32()?,
             runs_crc: r.u32()?,
         };
-        header.tail.follows = shape(&mut r)?;
+        header.tail.follows = Shape::read(&mut r)?;
         if reserved != 0 || r.bytes(r.remaining())?.iter().any(|b| *b != 0) {
             return Err(Malformed("reserved bytes of the footer's header are not zero"));
         }
@@ -114,16 +106,6 @@ impl FooterHeader {
         };
         if sections.locs.end == file_len { Ok(sections) } else { Err(MISFIT) }
     }
-}
-
-fn shape(r: &mut Cursor<'_>) -> Result<Shape, Malformed> {
-    Ok(Shape {
-        position: Lsn::from_u64(r.u64()?),
-        header_crc: r.u32()?,
-        desc_len: r.u32()?,
-        payload_len: r.u32()?,
-        desc_crc: r.u32()?,
-    })
 }
 
 /// The byte range of each section.

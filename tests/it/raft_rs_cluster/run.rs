@@ -383,10 +383,11 @@ impl Cluster {
                 let n = self.pick_node();
                 self.nodes[n].campaign(group);
             }
-            // It may be a leader whom not all follow any more: one of them is in a later term.
+            // It may be a leader whom not all follow any more: one of them is in a later term, and hears
+            // nothing of this one. A node picked at random was the leader itself each time, in one run.
             Some(_) if round % 151 == 150 => {
-                let n = self.pick_node();
-                self.nodes[n].campaign(group);
+                let latest = (0..NODES as usize).max_by_key(|&n| self.nodes[n].term(group));
+                latest.into_iter().for_each(|n| self.nodes[n].campaign(group));
             }
             Some(n) if !self.nodes[n].all_vote(group) && round.is_multiple_of(23) => {
                 self.complete_voters(n, group);
