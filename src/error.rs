@@ -108,7 +108,7 @@ impl Error {
     ///
     /// | kind         | once                                                      |
     /// |--------------|-----------------------------------------------------------|
-    /// | `WouldBlock` | tickets have completed, or the next segment is prepared   |
+    /// | `WouldBlock` | tickets have completed, or the log can go on to a segment |
     /// | `NoSpace`    | a purge, or somebody else, has given space back           |
     /// | `Refused`    | the listener that refused agrees: it is asked again       |
     /// | `Locked`     | the other engine is closed                                |

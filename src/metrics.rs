@@ -82,7 +82,9 @@ const COUNTERS: &[Figure] = &[
     ("raftwood_written_bytes_total", Unit::Bytes, "bytes written to the log", |s| s.written_bytes),
     ("raftwood_syncs_total", Unit::Count, "sync calls on the log", |s| s.syncs),
     ("raftwood_wakes_total", Unit::Count, "calls that woke waiting threads", |s| s.wakes),
-    ("raftwood_throttled_total", Unit::Count, "batches that had to wait for others", |s| s.throttled),
+    ("raftwood_throttled_total", Unit::Count, "batches that had to wait for others, or for a footer", |s| {
+        s.throttled
+    }),
     ("raftwood_reads_total", Unit::Count, "reads of entries that were answered with them", |s| s.reads),
     ("raftwood_read_errors_total", Unit::Count, "reads that failed for what is on the disk", |s| {
         s.read_errors

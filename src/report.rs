@@ -348,10 +348,11 @@ pub struct Stats {
     /// Bytes of batches that were accepted and are not as durable as was asked for: at most
     /// [`in_flight_bytes_max`](crate::Options::in_flight_bytes_max), or one batch.
     pub in_flight_bytes: u64,
-    /// Threads that wait before their batch is accepted: for others to complete, or for the next segment to
-    /// be prepared.
+    /// Threads that wait before their batch is accepted: for others to complete, for the next segment to
+    /// be prepared, or for a full one to get its footer.
     pub waiting_writers: u64,
-    /// Batches that had to wait because others were in flight.
+    /// Batches that had to wait because others were in flight, and moves to the next segment that had to wait for a
+    /// footer.
     pub throttled: u64,
     /// Batches accepted.
     pub batches: u64,

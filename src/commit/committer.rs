@@ -123,7 +123,7 @@ impl Committer {
             }
             let Some(place) = guard.segments.place_for(len) else {
                 self.afford(&guard, len, appends)?;
-                guard = self.rotation.rotate(&self.workers, guard, len, how.on_full).inspect_err(|e| {
+                guard = self.rotation.rotate(&self.workers, guard, len, how).inspect_err(|e| {
                     if planted(Bug::NoSpacePoisons) {
                         gate.trip(e.clone());
                     }
@@ -309,6 +309,11 @@ impl Committer {
     /// What it failed with, unless somebody waited for the segment and was answered.
     pub(crate) fn prepare(&self) -> Result<()> {
         self.rotation.prepare(&self.workers)
+    }
+
+    /// A full segment has its footer, or cannot be given one: who waits for that looks again.
+    pub(crate) fn seal_ended(&self) {
+        self.workers.waking.announce_change();
     }
 
     /// The file of `segment` may be used again once nobody holds it.

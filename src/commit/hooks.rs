@@ -14,6 +14,8 @@ pub(crate) trait Hooks: Send + Sync {
     fn segment_entered(&self, durable: Lsn);
     /// A segment should be prepared soon.
     fn segment_wanted(&self);
+    /// Whether the log should not move on before a full segment has its footer.
+    fn awaits_footer(&self) -> bool;
     /// Upkeep should look around.
     fn upkeep_wanted(&self);
     /// Writing has stopped for good.

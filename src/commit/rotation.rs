@@ -8,7 +8,7 @@
 //! the order in which segments are prepared, become ready and become active has to be one and the same,
 //! however many threads want a next one.
 
-use super::accept::OnFull;
+use super::accept::{Accept, OnFull, Origin};
 use super::pipeline::Pipeline;
 use super::segments::{Full, Next};
 use super::workers::Workers;
@@ -20,6 +20,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::trace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 /// Prepares segments, and lets the log move on to them.
 pub(super) struct Rotation {
@@ -36,15 +37,23 @@ impl Rotation {
         Rotation { factory, preparing: Mutex::new(false), exhausted: AtomicBool::new(false) }
     }
 
-    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared if
-    /// need be and the caller agrees.
+    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared, and for
+    /// full ones to get their footer, if need be and the caller agrees.
     pub(super) fn rotate<'a>(
         &self,
         workers: &'a Workers,
         mut p: MutexGuard<'a, Pipeline>,
         len: u64,
-        on_full: OnFull,
+        how: &Accept<'_>,
     ) -> Result<MutexGuard<'a, Pipeline>> {
+        // What the engine itself writes may be what sealing waits for.
+        let may_wait = matches!(how.origin, Origin::Caller { .. }) && !workers.manual;
+        if may_wait
+            && workers.hooks.awaits_footer()
+            && let Some((at_most, begins)) = p.segments.await_footer()
+        {
+            return wait_for_footer(workers, p, how.on_full, at_most, begins);
+        }
         match p.segments.turn_to_next(len) {
             Next::Active(full) => {
                 report_full(workers, full);
@@ -62,7 +71,7 @@ impl Rotation {
             return Ok(workers.lock());
         }
         workers.hooks.segment_wanted();
-        if on_full == OnFull::Fail {
+        if how.on_full == OnFull::Fail {
             let busy = "the next segment is not prepared yet; try again soon";
             return Err(match p.segments.failure_after(0) {
                 // Perhaps of a while ago, so it is no answer by itself.
@@ -219,6 +228,26 @@ impl Rotation {
         unused.iter().for_each(|segment| self.retire(segment));
         workers.waking.announce_change();
     }
+}
+
+/// Waits until a full segment has its footer, or for so long at most.
+fn wait_for_footer<'a>(
+    workers: &'a Workers,
+    p: MutexGuard<'a, Pipeline>,
+    on_full: OnFull,
+    at_most: Duration,
+    begins: bool,
+) -> Result<MutexGuard<'a, Pipeline>> {
+    if begins {
+        workers.counters.throttled.fetch_add(1, Ordering::Relaxed);
+        workers.hooks.upkeep_wanted();
+    }
+    if on_full == OnFull::Fail {
+        let waits =
+            "full segments wait for their footer, and the log moves on when one has it; try again soon";
+        return Err(Error::new(ErrorKind::WouldBlock, waits));
+    }
+    Ok(workers.waking.wait_for_change_at_most(p, at_most))
 }
 
 /// The log has moved on. The caller holds the pipeline's lock: the segments become full in their order.

@@ -1,5 +1,6 @@
 //! The segment that is written to, and those that come next.
 
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
@@ -8,11 +9,16 @@ use crate::segment::scan::FIRST_RECORD;
 use crate::sync::Arc;
 use crate::types::Lsn;
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// A segment is filled as long as a sync covers less than this. What filling saves is paid once
 /// a sync, and what it costs is paid by the byte: every byte is written twice. Where many share
 /// a sync it is not worth that.
 const FILLED_BELOW: u64 = 40 << 10;
+
+/// A rotation waits no longer than this for a full segment to get its footer: what keeps that from happening,
+/// say a listener that hangs, must not keep the log from moving on.
+const FOOTER_AWAITED: Duration = Duration::from_millis(500);
 
 /// Where one record goes.
 pub(super) struct Placement {
@@ -58,6 +64,8 @@ pub(super) struct Segments {
     /// How many attempts to prepare one have ended, and why the last one failed if it did.
     attempts: u64,
     failed: Option<(u64, Error)>,
+    /// Since when the active one, which is full, waits for one before it to get its footer.
+    stalled: Option<Instant>,
 }
 
 impl Segments {
@@ -70,6 +78,7 @@ impl Segments {
             wanted_len: 0,
             attempts: 0,
             failed: None,
+            stalled: None,
         }
     }
 
@@ -100,8 +109,19 @@ impl Segments {
         Next::Active(full)
     }
 
+    /// How much longer the active segment, which is full, may wait for another one to get its footer, and whether
+    /// it begins to. `None` if it may not, or there is none.
+    pub(super) fn await_footer(&mut self) -> Option<(Duration, bool)> {
+        self.active.as_ref()?;
+        let begins = self.stalled.is_none();
+        let since = *self.stalled.get_or_insert_with(clock::now);
+        let left = FOOTER_AWAITED.saturating_sub(clock::since(since));
+        (!left.is_zero()).then_some((left, begins))
+    }
+
     /// Nothing more is written to the active segment.
     pub(super) fn end_active(&mut self) -> Option<Full> {
+        self.stalled = None;
         let end = std::mem::replace(&mut self.offset, FIRST_RECORD);
         self.active.take().map(|segment| Full { segment, end })
     }

@@ -8,6 +8,7 @@ use crate::planted::{Bug, planted};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, MutexGuard};
 use crate::types::Durability;
+use std::time::Duration;
 
 /// A place for each group, one for those that wait for the end of a stage, and one for the thread that works
 /// for tickets.
@@ -72,6 +73,18 @@ impl Waking {
     pub(super) fn wait_for_change<'a>(&self, mut p: MutexGuard<'a, Pipeline>) -> MutexGuard<'a, Pipeline> {
         p.awaiting_change += 1;
         let mut p = self.change.wait(p);
+        p.awaiting_change -= 1;
+        p
+    }
+
+    /// The same, for so long at most.
+    pub(super) fn wait_for_change_at_most<'a>(
+        &self,
+        mut p: MutexGuard<'a, Pipeline>,
+        at_most: Duration,
+    ) -> MutexGuard<'a, Pipeline> {
+        p.awaiting_change += 1;
+        let (mut p, _) = self.change.wait_timeout(p, at_most);
         p.awaiting_change -= 1;
         p
     }

@@ -279,8 +279,8 @@ impl Engine {
         self.submit_how(batch, durability, OnFull::Wait)
     }
 
-    /// As [`submit`](Engine::submit), but `WouldBlock` instead of waiting for bytes in flight, or for the
-    /// next segment to be prepared.
+    /// As [`submit`](Engine::submit), but `WouldBlock` instead of waiting for bytes in flight, for the
+    /// next segment to be prepared, or for a full one to get its footer.
     pub fn try_submit(&self, batch: WriteBatch, durability: Durability) -> Result<Ticket, WriteError> {
         self.submit_how(batch, durability, OnFull::Fail)
     }

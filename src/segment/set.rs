@@ -1,14 +1,21 @@
 //! The segments of a store, by number, and those of them that are full and wait for their footer.
 
 use super::Segment;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
+
+/// While so many full segments wait for their footer, the log does not move on to another one: what the heap knows
+/// of each is let go with its footer, and only then.
+const UNSEALED_MAX: usize = 3;
 
 /// Every segment but the active and the prepared ones.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentSet {
     by_number: RwLock<BTreeMap<u32, Arc<Segment>>>,
     unsealed: Mutex<VecDeque<Unsealed>>,
+    /// The last attempt to give one its footer failed.
+    failing: AtomicBool,
 }
 
 /// A full segment without a footer.
@@ -21,7 +28,7 @@ pub(crate) struct Unsealed {
 
 impl SegmentSet {
     pub(crate) fn new(segments: BTreeMap<u32, Arc<Segment>>) -> SegmentSet {
-        SegmentSet { by_number: RwLock::new(segments), unsealed: Mutex::default() }
+        SegmentSet { by_number: RwLock::new(segments), ..SegmentSet::default() }
     }
 
     /// The sealed and sealing segments, by number.
@@ -63,8 +70,20 @@ impl SegmentSet {
         self.unsealed.lock().len()
     }
 
+    /// Whether so many wait that no other should become full before one of them has its footer. Not where
+    /// footers cannot be written: those are a cache, and the log goes on without.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.unsealed_count() >= UNSEALED_MAX && !self.failing.load(Ordering::Relaxed)
+    }
+
+    /// What is next could not be given its footer, and may be later.
+    pub(crate) fn seal_failed(&self) {
+        self.failing.store(true, Ordering::Relaxed);
+    }
+
     /// What was next is sealed, or never will be.
     pub(crate) fn sealed_next(&self) {
+        self.failing.store(false, Ordering::Relaxed);
         self.unsealed.lock().pop_front();
     }
 }

@@ -94,19 +94,24 @@ fn seal(
     began: Instant,
     build: impl FnOnce() -> Result<Vec<u8>>,
 ) -> Result<()> {
-    match give_footer(store, segment, build) {
+    let given = give_footer(store, segment, build);
+    let ended = match given {
         Err(error) if error.kind() == ErrorKind::Damaged => {
             segment.unsealable.store(true, Ordering::Release);
             store.listeners.deliver(&Event::Damage { error: &error });
+            Ok(())
         }
-        sealed => {
-            sealed?;
-            store.seal_times.since(began);
+        given => given.inspect(|()| store.seal_times.since(began)),
+    };
+    match &ended {
+        Ok(()) => {
+            segment.close_sync_handles();
+            store.segments.sealed_next();
         }
+        Err(_) => store.segments.seal_failed(),
     }
-    segment.close_sync_handles();
-    store.segments.sealed_next();
-    Ok(())
+    store.committer.seal_ended();
+    ended
 }
 
 fn give_footer(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {

@@ -103,6 +103,10 @@ impl Hooks for PipelineHooks {
         }
     }
 
+    fn awaits_footer(&self) -> bool {
+        self.segments.is_crowded()
+    }
+
     fn upkeep_wanted(&self) {
         self.signals.upkeep.raise();
     }

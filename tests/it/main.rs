@@ -86,6 +86,7 @@ mod restore;
 mod rot_in_recovery;
 #[cfg(feature = "sim")]
 mod scrub;
+mod sealing;
 #[cfg(feature = "sim")]
 mod stats;
 #[cfg(feature = "sim")]

@@ -1,0 +1,91 @@
+//! Full segments get their footer in time, and what keeps one from it does not stop the log.
+
+use crate::support::engines::DIR;
+use crate::support::threads::{batch, begin, in_time, options};
+use raftwood::vfs::sim::{ENOSPC, Fault, OpKind, SimVfs};
+use raftwood::{Durability, Engine, ErrorKind, Event, EventListener};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+/// Hangs once a segment has its footer, for as long as the test has the lock.
+#[derive(Default)]
+struct Hanging(Mutex<()>);
+
+impl EventListener for Hanging {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::SegmentSealed { .. } = event {
+            drop(self.0.lock());
+        }
+    }
+}
+
+/// Writes entries until one is refused because of footers, or one lies in `segment`. Returns where the last one
+/// lies, and whether one was refused.
+fn fill(engine: &Engine, next: &mut u64, segment: u32) -> (u32, bool) {
+    loop {
+        match engine.try_submit(batch(engine, 1, *next, 20 << 10), Durability::Written) {
+            Ok(ticket) => {
+                *next += 1;
+                let at = ticket.wait().unwrap().segment();
+                if at >= segment {
+                    return (at, false);
+                }
+            }
+            Err(e) => {
+                assert_eq!(e.error().kind(), ErrorKind::WouldBlock);
+                if e.error().to_string().contains("footer") {
+                    return (engine.stats().accepted.segment(), true);
+                }
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+/// Nothing bounded them: five waited under many thin regions, and the index held all that they held.
+#[test]
+fn three_full_segments_at_most_wait_for_their_footer_and_then_the_log_does_not_wait_forever() {
+    let (vfs, hanging) = (SimVfs::new(90), Arc::new(Hanging::default()));
+    let engine = options(&vfs).listener(hanging.clone()).open(DIR).unwrap();
+    in_time("sealing that hangs", move || {
+        begin(&engine);
+        let (first, mut next) = (engine.stats().accepted.segment(), 1);
+        let held: MutexGuard<'_, ()> = hanging.0.lock().unwrap();
+        let before = engine.stats().throttled;
+        assert_eq!(fill(&engine, &mut next, first + 9), (first + 3, true));
+        // It is said once, however often it is tried.
+        assert_eq!(
+            (fill(&engine, &mut next, first + 9), engine.stats().throttled),
+            ((first + 3, true), before + 1)
+        );
+        // What has no time to wait for goes on by itself.
+        let written = engine.write(batch(&engine, 1, next, 20 << 10), Durability::Written).unwrap();
+        assert_eq!((written.segment(), engine.stats().waiting_writers), (first + 4, 0));
+        drop(held);
+        next += 1;
+        while next < 100 {
+            engine.write(batch(&engine, 1, next, 20 << 10), Durability::Written).unwrap();
+            next += 1;
+        }
+        engine.close().unwrap();
+    });
+}
+
+#[test]
+fn a_write_does_not_wait_for_footers_that_cannot_be_written() {
+    let vfs = SimVfs::new(91);
+    let engine = options(&vfs).open(DIR).unwrap();
+    in_time("footers that have no space", move || {
+        begin(&engine);
+        let first = engine.stats().accepted.segment();
+        vfs.set_fault(Fault::error(ENOSPC).on(OpKind::Rename).path(".foot").forever());
+        let mut next = 1;
+        // A footer is tried for while the segments fill: until the first attempt has failed they may wait.
+        while fill(&engine, &mut next, first + 9).1 {
+            thread::yield_now();
+        }
+        let before = engine.stats().throttled;
+        assert_eq!(fill(&engine, &mut next, first + 15), (first + 15, false));
+        assert_eq!(engine.stats().throttled, before);
+    });
+}
