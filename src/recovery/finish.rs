@@ -100,7 +100,8 @@ fn seal_made_good(parts: &Parts, segment: &Segment) {
         return;
     }
     let footer = build_footer(segment, segment.sealed_end());
-    if let Err(e) = footer.and_then(|bytes| write_footer(&parts.dir, segment.id, &bytes)) {
+    if let Err(e) = footer.map_err(Error::from).and_then(|bytes| write_footer(&parts.dir, segment.id, &bytes))
+    {
         parts.listeners.report(Err(e));
     }
 }
