@@ -2,8 +2,8 @@
 
 use super::notes::NotesReader;
 use super::scan::{FIRST_RECORD, Found, Record};
-use super::{Segment, Unreadable, read_patiently};
-use crate::error::{Error, Result};
+use super::{Segment, Unreadable, Unwritten, read_patiently};
+use crate::error::Error;
 use crate::format::batch::{Batch, Install};
 use crate::format::file_header::SegmentKind;
 use crate::format::footer::{Footer, FooterBuilder, FooterFile, Tail};
@@ -107,11 +107,11 @@ pub(crate) fn footer_name(id: u32) -> String {
 }
 
 /// Writes a footer durably: a half-written one never gets the name.
-pub(crate) fn write_footer(dir: &Dir, id: u32, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_footer(dir: &Dir, id: u32, bytes: &[u8]) -> Result<(), Unwritten> {
     let temp = FileName::Temp(id).to_string();
     let fail = |doing: &'static str| {
         let temp = dir.join(&temp);
-        move |e| Error::io(doing, &temp, e)
+        move |e| Unwritten::io(doing, &temp, e)
     };
     let file = dir.draft(&temp).map_err(fail("creating a footer"))?;
     write_parts_at(&*file, &[bytes], 0).map_err(fail("writing a footer"))?;

@@ -28,6 +28,7 @@ pub(crate) mod pool;
 pub(crate) mod scan;
 mod set;
 mod unreadable;
+mod unwritten;
 pub(crate) mod verify;
 
 use body::Body;
@@ -41,6 +42,7 @@ pub(crate) use footer_file::{
 pub(crate) use notes::Notes;
 pub(crate) use set::{SegmentSet, Unsealed};
 pub(crate) use unreadable::Unreadable;
+pub(crate) use unwritten::Unwritten;
 
 use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
@@ -58,6 +60,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use crate::types::{EntryId, Lsn, RegionId};
 use crate::vfs::io::read_exact_at;
+use crate::vfs::outcome::if_readable;
 use crate::vfs::{Map, VfsFile};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -73,9 +76,6 @@ use std::sync::atomic::fence;
 /// per open file: with one shared handle, the sync of a later group could swallow the error of an earlier
 /// one, which would then be acknowledged.
 pub(crate) const SYNC_SLOTS: usize = 1;
-
-/// What the device itself answers when it cannot.
-pub(crate) const EIO: i32 = 5;
 
 /// Bytes of one batch that were accepted and may not have reached the file.
 #[derive(Clone, Debug)]
@@ -620,9 +620,9 @@ impl Segment {
 /// Fills `buf` from `offset`. What the device cannot read it is asked for once more: it may have
 /// been the cable.
 fn read_patiently(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-    match read_exact_at(file, buf, offset) {
-        Err(e) if e.raw_os_error() == Some(EIO) => read_exact_at(file, buf, offset),
-        read => read,
+    match if_readable(read_exact_at(file, buf, offset))? {
+        Some(()) => Ok(()),
+        None => read_exact_at(file, buf, offset),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Why bytes of a segment cannot be had, in the sense that what happens next depends on.
 
-use super::EIO;
 use crate::error::{Error, ErrorKind};
 use crate::types::RegionId;
+use crate::vfs::outcome::Unread;
 use std::io;
 
 /// Bytes that were written, and that a read does not give. The first two are damage.
@@ -19,11 +19,9 @@ pub(crate) enum Unreadable {
 impl Unreadable {
     /// A read that failed: never a shorter log.
     pub(super) fn read(what: &str, e: io::Error) -> Unreadable {
-        let is_lost = e.raw_os_error() == Some(EIO)
-            || matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound);
-        match is_lost {
-            true => Unreadable::Lost(Error::damaged(what).caused_by(e)),
-            false => Unreadable::Failed(Error::new(ErrorKind::Io, what).caused_by(e)),
+        match e.into() {
+            Unread::Lost(e) => Unreadable::Lost(Error::damaged(what).caused_by(e)),
+            Unread::Failed(e) => Unreadable::Failed(Error::new(ErrorKind::Io, what).caused_by(e)),
         }
     }
 

@@ -8,7 +8,8 @@ use crate::format::footer::Footer;
 use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::segment::{
-    Segment, Unreadable, Unsealed, build_footer, build_footer_of_full, load_footer, open_built, write_footer,
+    Segment, Unreadable, Unsealed, Unwritten, build_footer, build_footer_of_full, load_footer, open_built,
+    write_footer,
 };
 use crate::sync::atomic::Ordering;
 use crate::trace;
@@ -29,8 +30,8 @@ const WAITING_MAX: usize = 2;
 /// its entries are read by what the heap knows, and the segments after it are sealed all the same.
 ///
 /// The caller has the turn of upkeep, and others wait for it: nothing here pauses.
-pub(crate) fn seal_due(store: &Store) -> Result<()> {
-    while let Some((segment, end)) = next_due(store)? {
+pub(crate) fn seal_due(store: &Store) -> Result<(), Unwritten> {
+    while let Some((segment, end)) = next_due(store).map_err(Unwritten::Failed)? {
         let _span = trace::seal(segment.id);
         let began = clock::now();
         let stopped = || Unreadable::Failed(Error::closed());
@@ -96,7 +97,7 @@ fn seal(
     segment: &Arc<Segment>,
     began: Instant,
     build: impl FnOnce() -> Result<Vec<u8>, Unreadable>,
-) -> Result<()> {
+) -> Result<(), Unwritten> {
     match give_footer(store, segment, build)? {
         Footing::Given => store.seal_times.since(began),
         Footing::Damaged(error) => {
@@ -120,11 +121,11 @@ fn give_footer(
     store: &Store,
     segment: &Arc<Segment>,
     build: impl FnOnce() -> Result<Vec<u8>, Unreadable>,
-) -> Result<Footing> {
-    check_name(store, segment)?;
+) -> Result<Footing, Unwritten> {
+    check_name(store, segment).map_err(Unwritten::Failed)?;
     let built = match build() {
         Ok(built) => built,
-        Err(unreadable) => return unreadable.damage().map(Footing::Damaged),
+        Err(unreadable) => return unreadable.damage().map(Footing::Damaged).map_err(Unwritten::Failed),
     };
     store.factory.check_open()?;
     let write = || write_footer(&store.dir, segment.id, &built);
@@ -135,7 +136,7 @@ fn give_footer(
         // Written and not readable: keep the copy that is at hand; the next open builds it again.
         None => match open_built(segment, built) {
             Ok(footer) => footer,
-            Err(unreadable) => return unreadable.damage().map(Footing::Damaged),
+            Err(unreadable) => return unreadable.damage().map(Footing::Damaged).map_err(Unwritten::Failed),
         },
     };
     let entries = footer.entry_count();
