@@ -142,13 +142,9 @@ impl Error {
 
     /// An operating system's error of `doing` something with `path`; full disks get their own kind.
     pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> Error {
-        let kind = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
-            _ => ErrorKind::Io,
-        };
-        let advice = match kind {
-            ErrorKind::NoSpace => "; free space or call purge(), then try again",
-            _ => "",
+        let (kind, advice) = match is_full(&source) {
+            true => (ErrorKind::NoSpace, "; free space or call purge(), then try again"),
+            false => (ErrorKind::Io, ""),
         };
         Error::new(kind, format!("{doing} failed{advice}")).at(path, None).caused_by(source)
     }
@@ -246,6 +242,11 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.0.kind, self.with_causes())
     }
+}
+
+/// Whether the operating system's error says that the disk is full, or a quota.
+pub(crate) fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// An error and all that caused it, nearest first.

@@ -15,7 +15,7 @@ use super::workers::Workers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::segment::pool::{SegmentFactory, segment_len_for};
-use crate::segment::{FillError, Segment};
+use crate::segment::{FillError, Segment, Unwritten};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::trace;
@@ -165,29 +165,29 @@ impl Rotation {
     fn prepare_wanted(&self, workers: &Workers) -> Result<()> {
         let mut any = false;
         let outcome = self.prepare_in_turn(workers, &mut any);
-        let exhausted = outcome.as_ref().err().filter(|e| e.kind() == ErrorKind::NoSpace);
+        let exhausted = outcome.as_ref().err().and_then(Unwritten::no_space);
         // Other errors say nothing of space, nor does it that no segment was wanted.
         let is = exhausted.is_some();
         let turned = (is || any) && self.exhausted.swap(is, Ordering::Relaxed) != is;
         if turned || is && planted(Bug::SpaceSaidEachTime) {
             workers.hooks.space(exhausted);
         }
-        outcome
+        outcome.map_err(Error::from)
     }
 
     /// Others that come meanwhile wait: numbers are given here, and what is prepared by two at once would
     /// become ready in another order. Says whether `any` segment was prepared.
-    fn prepare_in_turn(&self, workers: &Workers, any: &mut bool) -> Result<()> {
+    fn prepare_in_turn(&self, workers: &Workers, any: &mut bool) -> Result<(), Unwritten> {
         let ended = self.preparing.lock();
         let heeded = !planted(Bug::ClosedEngineWorks);
         if *ended && heeded {
-            return Err(Error::closed());
+            return Err(Unwritten::Failed(Error::closed()));
         }
         let _one = Some(ended).filter(|_| !planted(Bug::TwoPrepareAtOnce));
         loop {
             let p = workers.lock();
             if heeded {
-                p.check_open()?;
+                p.check_open().map_err(Unwritten::Failed)?;
             }
             let Some((len, first)) = p.segments.next_wanted(&self.factory) else { return Ok(()) };
             drop(p);
@@ -201,14 +201,15 @@ impl Rotation {
                 false => self.factory.prepare(len, &is_awaited),
             };
             // Somebody may be waiting for it, and has to be answered in any case.
+            let panicked = || Error::new(ErrorKind::Io, "preparing a segment panicked");
             let prepared = catch_unwind(AssertUnwindSafe(prepare))
-                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "preparing a segment panicked")));
+                .unwrap_or_else(|_| Err(Unwritten::Failed(panicked())));
             let failed = prepared.as_ref().err().cloned();
             *any |= prepared.is_ok();
             drop(span);
             self.put_ready(workers, prepared);
-            if let Some(error) = failed {
-                return Err(error);
+            if let Some(failed) = failed {
+                return Err(failed);
             }
             if first && !workers.progress.is_recovering() {
                 // From now on there is something to purge. What cannot be made here is made by upkeep; and
@@ -220,11 +221,11 @@ impl Rotation {
     }
 
     /// Hands over a prepared segment.
-    fn put_ready(&self, workers: &Workers, prepared: Result<Arc<Segment>>) {
-        if prepared.as_ref().is_err_and(|e| e.kind() == ErrorKind::NoSpace) {
+    fn put_ready(&self, workers: &Workers, prepared: Result<Arc<Segment>, Unwritten>) {
+        if matches!(prepared, Err(Unwritten::NoSpace(_))) {
             workers.counters.no_space.fetch_add(1, Ordering::Relaxed);
         }
-        let unused = workers.lock().segments.put_ready(prepared);
+        let unused = workers.lock().segments.put_ready(prepared.map_err(Error::from));
         unused.iter().for_each(|segment| self.retire(segment));
         workers.waking.announce_change();
     }

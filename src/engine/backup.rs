@@ -16,6 +16,7 @@ use crate::types::Lsn;
 use crate::upkeep;
 use crate::upkeep::Store;
 use crate::vfs::io::{read_exact_at, read_file, write_parts_at};
+use crate::vfs::outcome::if_there;
 use crate::vfs::{Dir, OpenMode, VfsFile};
 use std::ops::Range;
 use std::path::Path;
@@ -156,17 +157,14 @@ impl Copy<'_> {
             Err(_) => self.bytes(segment, segment.sealed_end())?,
         }
         let footer = footer_name(segment.id);
-        match read_file(&**from, &footer) {
-            Ok(bytes) => {
-                let file = self.create(&footer)?;
-                let written = write_parts_at(&*file, &[&bytes], 0);
-                written.map_err(|e| Error::io("writing a file of the copy", &self.dir.join(&footer), e))?;
-                self.sync(&footer, &*file)?;
-                self.report.copied_bytes += bytes.len() as u64;
-            }
-            // A cache: the first open of the copy rebuilds it.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("reading a footer", &from.join(&footer), e)),
+        let read = if_there(read_file(&**from, &footer));
+        // A cache: where there is none, the first open of the copy rebuilds it.
+        if let Some(bytes) = read.map_err(|e| Error::io("reading a footer", &from.join(&footer), e))? {
+            let file = self.create(&footer)?;
+            let written = write_parts_at(&*file, &[&bytes], 0);
+            written.map_err(|e| Error::io("writing a file of the copy", &self.dir.join(&footer), e))?;
+            self.sync(&footer, &*file)?;
+            self.report.copied_bytes += bytes.len() as u64;
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
 use crate::types::{Lsn, RegionId};
 use crate::upkeep::{Pace, Pauses};
 use crate::vfs::io::read_file;
+use crate::vfs::outcome::if_there;
 use crate::vfs::{Dir, OpenMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -137,12 +138,14 @@ impl Options {
             if !matches!(FileName::parse(&entry.name), Some(FileName::Checkpoint(_))) {
                 continue;
             }
-            let read = read_file(&**dir, &entry.name).map(|bytes| read_checkpoint(&bytes, |_| Ok(())));
-            let why = match read {
-                Ok(Ok(_)) => continue,
-                Ok(Err(e)) => e.to_string(),
+            let why = match if_there(read_file(&**dir, &entry.name)) {
+                Ok(Some(bytes)) => match read_checkpoint(&bytes, |_| Ok(())) {
+                    Ok(_) => continue,
+                    Err(e) => e.to_string(),
+                },
                 // A running engine has replaced it.
-                Err(e) if report.in_use && e.kind() == std::io::ErrorKind::NotFound => continue,
+                Ok(None) if report.in_use => continue,
+                Ok(None) => "it was removed meanwhile".to_string(),
                 Err(e) => e.to_string(),
             };
             let path = dir.join(&entry.name);

@@ -18,18 +18,18 @@ use crate::options::{Background, Options, Tuned};
 use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, Unfinished, recover};
 use crate::report::{OpenReport, Trail};
-use crate::segment::SegmentSet;
 use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
+use crate::segment::{SegmentSet, Unwritten};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::trace;
 use crate::types::Lsn;
 use crate::upkeep::{self, NameWatch, PipelineHooks, Signals, Store};
 use crate::vfs::Dir;
+use crate::vfs::outcome::if_there;
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::time::Instant;
 
@@ -65,13 +65,11 @@ impl Engine {
         let began = clock::now();
         let _span = trace::recover();
         let opened = match options.must_exist {
-            false => options.vfs.create_dir_all(dir),
-            true => match options.vfs.open_dir(dir) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(is_missing(dir)),
-                opened => opened,
-            },
+            false => options.vfs.create_dir_all(dir).map(Some),
+            true => if_there(options.vfs.open_dir(dir)),
         };
         let opened = opened.map_err(|e| Error::io("creating the directory of the store", dir, e))?;
+        let Some(opened) = opened else { return Err(is_missing(dir)) };
         // The path is not looked up again from here on.
         let dir = Dir::new(opened, dir);
         // Before the lock, which makes a file. A store that is being given up meanwhile is found out below.
@@ -186,7 +184,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         // pool are written under these names next, and leftovers are judged by them.
         match factory.sync_dir() {
             // What is there can be read nonetheless, and made room of.
-            Err(e) if e.kind() == ErrorKind::NoSpace && !planted(Bug::FullDiskKeepsClosed) => {
+            Err(Unwritten::NoSpace(_)) if !planted(Bug::FullDiskKeepsClosed) => {
                 factory.owe_sync();
             }
             synced => synced?,

@@ -339,7 +339,7 @@ impl Reader {
     fn explained(&self, region: RegionId, failed: Failed) -> Error {
         let (index, segment, error) = match failed {
             Failed::Plainly(e) => return e,
-            Failed::At(index, segment, e) => (index, segment, e),
+            Failed::At(index, segment, e) => (index, segment, Error::from(e)),
         };
         // A file has another name before it is overwritten: one that still has this name holds its records.
         // Its footer goes with it; a segment that was found without one has its index on the heap.

@@ -3,13 +3,13 @@
 use crate::clock;
 use crate::engine::Engine;
 use crate::engine::digest::Digest;
-use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Part, RegionState};
+use crate::error::{Error, Result};
+use crate::index::{Part, RegionState, TermAt};
 use crate::planted::{Bug, planted};
 use crate::read::{Failed, Source, bounds, compacted, first_or_next, parts, read, term, unavailable, view};
 use crate::recovery;
 use crate::report::{Health, Lookup, RegionStats};
-use crate::segment::rebuild_footer;
+use crate::segment::{Unreadable, rebuild_footer};
 use crate::sync::atomic::Ordering;
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
 use crate::upkeep;
@@ -120,6 +120,10 @@ impl Region {
     /// `Compacted`, `Unavailable`; `Damaged` if the bytes do not match the checksum that was taken
     /// when the entry was handed over.
     pub fn entry(&self, index: u64) -> Result<Entry> {
+        self.try_entry(index).map_err(Failed::into_error)
+    }
+
+    fn try_entry(&self, index: u64) -> Result<Entry, Failed> {
         self.rescued(
             || {
                 let part = self.with(|s| match s.extent(index) {
@@ -134,7 +138,7 @@ impl Region {
         )
     }
 
-    fn read_one(&self, part: &Part, index: u64) -> Result<Entry> {
+    fn read_one(&self, part: &Part, index: u64) -> Result<Entry, Unreadable> {
         let loc = part.loc(self.id, index)?;
         let id = EntryId::new(part.term(self.id, index)?, index);
         part.segment().will_need(&[loc], 0);
@@ -148,21 +152,21 @@ impl Region {
         &self,
         read: impl Fn() -> Result<T, Failed>,
         indexes: impl Fn(&T) -> Range<u64>,
-    ) -> Result<T> {
+    ) -> Result<T, Failed> {
         let store = self.engine.store();
-        store.check_process()?;
+        store.check_process().map_err(Failed::Plainly)?;
         let is_timed = store.reads.load(Ordering::Relaxed).is_multiple_of(READS_TO_ONE_TIMED);
         let began = is_timed.then(clock::now);
         let outcome = self.read_or_rescue(read, indexes);
-        match outcome.as_ref().map_err(Error::kind) {
+        match &outcome {
             Ok(_) => {
                 store.reads.fetch_add(1, Ordering::Relaxed);
                 began.into_iter().for_each(|began| store.read_times.since(began));
             }
-            Err(ErrorKind::Damaged | ErrorKind::Io) => {
+            Err(Failed::At(..)) => {
                 store.read_errors.fetch_add(1, Ordering::Relaxed);
             }
-            Err(_) => {}
+            Err(Failed::Plainly(_)) => {}
         }
         outcome
     }
@@ -174,7 +178,7 @@ impl Region {
         &self,
         read: impl Fn() -> Result<T, Failed>,
         indexes: impl Fn(&T) -> Range<u64>,
-    ) -> Result<T> {
+    ) -> Result<T, Failed> {
         let read = || read().map_err(|e| e.of(self.id));
         let (index, segment, mut error) = match read() {
             Ok(value) => {
@@ -183,25 +187,29 @@ impl Region {
                 }
                 return Ok(value);
             }
-            Err(Failed::At(index, segment, e)) if e.kind() == ErrorKind::Damaged => (index, segment, e),
-            Err(e) => return Err(e.into_error()),
+            Err(Failed::At(index, segment, e @ (Unreadable::Wrong(_) | Unreadable::Lost(_)))) => {
+                (index, segment, e)
+            }
+            Err(e) => return Err(e),
         };
         match self.with(|s| s.damage.as_deref().map(|d| (d.covers(index), d.suspect.covers(index)))) {
             Some((_, true)) => {
-                let doubtful = recovery::doubtful(self.id, index);
-                return Err(match error.path() {
+                let (doubtful, error) = (recovery::doubtful(self.id, index), error.error());
+                let doubtful = match error.path() {
                     Some(path) => doubtful.at(path, error.offset()),
                     None => doubtful,
-                });
+                };
+                return Err(Failed::At(index, segment, Unreadable::Wrong(doubtful)));
             }
-            Some((true, _)) => return Err(error),
+            Some((true, _)) => return Err(Failed::At(index, segment, error)),
             _ => {}
         }
         if segment.footer().is_some() && rebuild_footer(&segment).is_ok() {
             self.engine.store().read_retries.fetch_add(1, Ordering::Relaxed);
             match read() {
                 Ok(value) => return Ok(value),
-                Err(e) => error = e.into_error(),
+                Err(Failed::At(_, _, e)) => error = e,
+                Err(plainly) => return Err(plainly),
             }
         }
         // What was read may be no part of the log any more; then it says nothing of what stands at
@@ -209,7 +217,7 @@ impl Region {
         if self.with(|s| s.extent(index).is_some_and(|e| e.segment().id == segment.id)) {
             self.engine.store().note_damage(self.id, index, &error);
         }
-        Err(error)
+        Err(Failed::At(index, segment, error))
     }
 
     /// The entries of `range` in order, at least one if there is any, no more than `limit` allows. A range
@@ -220,30 +228,26 @@ impl Region {
     /// the last entry; an empty range is fine up to one past the last. `Damaged` if any entry that would be
     /// returned is: the error names it, and those before and after it can be read.
     pub fn entries(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
-        self.rescued(
-            || {
-                let parts = self.with(|s| view(self.id, s, &range, limit));
-                read(self.id, &parts.map_err(Failed::Plainly)?, limit, Source::AtHand)
-            },
-            span,
-        )
+        let read = || {
+            let parts = self.with(|s| view(self.id, s, &range, limit));
+            read(self.id, &parts.map_err(Failed::Plainly)?, limit, Source::AtHand)
+        };
+        self.rescued(read, span).map_err(Failed::into_error)
     }
 
     /// As [`entries`](Region::entries), but the range is cut to what is there instead of refused.
     pub fn entries_clamped(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
-        self.rescued(
-            || {
-                let parts = self.with(|s| match (s.first(), s.last()) {
-                    (Some(first), Some(last)) => {
-                        let (from, to) = bounds(&range, first, last + 1);
-                        parts(s, from.max(first), to.min(last + 1), limit)
-                    }
-                    _ => Vec::new(),
-                });
-                read(self.id, &parts, limit, Source::AtHand)
-            },
-            span,
-        )
+        let read = || {
+            let parts = self.with(|s| match (s.first(), s.last()) {
+                (Some(first), Some(last)) => {
+                    let (from, to) = bounds(&range, first, last + 1);
+                    parts(s, from.max(first), to.min(last + 1), limit)
+                }
+                _ => Vec::new(),
+            });
+            read(self.id, &parts, limit, Source::AtHand)
+        };
+        self.rescued(read, span).map_err(Failed::into_error)
     }
 
     /// The hard state as it was last set, as far as that is known. Before it is voted on,
@@ -302,21 +306,22 @@ impl Region {
             Some(d) => (d.suspect.covers(id.index), d.hard_state_lost),
             None => (false, false),
         });
-        match self.term(id.index) {
+        if !self.engine.store().dir.is_here() {
+            return Lookup::Unknown;
+        }
+        match self.with(|s| s.term(self.id, id.index)) {
             // What is here may have been replaced since, in a log that forgot its end.
-            Ok(term) if term != id.term && is_old => Lookup::Unknown,
-            Ok(term) if term != id.term => Lookup::DontHave,
-            Ok(_) => match self.entry(id.index) {
+            Ok(TermAt::Term(term)) if term != id.term && is_old => Lookup::Unknown,
+            Ok(TermAt::Term(term)) if term != id.term => Lookup::DontHave,
+            Ok(TermAt::Term(_)) => match self.try_entry(id.index) {
                 Ok(_) => Lookup::Have,
                 Err(_) if planted(Bug::DamagedDenied) => Lookup::DontHave,
                 Err(_) if suspect => Lookup::Unknown,
-                Err(e) if e.kind() == ErrorKind::Damaged => Lookup::HaveDamaged,
+                Err(Failed::At(_, _, Unreadable::Wrong(_) | Unreadable::Lost(_))) => Lookup::HaveDamaged,
                 Err(_) => Lookup::Unknown,
             },
-            Err(e) if e.kind() == ErrorKind::Unavailable && self.health() == Health::Healthy => {
-                Lookup::DontHave
-            }
-            Err(_) => Lookup::Unknown,
+            Ok(TermAt::Unavailable) if self.health() == Health::Healthy => Lookup::DontHave,
+            Ok(TermAt::Unavailable | TermAt::Compacted) | Err(_) => Lookup::Unknown,
         }
     }
 
@@ -366,7 +371,7 @@ impl Region {
             while from <= part.last() {
                 let to = part.last().min(from.saturating_add(DIGEST_ENTRIES - 1));
                 let read = || read(self.id, &[part.stretch().part(from, to)], DIGEST_LIMIT, Source::AtHand);
-                let entries = self.rescued(read, span)?;
+                let entries = self.rescued(read, span).map_err(Failed::into_error)?;
                 let Some(last) = entries.last() else { break };
                 from = last.id.index + 1;
                 entries.iter().for_each(|e| digest.add(self.id, e));

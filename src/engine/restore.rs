@@ -26,10 +26,10 @@ use crate::options::Options;
 use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, recover};
 use crate::report::{CheckReport, RestoreOptions, RestoreReport, ScrubOptions};
-use crate::segment::Segment;
 use crate::segment::mark_file::{MarkFile, Rest, read_marks};
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
+use crate::segment::{Segment, Unreadable};
 use crate::types::{EntryId, Lsn, RegionId};
 use crate::upkeep::{Writer, write_cold_of};
 use crate::vfs::Dir;
@@ -311,7 +311,7 @@ impl Left {
         let mut empty = true;
         while let Some((region, part)) = self.parts.get(self.at) {
             for index in self.next.unwrap_or(part.first())..=part.last() {
-                let copy = || -> Result<_> {
+                let copy = || -> Result<_, Unreadable> {
                     let loc = part.loc_from_file(*region, index)?;
                     let id = EntryId::new(part.term(*region, index)?, index);
                     Ok((id, loc.crc, part.segment().entry_from_file(*region, id, loc)?))
@@ -345,7 +345,7 @@ fn read_back(table: &Table, colds: &[Arc<Segment>]) -> Result<()> {
             return Err(Error::damaged(says).in_region(region).at(&part.segment().path, None));
         }
         for index in part.first()..=part.last() {
-            let read = || -> Result<_> {
+            let read = || -> Result<_, Unreadable> {
                 let loc = part.loc_from_file(region, index)?;
                 let id = EntryId::new(part.term(region, index)?, index);
                 part.segment().entry_from_file(region, id, loc)

@@ -9,14 +9,13 @@ use super::extents::{Extents, Moved};
 use super::stretch::Stretch;
 use super::value::Value;
 use crate::codec::Malformed;
-use crate::error::Result;
 use crate::format::batch::{Loc, TermRun};
 use crate::format::checkpoint::{ExtentRecord, RegionRecord};
 use crate::format::footer::RegionDelta;
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::planted::{Bug, planted};
 use crate::report::Health;
-use crate::segment::Segment;
+use crate::segment::{Segment, Unreadable};
 use crate::types::{EntryId, KeyOrder, LogState, Lsn, RegionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -191,7 +190,7 @@ impl RegionState {
     }
 
     /// The term at `index`, without touching any payload. The compaction point answers forever.
-    pub(crate) fn term(&self, region: RegionId, index: u64) -> Result<TermAt> {
+    pub(crate) fn term(&self, region: RegionId, index: u64) -> Result<TermAt, Unreadable> {
         if let Some(extent) = self.extent(index) {
             return extent.term(region, index).map(TermAt::Term);
         }

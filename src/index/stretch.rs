@@ -3,11 +3,11 @@
 //! Neither counts as live: only an [`Extent`](super::extent::Extent) does.
 
 use super::runs::{Run, Terms, TermsRef};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::format::batch::Loc;
 use crate::format::checkpoint::ExtentRecord;
 use crate::format::footer::{Locs, RangeRef};
-use crate::segment::Segment;
+use crate::segment::{Segment, Unreadable};
 use crate::types::RegionId;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -130,7 +130,7 @@ impl<'a> Stretch<'a> {
     }
 
     /// The term of one of these entries. Asks the footer only when more than one term rules them.
-    pub(crate) fn term(&self, region: RegionId, index: u64) -> Result<u64> {
+    pub(crate) fn term(&self, region: RegionId, index: u64) -> Result<u64, Unreadable> {
         if let Some(term) = self.known_term(index) {
             return Ok(term);
         }
@@ -146,12 +146,18 @@ impl<'a> Stretch<'a> {
         from: u64,
         to: u64,
         each: impl FnMut(Loc),
-    ) -> Result<()> {
+    ) -> Result<(), Unreadable> {
         self.locs_by(region, from, to, |range, a, b| range.locs_from_file(a, b), each)
     }
 
     /// The locations of `from..=to`, in order, for a reader; all are among these entries.
-    pub(crate) fn locs(&self, region: RegionId, from: u64, to: u64, each: impl FnMut(Loc)) -> Result<()> {
+    pub(crate) fn locs(
+        &self,
+        region: RegionId,
+        from: u64,
+        to: u64,
+        each: impl FnMut(Loc),
+    ) -> Result<(), Unreadable> {
         self.locs_by(region, from, to, |range, a, b| range.locs(a, b), each)
     }
 
@@ -162,7 +168,7 @@ impl<'a> Stretch<'a> {
         to: u64,
         read: for<'f> fn(&RangeRef<'f>, u64, u64) -> std::io::Result<Locs<'f>>,
         mut each: impl FnMut(Loc),
-    ) -> Result<()> {
+    ) -> Result<(), Unreadable> {
         if let Some(mem) = &self.on_heap {
             let locs = mem.between(from, to).ok_or_else(|| self.not_listed(region, from))?;
             locs.iter().copied().for_each(each);
@@ -252,19 +258,15 @@ impl<'a> Stretch<'a> {
         (n > 0).then(|| self.first + n as u64 - 1)
     }
 
-    fn not_listed(&self, region: RegionId, index: u64) -> Error {
-        Error::damaged(format!("the index of the segment does not list entry {index}; run `raftwood check`"))
-            .in_region(region)
-            .naming(index..=index)
-            .at(&self.segment().path, None)
+    fn not_listed(&self, region: RegionId, index: u64) -> Unreadable {
+        let why = format!("the index of the segment does not list entry {index}; run `raftwood check`");
+        let error = Error::damaged(why).in_region(region).naming(index..=index);
+        Unreadable::Wrong(error.at(&self.segment().path, None))
     }
 
-    fn bad_footer(&self, region: RegionId, what: &str) -> Error {
-        Error::damaged(format!(
-            "the footer of the segment is damaged: {what}; reopen the store to rebuild it"
-        ))
-        .in_region(region)
-        .at(&self.segment().path, None)
+    fn bad_footer(&self, region: RegionId, what: &str) -> Unreadable {
+        let why = format!("the footer of the segment is damaged: {what}; reopen the store to rebuild it");
+        Unreadable::Wrong(Error::damaged(why).in_region(region).at(&self.segment().path, None))
     }
 }
 
@@ -317,19 +319,19 @@ impl Part {
     }
 
     /// The term of one of these entries.
-    pub(crate) fn term(&self, region: RegionId, index: u64) -> Result<u64> {
+    pub(crate) fn term(&self, region: RegionId, index: u64) -> Result<u64, Unreadable> {
         self.stretch().term(region, index)
     }
 
     /// The location of one entry, for a reader of it.
-    pub(crate) fn loc(&self, region: RegionId, index: u64) -> Result<Loc> {
+    pub(crate) fn loc(&self, region: RegionId, index: u64) -> Result<Loc, Unreadable> {
         let (stretch, mut found) = (self.stretch(), None);
         stretch.locs(region, index, index, |loc| found = Some(loc))?;
         found.ok_or_else(|| stretch.not_listed(region, index))
     }
 
     /// The location of one entry, for upkeep: a part of the footer that the device cannot read is an error.
-    pub(crate) fn loc_from_file(&self, region: RegionId, index: u64) -> Result<Loc> {
+    pub(crate) fn loc_from_file(&self, region: RegionId, index: u64) -> Result<Loc, Unreadable> {
         let (stretch, mut found) = (self.stretch(), None);
         stretch.locs_from_file(region, index, index, |loc| found = Some(loc))?;
         found.ok_or_else(|| stretch.not_listed(region, index))

@@ -265,7 +265,11 @@ where
         let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(writing)?;
         let durable = N::hand_over(callback, &mut self.turn);
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable(outcome.map(drop)));
-        self.log.submit(batch, Durability::Synced, accepted, C::AsyncRuntime::sleep).await.map_err(writing)
+        self.log
+            .submitter()
+            .submit(batch, Durability::Synced, accepted, C::AsyncRuntime::sleep)
+            .await
+            .map_err(writing)
     }
 
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {

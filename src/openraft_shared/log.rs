@@ -3,16 +3,17 @@
 use super::format::Format;
 use super::later::elsewhere;
 use super::stored::{self, Ids, SavedVote};
+use super::submit::Submitter;
 use crate::commit::Ticket;
 use crate::engine::Engine;
-use crate::engine::later::{Later, promise};
+use crate::engine::later::promise;
 use crate::engine::region::Region;
 use crate::engine::write_batch::WriteBatch;
 use crate::engine::writers::Writer;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::limits::ENTRY_BYTES_MAX;
 use crate::planted::{Bug, planted};
-use crate::sync::{Arc, Mutex};
+use crate::sync::Arc;
 use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
 use std::future::poll_fn;
 use std::marker::PhantomData;
@@ -41,16 +42,12 @@ const WRITER_WAIT: Duration = Duration::from_secs(10);
 
 /// One region and the format of what is in it. A clone is another handle onto the same.
 pub(crate) struct RegionLog<F> {
-    pub(super) engine: Engine,
+    engine: Engine,
     region: Region,
     read_bytes: u64,
-    pub(super) writer: Arc<Writer>,
+    writer: Arc<Writer>,
     writer_wait: Duration,
-    pub(super) retry_for: Duration,
-    /// A batch that waits for its acceptance on a thread of the engine. It stays here, not with
-    /// the task that waits for it: should that task be dropped, whatever is submitted next goes
-    /// after the batch all the same.
-    pub(super) waiting: Arc<Mutex<Option<Later<()>>>>,
+    submitter: Submitter,
     format: PhantomData<fn() -> F>,
 }
 
@@ -62,8 +59,7 @@ impl<F> Clone for RegionLog<F> {
             read_bytes: self.read_bytes,
             writer: self.writer.clone(),
             writer_wait: self.writer_wait,
-            retry_for: self.retry_for,
-            waiting: self.waiting.clone(),
+            submitter: self.submitter.clone(),
             format: PhantomData,
         }
     }
@@ -87,14 +83,14 @@ impl Drop for Tenure {
 
 impl<F: 'static> RegionLog<F> {
     pub(crate) fn new(engine: &Engine, region: RegionId) -> RegionLog<F> {
+        let writer = Arc::new(Writer::new(engine.writers(), region));
         RegionLog {
             engine: engine.clone(),
             region: engine.region(region),
             read_bytes: READ_BYTES,
-            writer: Arc::new(Writer::new(engine.writers(), region)),
+            writer: writer.clone(),
             writer_wait: WRITER_WAIT,
-            retry_for: Duration::ZERO,
-            waiting: Arc::default(),
+            submitter: Submitter::new(engine, region, writer),
             format: PhantomData,
         }
     }
@@ -112,10 +108,15 @@ impl<F: 'static> RegionLog<F> {
     }
 
     pub(crate) fn set_retry_for(&mut self, bound: Duration) {
-        self.retry_for = bound;
+        self.submitter.set_retry_for(bound);
     }
 
-    pub(super) fn id(&self) -> RegionId {
+    /// What hands over batches of the region.
+    pub(crate) fn submitter(&self) -> &Submitter {
+        &self.submitter
+    }
+
+    fn id(&self) -> RegionId {
         self.region.id()
     }
 
@@ -241,7 +242,7 @@ impl<F: 'static> RegionLog<F> {
         {
             region.reset(purged)?;
         }
-        self.note(batch, sleep).await
+        self.submitter.note(batch, sleep).await
     }
 
     /// Up to where the log was purged. Where the log began after what was purged, only the log id
@@ -304,7 +305,7 @@ impl<F: 'static> RegionLog<F> {
             _ => drop(region.reset(id)?),
         }
         region.put(PURGED, &self.encode(log_id, "log id")?)?;
-        self.note(batch, sleep).await
+        self.submitter.note(batch, sleep).await
     }
 
     /// Keeps the vote, and that it was saved in this run, durably.
@@ -323,7 +324,7 @@ impl<F: 'static> RegionLog<F> {
         batch.region(self.id()).set_hard_state(&stored)?;
         let (durable, later) = promise();
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable.keep(outcome.map(drop)));
-        self.submit(batch, Durability::Synced, accepted, sleep).await?;
+        self.submitter.submit(batch, Durability::Synced, accepted, sleep).await?;
         later.await
     }
 
@@ -342,7 +343,7 @@ impl<F: 'static> RegionLog<F> {
             Some(log_id) => batch.region(self.id()).put(COMMITTED, &self.encode(log_id, "log id")?)?,
             None => batch.region(self.id()).delete(COMMITTED)?,
         };
-        self.note(batch, sleep).await
+        self.submitter.note(batch, sleep).await
     }
 
     /// The value's bytes, seen to be read as that value again.
@@ -400,7 +401,7 @@ impl<F: 'static> RegionLog<F> {
         F: Format<I::Entry> + Format<I::LogId>,
     {
         // Log and metadata are looked at one after the other: nothing may be on its way.
-        self.in_turn().await;
+        self.submitter.in_turn().await;
         let state = self.region.state();
         let (purged, noted) = self.purged::<I>()?.unzip();
         let begins_behind =

@@ -2,13 +2,15 @@
 //! again where it is refused for a reason that passes.
 
 use super::later::elsewhere_waiting;
-use super::log::RegionLog;
 use super::retry::{self, Retrying};
 use crate::commit::Ticket;
+use crate::engine::Engine;
+use crate::engine::later::Later;
 use crate::engine::write_batch::WriteBatch;
+use crate::engine::writers::Writer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{Arc, Mutex};
-use crate::types::Durability;
+use crate::types::{Durability, RegionId};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
@@ -26,7 +28,29 @@ impl<A> From<Error> for Refused<A> {
     }
 }
 
-impl<F: 'static> RegionLog<F> {
+/// Hands over the batches of one region's store. A clone is another handle onto the same.
+#[derive(Clone)]
+pub(crate) struct Submitter {
+    engine: Engine,
+    region: RegionId,
+    writer: Arc<Writer>,
+    retry_for: Duration,
+    /// A batch that waits for its acceptance on a thread of the engine. It stays here, not with
+    /// the task that waits for it: should that task be dropped, whatever is submitted next goes
+    /// after the batch all the same.
+    waiting: Arc<Mutex<Option<Later<()>>>>,
+}
+
+impl Submitter {
+    pub(super) fn new(engine: &Engine, region: RegionId, writer: Arc<Writer>) -> Submitter {
+        let (engine, retry_for) = (engine.clone(), Duration::ZERO);
+        Submitter { engine, region, writer, retry_for, waiting: Arc::default() }
+    }
+
+    pub(super) fn set_retry_for(&mut self, bound: Duration) {
+        self.retry_for = bound;
+    }
+
     /// Accepts the batch: what it says can be read when this is done. `accepted` gets the ticket, also when
     /// nobody awaits this any more.
     ///
@@ -51,7 +75,7 @@ impl<F: 'static> RegionLog<F> {
             if self.retry_for.is_zero() || !retry::passes(&error) {
                 return Err(error);
             }
-            let pausing = retrying.get_or_insert_with(|| Retrying::begin(&self.engine, self.id(), &error));
+            let pausing = retrying.get_or_insert_with(|| Retrying::begin(&self.engine, self.region, &error));
             if !pausing.pause(self.retry_for, &sleep, || self.writer.begin().map(drop)).await? {
                 return Err(error);
             }
@@ -63,7 +87,7 @@ impl<F: 'static> RegionLog<F> {
         Ok(())
     }
 
-    /// As [`submit`](RegionLog::submit), without asking again. Where acceptance takes waiting (for room among
+    /// As [`submit`](Submitter::submit), without asking again. Where acceptance takes waiting (for room among
     /// the bytes in flight, for the next segment), a thread of the engine waits.
     async fn submit_once<A>(
         &self,

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
 use crate::index::{Part, RegionState, TermAt};
 use crate::planted::{Bug, planted};
-use crate::segment::Segment;
+use crate::segment::{Segment, Unreadable};
 use crate::types::{Entry, EntryId, ReadLimit, RegionId};
 use spans::Spans;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
@@ -27,16 +27,17 @@ pub(crate) enum Source {
 
 /// Why a read failed, and where.
 pub(crate) enum Failed {
-    /// Nothing to be done about it.
+    /// The entries are not there, which is an answer.
     Plainly(Error),
     /// At this entry, in this segment.
-    At(u64, Arc<Segment>, Error),
+    At(u64, Arc<Segment>, Unreadable),
 }
 
 impl Failed {
     pub(crate) fn into_error(self) -> Error {
         match self {
-            Failed::Plainly(e) | Failed::At(_, _, e) => e,
+            Failed::Plainly(e) => e,
+            Failed::At(_, _, e) => e.into(),
         }
     }
 

@@ -1,9 +1,8 @@
 //! Bytes of entries that lie side by side, taken together.
 
 use super::Source;
-use crate::error::Result;
 use crate::format::batch::Loc;
-use crate::segment::Segment;
+use crate::segment::{Segment, Unreadable};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ impl Spans<'_> {
     /// The bytes of one entry, not verified; `ahead` starts with it and goes on with what is asked for next.
     // Inlined: a call for each entry costs a range of 64 a tenth of its time.
     #[inline]
-    pub(super) fn bytes(&mut self, ahead: &[Loc], loc: Loc) -> Result<Bytes> {
+    pub(super) fn bytes(&mut self, ahead: &[Loc], loc: Loc) -> Result<Bytes, Unreadable> {
         let (pos, len) = (u64::from(loc.pos), loc.len as usize);
         if loc.is_raw() {
             if pos < self.at || pos + len as u64 > self.at + self.bytes.len() as u64 {
@@ -59,7 +58,7 @@ impl Spans<'_> {
     }
 
     #[inline]
-    fn read(&self, pos: u32, len: u32) -> Result<Bytes> {
+    fn read(&self, pos: u32, len: u32) -> Result<Bytes, Unreadable> {
         match self.source {
             Source::AtHand => self.segment.bytes(pos, len),
             Source::File => self.segment.bytes_from_file(pos, len),

@@ -14,9 +14,9 @@
 
 use super::Purpose;
 use super::copies;
-use super::files::Opened;
 use super::judge::refuse;
 use super::link::{Link, Said, scan_to_end, settle_old};
+use super::segments::Opened;
 use super::serving::{FIRST_SEGMENT, is_rebuilt};
 use super::tail::{self, TailRecord};
 use super::thread::{pass_last_gap, place, thread};

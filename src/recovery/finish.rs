@@ -100,7 +100,9 @@ fn seal_made_good(parts: &Parts, segment: &Segment) {
         return;
     }
     let footer = build_footer(segment, segment.sealed_end());
-    if let Err(e) = footer.and_then(|bytes| write_footer(&parts.dir, segment.id, &bytes)) {
+    if let Err(e) =
+        footer.map_err(Error::from).and_then(|bytes| Ok(write_footer(&parts.dir, segment.id, &bytes)?))
+    {
         parts.listeners.report(Err(e));
     }
 }
@@ -110,7 +112,7 @@ fn remove(parts: &Parts, names: &[String], report: &mut OpenReport) {
     if !names.is_empty()
         && let Err(e) = parts.factory.check_open()
     {
-        return parts.listeners.report(Err(e));
+        return parts.listeners.report(Err(e.into()));
     }
     for name in names {
         match parts.dir.remove_if_there(name) {

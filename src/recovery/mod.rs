@@ -28,12 +28,13 @@ mod judge;
 mod link;
 mod phases;
 mod replay;
+mod segments;
 mod serving;
 mod tail;
 mod thread;
 
-pub(crate) use files::read_header;
 pub(crate) use finish::Unfinished;
+pub(crate) use segments::read_header;
 pub(crate) use tail::doubtful;
 
 use crate::checkpoint::Kept;

@@ -11,6 +11,7 @@ use super::chain::{self, Chain, Evidence};
 use super::files::{self, Listing};
 use super::judge::refuse;
 use super::replay::{give_up_before_gap, load, replay, truncate_what_was_lost};
+use super::segments;
 use super::serving::{
     self, Serving, all_but_the_mark_is_missing, has_mark, is_closed, is_ours_and_bad, is_rebuilt,
     known_durable, mark_is_missing, read_file,
@@ -92,7 +93,7 @@ impl Served {
             settle_marks(r.dir)?;
             marks = read_marks(r.dir)?;
         }
-        let files = files::open_segments(r.dir, r.options, &mut listing, header, &mut r.report)?;
+        let files = segments::open_segments(r.dir, r.options, &mut listing, header, &mut r.report)?;
         if let Some(error) = missing_beside_its_footer(r.dir, &listing, &files, header) {
             refuse(error, r.options, &mut r.report)?;
         }
@@ -118,7 +119,7 @@ pub(super) struct Opened {
     marked: bool,
     listing: Listing,
     serving: Serving,
-    files: files::Opened,
+    files: segments::Opened,
 }
 
 impl Opened {
@@ -141,7 +142,7 @@ pub(super) struct Followed {
     marks: Vec<Mark>,
     listing: Listing,
     serving: Serving,
-    files: files::Opened,
+    files: segments::Opened,
     chain: Chain,
 }
 
@@ -179,7 +180,7 @@ pub(super) struct Indexed {
     marks: Vec<Mark>,
     listing: Listing,
     serving: Serving,
-    files: files::Opened,
+    files: segments::Opened,
     chain: Chain,
     /// Those whose footer is to be written.
     unsealed: Vec<Arc<Segment>>,
@@ -363,7 +364,7 @@ fn take_unused(
 fn missing_beside_its_footer(
     dir: &Dir,
     listing: &Listing,
-    opened: &files::Opened,
+    opened: &segments::Opened,
     checkpoint: &CheckpointHeader,
 ) -> Option<Error> {
     let replayed = listing.footers.iter().filter(|id| **id >= checkpoint.start_segment);

@@ -11,9 +11,9 @@ use crate::format::mark::Mark;
 use crate::format::names::FileName;
 use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
-use crate::segment::EIO;
 use crate::types::Lsn;
 use crate::vfs::Dir;
+use crate::vfs::outcome::Unread;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -92,9 +92,9 @@ fn newest_right(dir: &Dir, listing: &Listing, passed: &mut PassedOver) -> Result
         // The device is asked twice: it may have been the cable.
         let read = || crate::vfs::io::read_file(&**dir, &name).map(Bytes::from);
         let failed = |e| Error::io("reading a checkpoint", &path, e);
-        let bytes = match read().or_else(|_| read()) {
+        let bytes = match read().or_else(|_| read()).map_err(Unread::from) {
             Ok(bytes) => bytes,
-            Err(e) if is_lost(&e) => {
+            Err(Unread::Lost(e)) => {
                 let e = failed(e);
                 passed.reasons.push(e.to_string());
                 passed.unread.get_or_insert(e);
@@ -102,7 +102,7 @@ fn newest_right(dir: &Dir, listing: &Listing, passed: &mut PassedOver) -> Result
             }
             // A lack of descriptors or permissions says nothing of its bytes: an older one is no
             // answer to that.
-            Err(e) => return Err(failed(e)),
+            Err(Unread::Failed(e)) => return Err(failed(e)),
         };
         match read_checkpoint(&bytes, |_| Ok(())) {
             Ok(mut header) if header.identity.file == sequence => {
@@ -253,12 +253,6 @@ fn to_keep(listing: &Listing, header: &CheckpointHeader, bytes: u64) -> Kept {
     });
     let newest = listing.checkpoints.last().copied().unwrap_or(sequence);
     Kept { next_sequence: newest.max(sequence).saturating_add(1), list }
-}
-
-/// Whether a read failed because the device cannot give the bytes, or does not have them.
-fn is_lost(e: &std::io::Error) -> bool {
-    e.raw_os_error() == Some(EIO)
-        || matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
 }
 
 /// A small file as a whole.

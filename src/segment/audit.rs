@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::file_header::{FILE_HEADER_LEN, FileHeader};
 use crate::format::record::record_len;
 use crate::vfs::io::read_up_to;
+use crate::vfs::outcome::if_readable;
 use std::ops::Range;
 
 /// What an audit saw.
@@ -38,11 +39,9 @@ pub(crate) fn audit(
     };
     for at in segment.header_copies_at {
         let mut copy = [0; FILE_HEADER_LEN];
-        let got = match read_up_to(&**segment.file()?, &mut copy, at) {
-            Err(e) if e.raw_os_error() == Some(super::EIO) => 0,
-            read => read.map_err(|e| Error::io("reading the header of a segment", &segment.path, e))?,
-        };
-        if FileHeader::decode(&copy[..got]).is_err() {
+        let read = if_readable(read_up_to(&**segment.file()?, &mut copy, at));
+        let got = read.map_err(|e| Error::io("reading the header of a segment", &segment.path, e))?;
+        if FileHeader::decode(&copy[..got.unwrap_or(0)]).is_err() {
             audit.rot.push(rot("one of the two copies of the segment's header is damaged", at));
         }
     }

@@ -2,8 +2,8 @@
 
 use super::notes::NotesReader;
 use super::scan::{FIRST_RECORD, Found, Record};
-use super::{Segment, read_patiently};
-use crate::error::{Error, Result};
+use super::{Segment, Unreadable, Unwritten, read_patiently};
+use crate::error::Error;
 use crate::format::batch::{Batch, Install};
 use crate::format::file_header::SegmentKind;
 use crate::format::footer::{Footer, FooterBuilder, FooterFile, Tail};
@@ -16,8 +16,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Builds the footer of the records before `end`, which must all be whole, from the file.
-pub(crate) fn build_footer(segment: &Segment, end: u32) -> Result<Vec<u8>> {
-    let never = || Err(Error::closed());
+pub(crate) fn build_footer(segment: &Segment, end: u32) -> Result<Vec<u8>, Unreadable> {
+    let never = || Err(Unreadable::Failed(Error::closed()));
     from_file(segment, end, &mut || true)?.map_or_else(never, Ok)
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn build_footer_of_full(
     segment: &Segment,
     end: u32,
     go_on: &mut dyn FnMut() -> bool,
-) -> Result<Option<Vec<u8>>> {
+) -> Result<Option<Vec<u8>>, Unreadable> {
     let Some(chunks) = segment.notes.take(end) else { return from_file(segment, end, go_on) };
     let mut noted = NotesReader::new(chunks, segment.id, segment.seed);
     let next = |tail: &Tail| noted.next(tail.end).ok_or_else(|| damaged(segment, tail, "it is not known"));
@@ -40,9 +40,13 @@ pub(crate) fn build_footer_of_full(
     Ok(built)
 }
 
-fn from_file(segment: &Segment, end: u32, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Vec<u8>>> {
-    let mut scanner = segment.scanner(u64::from(end))?;
-    let next = |tail: &Tail| match scanner.look_ahead(tail.end, tail.last)? {
+fn from_file(
+    segment: &Segment,
+    end: u32,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<Vec<u8>>, Unreadable> {
+    let mut scanner = segment.scanner(u64::from(end)).map_err(Unreadable::Wrong)?;
+    let next = |tail: &Tail| match scanner.look_ahead(tail.end, tail.last).map_err(Unreadable::Failed)? {
         Found::Record(record) => Ok(record),
         Found::BadDescription(_) => Err(damaged(segment, tail, "the description of a batch is damaged")),
         Found::Nothing => Err(damaged(segment, tail, "a record below the end of its segment is damaged")),
@@ -50,17 +54,17 @@ fn from_file(segment: &Segment, end: u32, go_on: &mut dyn FnMut() -> bool) -> Re
     build(segment, end, next, go_on)
 }
 
-fn damaged(segment: &Segment, tail: &Tail, what: &str) -> Error {
-    Error::damaged(format!("{what}; run `raftwood check` on the store"))
-        .at(&segment.path, Some(u64::from(tail.end)))
+fn damaged(segment: &Segment, tail: &Tail, what: &str) -> Unreadable {
+    let error = Error::damaged(format!("{what}; run `raftwood check` on the store"));
+    Unreadable::Wrong(error.at(&segment.path, Some(u64::from(tail.end))))
 }
 
 fn build(
     segment: &Segment,
     end: u32,
-    mut next: impl FnMut(&Tail) -> Result<Record>,
+    mut next: impl FnMut(&Tail) -> Result<Record, Unreadable>,
     go_on: &mut dyn FnMut() -> bool,
-) -> Result<Option<Vec<u8>>> {
+) -> Result<Option<Vec<u8>>, Unreadable> {
     let mut builder = match segment.kind {
         SegmentKind::Cold => FooterBuilder::new_cold(segment.identity),
         SegmentKind::Log => FooterBuilder::new(segment.identity),
@@ -103,11 +107,11 @@ pub(crate) fn footer_name(id: u32) -> String {
 }
 
 /// Writes a footer durably: a half-written one never gets the name.
-pub(crate) fn write_footer(dir: &Dir, id: u32, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_footer(dir: &Dir, id: u32, bytes: &[u8]) -> Result<(), Unwritten> {
     let temp = FileName::Temp(id).to_string();
     let fail = |doing: &'static str| {
         let temp = dir.join(&temp);
-        move |e| Error::io(doing, &temp, e)
+        move |e| Unwritten::io(doing, &temp, e)
     };
     let file = dir.draft(&temp).map_err(fail("creating a footer"))?;
     write_parts_at(&*file, &[bytes], 0).map_err(fail("writing a footer"))?;
@@ -147,11 +151,17 @@ impl FooterFile for OnDisk {
 }
 
 /// Rebuilds the footer and reads through the new one from here on.
-pub(crate) fn rebuild_footer(segment: &Segment) -> Result<()> {
+pub(crate) fn rebuild_footer(segment: &Segment) -> Result<(), Unreadable> {
     let bytes = build_footer(segment, segment.sealed_end())?;
-    let footer = Footer::open(Bytes::from(bytes), &segment.identity).map_err(|e| {
-        Error::damaged(format!("a footer just built is malformed: {e}")).at(&segment.path, None)
-    })?;
-    segment.set_footer(Arc::new(footer));
+    segment.set_footer(open_built(segment, bytes)?);
     Ok(())
+}
+
+/// A footer of the segment that was just built, out of memory.
+pub(crate) fn open_built(segment: &Segment, bytes: Vec<u8>) -> Result<Arc<Footer>, Unreadable> {
+    let opened = Footer::open(Bytes::from(bytes), &segment.identity);
+    opened.map(Arc::new).map_err(|e| {
+        let error = Error::damaged(format!("a footer just built is malformed: {e}"));
+        Unreadable::Wrong(error.at(&segment.path, None))
+    })
 }

@@ -15,6 +15,7 @@ use crate::planted::{Bug, planted};
 use crate::sync::Mutex;
 use crate::types::Lsn;
 use crate::vfs::io::{read_up_to, write_parts_at};
+use crate::vfs::outcome::if_there;
 use crate::vfs::{Dir, OpenMode};
 use bytes::Bytes;
 
@@ -189,11 +190,9 @@ impl MarkFile {
 
     fn write(&self, marks: &[Mark]) -> std::io::Result<()> {
         let name = FileName::Mark.to_string();
-        let (file, is_new) = match self.dir.open(&name, OpenMode::ReadWrite) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                (self.dir.open(&name, OpenMode::CreateNew)?, true)
-            }
-            opened => (opened?, false),
+        let (file, is_new) = match if_there(self.dir.open(&name, OpenMode::ReadWrite))? {
+            Some(file) => (file, false),
+            None => (self.dir.open(&name, OpenMode::CreateNew)?, true),
         };
         if file.len()? < MARK_LEN {
             file.set_len(MARK_LEN)?;

@@ -27,6 +27,8 @@ mod notes;
 pub(crate) mod pool;
 pub(crate) mod scan;
 mod set;
+mod unreadable;
+mod unwritten;
 pub(crate) mod verify;
 
 use body::Body;
@@ -35,14 +37,16 @@ use scan::Scanner;
 pub(crate) use audit::audit;
 pub(crate) use fill::{FillError, Filling};
 pub(crate) use footer_file::{
-    build_footer, build_footer_of_full, footer_name, load_footer, rebuild_footer, write_footer,
+    build_footer, build_footer_of_full, footer_name, load_footer, open_built, rebuild_footer, write_footer,
 };
 pub(crate) use notes::Notes;
 pub(crate) use set::{SegmentSet, Unsealed};
+pub(crate) use unreadable::Unreadable;
+pub(crate) use unwritten::Unwritten;
 
 use crate::codec::checksum::entry_checksum;
 use crate::codec::compress::decompress;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::batch::Loc;
 use crate::format::copies::Copies;
 use crate::format::file_header::{
@@ -56,6 +60,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use crate::types::{EntryId, Lsn, RegionId};
 use crate::vfs::io::read_exact_at;
+use crate::vfs::outcome::if_readable;
 use crate::vfs::{Map, VfsFile};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -71,9 +76,6 @@ use std::sync::atomic::fence;
 /// per open file: with one shared handle, the sync of a later group could swallow the error of an earlier
 /// one, which would then be acknowledged.
 pub(crate) const SYNC_SLOTS: usize = 1;
-
-/// What the device itself answers when it cannot.
-pub(crate) const EIO: i32 = 5;
 
 /// Bytes of one batch that were accepted and may not have reached the file.
 #[derive(Clone, Debug)]
@@ -452,32 +454,43 @@ impl Segment {
     }
 
     /// The bytes of one entry, verified.
-    pub(crate) fn entry(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes> {
+    pub(crate) fn entry(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes, Unreadable> {
         let bytes = self.unverified(loc)?;
         self.verify(region, id, loc, bytes)
     }
 
     /// The bytes of one entry, verified, read from the file and not through the mapping: a bad sector is an
     /// error then, and does not end the process. All upkeep reads through this.
-    pub(crate) fn entry_from_file(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes> {
+    pub(crate) fn entry_from_file(
+        &self,
+        region: RegionId,
+        id: EntryId,
+        loc: Loc,
+    ) -> Result<Bytes, Unreadable> {
         let bytes = match loc.is_raw() {
             true => self.bytes_from_file(loc.pos, loc.len),
             false => self
                 .block_of(loc, |pos, len| self.bytes_from_file(pos, len))
                 .and_then(|block| self.inside(&block, loc)),
         };
-        self.verify(region, id, loc, bytes.map_err(|e| e.in_region(region))?)
+        self.verify(region, id, loc, bytes.map_err(|e| e.map(|e| e.in_region(region)))?)
     }
 
     /// Checks `bytes` against the checksum that was taken when the caller handed the entry over.
-    pub(crate) fn verify(&self, region: RegionId, id: EntryId, loc: Loc, bytes: Bytes) -> Result<Bytes> {
+    pub(crate) fn verify(
+        &self,
+        region: RegionId,
+        id: EntryId,
+        loc: Loc,
+        bytes: Bytes,
+    ) -> Result<Bytes, Unreadable> {
         if entry_checksum(region, id, &bytes) == loc.crc || planted(Bug::EntryNotVerified) {
             return Ok(bytes);
         }
-        Err(self.damaged(region, id.index, loc))
+        Err(Unreadable::Wrong(self.damaged(region, id.index, loc)))
     }
 
-    pub(crate) fn damaged(&self, region: RegionId, index: u64, loc: Loc) -> Error {
+    fn damaged(&self, region: RegionId, index: u64, loc: Loc) -> Error {
         Error::damaged(format!(
             "entry {index} does not match its checksum: it was acknowledged and is damaged now; \
              fetch it from a replica and hand it to repair(), or append over it"
@@ -488,7 +501,7 @@ impl Segment {
     }
 
     /// The bytes a location points to, before any check but bounds.
-    pub(crate) fn unverified(&self, loc: Loc) -> Result<Bytes> {
+    pub(crate) fn unverified(&self, loc: Loc) -> Result<Bytes, Unreadable> {
         match loc.is_raw() {
             true => self.bytes(loc.pos, loc.len),
             false => self.inside(&self.block(loc)?, loc),
@@ -496,11 +509,15 @@ impl Segment {
     }
 
     /// The compressed block that a location points into, decompressed.
-    pub(crate) fn block(&self, loc: Loc) -> Result<Bytes> {
+    fn block(&self, loc: Loc) -> Result<Bytes, Unreadable> {
         self.block_of(loc, |pos, len| self.bytes(pos, len))
     }
 
-    pub(crate) fn block_of(&self, loc: Loc, read: impl Fn(u32, u32) -> Result<Bytes>) -> Result<Bytes> {
+    pub(crate) fn block_of(
+        &self,
+        loc: Loc,
+        read: impl Fn(u32, u32) -> Result<Bytes, Unreadable>,
+    ) -> Result<Bytes, Unreadable> {
         let head = read(loc.pos, 8)?;
         let word = |at: usize| {
             let mut raw = [0; 4];
@@ -516,7 +533,7 @@ impl Segment {
     }
 
     /// One entry of a decompressed block.
-    pub(crate) fn inside(&self, block: &Bytes, loc: Loc) -> Result<Bytes> {
+    pub(crate) fn inside(&self, block: &Bytes, loc: Loc) -> Result<Bytes, Unreadable> {
         let (from, to) = (loc.inner as usize, loc.inner as usize + loc.len as usize);
         if to > block.len() {
             return Err(self.bad_block(loc, "is shorter than its entries"));
@@ -524,12 +541,13 @@ impl Segment {
         Ok(block.slice(from..to))
     }
 
-    fn bad_block(&self, loc: Loc, what: &str) -> Error {
-        Error::damaged(format!("a compressed block {what}")).at(&self.path, Some(u64::from(loc.pos)))
+    fn bad_block(&self, loc: Loc, what: &str) -> Unreadable {
+        let error = Error::damaged(format!("a compressed block {what}"));
+        Unreadable::Wrong(error.at(&self.path, Some(u64::from(loc.pos))))
     }
 
     /// `len` bytes at `pos` of the file, borrowed where the file is mapped.
-    pub(crate) fn bytes(&self, pos: u32, len: u32) -> Result<Bytes> {
+    pub(crate) fn bytes(&self, pos: u32, len: u32) -> Result<Bytes, Unreadable> {
         let (from, to) = (u64::from(pos), u64::from(pos) + u64::from(len));
         if let Some(bytes) = self.at_hand(from, to)? {
             return Ok(bytes);
@@ -543,17 +561,16 @@ impl Segment {
     }
 
     /// As [`bytes`](Segment::bytes), and never through the mapping.
-    pub(crate) fn bytes_from_file(&self, pos: u32, len: u32) -> Result<Bytes> {
+    pub(crate) fn bytes_from_file(&self, pos: u32, len: u32) -> Result<Bytes, Unreadable> {
         let (from, to) = (u64::from(pos), u64::from(pos) + u64::from(len));
         self.at_hand(from, to)?.map_or_else(|| self.read_file(from, len), Ok)
     }
 
     /// The bytes of a range that need no read: it is empty, or not in the file yet.
-    fn at_hand(&self, from: u64, to: u64) -> Result<Option<Bytes>> {
+    fn at_hand(&self, from: u64, to: u64) -> Result<Option<Bytes>, Unreadable> {
         if to > self.len {
-            return Err(
-                Error::damaged("a location lies beyond the end of its segment").at(&self.path, Some(from))
-            );
+            let beyond = Error::damaged("a location lies beyond the end of its segment");
+            return Err(Unreadable::Wrong(beyond.at(&self.path, Some(from))));
         }
         if to > self.written() {
             // The write may complete between the two looks, and the batch leave the queue: then the
@@ -566,22 +583,20 @@ impl Segment {
     }
 
     /// Reads from the file itself.
-    fn read_file(&self, from: u64, len: u32) -> Result<Bytes> {
+    fn read_file(&self, from: u64, len: u32) -> Result<Bytes, Unreadable> {
         let mut buf = vec![0; len as usize];
-        read_patiently(&**self.file()?, &mut buf, from).map_err(|e| self.read_error(from, e))?;
+        let file = self.file().map_err(Unreadable::Wrong)?;
+        read_patiently(&**file, &mut buf, from).map_err(|e| self.read_error(from, e))?;
         Ok(Bytes::from(buf))
     }
 
-    /// A device error, or bytes that are not there, is damage of what the read would have
-    /// returned, never a shorter log. Anything else (no file handles left, say) is the operating
-    /// system's and says nothing of the bytes.
-    pub(crate) fn read_error(&self, offset: u64, e: std::io::Error) -> Error {
-        failed_read("reading a segment failed", e).at(&self.path, Some(offset))
+    fn read_error(&self, offset: u64, e: std::io::Error) -> Unreadable {
+        Unreadable::read("reading a segment failed", e).map(|e| e.at(&self.path, Some(offset)))
     }
 
     /// The same for a read of its footer.
-    pub(crate) fn footer_error(&self, e: std::io::Error) -> Error {
-        failed_read("reading the footer of a segment failed", e).at(&self.path, None)
+    pub(crate) fn footer_error(&self, e: std::io::Error) -> Unreadable {
+        Unreadable::read("reading the footer of a segment failed", e).map(|e| e.at(&self.path, None))
     }
 
     fn bytes_in_flight(&self, from: u64, to: u64) -> Option<Bytes> {
@@ -602,18 +617,12 @@ impl Segment {
     }
 }
 
-fn failed_read(what: &str, e: std::io::Error) -> Error {
-    let gone = e.raw_os_error() == Some(EIO)
-        || matches!(e.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound);
-    Error::new(if gone { ErrorKind::Damaged } else { ErrorKind::Io }, what).caused_by(e)
-}
-
 /// Fills `buf` from `offset`. What the device cannot read it is asked for once more: it may have
 /// been the cable.
 fn read_patiently(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-    match read_exact_at(file, buf, offset) {
-        Err(e) if e.raw_os_error() == Some(EIO) => read_exact_at(file, buf, offset),
-        read => read,
+    match if_readable(read_exact_at(file, buf, offset))? {
+        Some(()) => Ok(()),
+        None => read_exact_at(file, buf, offset),
     }
 }
 

@@ -14,7 +14,7 @@
 //! All of it happens off the path of a write. The number of files that lie about unused is capped.
 
 use super::demand::Demand;
-use super::{EIO, FillError, Filling, Notes, Retire, RetiredFile, SYNC_SLOTS, Segment};
+use super::{FillError, Filling, Notes, Retire, RetiredFile, SYNC_SLOTS, Segment, Unwritten};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{
@@ -27,6 +27,7 @@ use crate::salt::SaltSource;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::vfs::io::{read_up_to, write_parts_at};
+use crate::vfs::outcome::{if_readable, if_there};
 use crate::vfs::{Dir, OpenMode, Reserved, VfsFile};
 use crate::watch::Watch;
 use std::collections::VecDeque;
@@ -144,8 +145,8 @@ impl SegmentFactory {
 
     /// Asked wherever a file is made, named or removed: it fails once the engine is closed, and while the
     /// names that are there cannot be made durable.
-    pub(crate) fn check_open(&self) -> Result<()> {
-        self.check_not_shut()?;
+    pub(crate) fn check_open(&self) -> Result<(), Unwritten> {
+        self.check_not_shut().map_err(Unwritten::Failed)?;
         if self.owes_sync.load(Ordering::Acquire) { self.sync_dir() } else { Ok(()) }
     }
 
@@ -232,7 +233,7 @@ impl SegmentFactory {
             // Its blocks are what counts, not its content.
             let file = match self.create(&name, len) {
                 // Others were faster.
-                Err(e) if e.kind() == ErrorKind::NoSpace => break,
+                Err(Unwritten::NoSpace(_)) => break,
                 made => made?.0,
             };
             if let Err(e) = file.sync_all() {
@@ -265,12 +266,12 @@ impl SegmentFactory {
     /// The first segment of a run. Somebody waits for it: a file of the pool that is much longer, and would
     /// have to be looked at first, is left for later ones. A full disk does not keep a store from recovering,
     /// nor from taking what makes room.
-    pub(crate) fn prepare_first(&self, len: u64) -> Result<Arc<Segment>> {
+    pub(crate) fn prepare_first(&self, len: u64) -> Result<Arc<Segment>, Unwritten> {
         let is_awaited = || true;
         match self.prepare_from(len, Fill::First, &is_awaited) {
-            Err(e) if e.kind() == ErrorKind::NoSpace && len <= self.reserve_len() => {
+            Err(full @ Unwritten::NoSpace(_)) if len <= self.reserve_len() => {
                 let spare = || self.reserve.lock().pop().or_else(|| self.take_free(len..=u64::MAX));
-                self.sound(spare, &is_awaited).map_or(Err(e), |spare| self.format_free(spare))
+                self.sound(spare, &is_awaited).map_or(Err(full), |spare| self.format_free(spare))
             }
             other => other,
         }
@@ -284,11 +285,16 @@ impl SegmentFactory {
     /// A log segment, ready to be written: its name and header are durable. Its file comes from the pool if
     /// there is one of at least `len` bytes, else it is made, and may be filled from here on. Until it
     /// `is_awaited` nothing takes a processor from the writers for long.
-    pub(crate) fn prepare(&self, len: u64, is_awaited: &dyn Fn() -> bool) -> Result<Arc<Segment>> {
+    pub(crate) fn prepare(&self, len: u64, is_awaited: &dyn Fn() -> bool) -> Result<Arc<Segment>, Unwritten> {
         self.prepare_from(len, Fill::Later, is_awaited)
     }
 
-    fn prepare_from(&self, len: u64, fill: Fill, is_awaited: &dyn Fn() -> bool) -> Result<Arc<Segment>> {
+    fn prepare_from(
+        &self,
+        len: u64,
+        fill: Fill,
+        is_awaited: &dyn Fn() -> bool,
+    ) -> Result<Arc<Segment>, Unwritten> {
         self.watch.during("preparing a segment", || {
             let longest = if fill == Fill::First { len.saturating_mul(4) } else { u64::MAX };
             let free = match self.sound(|| self.take_free(len..=longest), is_awaited) {
@@ -299,12 +305,12 @@ impl SegmentFactory {
         })
     }
 
-    fn format_free(&self, free: FreeFile) -> Result<Arc<Segment>> {
+    fn format_free(&self, free: FreeFile) -> Result<Arc<Segment>, Unwritten> {
         if let Err(e) = self.check_open() {
             self.keep(free);
             return Err(e);
         }
-        let id = self.take_id()?;
+        let id = self.take_id().map_err(Unwritten::Failed)?;
         self.demand.lock().used();
         let header = FileHeader {
             version: FORMAT_VERSION,
@@ -341,26 +347,26 @@ impl SegmentFactory {
         header: &FileHeader,
         name: &str,
         renamed: &mut bool,
-    ) -> Result<Arc<Segment>> {
+    ) -> Result<Arc<Segment>, Unwritten> {
         let (before, path) = (self.dir.join(&free.name), self.dir.join(name));
         let file = self.open(&free.name)?;
         // One that was made for this is zeros, and has to stay so.
         if free.salt != 0 {
             file.begin_generation()
-                .map_err(|e| Error::io("beginning another generation of a file", &before, e))?;
+                .map_err(|e| Unwritten::io("beginning another generation of a file", &before, e))?;
         }
-        write_headers(&*file, header).map_err(|e| Error::io("writing a segment header", &before, e))?;
-        file.sync_data().map_err(|e| Error::io("syncing a segment header", &before, e))?;
-        self.dir.rename_new(&free.name, name).map_err(|e| Error::io("naming a segment", &path, e))?;
+        write_headers(&*file, header).map_err(|e| Unwritten::io("writing a segment header", &before, e))?;
+        file.sync_data().map_err(|e| Unwritten::io("syncing a segment header", &before, e))?;
+        self.dir.rename_new(&free.name, name).map_err(|e| Unwritten::io("naming a segment", &path, e))?;
         *renamed = true;
         self.sync_dir()?;
         let handles = (0..SYNC_SLOTS)
             .map(|slot| if slot == 0 { Ok(file.clone()) } else { self.open(name) })
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<Vec<_>, Unwritten>>()?;
         let named = self.dir.by_name(name, &file);
-        let named = named.map_err(|e| Error::io("looking at a segment", &path, e))?;
-        let mut segment =
-            Segment::new(SegmentKind::Log, header, path, free.len, named, handles, self.mapped)?;
+        let named = named.map_err(|e| Unwritten::io("looking at a segment", &path, e))?;
+        let mut segment = Segment::new(SegmentKind::Log, header, path, free.len, named, handles, self.mapped)
+            .map_err(Unwritten::Failed)?;
         if free.unwritten {
             segment.filling = Filling::of(self.open(name)?, segment.records_end);
         }
@@ -444,14 +450,11 @@ impl SegmentFactory {
                 }
                 false => self.dir.remove(&file.name).map(|()| given_back += file.len),
             });
-            match done {
-                Ok(()) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => {
-                    failed = Some(Error::io("giving back a segment", &self.dir.join(&file.name), e));
-                    files.push(file);
-                    break;
-                }
+            // One that is gone takes no room.
+            if let Err(e) = if_there(done) {
+                failed = Some(Error::io("giving back a segment", &self.dir.join(&file.name), e));
+                files.push(file);
+                break;
             }
         }
         // Before its new name is durable a file must not be formatted again: a crash could bring the old name
@@ -468,7 +471,7 @@ impl SegmentFactory {
                         map: None,
                         has_footer: false,
                     }));
-                    failed = failed.or(Some(e));
+                    failed = failed.or(Some(e.into()));
                 }
             }
         }
@@ -548,7 +551,7 @@ impl SegmentFactory {
         let Ok(file) = self.dir.open(&free.name, OpenMode::Read) else { return true };
         let mut piece = vec![0; LOOK_BYTES];
         for at in (0..free.len).step_by(LOOK_BYTES) {
-            if is_bad_sector(&read_up_to(&*file, &mut piece, at)) {
+            if let Ok(None) = if_readable(read_up_to(&*file, &mut piece, at)) {
                 return false;
             }
             if !is_awaited() {
@@ -558,14 +561,16 @@ impl SegmentFactory {
         true
     }
 
-    fn create_free(&self, len: u64, fill: Fill) -> Result<FreeFile> {
+    fn create_free(&self, len: u64, fill: Fill) -> Result<FreeFile, Unwritten> {
         let number = self.next_free.fetch_add(1, Ordering::Relaxed);
         let name = FileName::Free(number).to_string();
         let (file, reserved) = self.create(&name, len)?;
         let at_once = fill == Fill::First || reserved == Reserved::Nothing;
         let filled = match self.prewrite && at_once {
             true => self.fill(&*file, &name, len),
-            false => file.sync_all().map_err(|e| Error::io("syncing a new file", &self.dir.join(&name), e)),
+            false => {
+                file.sync_all().map_err(|e| Unwritten::io("syncing a new file", &self.dir.join(&name), e))
+            }
         };
         if let Err(e) = filled {
             // Half a file is no use, and on a full disk its space is.
@@ -575,18 +580,18 @@ impl SegmentFactory {
         Ok(FreeFile { name, len, salt: 0, unwritten: self.prewrite && !at_once })
     }
 
-    fn create(&self, name: &str, len: u64) -> Result<(Arc<dyn VfsFile>, Reserved)> {
+    fn create(&self, name: &str, len: u64) -> Result<(Arc<dyn VfsFile>, Reserved), Unwritten> {
         self.check_open()?;
         let path = self.dir.join(name);
         let created = self.dir.open(name, OpenMode::CreateNew);
-        let file = created.map_err(|e| Error::io("creating a file", &path, e))?;
+        let file = created.map_err(|e| Unwritten::io("creating a file", &path, e))?;
         // Blocks are reserved here, so that a full disk is met now and not by an accepted batch.
         match file.allocate(len) {
             Ok(reserved) => Ok((file, reserved)),
             Err(e) => {
                 drop(file);
                 let _ = self.dir.remove(name);
-                Err(Error::io("reserving space", &path, e))
+                Err(Unwritten::io("reserving space", &path, e))
             }
         }
     }
@@ -599,27 +604,28 @@ impl SegmentFactory {
         Ok(())
     }
 
-    fn fill(&self, file: &dyn VfsFile, name: &str, len: u64) -> Result<()> {
+    fn fill(&self, file: &dyn VfsFile, name: &str, len: u64) -> Result<(), Unwritten> {
         let path = self.dir.join(name);
         let zeros = vec![0u8; FILL_BYTES];
         let mut at = 0;
         while at < len {
             let n = FILL_BYTES.min((len - at) as usize);
-            write_parts_at(file, &[&zeros[..n]], at).map_err(|e| Error::io("filling a file", &path, e))?;
+            write_parts_at(file, &[&zeros[..n]], at)
+                .map_err(|e| Unwritten::io("filling a file", &path, e))?;
             at += n as u64;
         }
         self.filled_bytes.fetch_add(len, Ordering::Relaxed);
-        file.sync_all().map_err(|e| Error::io("syncing a new file", &path, e))
+        file.sync_all().map_err(|e| Unwritten::io("syncing a new file", &path, e))
     }
 
-    fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>> {
+    fn open(&self, name: &str) -> Result<Arc<dyn VfsFile>, Unwritten> {
         let opened = self.dir.open(name, OpenMode::ReadWrite);
-        opened.map_err(|e| Error::io("opening a segment", &self.dir.join(name), e))
+        opened.map_err(|e| Unwritten::io("opening a segment", &self.dir.join(name), e))
     }
 
     /// Makes all names durable.
-    pub(crate) fn sync_dir(&self) -> Result<()> {
-        self.dir.sync().map_err(|e| Error::io("syncing the directory", self.dir.path(), e))?;
+    pub(crate) fn sync_dir(&self) -> Result<(), Unwritten> {
+        self.dir.sync().map_err(|e| Unwritten::io("syncing the directory", self.dir.path(), e))?;
         self.owes_sync.store(false, Ordering::Release);
         Ok(())
     }
@@ -630,10 +636,6 @@ impl SegmentFactory {
 pub(crate) fn segment_len_for(bytes: u64) -> u64 {
     let block = u64::from(SEGMENT_HEADER_LEN);
     2 * block + bytes.next_multiple_of(block)
-}
-
-fn is_bad_sector<T>(read: &std::io::Result<T>) -> bool {
-    read.as_ref().is_err_and(|e| e.raw_os_error() == Some(EIO))
 }
 
 /// Writes a segment's header into its first block and its last: neither is lost with the other.

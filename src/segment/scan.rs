@@ -4,7 +4,6 @@
 //! footer has to be rebuilt. Reads go through a bounded window of positional reads, not the mapping, so that
 //! a bad sector is an error and not a signal, and memory does not grow with the segment.
 
-use super::EIO;
 use super::verify::wrong_entries;
 use crate::codec::checksum::crc32;
 use crate::codec::mend::{Flip, find_flip};
@@ -18,6 +17,7 @@ use crate::planted::{Bug, planted};
 use crate::types::Lsn;
 use crate::vfs::VfsFile;
 use crate::vfs::io::read_up_to;
+use crate::vfs::outcome::if_readable;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -244,9 +244,10 @@ impl<'a> Scanner<'a> {
             // hostile allocation.
             let want = WINDOW_BYTES.max(len).min(self.limit.saturating_sub(offset) as usize);
             self.window.resize(want, 0);
-            let got = match read_up_to(self.file, &mut self.window, offset) {
-                Err(e) if e.raw_os_error() == Some(EIO) => self.read_around(offset)?,
-                read => read.map_err(|e| self.failed(offset, e))?,
+            let read = if_readable(read_up_to(self.file, &mut self.window, offset));
+            let got = match read.map_err(|e| self.failed(offset, e))? {
+                Some(got) => got,
+                None => self.read_around(offset)?,
             };
             self.window.truncate(got);
             self.window_at = offset;
@@ -264,13 +265,14 @@ impl<'a> Scanner<'a> {
             let at = offset + done as u64;
             let len = ((SECTOR - at % SECTOR) as usize).min(self.window.len() - done);
             let sector = &mut self.window[done..done + len];
-            match read_up_to(self.file, sector, at) {
-                Ok(n) if n < len => return Ok(done + n),
-                Err(e) if e.raw_os_error() == Some(EIO) => {
+            match if_readable(read_up_to(self.file, sector, at)) {
+                Ok(Some(n)) if n < len => return Ok(done + n),
+                Ok(Some(_)) => {}
+                Ok(None) => {
                     sector.fill(UNREADABLE);
                     self.bad.insert(at / SECTOR);
                 }
-                read => drop(read.map_err(|e| self.failed(at, e))?),
+                Err(e) => return Err(self.failed(at, e)),
             }
             done += len;
         }

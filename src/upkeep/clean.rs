@@ -2,20 +2,21 @@
 
 use super::Store;
 use super::pace::Pace;
-use super::sealing::mend_footer;
+use super::sealing::{Mending, mend_footer};
 use crate::codec::checksum::{crc32, entry_checksum};
 use crate::commit::Accept;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Encoded, EntryMeta, Install, Op, Section, TermRun};
-use crate::format::footer::{Footer, FooterBuilder, Tail};
+use crate::format::footer::{FooterBuilder, Tail};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
 use crate::format::zeros::Zeros;
 use crate::index::{Damage, Part};
+use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::report::PurgeReport;
 use crate::segment::pool::{ColdFile, SegmentFactory};
 use crate::segment::scan::FIRST_RECORD;
-use crate::segment::{Segment, load_footer, write_footer};
+use crate::segment::{Segment, Unreadable, load_footer, open_built, write_footer};
 use crate::sync::atomic::Ordering;
 use crate::trace;
 use crate::types::{Durability, EntryId, Lsn, RegionId};
@@ -101,7 +102,10 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>
     let victims = victims(store);
     for victim in &victims {
         // A row of its index that rotted would look like a damaged entry.
-        store.listeners.report(mend_footer(store, victim).map(drop));
+        match mend_footer(store, victim) {
+            Ok(Mending::Damaged(error)) => store.listeners.deliver(&Event::Damage { error: &error }),
+            mended => store.listeners.report(mended.map(drop)),
+        }
     }
     let pieces = live_pieces(store, &victims);
     let mut one = Some(one).filter(|_| planted(Bug::CopiesInUpkeep));
@@ -224,10 +228,7 @@ impl Writer<'_> {
         watch.during("writing a footer", || write_footer(&factory.dir, segment.id, &footer))?;
         let view = match load_footer(&factory.dir, &segment) {
             Some(view) => view,
-            None => Arc::new(
-                Footer::open(Bytes::from(footer), &segment.identity)
-                    .map_err(|e| Error::damaged(format!("a footer just built is malformed: {e}")))?,
-            ),
+            None => open_built(&segment, footer)?,
         };
         segment.set_footer(view);
         segment.record_bytes.store(u64::from(end - FIRST_RECORD), Ordering::Relaxed);
@@ -255,10 +256,8 @@ impl Writer<'_> {
                     self.push(region, id, crc, &bytes)?;
                     pace.spend(bytes.len() as u64)?;
                 }
-                Err(error) if error.kind() == ErrorKind::Damaged => {
-                    store.note_damage(region, index, &error.of_entry(region, index));
-                }
-                Err(error) => return Err(error),
+                Err(Unreadable::Failed(error)) => return Err(error),
+                Err(damage) => store.note_damage(region, index, &damage.of_entry(region, index)),
             }
         }
         Ok(())

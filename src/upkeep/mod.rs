@@ -44,12 +44,12 @@ pub(crate) use sealing::{seal_at_leisure, seal_due};
 pub(crate) use store::{PipelineHooks, Signals, Store};
 
 use crate::checkpoint::CHECKPOINTS_KEPT;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::SegmentKind;
 use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::report::PurgeReport;
-use crate::segment::Segment;
+use crate::segment::{Segment, Unwritten};
 use crate::sync::Arc;
 use crate::types::Lsn;
 use pace::Hurried;
@@ -69,8 +69,8 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
     let mut report = PurgeReport::default();
     // A footer is a cache: where there is no space for one, what gives space back is not left undone.
     let sealed = seal_due(store);
-    if sealed.as_ref().is_err_and(|e| e.kind() != ErrorKind::NoSpace) {
-        return sealed;
+    if let Err(Unwritten::Failed(error)) = sealed {
+        return Err(error);
     }
     if planted(Bug::UnlinkBeforeCheckpoint) {
         reclaim(store, &mut report)?;
@@ -85,7 +85,7 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
     keep_files(store)?;
     store.judge_budget();
     debug_assert_eq!(check_counts(store), Ok(()));
-    sealed
+    sealed.map_err(Error::from)
 }
 
 /// Whether segments count what the regions own in them. The caller has the turn of upkeep.
@@ -145,7 +145,10 @@ fn finish(store: &Store) -> Result<()> {
     keep_files(store)?;
     // A run that wrote nothing leaves the directory as it was.
     let any = store.committer.has_written() && store.factory.give_surplus_back()? > 0;
-    if any { store.factory.sync_dir() } else { Ok(()) }
+    if any {
+        store.factory.sync_dir()?
+    }
+    Ok(())
 }
 
 /// Whether the next open would find records that are not in the newest checkpoint.

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;
 use crate::segment::Segment;
 use crate::sync::Mutex;
+use crate::vfs::outcome::if_there;
 use crate::vfs::{FileId, OpenMode};
 use std::io;
 
@@ -74,13 +75,12 @@ impl NameWatch {
         let seen = self.checkpoint.lock().filter(|(of, _)| *of == sequence);
         let lost = match seen {
             Some((_, id)) => lost_name(store, &name, id)?,
-            None => match store.dir.id_of(&name) {
-                Ok(id) => {
+            None => match if_there(store.dir.id_of(&name)).map_err(|e| unseen(store, &name, e))? {
+                Some(id) => {
                     *self.checkpoint.lock() = id.map(|id| (sequence, id));
                     None
                 }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Some(gone(store, &name)),
-                Err(e) => return Err(unseen(store, &name, e)),
+                None => Some(gone(store, &name)),
             },
         };
         // It may have been replaced and removed since it was the newest.
@@ -113,12 +113,11 @@ fn lost_segment(store: &Store, segment: &Segment) -> Result<Option<Error>> {
 
 /// What happened to the name of a file, if it is not the name of that file any more.
 fn lost_name(store: &Store, name: &str, id: FileId) -> Result<Option<Error>> {
-    match store.dir.id_of(name) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(gone(store, name))),
-        Err(e) => Err(unseen(store, name, e)),
-        Ok(Some(other)) if other != id => Ok(Some(not_ours(store, name, "another file has its name now"))),
-        Ok(_) => Ok(None),
-    }
+    Ok(match if_there(store.dir.id_of(name)).map_err(|e| unseen(store, name, e))? {
+        None => Some(gone(store, name)),
+        Some(Some(other)) if other != id => Some(not_ours(store, name, "another file has its name now")),
+        Some(_) => None,
+    })
 }
 
 fn gone(store: &Store, name: &str) -> Error {

@@ -29,8 +29,12 @@ pub(crate) fn repair_all(store: &Store, copies: &[(RegionId, Entry)]) -> Result<
     for (region, entry) in copies {
         match judge(store, *region, entry.id, &entry.payload) {
             Ok(copy) => drop(right.insert((*region, entry.id.index), copy)),
-            Err(e) if matches!(e.kind(), ErrorKind::Closed | ErrorKind::Poisoned) => return Err(e),
-            Err(e) => refused.push(e),
+            Err(e) => {
+                // That is no fault of the copy, nor would the next one fare better.
+                store.committer.check_open()?;
+                store.committer.gate().check()?;
+                refused.push(e);
+            }
         }
     }
     put_back(store, right.into_values().collect())?;

@@ -9,10 +9,10 @@
 
 use super::clean::{install, live_pieces, write_cold};
 use super::pace::Pace;
-use super::sealing::mend_footer;
+use super::sealing::{Mending, mend_footer};
 use super::{Store, mark_dead, reclaim, seal_due};
 use crate::checkpoint::CHECKPOINTS_KEPT;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::checkpoint::read_checkpoint;
 use crate::format::file_header::SegmentKind;
 use crate::format::names::FileName;
@@ -20,7 +20,7 @@ use crate::index::Part;
 use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::report::{PurgeReport, ScrubOptions, ScrubReport};
-use crate::segment::{Segment, audit};
+use crate::segment::{Segment, Unreadable, audit};
 use crate::types::{EntryId, RegionId};
 use crate::vfs::io::read_file;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(crate) fn scrub(store: &Store, options: &ScrubOptions) -> Result<ScrubReport
                 }
                 Err(error) => {
                     store.note_damage(cell.id, index, &error);
-                    report.damage.push(error);
+                    report.damage.push(error.into());
                     pace.spend(0)
                 }
             })?;
@@ -76,14 +76,14 @@ fn footers(store: &Store, options: &ScrubOptions, report: &mut ScrubReport) -> R
         if store.segments.get(segment.id).is_none() {
             continue;
         }
-        match mend_footer(store, &segment) {
-            Ok(mended) => report.footers_rebuilt += u64::from(mended),
+        match mend_footer(store, &segment)? {
+            Mending::Right => {}
+            Mending::Rebuilt => report.footers_rebuilt += 1,
             // Its entries are looked at one by one.
-            Err(error) if error.kind() == ErrorKind::Damaged => {
+            Mending::Damaged(error) => {
                 store.listeners.deliver(&Event::Damage { error: &error });
                 report.damage.push(error);
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -182,7 +182,7 @@ fn make_good(
 pub(crate) fn verify(
     region: RegionId,
     part: &Part,
-    mut each: impl FnMut(u64, Result<u64>) -> Result<()>,
+    mut each: impl FnMut(u64, Result<u64, Unreadable>) -> Result<()>,
 ) -> Result<()> {
     (part.first()..=part.last()).try_for_each(|index| {
         let read = part.loc_from_file(region, index).and_then(|loc| {

@@ -3,11 +3,14 @@
 use super::Store;
 use super::name_watch::check_name;
 use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::footer::Footer;
 use crate::listener::Event;
 use crate::planted::{Bug, planted};
-use crate::segment::{Segment, Unsealed, build_footer, build_footer_of_full, load_footer, write_footer};
+use crate::segment::{
+    Segment, Unreadable, Unsealed, Unwritten, build_footer, build_footer_of_full, load_footer, open_built,
+    write_footer,
+};
 use crate::sync::atomic::Ordering;
 use crate::trace;
 use crate::types::Lsn;
@@ -27,11 +30,12 @@ const WAITING_MAX: usize = 2;
 /// its entries are read by what the heap knows, and the segments after it are sealed all the same.
 ///
 /// The caller has the turn of upkeep, and others wait for it: nothing here pauses.
-pub(crate) fn seal_due(store: &Store) -> Result<()> {
-    while let Some((segment, end)) = next_due(store)? {
+pub(crate) fn seal_due(store: &Store) -> Result<(), Unwritten> {
+    while let Some((segment, end)) = next_due(store).map_err(Unwritten::Failed)? {
         let _span = trace::seal(segment.id);
         let began = clock::now();
-        let build = || build_footer_of_full(&segment, end, &mut || true)?.ok_or_else(Error::closed);
+        let stopped = || Unreadable::Failed(Error::closed());
+        let build = || build_footer_of_full(&segment, end, &mut || true)?.ok_or_else(stopped);
         seal(store, &segment, began, build)?;
     }
     Ok(())
@@ -92,16 +96,19 @@ fn seal(
     store: &Store,
     segment: &Arc<Segment>,
     began: Instant,
-    build: impl FnOnce() -> Result<Vec<u8>>,
-) -> Result<()> {
-    let given = give_footer(store, segment, build);
-    let ended = match given {
-        Err(error) if error.kind() == ErrorKind::Damaged => {
+    build: impl FnOnce() -> Result<Vec<u8>, Unreadable>,
+) -> Result<(), Unwritten> {
+    let ended = match give_footer(store, segment, build) {
+        Ok(Footing::Given) => {
+            store.seal_times.since(began);
+            Ok(())
+        }
+        Ok(Footing::Damaged(error)) => {
             segment.unsealable.store(true, Ordering::Release);
             store.listeners.deliver(&Event::Damage { error: &error });
             Ok(())
         }
-        given => given.inspect(|()| store.seal_times.since(began)),
+        Err(unwritten) => Err(unwritten),
     };
     match &ended {
         Ok(()) => {
@@ -114,9 +121,23 @@ fn seal(
     ended
 }
 
-fn give_footer(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
-    check_name(store, segment)?;
-    let built = build()?;
+/// What came of giving a segment its footer.
+enum Footing {
+    Given,
+    /// Its records are damaged: there will never be one.
+    Damaged(Error),
+}
+
+fn give_footer(
+    store: &Store,
+    segment: &Arc<Segment>,
+    build: impl FnOnce() -> Result<Vec<u8>, Unreadable>,
+) -> Result<Footing, Unwritten> {
+    check_name(store, segment).map_err(Unwritten::Failed)?;
+    let built = match build() {
+        Ok(built) => built,
+        Err(unreadable) => return unreadable.damage().map(Footing::Damaged).map_err(Unwritten::Failed),
+    };
     store.factory.check_open()?;
     let write = || write_footer(&store.dir, segment.id, &built);
     store.factory.watch.during("writing a footer", write)?;
@@ -124,33 +145,45 @@ fn give_footer(store: &Store, segment: &Arc<Segment>, build: impl FnOnce() -> Re
     let footer = match load_footer(&store.dir, segment) {
         Some(footer) => footer,
         // Written and not readable: keep the copy that is at hand; the next open builds it again.
-        None => Arc::new(
-            Footer::open(built.into(), &segment.identity)
-                .map_err(|e| Error::damaged(format!("a footer just built is malformed: {e}")))?,
-        ),
+        None => match open_built(segment, built) {
+            Ok(footer) => footer,
+            Err(unreadable) => return unreadable.damage().map(Footing::Damaged).map_err(Unwritten::Failed),
+        },
     };
     let entries = footer.entry_count();
     install(store, segment, footer);
     store.listeners.deliver(&Event::SegmentSealed { segment: segment.id, entries });
-    Ok(())
+    Ok(Footing::Given)
 }
 
-/// Rebuilds the footer if any part of it is wrong, on disk too. Returns whether one was.
-pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<bool> {
-    let Some(footer) = segment.footer() else { return Ok(false) };
-    if footer.is_right() {
-        return Ok(false);
+/// What became of a footer that was looked at.
+pub(super) enum Mending {
+    /// Nothing was wrong with it.
+    Right,
+    Rebuilt,
+    /// It is wrong, and so is what it would be rebuilt from.
+    Damaged(Error),
+}
+
+/// Rebuilds the footer if any part of it is wrong, on disk too.
+pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<Mending> {
+    if segment.footer().is_none_or(|footer| footer.is_right()) {
+        return Ok(Mending::Right);
     }
-    let built = build_footer(segment, segment.sealed_end())?;
-    let view = Footer::open(built.clone().into(), &segment.identity).map_err(|e| {
-        Error::damaged(format!("a footer just built is malformed: {e}")).at(&segment.path, None)
-    })?;
-    segment.set_footer(Arc::new(view));
+    let build = || {
+        let built = build_footer(segment, segment.sealed_end())?;
+        Ok((open_built(segment, built.clone())?, built))
+    };
+    let (view, built) = match build() {
+        Ok(built) => built,
+        Err(unreadable) => return Unreadable::damage(unreadable).map(Mending::Damaged),
+    };
+    segment.set_footer(view);
     // It is a cache: one that cannot be written is rebuilt when it is needed.
     store.factory.check_open()?;
     let write = || write_footer(&store.dir, segment.id, &built);
     store.factory.watch.during("writing a footer", write)?;
-    Ok(true)
+    Ok(Mending::Rebuilt)
 }
 
 fn install(store: &Store, segment: &Arc<Segment>, footer: Arc<Footer>) {

@@ -4,9 +4,9 @@ use super::pauses::Pauses;
 use super::turn::Turn;
 use crate::checkpoint::Checkpoints;
 use crate::commit::{Committer, Hooks, Level};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::file_header::StoreId;
-use crate::index::Table;
+use crate::index::{RegionState, Table};
 use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::options::{Options, Tuned};
@@ -14,7 +14,7 @@ use crate::planted::{Bug, planted};
 use crate::report::{Health, Pin};
 use crate::segment::mark_file::{MarkFile, Rest};
 use crate::segment::pool::SegmentFactory;
-use crate::segment::{Segment, SegmentSet};
+use crate::segment::{Segment, SegmentSet, Unreadable};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, Signal};
 use crate::types::{Lsn, RegionId};
@@ -145,20 +145,20 @@ impl Store {
     /// An entry was found damaged: listeners are notified, and it is fenced if its bytes were seen to be
     /// wrong. A read that failed may succeed the next time: the region's health shows it until it does,
     /// and the entry is not fenced.
-    pub(crate) fn note_damage(&self, region: RegionId, index: u64, error: &Error) {
-        if error.kind() != ErrorKind::Damaged {
-            return;
-        }
-        let failed = std::error::Error::source(error).is_some();
-        let news = self.table.get(region).is_none_or(|cell| match failed {
-            true => self.table.change(&cell).note_unread(index),
-            false => {
-                self.table.change(&cell).note_damage(index);
+    pub(crate) fn note_damage(&self, region: RegionId, index: u64, unreadable: &Unreadable) {
+        let note = |note: &dyn Fn(&mut RegionState) -> bool| {
+            self.table.get(region).is_none_or(|cell| note(&mut self.table.change(&cell)))
+        };
+        let news = match unreadable {
+            Unreadable::Wrong(_) => note(&|state| {
+                state.note_damage(index);
                 true
-            }
-        });
+            }),
+            Unreadable::Lost(_) => note(&|state| state.note_unread(index)),
+            Unreadable::Failed(_) => return,
+        };
         if news {
-            self.listeners.deliver(&Event::Damage { error });
+            self.listeners.deliver(&Event::Damage { error: unreadable.error() });
         }
         self.deliver_news();
     }

@@ -2,10 +2,11 @@
 
 use super::by_name::{self, ByName, OpenFiles};
 use super::origin::Origin;
+use super::outcome::if_there;
 use super::{OpenMode, VfsDir, VfsFile};
 use crate::planted::{Bug, planted};
 use std::fmt;
-use std::io::{ErrorKind, Result};
+use std::io::Result;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,11 +42,7 @@ impl Dir {
 
     /// Removes a regular file. False if nothing has this name.
     pub(crate) fn remove_if_there(&self, name: &str) -> Result<bool> {
-        match self.handle.remove(name) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
-        }
+        Ok(if_there(self.handle.remove(name))?.is_some())
     }
 
     /// A new file under a temporary name, in place of what an earlier attempt left.

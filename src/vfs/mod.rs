@@ -39,6 +39,7 @@ pub mod io;
 mod map;
 mod origin;
 mod os;
+pub(crate) mod outcome;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 

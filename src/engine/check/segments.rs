@@ -188,7 +188,7 @@ impl Look<'_> {
         let is_log = segment.kind == SegmentKind::Log && !planted(Bug::BatchInFlightCalledDamage);
         // Beside an engine, a batch of which the description is there and the payload not yet.
         let in_flight = |e: &Error| is_log && e.offset().is_some_and(|at| (segment.id, at) >= durable);
-        verify(region, part, |_, outcome| match outcome {
+        verify(region, part, |_, outcome| match outcome.map_err(Error::from) {
             Ok(bytes) => {
                 found.entries += 1;
                 found.bytes += bytes;

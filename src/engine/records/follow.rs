@@ -14,6 +14,7 @@ use crate::recovery::{Recovered, read_header};
 use crate::segment::mark_file::read_marks;
 use crate::segment::scan::{FIRST_RECORD, Found};
 use crate::types::Lsn;
+use crate::vfs::outcome::if_there;
 use crate::vfs::{Dir, OpenMode};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -185,10 +186,9 @@ impl Follow {
         let dir = &self.walk.dir;
         let name = FileName::Log(id).to_string();
         let path = dir.join(&name);
-        let file = match dir.open(&name, OpenMode::Read) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(|e| Error::io("opening a segment", &path, e))?,
-        };
+        let opened = if_there(dir.open(&name, OpenMode::Read));
+        let opened = opened.map_err(|e| Error::io("opening a segment", &path, e))?;
+        let Some(file) = opened else { return Ok(None) };
         let ours = |identity: crate::format::file_header::Identity| {
             identity.store == self.store && identity.file == id
         };
