@@ -256,10 +256,10 @@ where
         I::IntoIter: OptionalSend,
     {
         hold::<C, F>(&self.log).await.map_err(io_error)?;
-        let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(io_error)?;
+        let parts = self.log.append::<Of<C>>(entries.into_iter()).map_err(io_error)?;
         let durable = N::hand_over(callback, &mut self.turn);
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable(outcome.map(drop)));
-        self.log.submit(batch, Durability::Synced, accepted, C::AsyncRuntime::sleep).await.map_err(io_error)
+        self.log.submit_append(parts, accepted, C::AsyncRuntime::sleep).await.map_err(io_error)
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<C>>) -> io::Result<()> {

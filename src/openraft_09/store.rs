@@ -262,10 +262,10 @@ where
     {
         let writing = |e| storage_error(ErrorSubject::Logs, ErrorVerb::Write, e);
         hold::<C, F>(&self.log).await.map_err(writing)?;
-        let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(writing)?;
+        let parts = self.log.append::<Of<C>>(entries.into_iter()).map_err(writing)?;
         let durable = N::hand_over(callback, &mut self.turn);
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable(outcome.map(drop)));
-        self.log.submit(batch, Durability::Synced, accepted, C::AsyncRuntime::sleep).await.map_err(writing)
+        self.log.submit_append(parts, accepted, C::AsyncRuntime::sleep).await.map_err(writing)
     }
 
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {

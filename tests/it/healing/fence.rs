@@ -2,7 +2,7 @@
 
 use super::image::{Copy, Disk, Images, R, TERM, data, id};
 use crate::support::engines::{DIR, of_run};
-use crate::support::files::{newest, records, ruin, wipe};
+use crate::support::files::{newest, of_kind, records, ruin, wipe};
 use Copy::{Faulty, Intact, Suspect};
 use raft::prelude::{Entry as RaftEntry, Message, MessageType};
 use raftwood::healing::{Answer, Healer, Question, Says, Standing, Taken};
@@ -251,6 +251,34 @@ fn a_fenced_voter_takes_an_append_that_replaces_the_damage_and_no_other() {
     assert_eq!((after.engine.region(R).last_index(), after.engine.region(R).term(7).unwrap()), (8, 7));
     let state = RegionStorage::new(&after.engine, R).hard_state().unwrap();
     assert_eq!((state.term, state.vote), (7, 0));
+}
+
+/// Of the entries from the second on, not even the terms are known: the last record's description and its
+/// copies are lost. The hard state stands in an earlier record.
+fn unsure() -> Fixture {
+    let mut f = with(&[Intact; 3], None);
+    f.engine.purge().unwrap();
+    let log = "/db/0000000001.log";
+    let records = records(&f.vfs.read_file(log).unwrap());
+    let batches: Vec<_> = records.iter().filter(|r| r.is_batch).collect();
+    ruin(&f.vfs, log, batches[batches.len() - 2].at + 66, 60);
+    for footer in of_kind(&f.vfs, "foot") {
+        let len = f.vfs.read_file(&footer).unwrap().len();
+        wipe(&f.vfs, &footer, 0, len);
+    }
+    f.healer.look().unwrap();
+    f
+}
+
+#[test]
+fn probe_unsure() {
+    let f = unsure();
+    println!("{:?} {:?}", f.healer.standing(), f.healer.open());
+    let r = f.engine.region(R);
+    println!("{:?} {:?}", r.health(), (5..=9).map(|i| r.term(i).ok()).collect::<Vec<_>>());
+    let after = opened(f.vfs.crash(LossPolicy::KeepAll), 20);
+    let r = after.engine.region(R);
+    println!("{:?} {:?} {:?}", after.healer.standing(), r.health(), (5..=9).map(|i| r.term(i).ok()).collect::<Vec<_>>());
 }
 
 #[cfg(feature = "serde")]
