@@ -10,7 +10,7 @@ use crate::openraft_shared::{
     Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Tenure, Turn, io_error,
 };
 use crate::planted::{Bug, planted};
-use crate::types::{Durability, EntryId, RegionId};
+use crate::types::{EntryId, RegionId};
 use openraft010::entry::RaftEntry;
 use openraft010::storage::{IOFlushed, RaftLogStorage};
 use openraft010::type_config::alias::{CommittedLeaderIdOf, LogIdOf, VoteOf};

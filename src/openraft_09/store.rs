@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::error::{Error, Result};
 use crate::openraft_shared::{Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Tenure, Turn};
-use crate::types::{Durability, EntryId, RegionId};
+use crate::types::{EntryId, RegionId};
 use openraft09::log_id::RaftLogId;
 use openraft09::storage::{LogFlushed, RaftLogStorage};
 use openraft09::{

@@ -171,7 +171,8 @@ impl FencedVoter {
     fn fit(&self, m: &Message) -> Result<Option<Fit>> {
         let meta = m.get_snapshot().get_metadata();
         let conf = meta.get_conf_state();
-        let mut members = conf.get_voters().iter().chain(conf.get_learners()).chain(conf.get_voters_outgoing());
+        let mut members =
+            conf.get_voters().iter().chain(conf.get_learners()).chain(conf.get_voters_outgoing());
         let open = self.healer.open().first().map(|range| *range.start());
         if open.is_none_or(|open| meta.index < open) || members.all(|id| *id != self.id) {
             return Ok(None);
