@@ -297,5 +297,5 @@ async fn a_large_append_is_written_in_parts_and_one_that_is_refused_leaves_its_f
     store.blocking_append((7..=12).map(|index| text(1, index, &(6 << 20).to_string()))).await.unwrap();
     let mut after = LogStore::<Types, Bulky>::with_format(&crashed(&vfs), R);
     assert_eq!(after.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 12)));
-    assert_eq!(after.try_get_log_entries(1..=6).await.unwrap(), large);
+    assert_eq!(after.get_log_reader().await.try_get_log_entries(1..=6).await.unwrap(), large);
 }
