@@ -129,12 +129,7 @@ impl Node {
 
     /// A message for a fenced replica. Like any other, it knows at first of no leader, and says nothing for an
     /// election timeout.
-    pub fn message_to_fenced(
-        &mut self,
-        id: u64,
-        message: &Message,
-        awake: &mut BTreeSet<u64>,
-    ) -> Result<()> {
+    pub fn message_to_fenced(&mut self, id: u64, message: &Message, awake: &mut BTreeSet<u64>) -> Result<()> {
         let vote_after = self.args.timing.vote_after();
         let now = Moment::now();
         let Some(fenced) = self.fenced.get_mut(&id).filter(|f| now.is_beyond(f.since, vote_after)) else {

@@ -19,7 +19,7 @@
 //! | `machine.rs`, `apply.rs` | the state machine, with its own applied index |
 //! | `region.rs` | what a group owns, and how splits and merges change it |
 //! | `healing.rs` | replicas that have lost a part of their logs |
-| `lease.rs` | the leader's lease, for reads without a round |
+//! | `lease.rs` | the leader's lease, for reads without a round |
 //! | `rollback.rs` | saves what a new leader makes a node discard |
 //! | `net.rs`, `wire.rs` | sockets, and what goes over them |
 //! | `cluster.rs`, `chaos.rs`, `reshape.rs`, `janitor.rs` | the processes, what is done to them, and what is left behind |

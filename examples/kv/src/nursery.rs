@@ -48,7 +48,8 @@ impl Nursery {
         begin_at(&self.engine, &self.tombstones, self.args.id, &stands)?;
         let now = Moment::now();
         let known: BTreeSet<u64> = stands.keys().copied().collect();
-        let by_message = self.engine.regions().into_iter().filter(|r| *r != TOMBSTONES && !known.contains(&r.0));
+        let by_message =
+            self.engine.regions().into_iter().filter(|r| *r != TOMBSTONES && !known.contains(&r.0));
         let by_message: Vec<_> = by_message.map(|region| (region.0, None)).collect();
         let serving = stands.into_iter().filter(|(_, s)| s.span.standing != Standing::Gone);
         let mut started = Started::default();
