@@ -345,7 +345,7 @@ fn unsure() -> Fixture {
     for n in 1..4 {
         let mut batch = f.engine.batch();
         batch.region(R).set_hard_state(&encode_hard_state(&state)).unwrap();
-        batch.region(R).append([(EntryId::new(TERM + n as u64, id(n).index), stored(n))]).unwrap();
+        batch.region(R).append([(EntryId::new(TERM + n as u64, id(n).index), &stored(n)[..])]).unwrap();
         f.engine.write(batch, Durability::Synced).unwrap();
     }
     f.engine.close().unwrap();
