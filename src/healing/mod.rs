@@ -31,8 +31,9 @@
 //! - A lost hard state cannot be had back: no majority knows in which terms the replica has voted. Remove it
 //!   from its group, destroy the region, and let it come back under a peer id that was never used.
 //! - With raft-rs, [`FencedVoter`](crate::raft_rs::FencedVoter) does what a fenced replica may do, for a
-//!   `RawNode` may not be started over it: raft would read what cannot be read. With openraft, do not start
-//!   the group before the replica is whole; it then does not vote either.
+//!   `RawNode` may not be started over it: raft would read what cannot be read. It also asks for the snapshot
+//!   that helps where no peer has a copy. With openraft, do not start the group before the replica is whole;
+//!   it then does not vote either.
 //! - What the state machine has durably applied need not come back: compacting the log through it ends the
 //!   damage.
 //!

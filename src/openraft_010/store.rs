@@ -10,7 +10,7 @@ use crate::openraft_shared::{
     Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Tenure, Turn, io_error,
 };
 use crate::planted::{Bug, planted};
-use crate::types::{Durability, EntryId, RegionId};
+use crate::types::{EntryId, RegionId};
 use openraft010::entry::RaftEntry;
 use openraft010::storage::{IOFlushed, RaftLogStorage};
 use openraft010::type_config::alias::{CommittedLeaderIdOf, LogIdOf, VoteOf};
@@ -256,14 +256,11 @@ where
         I::IntoIter: OptionalSend,
     {
         hold::<C, F>(&self.log).await.map_err(io_error)?;
-        let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(io_error)?;
+        let parts = self.log.append::<Of<C>>(entries.into_iter()).map_err(io_error)?;
         let durable = N::hand_over(callback, &mut self.turn);
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable(outcome.map(drop)));
-        self.log
-            .submitter()
-            .submit(batch, Durability::Synced, accepted, C::AsyncRuntime::sleep)
-            .await
-            .map_err(io_error)
+        let submitter = self.log.submitter();
+        submitter.submit_append(parts, accepted, C::AsyncRuntime::sleep).await.map_err(io_error)
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<C>>) -> io::Result<()> {

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::engine::region::Region;
 use crate::error::{Error, Result};
 use crate::openraft_shared::{Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Tenure, Turn};
-use crate::types::{Durability, EntryId, RegionId};
+use crate::types::{EntryId, RegionId};
 use openraft09::log_id::RaftLogId;
 use openraft09::storage::{LogFlushed, RaftLogStorage};
 use openraft09::{
@@ -262,14 +262,11 @@ where
     {
         let writing = |e| storage_error(ErrorSubject::Logs, ErrorVerb::Write, e);
         hold::<C, F>(&self.log).await.map_err(writing)?;
-        let batch = self.log.append::<Of<C>>(entries.into_iter()).map_err(writing)?;
+        let parts = self.log.append::<Of<C>>(entries.into_iter()).map_err(writing)?;
         let durable = N::hand_over(callback, &mut self.turn);
         let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable(outcome.map(drop)));
-        self.log
-            .submitter()
-            .submit(batch, Durability::Synced, accepted, C::AsyncRuntime::sleep)
-            .await
-            .map_err(writing)
+        let submitter = self.log.submitter();
+        submitter.submit_append(parts, accepted, C::AsyncRuntime::sleep).await.map_err(writing)
     }
 
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {

@@ -11,7 +11,7 @@ use crate::engine::region::Region;
 use crate::engine::write_batch::WriteBatch;
 use crate::engine::writers::Writer;
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::limits::ENTRY_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX, ENTRY_BYTES_MAX};
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
 use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
@@ -33,6 +33,11 @@ const NEAR_SEGMENTS: u32 = 1;
 
 /// What an entry's log id may take more than the one that it was checked with: it stands there twice.
 const LOG_ID_SPARE: usize = 1 << 10;
+
+/// An append larger than this is written in parts. The description of a part is smaller than the part, so it
+/// fits, and so does a part that ends with the largest entry.
+const PART_BYTES: usize = 16 << 20;
+const _: () = assert!(PART_BYTES <= DESC_BYTES_MAX && 2 * (PART_BYTES + ENTRY_BYTES_MAX) <= BATCH_BYTES_MAX);
 
 /// How much a limited read returns, unless told otherwise.
 const READ_BYTES: u64 = 4 << 20;
@@ -148,15 +153,15 @@ impl<F: 'static> RegionLog<F> {
 
     // ---- writing ------------------------------------------------------------------------------------------
 
-    /// The batch that appends the entries, without those that are compacted already. Each is read back from
-    /// its bytes: what is accepted here is acknowledged later, and must not turn out unreadable then.
-    pub(crate) fn append<I: Ids>(&self, entries: impl Iterator<Item = I::Entry>) -> Result<WriteBatch>
+    /// The batches that append the entries, in order, without those that are compacted already: one, unless
+    /// they are many or large. Each entry is read back from its bytes: what is accepted here is acknowledged
+    /// later, and must not turn out unreadable then.
+    pub(crate) fn append<I: Ids>(&self, entries: impl Iterator<Item = I::Entry>) -> Result<Vec<WriteBatch>>
     where
         F: Format<I::Entry> + Format<I::LogId>,
     {
         let purged = self.purged_through::<I>(&self.region.state())?;
-        let mut batch = self.engine.batch();
-        let mut region = batch.region(self.id());
+        let (mut parts, mut batch) = (Vec::new(), self.engine.batch());
         let mut previous: Option<u64> = None;
         for entry in entries {
             let id = I::id(&I::log_id(&entry)).map_err(|e| e.in_region(self.id()))?;
@@ -169,13 +174,17 @@ impl<F: 'static> RegionLog<F> {
             if purged.is_some_and(|purged| id.index <= purged.index) {
                 continue;
             }
+            if batch.encoded_len() > PART_BYTES {
+                parts.push(std::mem::replace(&mut batch, self.engine.batch()));
+            }
             let mut readable = Ok(());
-            region.append_with(id, |out| {
+            batch.region(self.id()).append_with(id, |out| {
                 readable = Self::put_readable::<I>(&entry, id, out, "append refused");
             })?;
             readable.map_err(|e| e.in_region(self.id()))?;
         }
-        Ok(batch)
+        parts.push(batch);
+        Ok(parts)
     }
 
     /// Whether an append takes the entry, whatever log id it is given.

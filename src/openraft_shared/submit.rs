@@ -87,6 +87,22 @@ impl Submitter {
         Ok(())
     }
 
+    /// Accepts the parts of an append, one after the other. The last one is synced, and with it all that
+    /// stands before it in the log: `accepted` gets its ticket. Of an append that is refused in the middle,
+    /// or cut short by a crash, the log has the first entries, and nobody was called back.
+    pub(crate) async fn submit_append<W: Future<Output = ()>>(
+        &self,
+        mut parts: Vec<WriteBatch>,
+        accepted: impl FnOnce(Ticket) + Send + 'static,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()> {
+        let last = parts.pop().unwrap_or_else(|| self.engine.batch());
+        for part in parts {
+            self.note(part, &sleep).await?;
+        }
+        self.submit(last, Durability::Synced, accepted, sleep).await
+    }
+
     /// As [`submit`](Submitter::submit), without asking again. Where acceptance takes waiting (for room among
     /// the bytes in flight, for the next segment), a thread of the engine waits.
     async fn submit_once<A>(

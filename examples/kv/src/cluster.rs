@@ -21,6 +21,7 @@ pub fn apart(command: &mut Command) -> &mut Command {
 }
 
 pub struct Cluster {
+    program: PathBuf,
     dir: PathBuf,
     groups: u64,
     timing: Timing,
@@ -32,7 +33,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn start(dir: &Path, groups: u64, timing: Timing) -> Result<Cluster> {
+    /// `program` is this package's `kv`.
+    pub fn start(program: PathBuf, dir: &Path, groups: u64, timing: Timing) -> Result<Cluster> {
         // Taken and given back: the nodes bind them in a moment.
         let free: Vec<TcpListener> =
             (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
@@ -40,7 +42,7 @@ impl Cluster {
         drop(free);
         let children = (0..NODES).map(|_| None).collect();
         let dir = dir.to_path_buf();
-        let mut cluster = Cluster { dir, groups, timing, addrs, children, kills: 0, replayed: 0 };
+        let mut cluster = Cluster { program, dir, groups, timing, addrs, children, kills: 0, replayed: 0 };
         for id in 1..=NODES {
             cluster.start_node(id)?;
         }
@@ -54,7 +56,7 @@ impl Cluster {
     /// Starts a node and waits until its store is open.
     pub fn start_node(&mut self, id: u64) -> Result<()> {
         let nodes: Vec<String> = self.addrs.iter().map(SocketAddr::to_string).collect();
-        let mut child = apart(&mut Command::new(std::env::current_exe()?))
+        let mut child = apart(&mut Command::new(&self.program))
             .arg("node")
             .args(["--id", &id.to_string(), "--groups", &self.groups.to_string()])
             .args(["--nodes", &nodes.join(",")])

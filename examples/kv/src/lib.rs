@@ -18,6 +18,7 @@
 //! | `group.rs`, `nursery.rs` | a group of it; how groups start, and how their logs begin and end |
 //! | `machine.rs`, `apply.rs` | the state machine, with its own applied index |
 //! | `region.rs` | what a group owns, and how splits and merges change it |
+//! | `healing.rs` | replicas that have lost a part of their logs |
 //! | `lease.rs` | the leader's lease, for reads without a round |
 //! | `rollback.rs` | saves what a new leader makes a node discard |
 //! | `net.rs`, `wire.rs` | sockets, and what goes over them |
@@ -32,6 +33,7 @@ pub mod apply;
 pub mod chaos;
 pub mod cluster;
 pub mod group;
+pub mod healing;
 pub mod history;
 pub mod janitor;
 pub mod lease;

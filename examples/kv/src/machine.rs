@@ -64,6 +64,7 @@ pub enum Task {
 pub type Snapshots = Arc<Mutex<HashMap<u64, Snapshot>>>;
 
 /// Where a group's state stands, durably.
+#[derive(Clone)]
 pub struct Stand {
     pub span: Span,
     pub applied: EntryId,

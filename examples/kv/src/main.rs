@@ -98,7 +98,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     if std::fs::read_dir(&dir).map_err(named)?.next().is_some() {
         return Err(format!("{} is not empty: what it holds would be taken for lost", dir.display()).into());
     }
-    let cluster = Cluster::start(&dir, args.groups, args.timing)?;
+    let cluster = Cluster::start(std::env::current_exe()?, &dir, args.groups, args.timing)?;
     let verdict = torment(args, cluster);
     let code = match &verdict {
         Ok(verdict) => {

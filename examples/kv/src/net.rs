@@ -2,8 +2,7 @@
 
 use crate::node::Input;
 use crate::rollback::SaveRollbacks;
-use crate::wire::{CLIENT, PEER, Reply, Request, Result, read_frame, write_frame};
-use raft::prelude::Message;
+use crate::wire::{CLIENT, PEER, Reply, Request, Result, Said, read_frame, write_frame};
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use std::time::Duration;
 const QUEUE: usize = 8192;
 
 /// The way to a peer. Connects when there is something to say, and again when the connection breaks.
-pub struct Peer(SyncSender<(u64, Message)>);
+pub struct Peer(SyncSender<(u64, Said)>);
 
 impl Peer {
     pub fn new(addr: SocketAddr) -> Peer {
@@ -24,12 +23,12 @@ impl Peer {
         Peer(send)
     }
 
-    pub fn send(&self, group: u64, message: Message) {
-        let _ = self.0.try_send((group, message));
+    pub fn send(&self, group: u64, said: Said) {
+        let _ = self.0.try_send((group, said));
     }
 }
 
-fn deliver(addr: SocketAddr, queue: &Receiver<(u64, Message)>) {
+fn deliver(addr: SocketAddr, queue: &Receiver<(u64, Said)>) {
     let mut connection: Option<BufWriter<TcpStream>> = None;
     while let Ok(first) = queue.recv() {
         if connection.is_none() {
@@ -42,8 +41,8 @@ fn deliver(addr: SocketAddr, queue: &Receiver<(u64, Message)>) {
             continue;
         };
         let send = || -> Result<()> {
-            for (group, message) in std::iter::once(first).chain(queue.try_iter().take(1000)) {
-                write_frame(out, group, &message)?;
+            for (group, said) in std::iter::once(first).chain(queue.try_iter().take(1000)) {
+                write_frame(out, group, &said)?;
             }
             Ok(out.flush()?)
         };
@@ -79,8 +78,8 @@ fn serve(mut stream: TcpStream, node: &Sender<Input>, rollbacks: &SaveRollbacks)
         PEER => {
             let mut reader = BufReader::with_capacity(64 << 10, stream);
             loop {
-                let (group, message) = read_frame(&mut reader)?;
-                node.send(Input::Message(group, message))?;
+                let (group, said) = read_frame(&mut reader)?;
+                node.send(Input::Said(group, said))?;
             }
         }
         CLIENT => {

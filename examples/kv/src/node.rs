@@ -7,13 +7,14 @@
 //! to let go of is tried again.
 
 use crate::group::{Child, Group, PendingRead};
+use crate::healing::{Fenced, readable};
 use crate::lease::{Moment, Ticks, Timing};
 use crate::machine::{Machine, Snapshots, Task, Waiter};
 use crate::net::{Peer, listen};
-use crate::nursery::{Nursery, TOMBSTONES, keep_what_is_needed};
+use crate::nursery::{Nursery, Started, TOMBSTONES, keep_what_is_needed};
 use crate::region::{Span, Standing, ended_by, place};
 use crate::rollback::SaveRollbacks;
-use crate::wire::{Dump, Reply, Request, Result, Stats};
+use crate::wire::{Dump, Reply, Request, Result, Said, Stats};
 use raft::prelude::{ConfState, Message, MessageType, Snapshot};
 use raft::{GetEntriesContext, Ready};
 use raftwood::raft_rs::{
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 
 /// What comes to the thread that drives the groups.
 pub enum Input {
-    Message(u64, Message),
+    Said(u64, Said),
     Request(Request, Waiter),
     Persisted(raftwood::Result<Vec<Persisted>>),
     Applied(BTreeMap<u64, u64>),
@@ -66,18 +67,21 @@ const READ_PATIENCE: Duration = Duration::from_secs(2);
 const BIND_PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Node {
-    args: Args,
-    engine: Engine,
-    groups: BTreeMap<u64, Group>,
+    pub args: Args,
+    pub engine: Engine,
+    pub groups: BTreeMap<u64, Group>,
+    /// Replicas that have lost something, and those that do not come back.
+    pub fenced: BTreeMap<u64, Fenced>,
+    pub lost: BTreeSet<u64>,
     writer: ReadyWriter,
-    peers: HashMap<u64, Peer>,
-    machine: Sender<Task>,
-    nursery: Nursery,
-    rollbacks: Arc<SaveRollbacks>,
-    cut_off: BTreeSet<u64>,
+    pub peers: HashMap<u64, Peer>,
+    pub machine: Sender<Task>,
+    pub nursery: Nursery,
+    pub rollbacks: Arc<SaveRollbacks>,
+    pub cut_off: BTreeSet<u64>,
     started: Moment,
     asked: u64,
-    stats: Stats,
+    pub stats: Stats,
 }
 
 /// Runs a node until it is killed.
@@ -115,10 +119,10 @@ pub fn run(args: Args) -> Result<()> {
     };
     // A crash came before the logs of groups that were merged were gone; see `Node::dismiss`.
     for (&id, _) in stands.iter().filter(|(_, s)| s.span.standing == Standing::Gone) {
-        let left = engine.region(RegionId(id)).entries_clamped(0.., ReadLimit::NONE)?;
+        let left = readable(&engine.region(RegionId(id)), 0)?;
         rollbacks.save_displaced(RegionId(id), &left)?;
     }
-    let groups = nursery.start_all(&stands)?;
+    let Started { groups, fenced, lost } = nursery.start_all(stands)?;
     let replay: u64 = groups.values().map(|g| g.committed().saturating_sub(g.handed)).sum();
     let machine = machine.start(send.clone(), snapshots);
     // Snapshots may be asked for from within raft, on whichever thread: through a channel that
@@ -148,6 +152,8 @@ pub fn run(args: Args) -> Result<()> {
         args,
         engine,
         groups,
+        fenced,
+        lost,
         writer,
         peers,
         machine,
@@ -198,6 +204,7 @@ impl Node {
             let now = Moment::now();
             // Never two at once: the lease counts on a tick being no shorter than it says.
             if ticks.is_due(now) {
+                self.ask_for_copies();
                 self.tick(now, &mut awake);
             }
             awake = self.handle_ready(std::mem::take(&mut awake))?;
@@ -224,7 +231,9 @@ impl Node {
 
     fn take(&mut self, input: Input, awake: &mut BTreeSet<u64>) -> Result<()> {
         match input {
-            Input::Message(id, message) => self.message(id, message, awake)?,
+            Input::Said(id, Said::Raft(message)) => self.message(id, message, awake)?,
+            Input::Said(_, Said::Question(from, question)) => self.answer(from, &question)?,
+            Input::Said(id, Said::Answers(from, answers)) => self.take_answers(id, from, answers, awake)?,
             Input::Request(request, waiter) => self.request(request, waiter, awake),
             Input::Persisted(outcome) => {
                 for Persisted { region, tag, ready } in outcome? {
@@ -268,9 +277,13 @@ impl Node {
     }
 
     fn message(&mut self, id: u64, message: Message, awake: &mut BTreeSet<u64>) -> Result<()> {
-        if self.cut_off.contains(&message.from)
-            || !self.groups.contains_key(&id) && !self.create(id, &message)?
-        {
+        if self.cut_off.contains(&message.from) || self.lost.contains(&id) {
+            return Ok(());
+        }
+        if self.fenced.contains_key(&id) {
+            return self.message_to_fenced(id, &message, awake);
+        }
+        if !self.groups.contains_key(&id) && !self.create(id, &message)? {
             return Ok(());
         }
         let kind = message.get_msg_type();
@@ -328,25 +341,26 @@ impl Node {
     }
 
     /// What the groups own, or will own once their snapshots are installed.
-    fn spans(&self) -> BTreeMap<u64, Span> {
+    pub fn spans(&self) -> BTreeMap<u64, Span> {
         let spans =
             self.groups.values().filter_map(|g| Some((g.id, g.expected.as_ref().or(g.span.as_ref())?)));
-        spans.map(|(id, span)| (id, span.clone())).collect()
+        let fenced = self.fenced.iter().map(|(id, fenced)| (*id, &fenced.stand.span));
+        spans.chain(fenced).map(|(id, span)| (id, span.clone())).collect()
     }
 
     /// Ends a group that was merged. Its log may have entries that were never committed, of a leader that was
     /// cut off: no listener is asked about a log that is destroyed, so they are saved here.
     fn dismiss(&mut self, id: u64) -> Result<()> {
-        if let Some(group) = self.groups.remove(&id) {
-            let region = self.engine.region(RegionId(id));
-            let doubtful = region.entries_clamped(group.handed + 1.., ReadLimit::NONE)?;
+        let handed = self.groups.remove(&id).map(|group| group.handed);
+        if let Some(applied) = handed.or(self.fenced.remove(&id).map(|f| f.stand.applied.index)) {
+            let doubtful = readable(&self.engine.region(RegionId(id)), applied + 1)?;
             self.rollbacks.save_displaced(RegionId(id), &doubtful)?;
         }
         Ok(())
     }
 
     /// Groups that the state machine has merged, durably: their logs go, and none comes back.
-    fn bury(&mut self, ended: &[u64]) -> Result<()> {
+    pub fn bury(&mut self, ended: &[u64]) -> Result<()> {
         let mut batch = ReadyBatch::new(&self.engine);
         for id in ended {
             self.dismiss(*id)?;
@@ -373,12 +387,12 @@ impl Node {
         Ok(())
     }
 
-    fn send(&self, group: u64, messages: Vec<Message>) {
+    pub fn send(&self, group: u64, messages: Vec<Message>) {
         for message in messages {
             if !self.cut_off.contains(&message.to)
                 && let Some(peer) = self.peers.get(&message.to)
             {
-                peer.send(group, message);
+                peer.send(group, Said::Raft(message));
             }
         }
     }
@@ -405,6 +419,9 @@ impl Node {
                 let owns = |g: &&Group| g.span.as_ref().is_some_and(|s| s.contains(at));
                 match self.groups.values().find(owns).map(|g| g.id) {
                     Some(id) => return self.group_request(id, at, request, waiter, awake),
+                    None if self.fenced.values().any(|f| f.stand.span.contains(at)) => {
+                        Reply::NotLeader { leader: 0 }
+                    }
                     None => Reply::Moved,
                 }
             }
@@ -418,6 +435,7 @@ impl Node {
                     return self.group_request(group, 0, request, waiter, awake);
                 }
                 match self.nursery.tombstones.is_gone(RegionId(group), self.args.id) {
+                    _ if self.fenced.contains_key(&group) => Reply::NotLeader { leader: 0 },
                     Ok(true) => Reply::Gone,
                     _ => Reply::Failed { why: format!("there is no group {group}") },
                 }
@@ -451,6 +469,8 @@ impl Node {
             leads,
             configurations: configurations.collect(),
             spans: owned.collect(),
+            fenced: self.fenced.keys().copied().collect(),
+            lost: self.lost.iter().copied().collect(),
             ..self.stats.clone()
         }
     }
@@ -556,7 +576,8 @@ impl Node {
     /// Starts the group that a split has made, unless it is here by a snapshot and further on.
     fn adopt(&mut self, child: Child, campaigns: bool) -> Result<()> {
         let Child { id, stand, existed } = child;
-        if self.groups.get(&id).is_some_and(|g| g.span.is_some()) {
+        let is_here = self.groups.get(&id).is_some_and(|g| g.span.is_some());
+        if is_here || self.fenced.contains_key(&id) || self.lost.contains(&id) {
             return Ok(());
         }
         // One that a message made is dropped first, with the messages that it holds back. The new one does

@@ -2,6 +2,7 @@
 //! disk of its own, must do in this order.
 
 use crate::group::{Group, PROPOSAL_MAX};
+use crate::healing::{Fenced, Found, examine};
 use crate::lease::{Lease, Moment};
 use crate::machine::{Snapshots, Stand, Task};
 use crate::node::{Args, Input};
@@ -13,7 +14,7 @@ use raftwood::raft_rs::{
     BOOTSTRAP, Creation, ReadyBatch, RegionStorage, Tombstones, check_config, decode_conf_state,
 };
 use raftwood::{Engine, EntryId, RegionId};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::mpsc::Sender;
 
 /// Where the tombstones are: no group has this id.
@@ -21,6 +22,14 @@ pub const TOMBSTONES: RegionId = RegionId(u64::MAX);
 
 /// Of what is compacted, so many entries stay for followers that are a little behind.
 const SLACK: u64 = 10;
+
+/// The replicas of a store.
+#[derive(Default)]
+pub struct Started {
+    pub groups: BTreeMap<u64, Group>,
+    pub fenced: BTreeMap<u64, Fenced>,
+    pub lost: BTreeSet<u64>,
+}
 
 /// Starts groups.
 pub struct Nursery {
@@ -35,20 +44,23 @@ pub struct Nursery {
 
 impl Nursery {
     /// All that this store has, after what a crash has interrupted is brought to its end.
-    pub fn start_all(&mut self, stands: &BTreeMap<u64, Stand>) -> Result<BTreeMap<u64, Group>> {
-        begin_at(&self.engine, &self.tombstones, self.args.id, stands)?;
+    pub fn start_all(&mut self, stands: BTreeMap<u64, Stand>) -> Result<Started> {
+        begin_at(&self.engine, &self.tombstones, self.args.id, &stands)?;
         let now = Moment::now();
-        let serving = stands.iter().filter(|(_, s)| s.span.standing != Standing::Gone);
-        let mut groups = BTreeMap::new();
-        for (&id, stand) in serving {
-            groups.insert(id, self.start(id, Some(stand), now)?);
-        }
-        for region in self.engine.regions() {
-            if region != TOMBSTONES && !stands.contains_key(&region.0) {
-                groups.insert(region.0, self.start(region.0, None, now)?);
+        let known: BTreeSet<u64> = stands.keys().copied().collect();
+        let by_message =
+            self.engine.regions().into_iter().filter(|r| *r != TOMBSTONES && !known.contains(&r.0));
+        let by_message: Vec<_> = by_message.map(|region| (region.0, None)).collect();
+        let serving = stands.into_iter().filter(|(_, s)| s.span.standing != Standing::Gone);
+        let mut started = Started::default();
+        for (id, stand) in serving.map(|(id, stand)| (id, Some(stand))).chain(by_message) {
+            match examine(&self.engine, id, self.args.id, stand.clone())? {
+                Found::Whole => drop(started.groups.insert(id, self.start(id, stand.as_ref(), now)?)),
+                Found::Fenced(fenced) => drop(started.fenced.insert(id, *fenced)),
+                Found::Lost => drop(started.lost.insert(id)),
             }
         }
-        Ok(groups)
+        Ok(started)
     }
 
     /// A group that stands there, or one that a message made and that waits for its snapshot.

@@ -2,6 +2,7 @@
 
 use crate::region::{Change, Span};
 use raft::prelude::{Entry, Message};
+use raftwood::healing::{Answer, Question};
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -133,6 +134,14 @@ pub struct Stats {
     pub buried: u64,
     /// Group, voters, learners: what raft itself goes by.
     pub configurations: Vec<(u64, Vec<u64>, Vec<u64>)>,
+    /// Groups whose replica here has lost something, and those whose replica has lost its term and vote.
+    pub fenced: Vec<u64>,
+    pub lost: Vec<u64>,
+    /// Entries that were put back, and replicas that run again.
+    pub healed: u64,
+    pub unfenced: u64,
+    /// Votes that fenced replicas have given, by what of their logs is certain.
+    pub fenced_votes: u64,
     /// Groups that have a replica here, and what they own by it.
     pub spans: Vec<(u64, Span)>,
 }
@@ -200,26 +209,44 @@ impl Command {
     }
 }
 
-/// One raft message of one group.
-pub fn write_frame(out: &mut impl Write, group: u64, message: &Message) -> Result<()> {
-    let body = protobuf::Message::write_to_bytes(message)?;
+/// What one node says to another about a group.
+pub enum Said {
+    Raft(Message),
+    /// Who asks for copies of entries, and which.
+    Question(u64, Question),
+    Answers(u64, Vec<Answer>),
+}
+
+pub fn write_frame(out: &mut impl Write, group: u64, said: &Said) -> Result<()> {
+    let (kind, body) = match said {
+        Said::Raft(message) => (0u8, protobuf::Message::write_to_bytes(message)?),
+        Said::Question(from, question) => (1, postcard::to_stdvec(&(from, question))?),
+        Said::Answers(from, answers) => (2, postcard::to_stdvec(&(from, answers))?),
+    };
     out.write_all(&(body.len() as u32).to_le_bytes())?;
     out.write_all(&group.to_le_bytes())?;
+    out.write_all(&[kind])?;
     out.write_all(&body)?;
     Ok(())
 }
 
-pub fn read_frame(from: &mut impl Read) -> Result<(u64, Message)> {
-    let mut head = [0; 12];
+pub fn read_frame(from: &mut impl Read) -> Result<(u64, Said)> {
+    let mut head = [0; 13];
     from.read_exact(&mut head)?;
-    let [a, b, c, d, group @ ..] = head;
+    let [a, b, c, d, group @ .., kind] = head;
     let len = u32::from_le_bytes([a, b, c, d]) as usize;
     if len > FRAME_MAX {
         return Err("a frame that is too long".into());
     }
     let mut body = vec![0; len];
     from.read_exact(&mut body)?;
-    Ok((u64::from_le_bytes(group), protobuf::Message::parse_from_bytes(&body)?))
+    let said = match kind {
+        0 => Said::Raft(protobuf::Message::parse_from_bytes(&body)?),
+        1 => postcard::from_bytes(&body).map(|(from, question)| Said::Question(from, question))?,
+        2 => postcard::from_bytes(&body).map(|(from, answers)| Said::Answers(from, answers))?,
+        _ => return Err("a frame of no known kind".into()),
+    };
+    Ok((u64::from_le_bytes(group), said))
 }
 
 /// A client's connection to one node: one request at a time.

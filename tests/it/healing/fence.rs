@@ -2,13 +2,13 @@
 
 use super::image::{Copy, Disk, Images, R, TERM, data, id};
 use crate::support::engines::{DIR, of_run};
-use crate::support::files::{newest, records, ruin, wipe};
+use crate::support::files::{find, newest, of_kind, records, ruin, wipe};
 use Copy::{Faulty, Intact, Suspect};
-use raft::prelude::{Entry as RaftEntry, Message, MessageType};
+use raft::prelude::{ConfState, Entry as RaftEntry, HardState, Message, MessageType};
 use raftwood::healing::{Answer, Healer, Question, Says, Standing, Taken};
-use raftwood::raft_rs::{FencedVoter, RegionStorage, encode_entry};
+use raftwood::raft_rs::{FencedVoter, RegionStorage, encode_entry, encode_hard_state};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Engine, Entry, EntryId, ErrorKind, RegionId};
+use raftwood::{Durability, Engine, Entry, EntryId, ErrorKind, RegionId};
 
 /// A store with this damage, looked through.
 struct Fixture {
@@ -251,6 +251,147 @@ fn a_fenced_voter_takes_an_append_that_replaces_the_damage_and_no_other() {
     assert_eq!((after.engine.region(R).last_index(), after.engine.region(R).term(7).unwrap()), (8, 7));
     let state = RegionStorage::new(&after.engine, R).hard_state().unwrap();
     assert_eq!((state.term, state.vote), (7, 0));
+}
+
+fn snapshot(term: u64, at: EntryId, voters: &[u64]) -> Message {
+    let mut m = request(MessageType::MsgSnapshot, 2, term, EntryId::default());
+    let meta = m.mut_snapshot().mut_metadata();
+    (meta.index, meta.term) = (at.index, at.term);
+    meta.set_conf_state(ConfState::from((voters.to_vec(), vec![])));
+    m
+}
+
+#[test]
+fn a_snapshot_of_the_present_leader_ends_the_damage_and_keeps_what_goes_on_after_it() {
+    let f = with(&[Intact, Faulty, Intact], None);
+    let mut v = voter(&f);
+    let storage = |f: &Fixture| RegionStorage::new(&f.engine, R);
+    for (m, why) in [
+        (snapshot(TERM - 1, id(1), &[1, 2, 3]), "of a leader of the past"),
+        (snapshot(7, id(0), &[1, 2, 3]), "it ends before the damage"),
+        (snapshot(7, id(1), &[2, 3]), "for a group without this replica"),
+    ] {
+        assert!(!v.takes(&m).unwrap(), "{why}");
+        assert_eq!(v.install(&m).unwrap_err().kind(), ErrorKind::InvalidArgument, "{why}");
+    }
+    let m = snapshot(7, id(1), &[1, 2, 3]);
+    assert!(v.step(&m).unwrap().is_none());
+    assert!(v.takes(&m).unwrap());
+    // Nothing but the leader's term, before the state machine has it.
+    assert_eq!((f.healer.standing(), storage(&f).hard_state().unwrap().term), (Standing::Fenced, 7));
+    v.install(&m).unwrap();
+    let after = opened(f.vfs.crash(LossPolicy::LoseAll), 20);
+    for f in [&f, &after] {
+        let log = f.engine.region(R).state();
+        assert_eq!((f.healer.standing(), log.base, log.last), (Standing::Whole, Some(id(1)), id(2).index));
+        assert_eq!(&f.engine.region(R).entry(id(2).index).unwrap().payload[..], stored(2));
+        let state = storage(f).hard_state().unwrap();
+        assert_eq!((state.term, state.vote, state.commit), (7, 0, id(1).index));
+        assert_eq!(storage(f).conf_state().unwrap().unwrap().0, id(1).index);
+    }
+    // No damage, no snapshot.
+    assert!(!v.takes(&snapshot(7, id(2), &[1, 2, 3])).unwrap());
+}
+
+#[test]
+fn a_snapshot_replaces_a_log_that_ends_before_it_or_contradicts_it_unless_that_was_committed() {
+    for at in [EntryId::new(7, 7), EntryId::new(7, 30)] {
+        let f = with(&[Intact, Suspect], None);
+        let mut v = voter(&f);
+        v.install(&snapshot(7, at, &[1, 2, 3])).unwrap();
+        let log = f.engine.region(R).state();
+        assert!(log.is_empty() && log.base == Some(at));
+        assert_eq!(f.healer.standing(), Standing::Whole);
+    }
+    let f = with(&[Intact, Faulty], None);
+    let mut state = RegionStorage::new(&f.engine, R).hard_state().unwrap();
+    state.commit = 7;
+    let mut batch = f.engine.batch();
+    batch.region(R).set_hard_state(&encode_hard_state(&state)).unwrap();
+    f.engine.write(batch, Durability::Synced).unwrap();
+    let refused = voter(&f).takes(&snapshot(7, EntryId::new(7, 7), &[1, 2, 3])).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Damaged);
+}
+
+/// A leader's message that says so much to be committed, and meets the log at `at`.
+fn committed(kind: MessageType, term: u64, at: EntryId, commit: u64) -> Message {
+    let mut m = request(kind, 2, term, at);
+    m.commit = commit;
+    m
+}
+
+#[test]
+fn a_fenced_voter_asks_for_a_snapshot_when_it_is_told_to_and_for_nothing_uncommitted() {
+    use MessageType::{MsgAppend, MsgHeartbeat};
+    let f = with(&[Intact, Faulty, Intact], None);
+    let mut v = voter(&f);
+    assert!(v.step(&committed(MsgAppend, 7, id(2), 6)).unwrap().is_none(), "it was not told to");
+    v.request_snapshot();
+    assert!(v.step(&committed(MsgHeartbeat, 7, id(2), 6)).unwrap().is_none(), "nothing committed is lost");
+    let asks = v.step(&committed(MsgAppend, 7, id(2), 8)).unwrap().unwrap();
+    assert_eq!((asks.get_msg_type(), asks.reject), (MessageType::MsgAppendResponse, true));
+    assert_eq!((asks.term, asks.index, asks.log_term, asks.request_snapshot), (7, 8, TERM, 7));
+    assert!(v.step(&committed(MsgHeartbeat, TERM, id(2), 8)).unwrap().is_none(), "of a leader of the past");
+    assert!(v.step(&committed(MsgHeartbeat, 7, id(2), 0)).unwrap().is_some());
+    v.install(&snapshot(7, id(1), &[1, 2, 3])).unwrap();
+    assert!(v.step(&committed(MsgHeartbeat, 7, id(2), 8)).unwrap().is_none(), "it is whole");
+}
+
+/// Of the entry in the middle not even the term is known: its description is lost, and the footer.
+fn unsure() -> Fixture {
+    let mut f = with(&[Intact], None);
+    let mut state = HardState::default();
+    (state.term, state.vote, state.commit) = (9, 1, id(0).index);
+    for n in 1..4 {
+        let mut batch = f.engine.batch();
+        batch.region(R).set_hard_state(&encode_hard_state(&state)).unwrap();
+        batch.region(R).append([(EntryId::new(TERM + n as u64, id(n).index), &stored(n)[..])]).unwrap();
+        f.engine.write(batch, Durability::Synced).unwrap();
+    }
+    f.engine.close().unwrap();
+    f.vfs.settle();
+    f = opened(f.vfs.crash(LossPolicy::KeepAll), 11);
+    f.engine.purge().unwrap();
+    let (log, payload) = find(&f.vfs, &data(id(2).index));
+    let all = records(&f.vfs.read_file(&log).unwrap());
+    let second = all.iter().rev().find(|r| r.at < payload).unwrap();
+    ruin(&f.vfs, &log, second.at + 66, 60);
+    for footer in of_kind(&f.vfs, "foot") {
+        let len = f.vfs.read_file(&footer).unwrap().len();
+        wipe(&f.vfs, &footer, 0, len);
+    }
+    f.healer.look().unwrap();
+    f
+}
+
+#[test]
+fn an_unsure_replica_neither_votes_nor_takes_an_append_until_a_snapshot_reaches_its_end() {
+    use MessageType::{MsgAppend, MsgHeartbeat, MsgRequestPreVote, MsgRequestVote};
+    let f = unsure();
+    let region = f.engine.region(R);
+    assert!(region.term(8).is_err() && region.term(9).unwrap() == 9);
+    let standing = f.healer.standing();
+    assert_eq!((standing, standing.may_vote(), standing.may_serve()), (Standing::Unsure, false, false));
+    // Nobody can be asked for what has no name, and nothing is denied.
+    assert!(f.healer.question(None).is_none_or(|q| q.entries.iter().all(|id| id.index != 8)));
+    let says = asked(&f.healer, &[id(0), EntryId::new(8, 8), EntryId::new(9, 30)], Some(9), 9);
+    assert_eq!(says, [Says::Have(stored(0)), Says::Unknown, Says::Unknown]);
+
+    let mut v = voter(&f);
+    let beyond = EntryId::new(11, 99);
+    assert!(v.step(&request(MsgRequestVote, 2, 12, beyond)).unwrap().is_none());
+    assert!(v.step(&request(MsgRequestPreVote, 2, 12, beyond)).unwrap().is_none());
+    assert!(v.step(&committed(MsgAppend, 12, beyond, 8)).unwrap().is_none());
+    // The eighth may be another one here: what comes after it may have been acknowledged, or not.
+    assert!(!v.takes(&snapshot(12, EntryId::new(8, 8), &[1, 2, 3])).unwrap());
+    v.request_snapshot();
+    assert!(v.step(&committed(MsgHeartbeat, 12, beyond, 8)).unwrap().is_none());
+    let asks = v.step(&committed(MsgHeartbeat, 12, beyond, 9)).unwrap().unwrap();
+    assert_eq!((asks.request_snapshot, region.last_index()), (9, 9));
+    v.install(&snapshot(12, EntryId::new(12, 20), &[1, 2, 3])).unwrap();
+    assert_eq!((f.healer.standing(), region.state().base), (Standing::Whole, Some(EntryId::new(12, 20))));
+    let mut vote = |from, last| v.step(&request(MsgRequestVote, from, 13, last)).unwrap().unwrap().reject;
+    assert!(vote(2, EntryId::new(9, 9)) && !vote(3, EntryId::new(12, 20)));
 }
 
 #[cfg(feature = "serde")]

@@ -281,3 +281,21 @@ async fn an_entry_that_an_append_would_refuse_is_refused_before_it_is_proposed()
     // The longest log id there is does not make it too large.
     store.blocking_append([text(u64::MAX - 1, 1, &fits.to_string())]).await.unwrap();
 }
+
+/// One record of all of it could be larger than a record may be, and openraft ends a group on an error.
+#[tokio::test]
+async fn a_large_append_is_written_in_parts_and_one_that_is_refused_leaves_its_first_entries() {
+    let vfs = SimVfs::new(43);
+    let engine = open(&vfs);
+    let mut store = LogStore::<Types, Bulky>::with_format(&engine, R);
+    let large: Vec<_> = (1..=6).map(|index| text(1, index, &(6 << 20).to_string())).collect();
+    vfs.set_capacity(Some(24 << 20));
+    store.blocking_append(large.clone()).await.unwrap_err();
+    assert_eq!(store.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 3)));
+    vfs.set_capacity(None);
+    store.blocking_append(large[3..].to_vec()).await.unwrap();
+    store.blocking_append((7..=12).map(|index| text(1, index, &(6 << 20).to_string()))).await.unwrap();
+    let mut after = LogStore::<Types, Bulky>::with_format(&crashed(&vfs), R);
+    assert_eq!(after.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 12)));
+    assert_eq!(after.get_log_reader().await.try_get_log_entries(1..=6).await.unwrap(), large);
+}
