@@ -90,18 +90,23 @@ impl Checkpoints {
         self.replayed_bytes + self.parts.committer.counters().record_bytes.load(Ordering::Relaxed)
     }
 
-    /// Writes one if enough was logged since the last.
-    pub(crate) fn take_if_due(&self) -> Result<()> {
+    /// Writes one if enough was logged since the last. One of many regions takes its time: between its parts
+    /// there is time for something else, `meanwhile`, with the same turn.
+    pub(crate) fn take_if_due(&self, meanwhile: impl FnMut()) -> Result<()> {
         let newest = self.newest();
         let log_bytes = self.log_bytes();
         let grown = log_bytes - newest.map_or(0, |c| c.log_bytes.min(log_bytes));
         let size = newest.map_or(0, |c| c.bytes);
         let due = grown >= self.parts.segment_bytes.max(size * GROWTH_MIN);
-        if due && !self.parts.committer.gate().is_shut() { self.take() } else { Ok(()) }
+        if due && !self.parts.committer.gate().is_shut() { self.write(meanwhile) } else { Ok(()) }
     }
 
     /// Writes one now.
     pub(crate) fn take(&self) -> Result<()> {
+        self.write(|| ())
+    }
+
+    fn write(&self, mut meanwhile: impl FnMut()) -> Result<()> {
         let Parts { dir, committer, factory, table, .. } = &self.parts;
         let began = clock::now();
         let log_bytes = self.log_bytes();
@@ -141,6 +146,7 @@ impl Checkpoints {
             regions += 1;
             while let Some(chunk) = writer.take_chunk() {
                 factory.watch.during(WRITING, || out.append(&chunk))?;
+                meanwhile();
             }
         }
         if !planted(Bug::CheckpointBeforeLogSync) {

@@ -275,7 +275,8 @@ impl Workers {
             }
             return None;
         }
-        let settled = p.write.end(group, &mut p.turns, &mut p.sync, &self.progress, &self.completions);
+        let (turns, sync, room) = (&mut p.turns, &mut p.sync, &mut p.room);
+        let settled = p.write.end(group, turns, sync, room, &self.progress, &self.completions);
         Some((guard, settled))
     }
 

@@ -5,6 +5,7 @@ use super::counters::Counters;
 use super::pending::Record;
 use super::progress::Progress;
 use super::queue::Queue;
+use super::room::Room;
 use super::settled::Settled;
 use super::sync_stage::SyncStage;
 use super::turns::Turns;
@@ -108,6 +109,7 @@ impl WriteStage {
         mut group: Group,
         turns: &mut Turns,
         sync: &mut SyncStage,
+        room: &mut Room,
         progress: &Progress,
         completions: &Completions,
     ) -> Settled {
@@ -118,18 +120,18 @@ impl WriteStage {
         group.records.iter().for_each(|record| sync.note_written(record));
         // Before anything is settled: a thread that is calling back looks at this, and at once.
         progress.set_written(sync.written());
-        let (mut settled, mut is_answered) = (Settled::default(), false);
+        let mut settled = Settled::default();
         for record in group.records.drain(..) {
-            let is_copies = record.kind == RecordKind::Copies;
-            if is_copies || record.durability == Durability::Written || planted(Bug::AckBeforeSync) {
-                // Nobody waits for copies: a sync that nobody else asks for is none of theirs.
-                is_answered |= !is_copies;
+            if record.kind == RecordKind::Copies {
+                // Nobody waits for them: a sync that nobody else asks for is none of theirs.
+                room.give_back(record.len());
+            } else if record.durability == Durability::Written || planted(Bug::AckBeforeSync) {
                 settled.add(record.len(), record.ticket, completions);
             } else {
                 sync.push(record);
             }
         }
-        if is_answered {
+        if settled.bytes > 0 {
             settled.written = Some(turns.settle(Durability::Written, group.turn));
         }
         self.spare = (group.records, group.copies);

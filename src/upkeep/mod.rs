@@ -40,6 +40,7 @@ pub(crate) use pace::Pace;
 pub(crate) use pauses::Pauses;
 pub(crate) use repair::{repair, repair_all};
 pub(crate) use scrub::{scrub, verify};
+use sealing::seal_meanwhile;
 pub(crate) use sealing::{seal_at_leisure, seal_due};
 pub(crate) use store::{PipelineHooks, Signals, Store};
 
@@ -76,7 +77,7 @@ pub(crate) fn upkeep(store: &Store) -> Result<()> {
         reclaim(store, &mut report)?;
         store.factory.absorb_retired(store.committer.ready_count())?;
     }
-    store.checkpoints.take_if_due()?;
+    store.checkpoints.take_if_due(|| seal_meanwhile(store))?;
     if store.options.purge.background {
         reclaim(store, &mut report)?;
         give_back_in_proportion(store, &mut report)?;

@@ -41,6 +41,14 @@ pub(crate) fn seal_due(store: &Store) -> Result<(), Unwritten> {
     Ok(())
 }
 
+/// The same between the parts of something else that the caller has the turn for, once there are so many that
+/// the log would soon wait for it. What fails is tried again, and reported, by the next upkeep.
+pub(crate) fn seal_meanwhile(store: &Store) {
+    if store.segments.unsealed_count() >= WAITING_MAX {
+        drop(seal_due(store));
+    }
+}
+
 /// The same for the background, where nobody waits for it, before it has the turn: footers are built
 /// in slices and without the turn, which a full segment does not need to be read. A segment that
 /// others seal meanwhile is theirs.

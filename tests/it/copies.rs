@@ -185,6 +185,17 @@ fn copies_of_what_is_only_written_ask_for_no_sync() {
     assert_eq!(engine.stats().syncs, syncs);
 }
 
+/// What is in flight is bounded: were lists counted for good, writers would come to wait forever.
+#[test]
+fn copies_are_in_flight_no_more_once_they_are_written() {
+    for durability in [Durability::Synced, Durability::Written] {
+        let engine = open(&SimVfs::new(1));
+        (1..=100).for_each(|index| append(&engine, SMALL, index, durability));
+        engine.tick().unwrap();
+        assert_eq!(engine.stats().in_flight_bytes, 0, "{durability:?}");
+    }
+}
+
 /// The open that a copy was needed for is killed too, and the marks are rewritten: what the copies held
 /// is in the footer by then.
 #[test]

@@ -1,9 +1,10 @@
 //! Full segments get their footer in time, and what keeps one from it does not stop the log.
 
-use crate::support::engines::DIR;
+use crate::support::engines::{DIR, by_hand};
+use crate::support::heard::Heard;
 use crate::support::threads::{batch, begin, in_time, options};
-use raftwood::vfs::sim::{ENOSPC, Fault, OpKind, SimVfs};
-use raftwood::{Durability, Engine, ErrorKind, Event, EventListener};
+use raftwood::vfs::sim::{ENOSPC, Fault, Op, OpKind, SimVfs};
+use raftwood::{Durability, Engine, ErrorKind, Event, EventListener, RegionId};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
@@ -19,8 +20,8 @@ impl EventListener for Hanging {
     }
 }
 
-/// Writes entries until one is refused because of footers, or one lies in `segment`. Returns where the last one
-/// lies, and whether one was refused.
+/// Writes entries until one is refused because of footers, or one lies in `segment`. Returns where the last
+/// one lies, and whether one was refused.
 fn fill(engine: &Engine, next: &mut u64, segment: u32) -> (u32, bool) {
     loop {
         match engine.try_submit(batch(engine, 1, *next, 20 << 10), Durability::Written) {
@@ -44,7 +45,7 @@ fn fill(engine: &Engine, next: &mut u64, segment: u32) -> (u32, bool) {
 
 /// Nothing bounded them: five waited under many thin regions, and the index held all that they held.
 #[test]
-fn three_full_segments_at_most_wait_for_their_footer_and_then_the_log_does_not_wait_forever() {
+fn four_full_segments_at_most_wait_for_their_footer_and_then_the_log_does_not_wait_forever() {
     let (vfs, hanging) = (SimVfs::new(90), Arc::new(Hanging::default()));
     let engine = options(&vfs).listener(hanging.clone()).open(DIR).unwrap();
     in_time("sealing that hangs", move || {
@@ -52,15 +53,15 @@ fn three_full_segments_at_most_wait_for_their_footer_and_then_the_log_does_not_w
         let (first, mut next) = (engine.stats().accepted.segment(), 1);
         let held: MutexGuard<'_, ()> = hanging.0.lock().unwrap();
         let before = engine.stats().throttled;
-        assert_eq!(fill(&engine, &mut next, first + 9), (first + 3, true));
+        assert_eq!(fill(&engine, &mut next, first + 9), (first + 4, true));
         // It is said once, however often it is tried.
         assert_eq!(
             (fill(&engine, &mut next, first + 9), engine.stats().throttled),
-            ((first + 3, true), before + 1)
+            ((first + 4, true), before + 1)
         );
         // What has no time to wait for goes on by itself.
         let written = engine.write(batch(&engine, 1, next, 20 << 10), Durability::Written).unwrap();
-        assert_eq!((written.segment(), engine.stats().waiting_writers), (first + 4, 0));
+        assert_eq!((written.segment(), engine.stats().waiting_writers), (first + 5, 0));
         drop(held);
         next += 1;
         while next < 100 {
@@ -88,4 +89,41 @@ fn a_write_does_not_wait_for_footers_that_cannot_be_written() {
         assert_eq!(fill(&engine, &mut next, first + 15), (first + 15, false));
         assert_eq!(engine.stats().throttled, before);
     });
+}
+
+/// A checkpoint of many regions takes its time. What becomes full meanwhile gets its footer between two parts
+/// of it: else the log would come to wait for that.
+#[test]
+fn full_segments_are_sealed_while_a_checkpoint_is_written() {
+    let vfs = SimVfs::new(92);
+    let heard = Heard::new(|event| match event {
+        Event::SegmentSealed { segment, .. } => Some(("sealed", *segment)),
+        Event::Checkpoint { start_segment, .. } => Some(("checkpoint", *start_segment)),
+        _ => None,
+    });
+    let engine = by_hand(&vfs).listener(heard.clone()).open(DIR).unwrap();
+    // More than one part of a checkpoint holds.
+    for region in 1..=30 {
+        let mut batch = engine.batch();
+        batch.region(RegionId(region)).put(b"key", &[7; 50 << 10]).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+    }
+    let (first, writer) = (engine.stats().accepted.segment(), Mutex::new(Some(engine.clone())));
+    vfs.set_hook(Some(Arc::new(move |op: &Op| {
+        let is_checkpoint = op.kind == OpKind::Write && op.path.ends_with("checkpoint.tmp");
+        // The writes below come here too.
+        let taken = if is_checkpoint { writer.lock().unwrap().take() } else { None };
+        let Some(engine) = taken else { return };
+        let mut index = 1;
+        while engine.stats().accepted.segment() < first + 3 {
+            engine.write(batch(&engine, 1, index, 20 << 10), Durability::Synced).unwrap();
+            index += 1;
+        }
+    })));
+    engine.tick().unwrap();
+    vfs.set_hook(None);
+    let news = heard.take();
+    let sealed = |segment| news.iter().position(|news| *news == ("sealed", segment));
+    let taken = news.iter().position(|news| *news == ("checkpoint", first));
+    assert!(taken.is_some() && sealed(first + 1).is_some() && sealed(first + 1) < taken, "{news:?}");
 }

@@ -65,6 +65,7 @@ const RECORDS_MAX: usize = (DESC_BYTES_MAX - 16) / 28;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Lsn;
     use proptest::prelude::*;
 
     proptest! {
