@@ -5,7 +5,7 @@ use super::judge::refuse;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{CheckpointHeader, SegmentRecord};
 use crate::format::file_header::{
-    FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN, SegmentKind, second_copy_at,
+    FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN, SegmentKind, StoreId, second_copy_at,
 };
 use crate::format::footer::Footer;
 use crate::format::names::FileName;
@@ -246,6 +246,23 @@ fn recognise(dir: &Dir, file: &dyn VfsFile, path: &Path, expected: &Expected<'_>
     // Where its records end is not known any more: in an older segment, anywhere in the file.
     let header = FileHeader { version: 1, kind: FileKind::Segment(kind), identity, len, previous_salt: 0 };
     (!matches!(first, scan::Found::Nothing) && !planted(Bug::SecondHeaderIgnored)).then_some(header)
+}
+
+/// The store that every segment in the directory belongs to, if they all say so and their release notes in
+/// the log what a table that is rebuilt from it has to know.
+pub(super) fn store_of_all_segments(dir: &Dir, listing: &Listing) -> Option<StoreId> {
+    let mut store = None;
+    for (id, kind) in listing.segments() {
+        let name = FileName::segment(kind, id).to_string();
+        let file = dir.open(&name, OpenMode::Read).ok()?;
+        let named =
+            |header: &FileHeader| header.identity.file == id && header.kind == FileKind::Segment(kind);
+        let header = read_header(&*file, &dir.join(&name), named).ok()?.ok()?;
+        if header.version < 3 || *store.get_or_insert(header.identity.store) != header.identity.store {
+            return None;
+        }
+    }
+    store
 }
 
 fn is_ours(header: &FileHeader, checkpoint: &CheckpointHeader) -> bool {
