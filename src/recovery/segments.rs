@@ -40,7 +40,7 @@ struct Expected<'a> {
 
 /// What a file turned out to be that bears a segment's name.
 enum Found {
-    Segment(Segment),
+    Segment(Arc<Segment>),
     /// Another store's.
     Foreign,
     /// Its header is damaged, or is that of another segment. A lack of descriptors or permissions is none
@@ -110,7 +110,7 @@ pub(super) fn open_segments(
 impl Opened {
     fn add(
         &mut self,
-        segment: Segment,
+        segment: Arc<Segment>,
         expected: &Expected<'_>,
         options: &Options,
         report: &mut OpenReport,
@@ -125,7 +125,7 @@ impl Opened {
         } else if segment.is_cut {
             report.damage.push(cut_short(&segment));
         }
-        self.segments.insert(segment.id, Arc::new(segment));
+        self.segments.insert(segment.id, segment);
         Ok(())
     }
 
@@ -192,7 +192,7 @@ fn open_segment(dir: &Dir, name: &str, options: &Options, expected: &Expected<'_
         Segment::new(expected.kind, &header, path.to_path_buf(), len, named, Vec::new(), mapped)?;
     segment.is_cut = len < header.len;
     segment.set_found();
-    Ok(Found::Segment(segment))
+    Ok(Found::Segment(Arc::new(segment)))
 }
 
 /// The header of a segment's file, or the damage that keeps it from being known.
