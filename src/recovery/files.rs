@@ -1,12 +1,11 @@
 //! What stands in the directory, by rule: ours, left over, or foreign.
 
-use super::segments::read_header;
 use crate::error::{Error, Result};
-use crate::format::file_header::{FileHeader, FileKind, SegmentKind, StoreId};
+use crate::format::file_header::SegmentKind;
 use crate::format::names::{CHECKPOINT_TEMP, FileName};
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
-use crate::vfs::{Dir, FileType, OpenMode};
+use crate::vfs::{Dir, FileType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -81,23 +80,6 @@ pub(super) fn list(dir: &Dir) -> Result<Listing> {
     l.logs.sort_unstable();
     l.free.sort_unstable();
     Ok(l)
-}
-
-/// The store that every segment in the directory belongs to, if they all say so and their release notes in
-/// the log what a table that is rebuilt from it has to know.
-pub(super) fn store_of_all_segments(dir: &Dir, listing: &Listing) -> Option<StoreId> {
-    let mut store = None;
-    for (id, kind) in listing.segments() {
-        let name = FileName::segment(kind, id).to_string();
-        let file = dir.open(&name, OpenMode::Read).ok()?;
-        let named =
-            |header: &FileHeader| header.identity.file == id && header.kind == FileKind::Segment(kind);
-        let header = read_header(&*file, &dir.join(&name), named).ok()?.ok()?;
-        if header.version < 3 || *store.get_or_insert(header.identity.store) != header.identity.store {
-            return None;
-        }
-    }
-    store
 }
 
 /// Footers of segments that are not there are left over.

@@ -5,7 +5,7 @@ use super::judge::refuse;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{CheckpointHeader, SegmentRecord};
 use crate::format::file_header::{
-    FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN, SegmentKind, second_copy_at,
+    FileHeader, FileKind, HeaderError, Identity, SEGMENT_HEADER_LEN, SegmentKind, StoreId, second_copy_at,
 };
 use crate::format::footer::Footer;
 use crate::format::names::FileName;
@@ -40,7 +40,7 @@ struct Expected<'a> {
 
 /// What a file turned out to be that bears a segment's name.
 enum Found {
-    Segment(Segment),
+    Segment(Arc<Segment>),
     /// Another store's.
     Foreign,
     /// Its header is damaged, or is that of another segment. A lack of descriptors or permissions is none
@@ -110,7 +110,7 @@ pub(super) fn open_segments(
 impl Opened {
     fn add(
         &mut self,
-        segment: Segment,
+        segment: Arc<Segment>,
         expected: &Expected<'_>,
         options: &Options,
         report: &mut OpenReport,
@@ -125,7 +125,7 @@ impl Opened {
         } else if segment.is_cut {
             report.damage.push(cut_short(&segment));
         }
-        self.segments.insert(segment.id, Arc::new(segment));
+        self.segments.insert(segment.id, segment);
         Ok(())
     }
 
@@ -192,7 +192,7 @@ fn open_segment(dir: &Dir, name: &str, options: &Options, expected: &Expected<'_
         Segment::new(expected.kind, &header, path.to_path_buf(), len, named, Vec::new(), mapped)?;
     segment.is_cut = len < header.len;
     segment.set_found();
-    Ok(Found::Segment(segment))
+    Ok(Found::Segment(Arc::new(segment)))
 }
 
 /// The header of a segment's file, or the damage that keeps it from being known.
@@ -246,6 +246,23 @@ fn recognise(dir: &Dir, file: &dyn VfsFile, path: &Path, expected: &Expected<'_>
     // Where its records end is not known any more: in an older segment, anywhere in the file.
     let header = FileHeader { version: 1, kind: FileKind::Segment(kind), identity, len, previous_salt: 0 };
     (!matches!(first, scan::Found::Nothing) && !planted(Bug::SecondHeaderIgnored)).then_some(header)
+}
+
+/// The store that every segment in the directory belongs to, if they all say so and their release notes in
+/// the log what a table that is rebuilt from it has to know.
+pub(super) fn store_of_all_segments(dir: &Dir, listing: &Listing) -> Option<StoreId> {
+    let mut store = None;
+    for (id, kind) in listing.segments() {
+        let name = FileName::segment(kind, id).to_string();
+        let file = dir.open(&name, OpenMode::Read).ok()?;
+        let named =
+            |header: &FileHeader| header.identity.file == id && header.kind == FileKind::Segment(kind);
+        let header = read_header(&*file, &dir.join(&name), named).ok()?.ok()?;
+        if header.version < 3 || *store.get_or_insert(header.identity.store) != header.identity.store {
+            return None;
+        }
+    }
+    store
 }
 
 fn is_ours(header: &FileHeader, checkpoint: &CheckpointHeader) -> bool {

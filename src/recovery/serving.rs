@@ -1,6 +1,7 @@
 //! Which checkpoint serves, and what it says of the log before any of it is read.
 
-use super::files::{Listing, store_of_all_segments};
+use super::files::Listing;
+use super::segments::store_of_all_segments;
 use crate::checkpoint::{CHECKPOINTS_KEPT, CheckpointInfo, Kept};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{
