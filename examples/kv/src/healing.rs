@@ -3,8 +3,8 @@
 //!
 //! A replica that is fenced is a [`FencedVoter`], and no `RawNode`: it acknowledges, leads and serves
 //! nothing. It asks the others for what it lost, a few times, and puts back what is identical; then it asks
-//! the leader for a snapshot. One whose term and vote are lost does not run again: the library's rule is a new peer id,
-//! and here a replica's id is its node's.
+//! the leader for a snapshot. One whose term and vote are lost does not run again: the library's rule is a
+//! new peer id, and here a replica's id is its node's.
 
 use crate::lease::Moment;
 use crate::machine::{Stand, Task};
