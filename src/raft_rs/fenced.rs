@@ -25,10 +25,11 @@ use raft::{Storage, StorageError};
 /// Where no peer has a copy, for they have compacted the entry, only a snapshot helps:
 /// [`request_snapshot`](Self::request_snapshot) lets the voter ask the leader for one. Of a message that
 /// [`takes`](Self::takes) says yes to, the state machine takes the snapshot, durably, unless it is further
-/// already; then [`install`](Self::install) makes the log fit. After a crash between the two, the log is as it
-/// was, and [`RegionStorage::recover`] or the next snapshot makes it fit.
+/// already; then [`install`](Self::install) makes the log fit. After a crash between the two, the log is as
+/// it was, and [`RegionStorage::recover`] or the next snapshot makes it fit.
 ///
-/// What the state machine has applied durably needs no copy: compact the log through that before anything else.
+/// What the state machine has applied durably needs no copy: compact the log through that before anything
+/// else.
 #[derive(Debug)]
 pub struct FencedVoter {
     storage: RegionStorage,

@@ -1,10 +1,10 @@
 //! Replicas that have lost a part of their logs: looked through before they run, fenced while something
 //! is missing, healed by the others.
 //!
-//! A replica that is fenced is a [`FencedVoter`], and no `RawNode`: it acknowledges, leads and serves nothing.
-//! It asks the others for what it lost, a few times, and puts back what is identical; then it asks the leader
-//! for a snapshot. One whose term and vote are lost does not run again: the library's rule is a new peer id,
-//! and here a replica's id is its node's.
+//! A replica that is fenced is a [`FencedVoter`], and no `RawNode`: it acknowledges, leads and serves
+//! nothing. It asks the others for what it lost, a few times, and puts back what is identical; then it asks
+//! the leader for a snapshot. One whose term and vote are lost does not run again: the library's rule is a
+//! new peer id, and here a replica's id is its node's.
 
 use crate::lease::Moment;
 use crate::machine::{Stand, Task};
@@ -127,8 +127,8 @@ impl Node {
         self.start_if_whole(id, awake)
     }
 
-    /// A message for a fenced replica. Like any other, it knows at first of no leader, and says nothing for an
-    /// election timeout.
+    /// A message for a fenced replica. Like any other, it knows at first of no leader, and says nothing for
+    /// an election timeout.
     pub fn message_to_fenced(&mut self, id: u64, message: &Message, awake: &mut BTreeSet<u64>) -> Result<()> {
         let vote_after = self.args.timing.vote_after();
         let now = Moment::now();
