@@ -5,8 +5,8 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
 
-/// While so many full segments wait for their footer, the log does not move on to another one: what the heap knows
-/// of each is let go with its footer, and only then.
+/// While so many full segments wait for their footer, the log does not move on to another one: what the
+/// heap knows of each is let go with its footer, and only then.
 const UNSEALED_MAX: usize = 3;
 
 /// Every segment but the active and the prepared ones.

@@ -19,8 +19,8 @@ impl EventListener for Hanging {
     }
 }
 
-/// Writes entries until one is refused because of footers, or one lies in `segment`. Returns where the last one
-/// lies, and whether one was refused.
+/// Writes entries until one is refused because of footers, or one lies in `segment`. Returns where the last
+/// one lies, and whether one was refused.
 fn fill(engine: &Engine, next: &mut u64, segment: u32) -> (u32, bool) {
     loop {
         match engine.try_submit(batch(engine, 1, *next, 20 << 10), Durability::Written) {

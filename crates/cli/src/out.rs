@@ -53,6 +53,21 @@ pub(crate) fn say_json(object: &impl Serialize) -> Result<(), Failure> {
     say!("{}", as_json(object)?)
 }
 
+/// An error as a line of JSON.
+#[derive(Serialize)]
+struct JsonError<'a> {
+    kind: &'static str,
+    error: &'a str,
+}
+
+/// Says on standard error why a command did not come to its end, as JSON if that is what it prints.
+pub(crate) fn complain(is_json: bool, error: &str) {
+    match as_json(&JsonError { kind: "error", error }) {
+        Ok(line) if is_json => warn_of!("{line}"),
+        _ => warn_of!("raftwood: {error}"),
+    }
+}
+
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
