@@ -163,7 +163,8 @@ fn a_file_that_was_given_back_is_no_damage_and_none_of_its_bytes_get_out() {
     assert_eq!(reader.state(new), engine.region(new).state());
 }
 
-/// `RAFTWOOD_BESIDE_SECONDS` for longer. Each segment is recycled within moments. A reader gets the right bytes, or is told that its place is gone.
+/// `RAFTWOOD_BESIDE_SECONDS` for longer. Each segment is recycled within moments. A reader gets the right
+/// bytes, or is told that its place is gone.
 #[test]
 fn beside_a_writer_that_recycles_every_file_no_wrong_bytes_are_read() {
     for mode in [ReadMode::Map, ReadMode::Pread] {

@@ -321,7 +321,8 @@ fn a_file_that_is_cut_under_a_walk_is_damage() {
     assert!(walk.all(|item| item.is_ok()));
 }
 
-/// `RAFTWOOD_BESIDE_SECONDS` for longer. Each file is recycled within moments, under a tail that is slower at times. Whatever was acknowledged
+/// `RAFTWOOD_BESIDE_SECONDS` for longer. Each file is recycled within moments, under a tail that is slower
+/// at times. Whatever was acknowledged
 /// comes by, right, or is said to be gone.
 #[test]
 fn beside_a_writer_that_recycles_its_files_all_is_shown_or_said_to_be_gone() {
