@@ -68,12 +68,15 @@ pub(crate) fn complain(is_json: bool, error: &str) {
     }
 }
 
-/// Bytes as hexadecimal digits.
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Bytes as hexadecimal digits. A dump of a store is mostly that, so it is no formatting of each byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        // A string takes everything.
-        let _ = write!(text, "{byte:02x}");
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
     }
     text
 }
