@@ -63,9 +63,13 @@ impl Args {
             Format::Hex | Format::Json => hex(bytes),
             Format::Text => bytes.escape_ascii().to_string(),
         };
+        let width = |byte: u8| match self.format {
+            Format::Hex | Format::Json => 2,
+            Format::Text => std::ascii::escape_default(byte).len(),
+        };
         let fits = |columns: usize| {
             let ends = all.iter().scan(0, |end, byte| {
-                *end += text(&[*byte]).len();
+                *end += width(*byte);
                 Some(*end)
             });
             ends.take_while(|end| *end <= columns).count()
