@@ -351,8 +351,8 @@ pub struct Stats {
     /// Threads that wait before their batch is accepted: for others to complete, for the next segment to
     /// be prepared, or for a full one to get its footer.
     pub waiting_writers: u64,
-    /// Batches that had to wait because others were in flight, and moves to the next segment that had to wait for a
-    /// footer.
+    /// Batches that had to wait because others were in flight, and moves to the next segment that had to
+    /// wait for a footer.
     pub throttled: u64,
     /// Batches accepted.
     pub batches: u64,

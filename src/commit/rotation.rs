@@ -37,8 +37,8 @@ impl Rotation {
         Rotation { factory, preparing: Mutex::new(false), exhausted: AtomicBool::new(false) }
     }
 
-    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared, and for
-    /// full ones to get their footer, if need be and the caller agrees.
+    /// Moves on to a segment that has room for a record of `len` bytes, waiting for one to be prepared, and
+    /// for full ones to get their footer, if need be and the caller agrees.
     pub(super) fn rotate<'a>(
         &self,
         workers: &'a Workers,

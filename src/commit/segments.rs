@@ -109,8 +109,8 @@ impl Segments {
         Next::Active(full)
     }
 
-    /// How much longer the active segment, which is full, may wait for another one to get its footer, and whether
-    /// it begins to. `None` if it may not, or there is none.
+    /// How much longer the active segment, which is full, may wait for another one to get its footer, and
+    /// whether it begins to. `None` if it may not, or there is none.
     pub(super) fn await_footer(&mut self) -> Option<(Duration, bool)> {
         self.active.as_ref()?;
         let begins = self.stalled.is_none();

@@ -1,5 +1,6 @@
 //! The log read record by record, also beside an engine that goes on.
 
+use crate::support::beside_for;
 use crate::support::engines::small;
 use crate::support::entries::compact;
 use raftwood::{
@@ -320,7 +321,8 @@ fn a_file_that_is_cut_under_a_walk_is_damage() {
     assert!(walk.all(|item| item.is_ok()));
 }
 
-/// Each file is recycled within moments, under a tail that is slower at times. Whatever was acknowledged
+/// `RAFTWOOD_BESIDE_SECONDS` for longer. Each file is recycled within moments, under a tail that is slower
+/// at times. Whatever was acknowledged
 /// comes by, right, or is said to be gone.
 #[test]
 fn beside_a_writer_that_recycles_its_files_all_is_shown_or_said_to_be_gone() {
@@ -358,12 +360,17 @@ fn beside_a_writer_that_recycles_its_files_all_is_shown_or_said_to_be_gone() {
         let began = Instant::now();
         let mut taken = 0;
         loop {
-            let is_over = began.elapsed() > Duration::from_millis(2500);
+            let is_over = began.elapsed() > beside_for(2);
             stop.store(is_over, Ordering::Relaxed);
             if writer.is_finished() && acked.lock().unwrap().keys().last() == seen.keys().last() {
                 break;
             }
-            assert!(began.elapsed() < Duration::from_secs(60), "{:?} of {:?}", seen.len(), acked.lock());
+            assert!(
+                began.elapsed() < beside_for(2) + Duration::from_secs(60),
+                "{:?} of {:?}",
+                seen.len(),
+                acked.lock()
+            );
             match tail.next_within(Duration::from_millis(50)) {
                 Ok(Some(LogItem::Record(record))) => {
                     assert!(record.damage.is_empty(), "{:?}", record.damage);

@@ -1,5 +1,6 @@
 //! `raftwood backup`: a copy of a store that no engine has open.
 
+use crate::like::options_like;
 use crate::out::{count, say, say_json, size};
 use crate::{Failure, Outcome};
 use raftwood::Options;
@@ -9,7 +10,9 @@ use std::path::PathBuf;
 /// Arguments of `backup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The directory of the store. A program that has it open calls `Engine::backup` instead.
+    /// The directory of the store. A program that has it open calls `Engine::backup` instead. It is opened
+    /// and closed as by such a program: what a crash left is recovered first, in the format of this
+    /// release.
     dir: PathBuf,
     /// Where the copy goes: a directory that is empty, or does not exist.
     to: PathBuf,
@@ -29,8 +32,8 @@ struct Made {
 /// Runs `backup`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     // A directory without a store must not become one.
-    drop(Options::new().open_read_only(&args.dir)?);
-    let engine = Options::new().open(&args.dir)?;
+    let like = options_like(&Options::new().open_read_only(&args.dir)?);
+    let engine = like.open(&args.dir)?;
     let report = engine.backup(&args.to)?;
     engine.close()?;
     let made = Made {

@@ -1,6 +1,7 @@
 //! `raftwood check` and `raftwood repair`: what is wrong with a store, and what can be done about it.
 
-use crate::out::{count, say, say_json, size, warn_of, with_causes};
+use crate::like::options_like;
+use crate::out::{complain, count, say, say_json, size, with_causes};
 use crate::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use raftwood::{
@@ -290,11 +291,11 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<Outcome, Failure> {
         return dry_run(args, &options);
     }
     // A directory without a store must not become one.
-    if let Err(e) = options.open_read_only(&args.dir)
-        && e.kind() != ErrorKind::Damaged
-    {
-        return Err(e.into());
-    }
+    let options = match options.open_read_only(&args.dir) {
+        Ok(reader) => options_like(&reader).tail_policy(policy),
+        Err(e) if e.kind() == ErrorKind::Damaged => options,
+        Err(e) => return Err(e.into()),
+    };
     let replica = args.from_replica.as_deref().map(|dir| Options::new().open_read_only(dir)).transpose()?;
     // Once it is done, nobody can say any more what was dropped.
     let lost = match policy {
@@ -304,7 +305,7 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<Outcome, Failure> {
     let engine = match options.open(&args.dir) {
         Ok(engine) => engine,
         Err(e) if e.kind() == ErrorKind::Damaged => {
-            warn_of!("raftwood: {}", with_causes(&e));
+            complain(args.json, &with_causes(&e));
             return Ok(Outcome::FoundWrong);
         }
         Err(e) => return Err(e.into()),
@@ -324,9 +325,10 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<Outcome, Failure> {
 fn dry_run(args: &RepairArgs, options: &Options) -> Result<Outcome, Failure> {
     let report = examine(options, &args.dir, 0, args.json)?;
     if report.in_use {
-        return Err(Failure::new(
-            "an engine has the store open, and repairs it itself: close it, or call Engine::scrub",
-        ));
+        return Err(Failure::new(format!(
+            "an engine has the store open, and repairs it itself: close it, or call Engine::scrub ({})",
+            args.dir.display()
+        )));
     }
     let replica_has = match &args.from_replica {
         Some(dir) if report.refusals.is_empty() => Some(given(options, &args.dir, dir, &report)?),

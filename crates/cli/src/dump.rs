@@ -57,15 +57,30 @@ impl Args {
         self.json || self.format == Format::Json
     }
 
-    /// Bytes for people, no more than asked for.
-    pub(crate) fn bytes(&self, all: &[u8], usual: Option<usize>) -> String {
-        let max = self.payload_bytes.or(usual).unwrap_or(usize::MAX);
-        let shown = &all[..all.len().min(max)];
-        let more = if shown.len() < all.len() && max > 0 { "..." } else { "" };
-        match self.format {
-            Format::Hex | Format::Json => format!("{}{more}", hex(shown)),
-            Format::Text => format!("{}{more}", shown.escape_ascii()),
-        }
+    /// Bytes for people: as many as asked for, else as many as fit into so many columns.
+    pub(crate) fn bytes(&self, all: &[u8], columns: Option<usize>) -> String {
+        let text = |bytes: &[u8]| match self.format {
+            Format::Hex | Format::Json => hex(bytes),
+            Format::Text => bytes.escape_ascii().to_string(),
+        };
+        let width = |byte: u8| match self.format {
+            Format::Hex | Format::Json => 2,
+            Format::Text => std::ascii::escape_default(byte).len(),
+        };
+        let fits = |columns: usize| {
+            let ends = all.iter().scan(0, |end, byte| {
+                *end += width(*byte);
+                Some(*end)
+            });
+            ends.take_while(|end| *end <= columns).count()
+        };
+        let shown = match (self.payload_bytes, columns) {
+            (Some(most), _) => all.len().min(most),
+            (None, Some(columns)) if fits(columns) < all.len() => fits(columns.saturating_sub(MORE.len())),
+            (None, _) => all.len(),
+        };
+        let more = if shown < all.len() && self.payload_bytes != Some(0) { MORE } else { "" };
+        format!("{}{more}", text(&all[..shown]))
     }
 
     /// A payload for programs, unless none of it is asked for.
@@ -74,12 +89,15 @@ impl Args {
         (self.payload_bytes != Some(0)).then(|| hex(shown))
     }
 
-    /// A payload for people, decoded if that was asked for.
-    pub(crate) fn entry_text(&self, entry: &Entry) -> String {
+    /// A payload for people, decoded if that was asked for, in so many columns unless told otherwise.
+    pub(crate) fn entry_text(&self, entry: &Entry, columns: usize) -> String {
         match self.decode.entry(entry) {
             Some(d) if d.rest.is_empty() => d.words,
-            Some(d) => format!("{}: {}", d.words, self.bytes(d.rest, Some(LINE_BYTES))),
-            None => self.bytes(&entry.payload, Some(LINE_BYTES)),
+            Some(d) => {
+                let left = columns.saturating_sub(d.words.len() + 2);
+                format!("{}: {}", d.words, self.bytes(d.rest, Some(left)))
+            }
+            None => self.bytes(&entry.payload, Some(columns)),
         }
     }
 
@@ -115,8 +133,11 @@ pub(crate) enum Format {
     Json,
 }
 
-/// So much of a payload stands in a line of text.
-pub(crate) const LINE_BYTES: usize = 40;
+/// A payload has so many columns in a line of 80.
+pub(crate) const PAYLOAD_COLUMNS: usize = 43;
+
+/// Stands for the bytes that are not printed.
+const MORE: &str = "...";
 
 /// So many bytes of payload are read at once.
 const CHUNK: ReadLimit = ReadLimit::bytes(1 << 20);
@@ -129,6 +150,12 @@ const LOOKS_MAX: u32 = 100;
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     if args.records || args.follow {
         return records::run(args);
+    }
+    if args.from > args.to {
+        return Err(Failure::new(format!(
+            "--from {} is past --to {}: no entry is asked for",
+            args.from, args.to
+        )));
     }
     let reader = Options::new().open_read_only(&args.dir)?;
     let all: Vec<RegionId> = reader.regions().iter().map(|r| r.id).collect();
@@ -265,12 +292,17 @@ impl Dump<'_> {
         };
         let base = state.base.map_or(String::new(), |b| format!(", base {} of term {}", b.index, b.term));
         let unproven = match state.last.saturating_sub(state.durable) {
-            0 => String::new(),
-            _ if state.is_empty() => String::new(),
-            n if self.args.unproven => format!(", {} not known to be on the device", count(n, "entry")),
-            n => format!(", {} not known to be on the device (--unproven prints them)", count(n, "entry")),
+            0 => None,
+            _ if state.is_empty() => None,
+            n if self.args.unproven => Some(format!("{} not known to be on the device", count(n, "entry"))),
+            n => {
+                Some(format!("{} not known to be on the device (--unproven prints them)", count(n, "entry")))
+            }
         };
-        say!("region {}: {log}{base}{unproven}", id.0)?;
+        say!("region {}: {log}{base}", id.0)?;
+        if let Some(unproven) = unproven {
+            say!("  {unproven}")?;
+        }
         if health != Health::Healthy {
             say!("  HEALTH {}", described(&health))?;
         }
@@ -278,7 +310,7 @@ impl Dump<'_> {
             say!("  hard state  {}", self.args.hard_state_text(&value))?;
         }
         for (key, value) in keys {
-            let (key, value) = (self.args.bytes(&key, None), self.args.bytes(&value, Some(LINE_BYTES)));
+            let (key, value) = (self.args.bytes(&key, None), self.args.bytes(&value, Some(PAYLOAD_COLUMNS)));
             say!("  key  {key} = {value}")?;
         }
         if !state.is_empty() {
@@ -297,7 +329,7 @@ impl Dump<'_> {
             return self.json(&Line::Entry { region: id.0, index, term, bytes, durable, decoded, payload });
         }
         let mark = if durable { "" } else { "unproven  " };
-        let payload = self.args.entry_text(entry);
+        let payload = self.args.entry_text(entry, PAYLOAD_COLUMNS - mark.len());
         say!("  {:>12}  {:>8}  {bytes:>9}  {mark}{payload}", entry.id.index, entry.id.term)
     }
 

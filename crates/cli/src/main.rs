@@ -16,6 +16,7 @@ mod dump;
 mod explain;
 mod figures;
 mod inspect;
+mod like;
 mod manual;
 mod out;
 mod page;
@@ -26,7 +27,6 @@ mod top;
 mod torture;
 
 use clap::{Parser, Subcommand};
-use out::warn_of;
 use std::any::Any;
 use std::fmt;
 use std::io;
@@ -103,13 +103,6 @@ impl Command {
     }
 }
 
-/// An error as a line of JSON.
-#[derive(serde::Serialize)]
-struct JsonError {
-    kind: &'static str,
-    error: String,
-}
-
 /// Why a command did not come to its end.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -178,11 +171,7 @@ fn main() -> ExitCode {
         Ok(Outcome::FoundWrong) => ExitCode::from(1),
         Err(Failure::ClosedPipe) => ExitCode::from(141),
         Err(e) => {
-            let error = JsonError { kind: "error", error: e.to_string() };
-            match out::as_json(&error) {
-                Ok(line) if is_json => warn_of!("{line}"),
-                _ => warn_of!("raftwood: {e}"),
-            }
+            out::complain(is_json, &e.to_string());
             ExitCode::from(2)
         }
     }

@@ -53,12 +53,30 @@ pub(crate) fn say_json(object: &impl Serialize) -> Result<(), Failure> {
     say!("{}", as_json(object)?)
 }
 
-/// Bytes as hexadecimal digits.
+/// An error as a line of JSON.
+#[derive(Serialize)]
+struct JsonError<'a> {
+    kind: &'static str,
+    error: &'a str,
+}
+
+/// Says on standard error why a command did not come to its end, as JSON if that is what it prints.
+pub(crate) fn complain(is_json: bool, error: &str) {
+    match as_json(&JsonError { kind: "error", error }) {
+        Ok(line) if is_json => warn_of!("{line}"),
+        _ => warn_of!("raftwood: {error}"),
+    }
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Bytes as hexadecimal digits. A dump of a store is mostly that, so it is no formatting of each byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        // A string takes everything.
-        let _ = write!(text, "{byte:02x}");
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
     }
     text
 }

@@ -1,5 +1,6 @@
 //! `raftwood purge`: gives back what nothing needs of a store that no engine has open, to the file system.
 
+use crate::like::options_like;
 use crate::out::{count, say, say_json, size};
 use crate::{Failure, Outcome};
 use raftwood::{Background, Options, Pool};
@@ -28,11 +29,11 @@ struct Purged {
 /// Runs `purge`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     // A directory without a store must not become one.
-    drop(Options::new().open_read_only(&args.dir)?);
+    let like = options_like(&Options::new().open_read_only(&args.dir)?);
     let before = crate::bench::report::disk_bytes(&args.dir);
     // Nothing is given back but by the call, which counts it. And no pool is kept: the files themselves are
     // to go, but for the reserve that a full disk is met with.
-    let options = Options::new().pool(Pool::default().files_max(0)).background(Background::Manual);
+    let options = like.pool(Pool::default().files_max(0)).background(Background::Manual);
     let engine = options.purge(raftwood::Purge::default().background(false)).open(&args.dir)?;
     let purged = engine.purge();
     let closed = engine.close();

@@ -280,6 +280,9 @@ fn print(args: &Args, record: &LogRecord, regions: &[&RegionOps]) -> Result<(), 
     Ok(())
 }
 
+/// A payload has so many columns in a line of 80.
+const RECORD_COLUMNS: usize = 64;
+
 fn print_op(args: &Args, region: RegionId, op: &LogOp) -> Result<(), Failure> {
     let line = match op {
         LogOp::Append { first, last, terms, bytes, .. } => {
@@ -294,7 +297,7 @@ fn print_op(args: &Args, region: RegionId, op: &LogOp) -> Result<(), Failure> {
         LogOp::Reset(id) => format!("reset to {id}"),
         LogOp::SetHardState(value) => format!("hard state  {}", args.hard_state_text(value)),
         LogOp::Put { key, value } => {
-            let value = args.bytes(value, Some(crate::dump::LINE_BYTES));
+            let value = args.bytes(value, Some(crate::dump::PAYLOAD_COLUMNS));
             format!("key  {} = {value}", args.bytes(key, None))
         }
         LogOp::Delete { key } => format!("delete key  {}", args.bytes(key, None)),
@@ -305,7 +308,7 @@ fn print_op(args: &Args, region: RegionId, op: &LogOp) -> Result<(), Failure> {
     say!("  region {region}  {line}")?;
     if let LogOp::Append { entries, .. } = op {
         for entry in entries {
-            say!("    {:>10}  {}", entry.id.index, args.entry_text(entry))?;
+            say!("    {:>10}  {}", entry.id.index, args.entry_text(entry, RECORD_COLUMNS))?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! `raftwood restore`: a store of its own out of a copy of one.
 
-use crate::out::{count, say, say_json, size, warn_of, with_causes};
+use crate::out::{complain, count, say, say_json, size, with_causes};
 use crate::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use raftwood::{ErrorKind, Options, RestoreOptions};
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     bar.finish_and_clear();
     let report = match report {
         Err(e) if e.kind() == ErrorKind::Damaged => {
-            warn_of!("raftwood: {}", with_causes(&e));
+            complain(args.json, &with_causes(&e));
             return Ok(Outcome::FoundWrong);
         }
         report => report?,
@@ -80,8 +80,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     )?;
     if restored.hard_states_lost > 0 {
         say!(
-            "the hard state of {} is lost, and none may vote as it is: a copy has forgotten what the replica promised since; \
-             let each join its group under a new peer id",
+            "the hard state of {} is lost, and none may vote as it is: a copy has forgotten\n\
+             what the replica promised since; let each join its group under a new peer id",
             count(restored.hard_states_lost, "region")
         )?;
     }

@@ -150,7 +150,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
             (true, _) => say!("{}", as_json(&shown)?)?,
             (false, true) => draw(args, &shown)?,
             (false, false) => {
-                say!("{}", line(&shown))?;
+                say!("{}  {}", rates(&shown), space_line(&shown))?;
                 if let Some(engine) = &shown.engine {
                     say!("  {engine}")?;
                 }
@@ -242,15 +242,17 @@ fn garbage_percent(space: &Space) -> u64 {
     space.garbage_bytes * 100 / space.used_bytes.max(1)
 }
 
-/// All of a look but the regions.
-fn line(s: &Shown) -> String {
+/// What is written.
+fn rates(s: &Shown) -> String {
     let r = &s.per_second;
+    let (batches, bytes, entries) = (number(r.batches), size(r.bytes as u64), number(r.entries));
+    format!("{batches} batches/s  {bytes}/s  {entries} entries/s  durable {}", s.durable)
+}
+
+/// What it takes, and what was not seen of it.
+fn space_line(s: &Shown) -> String {
     let mut line = format!(
-        "{} batches/s  {}/s  {} entries/s  durable {}  {}, {}, garbage {}%",
-        number(r.batches),
-        size(r.bytes as u64),
-        number(r.entries),
-        s.durable,
+        "{}, {}, garbage {}%",
         count(s.space.segments, "segment"),
         size(s.space.file_bytes),
         garbage_percent(&s.space)
@@ -267,7 +269,8 @@ fn line(s: &Shown) -> String {
 /// The whole screen anew.
 fn draw(args: &Args, s: &Shown) -> Result<(), Failure> {
     say!("\x1b[H\x1b[2J{}, over {:.1} s", args.dir.display(), s.seconds)?;
-    say!("{}", line(s))?;
+    say!("{}", rates(s))?;
+    say!("{}", space_line(s))?;
     if let Some(engine) = &s.engine {
         say!("{engine}")?;
     }

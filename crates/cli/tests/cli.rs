@@ -317,6 +317,17 @@ fn a_pipe_that_nobody_reads_ends_every_command_quietly() {
         &["repair", "store"],
         &["repair", "store", "--apply", "--json"],
         &["backup", "store", "copy"],
+        &["restore", "store", "restored", "--json"],
+        &["explain", "store"],
+        &["explain", "store", "--json"],
+        &["diff", "store", "full"],
+        &["diff", "store", "full", "--json"],
+        &["dump", "full", "--records"],
+        &["dump", "full", "--follow"],
+        &["purge", "store"],
+        &["report", "store"],
+        &["completions", "bash"],
+        &["man"],
         &["torture", "--sim", "0", "--kills", "0"],
         &["bench", "append", "--seconds", "0.1", "--segment-bytes", "1M"],
         &["bench", "append", "--seconds", "0.1", "--segment-bytes", "1M", "--json"],
@@ -333,7 +344,7 @@ fn a_pipe_that_nobody_reads_ends_every_command_quietly() {
         assert_eq!((out.status.code(), said.as_ref()), (Some(141), ""), "{args:?}");
     }
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 3, "a bench removes its store also then: {left:?}");
+    assert_eq!(left.len(), 4, "a bench removes its store also then: {left:?}");
     // As people do it: the first line is there, and nothing else happens.
     let piped = format!("{} inspect store | head -1", env!("CARGO_BIN_EXE_raftwood"));
     let out = Command::new("sh").args(["-c", &piped]).current_dir(dir.path()).output().unwrap();
@@ -382,8 +393,15 @@ fn what_cannot_run_exits_with_2() {
         &["bench", "--regions", "0"],
         &["bench", "--batch-entries", "0"],
         &["bench", "--repeat", "0"],
+        // Panicked, and ran for no time at all.
+        &["bench", "--seconds", "inf"],
+        &["bench", "--seconds", "nan"],
+        &["bench", "--warm-up=-1"],
+        // Found no entry to read.
+        &["bench", "read", "--bytes", "0"],
         &["bench", "--dir", "/proc/nowhere", "limit"],
         &["inspect", "no-such-store"],
+        &["dump", "no-such-store", "--from", "9", "--to", "3"],
         &[],
     ] {
         let out = tool(dir.path(), args);

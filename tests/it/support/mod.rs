@@ -33,3 +33,9 @@ pub(crate) mod stores;
 pub(crate) mod threads;
 #[cfg(feature = "sim")]
 pub(crate) mod two_regions;
+
+/// How long a test looks on beside a writer: so many seconds, or what `RAFTWOOD_BESIDE_SECONDS` says.
+pub(crate) fn beside_for(seconds: u64) -> std::time::Duration {
+    let asked = std::env::var("RAFTWOOD_BESIDE_SECONDS").map_or(seconds, |text| text.parse().unwrap());
+    std::time::Duration::from_secs(asked)
+}

@@ -92,14 +92,14 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "synced")]
     durability: DurabilityArg,
     /// How long each workload writes or reads.
-    #[arg(long, default_value_t = 15.0)]
+    #[arg(long, default_value_t = 15.0, value_parser = seconds)]
     seconds: f64,
     /// How long append, raftstore and steady write before they are measured, so that a young store's new
     /// files are not what is measured.
-    #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS", value_parser = seconds)]
     warm_up: f64,
     /// Payload bytes that read and reopen fill in first, with K, M or G.
-    #[arg(long, default_value = "256M", value_parser = parse_bytes)]
+    #[arg(long, default_value = "256M", value_parser = some_bytes)]
     bytes: u64,
     /// Where; a directory of its own is made there and removed afterwards [default: the current directory]
     #[arg(long)]
@@ -130,6 +130,18 @@ pub(crate) struct Args {
 fn at_least_one<N: std::str::FromStr + Default + PartialEq>(text: &str) -> Result<N, String> {
     let number: N = text.parse().map_err(|_| format!("'{text}' is no number of that size"))?;
     if number == N::default() { Err("it must be at least 1".to_string()) } else { Ok(number) }
+}
+
+/// A time: neither endless nor no number.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|s| (0.0..=86_400.0).contains(s));
+    seconds.ok_or_else(|| "seconds, from 0 to 86400".to_string())
+}
+
+/// As [`parse_bytes`], and not 0.
+fn some_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text)?;
+    if bytes == 0 { Err("it must be at least 1".to_string()) } else { Ok(bytes) }
 }
 
 /// `64K`, `256M`, `4G` or plain bytes.
