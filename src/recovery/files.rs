@@ -160,9 +160,8 @@ pub(super) fn open_segments(
         {
             segment.set_sealed_end(named.sealed_end);
         }
-        if segment.is_cut && !contained {
-            refuse(cut_short(&segment), options, report)?;
-        } else if segment.is_cut {
+        // Of those that are replayed it counts where their records end.
+        if segment.is_cut && contained {
             report.damage.push(cut_short(&segment));
         }
         opened.segments.insert(id, Arc::new(segment));
@@ -201,7 +200,8 @@ fn hole(checkpoint: &CheckpointHeader, id: u32, kind: SegmentKind, path: PathBuf
     Segment::hole(Identity { store: checkpoint.identity.store, file: id, salt }, kind, path)
 }
 
-fn cut_short(segment: &Segment) -> Error {
+/// Of a segment whose file is shorter than it was made.
+pub(super) fn cut_short(segment: &Segment) -> Error {
     Error::damaged(format!("the segment was cut short: {} bytes are left of it", segment.len))
         .at(&segment.path, Some(segment.len))
 }
