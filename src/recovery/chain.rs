@@ -49,8 +49,6 @@ pub(super) struct Chain {
     /// There is no checkpoint, and the log has a gap before this segment that the caller accepted: what stood
     /// before may have been taken back since.
     pub(super) gap: Option<u32>,
-    /// Segments with records that only copies have.
-    pub(super) made_good: Vec<Arc<Segment>>,
     /// What stands before was durable; nothing but a record's own checksums speaks for what follows.
     pub(super) durable: Lsn,
 }
@@ -66,7 +64,7 @@ pub(super) fn follow(
     purpose: Purpose,
     report: &mut OpenReport,
 ) -> Result<Chain> {
-    let Read { mut links, before, said, logs } = read(dir, opened, checkpoint, &evidence, options, report)?;
+    let Read { mut links, before, said, logs } = read(dir, opened, checkpoint, &evidence, report)?;
     let watermark = said.watermark;
     let mut start_segment = checkpoint.start_segment;
     let mut log = thread(&mut links, start_segment, watermark);
@@ -118,9 +116,7 @@ pub(super) fn follow(
         }
         link.segment.set_sealed_end(link.end);
     }
-    let made_good = links.iter().filter(|link| !link.records.is_empty() && link.needs_copies());
-    let made_good = made_good.map(|link| link.segment.clone()).collect();
-    Ok(Chain { last, tail, cut, gap, made_good, durable: watermark })
+    Ok(Chain { last, tail, cut, gap, durable: watermark })
 }
 
 /// What the segments say.
@@ -139,7 +135,6 @@ fn read(
     opened: &Opened,
     checkpoint: &CheckpointHeader,
     evidence: &Evidence<'_>,
-    options: &Options,
     report: &mut OpenReport,
 ) -> Result<Read> {
     let of_kind = |kind| opened.segments.values().filter(move |s| s.kind == kind);

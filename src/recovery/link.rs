@@ -178,11 +178,6 @@ impl Link {
         }
     }
 
-    /// Whether some of its records may be there by their copies alone.
-    pub(super) fn needs_copies(&self) -> bool {
-        self.mended > 0 && self.segment.copies().is_some()
-    }
-
     /// The segment holds nothing that counts.
     pub(super) fn forget(&mut self) {
         self.records.clear();
