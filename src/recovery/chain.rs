@@ -16,7 +16,7 @@ use super::Purpose;
 use super::copies;
 use super::judge::refuse;
 use super::link::{Link, Said, scan_to_end, settle_old};
-use super::segments::Opened;
+use super::segments::{Opened, cut_short};
 use super::serving::{FIRST_SEGMENT, is_rebuilt};
 use super::tail::{self, TailRecord};
 use super::thread::{pass_last_gap, place, thread};
@@ -49,8 +49,6 @@ pub(super) struct Chain {
     /// There is no checkpoint, and the log has a gap before this segment that the caller accepted: what stood
     /// before may have been taken back since.
     pub(super) gap: Option<u32>,
-    /// Segments with records that only copies have.
-    pub(super) made_good: Vec<Arc<Segment>>,
     /// What stands before was durable; nothing but a record's own checksums speaks for what follows.
     pub(super) durable: Lsn,
 }
@@ -66,7 +64,7 @@ pub(super) fn follow(
     purpose: Purpose,
     report: &mut OpenReport,
 ) -> Result<Chain> {
-    let Read { mut links, before, said, logs } = read(dir, opened, checkpoint, &evidence, options, report)?;
+    let Read { mut links, before, said, logs } = read(dir, opened, checkpoint, &evidence, report)?;
     let watermark = said.watermark;
     let mut start_segment = checkpoint.start_segment;
     let mut log = thread(&mut links, start_segment, watermark);
@@ -85,6 +83,10 @@ pub(super) fn follow(
         // An open that accepted it ended before a checkpoint said what it cost: this one has to.
         report.accepted_loss = true;
     }
+    let settled = settled_below(&links, &log, watermark);
+    for link in links.iter().filter(|link| link.segment.id >= settled) {
+        link.judge_end(options, report)?;
+    }
     let hole = log.last().map(|&at| Lsn::new(links[at].segment.id, links[at].end));
     let hole = hole.unwrap_or(Lsn::new(start_segment, FIRST_RECORD));
     let proof = judge_hole(&links, &said, hole, start_segment, report);
@@ -101,7 +103,8 @@ pub(super) fn follow(
     let (tail, mut cut) = match purpose {
         Purpose::Write => {
             let judged = proof.is_none();
-            cut_at_watermark(&mut links, &log, judged, watermark, &said.announced, options, report)?
+            let settled = if judged { settled } else { u32::MAX };
+            cut_at_watermark(&mut links, settled, watermark, &said.announced, options, report)?
         }
         Purpose::Inspect => (Vec::new(), false),
     };
@@ -113,9 +116,7 @@ pub(super) fn follow(
         }
         link.segment.set_sealed_end(link.end);
     }
-    let made_good = links.iter().filter(|link| !link.records.is_empty() && link.needs_copies());
-    let made_good = made_good.map(|link| link.segment.clone()).collect();
-    Ok(Chain { last, tail, cut, gap, made_good, durable: watermark })
+    Ok(Chain { last, tail, cut, gap, durable: watermark })
 }
 
 /// What the segments say.
@@ -134,7 +135,6 @@ fn read(
     opened: &Opened,
     checkpoint: &CheckpointHeader,
     evidence: &Evidence<'_>,
-    options: &Options,
     report: &mut OpenReport,
 ) -> Result<Read> {
     let of_kind = |kind| opened.segments.values().filter(move |s| s.kind == kind);
@@ -160,7 +160,10 @@ fn read(
         }
     }
     for link in &read.links {
-        link.judge_end(options, report)?;
+        if link.sealed && u64::from(link.end) > link.segment.records_end {
+            // Its footer knows which entries these are.
+            report.damage.push(cut_short(&link.segment));
+        }
         report.mended_records += link.mended;
         report.tail_batches += link.batches;
     }
@@ -284,16 +287,23 @@ fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {
     .at(&path, Some(u64::from(offset)))
 }
 
+/// The ends of the segments before this one are settled: a recovery before this one is known to have judged
+/// them, or the log just went on, as something in this one is durable. Short of that, what follows may be an
+/// unfinished copy of what stood at the end once, and proves nothing of it.
+fn settled_below(links: &[Link], log: &[usize], watermark: Lsn) -> u32 {
+    let ids = log.iter().map(|&at| links[at].segment.id);
+    let is_durable =
+        |id: &u32| watermark > Lsn::new(*id, FIRST_RECORD) || planted(Bug::UnfinishedCopyBelieved);
+    ids.filter(is_durable).max().unwrap_or(0)
+}
+
 /// Takes what lies past the watermark out of the log, verified, to be re-persisted. Also returns
 /// whether anything was taken out.
 ///
-/// With `judged`, the end of each unsealed segment has to be clear too, unless a recovery before this one is
-/// known to have judged it: then something in the segment that follows is durable. Short of that, what
-/// follows may be an unfinished copy of what stood at the end once, and proves nothing of it.
+/// The end of each unsealed segment from `settled` on has to be clear too.
 fn cut_at_watermark(
     links: &mut [Link],
-    log: &[usize],
-    judged: bool,
+    settled: u32,
     watermark: Lsn,
     announced: &BTreeMap<Lsn, Shape>,
     options: &Options,
@@ -301,12 +311,7 @@ fn cut_at_watermark(
 ) -> Result<(Vec<TailRecord>, bool)> {
     let mut tail = Vec::new();
     let (mut ended, mut cuts) = (false, Vec::new());
-    let starts: Vec<Lsn> = log.iter().map(|&at| Lsn::new(links[at].segment.id, FIRST_RECORD)).collect();
     for (at, link) in links.iter().enumerate().filter(|(_, link)| !link.sealed) {
-        // A segment without a record is judged too: its first may have rotted.
-        let later = |start: &&Lsn| start.segment() > link.segment.id;
-        let durable = |start: &Lsn| watermark > *start || planted(Bug::UnfinishedCopyBelieved);
-        let proven = starts.iter().filter(later).any(durable);
         let keep = match planted(Bug::TailNotRewritten) {
             true => link.records.len(),
             false => link.records.partition_point(|r| Lsn::new(link.segment.id, r.0) <= watermark),
@@ -320,7 +325,8 @@ fn cut_at_watermark(
                 report.torn_bytes += u64::from(until - from);
             }
         }
-        if judged && !ended && !proven {
+        // A segment without a record is judged too: its first may have rotted.
+        if !ended && link.segment.id >= settled {
             ended = !tail::ends_clearly(&link.segment, until, announced, options, report)?;
         }
     }

@@ -12,7 +12,7 @@ use crate::format::record::RecordKind;
 use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
 use crate::segment::scan::FIRST_RECORD;
-use crate::segment::{Retire, RetiredFile, Segment, build_footer, write_footer};
+use crate::segment::{Retire, RetiredFile, Segment, write_footer};
 use crate::sync::Arc;
 use crate::types::{Durability, Lsn, RegionId};
 
@@ -25,8 +25,8 @@ pub(crate) struct Unfinished {
     pub(super) last_witness: bool,
     /// Newer checkpoints that cannot be believed: to be removed once there is one that can.
     pub(super) bad_checkpoints: Vec<String>,
-    /// Segments that copies stand in for.
-    pub(super) made_good: Vec<Arc<Segment>>,
+    /// Segments of the runs before without a footer on disk.
+    pub(super) unsealed: Vec<Arc<Segment>>,
     /// Whole batches past the watermark, in order: to be re-persisted.
     pub(crate) tail: Vec<TailRecord>,
     /// Whether records that show in the files are no part of the log any more.
@@ -53,9 +53,9 @@ impl Unfinished {
         if votes_lost || !suspects.is_empty() {
             report.hard_states_lost = note_doubts(checkpoints, &suspects, votes_lost)?;
         }
-        // Not before a mark says where the log goes on, and before both are rewritten: one of them may be
-        // what holds the copies.
-        let seal = || self.made_good.iter().for_each(|segment| seal_made_good(&checkpoints.parts, segment));
+        // What the runs before wrote last has its copies in a mark, if it has any: it gets its footers before
+        // that is rewritten, and not before a mark says where the log goes on.
+        let seal = || self.unsealed.iter().for_each(|segment| seal_old(&checkpoints.parts, segment));
         if !cut {
             seal();
         }
@@ -93,16 +93,20 @@ impl Unfinished {
     }
 }
 
-/// Gives a segment its footer on disk, in which all is that the copies were needed for. Where that fails, it
-/// is sealed later, and until then a crash needs the copies once more.
-fn seal_made_good(parts: &Parts, segment: &Segment) {
+/// Gives a segment the footer on disk that it has on the heap: what it holds is known in two places then.
+/// Where that fails, it is sealed later, and until then a crash needs its records, or the copies of them, once
+/// more.
+fn seal_old(parts: &Parts, segment: &Segment) {
     if planted(Bug::RestoredNotSealed) {
         return;
     }
-    let footer = build_footer(segment, segment.sealed_end());
-    if let Err(e) =
-        footer.map_err(Error::from).and_then(|bytes| Ok(write_footer(&parts.dir, segment.id, &bytes)?))
-    {
+    let Some(footer) = segment.footer() else { return };
+    let write = || {
+        parts.factory.check_open()?;
+        let bytes = footer.bytes().map_err(|e| Error::io("reading a footer", &segment.path, e))?;
+        Ok(write_footer(&parts.dir, segment.id, &bytes)?)
+    };
+    if let Err(e) = write() {
         parts.listeners.report(Err(e));
     }
 }

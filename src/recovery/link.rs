@@ -1,10 +1,12 @@
 //! One segment of the log: its records, what they follow, and where they end.
 
 use super::judge::refuse;
+use super::segments::cut_short;
+use super::tail::bytes_of;
 use crate::error::{Error, Result};
 use crate::format::batch::Announcement;
 use crate::format::footer::Footer;
-use crate::format::record::{RecordHeader, RecordKind, Shape, record_len};
+use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
 use crate::limits::SECTOR;
 use crate::options::Options;
 use crate::report::{OpenReport, SegmentFinding};
@@ -55,8 +57,8 @@ pub(super) struct Link {
     pub(super) is_headless: bool,
     /// Valid records past a hole: the highest watermark among them, and their bytes.
     pub(super) past_hole: Option<(Lsn, u64)>,
-    /// The first sector past its end that the device cannot read.
-    pub(super) unreadable: Option<u64>,
+    /// Why nobody can say that no record stands past its end.
+    unclear: Option<Error>,
     /// Records that were recovered.
     pub(super) mended: u64,
     pub(super) batches: u64,
@@ -75,7 +77,7 @@ impl Link {
             sealed: false,
             is_headless: false,
             past_hole: None,
-            unreadable: None,
+            unclear: None,
             mended: 0,
             batches: 0,
         };
@@ -84,18 +86,34 @@ impl Link {
             return Ok(link);
         }
         link.read_records(&mut scanner, said)?;
-        link.unreadable = scanner.bad_sector(u64::from(link.end)..u64::MAX);
+        link.unclear = link.unclear_end(&mut scanner)?;
         Ok(link)
     }
 
-    /// Nobody can say that the log ends where the device cannot be read.
+    /// Why nobody can say that no record stands past the last complete one, if the bytes are gone in which its
+    /// header would be, or some of those that its header says it has. Records stand side by side: what is gone
+    /// anywhere else past the end held nothing.
+    fn unclear_end(&self, scanner: &mut Scanner<'_>) -> Result<Option<Error>> {
+        let len = match scanner.look(self.end)? {
+            Found::BadDescription(header) => bytes_of(&header),
+            _ => u64::from(RECORD_HEADER_LEN),
+        };
+        let from = u64::from(self.end);
+        scanner.read(from, len as usize)?;
+        if let Some(sector) = scanner.bad_sector(from..from + len) {
+            let error = Error::damaged(
+                "the device cannot read a sector past the last complete record: acknowledged records may stand there; \
+                 copy the store to another device, or restore it",
+            );
+            return Ok(Some(error.at(&self.segment.path, Some(sector * SECTOR))));
+        }
+        let is_beyond = self.segment.is_cut && from + len > self.segment.records_end;
+        Ok(is_beyond.then(|| cut_short(&self.segment)))
+    }
+
+    /// Nobody can say that the log ends where a record may have been that cannot be read any more.
     pub(super) fn judge_end(&self, options: &Options, report: &mut OpenReport) -> Result<()> {
-        let Some(sector) = self.unreadable else { return Ok(()) };
-        let error = Error::damaged(
-            "the device cannot read a sector past the last complete record: acknowledged records may stand there; \
-             copy the store to another device, or restore it",
-        );
-        refuse(error.at(&self.segment.path, Some(sector * SECTOR)), options, report)
+        self.unclear.clone().map_or(Ok(()), |error| refuse(error, options, report))
     }
 
     /// A footer is only written once its records are durable. That of an empty segment says nothing.
@@ -158,11 +176,6 @@ impl Link {
                 Ok(None)
             }
         }
-    }
-
-    /// Whether some of its records may be there by their copies alone.
-    pub(super) fn needs_copies(&self) -> bool {
-        self.mended > 0 && self.segment.copies().is_some()
     }
 
     /// The segment holds nothing that counts.

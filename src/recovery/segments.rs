@@ -72,7 +72,7 @@ pub(super) fn open_segments(
         }
         let lost = match open_segment(dir, &name, options, &expected)? {
             Found::Segment(segment) => {
-                opened.add(segment, &expected, options, report)?;
+                opened.add(segment, &expected, report);
                 continue;
             }
             Found::Foreign => {
@@ -108,25 +108,17 @@ pub(super) fn open_segments(
 }
 
 impl Opened {
-    fn add(
-        &mut self,
-        segment: Arc<Segment>,
-        expected: &Expected<'_>,
-        options: &Options,
-        report: &mut OpenReport,
-    ) -> Result<()> {
+    fn add(&mut self, segment: Arc<Segment>, expected: &Expected<'_>, report: &mut OpenReport) {
         if let Some(named) = expected.named
             && named.sealed_end != 0
         {
             segment.set_sealed_end(named.sealed_end);
         }
-        if segment.is_cut && !expected.is_contained() {
-            refuse(cut_short(&segment), options, report)?;
-        } else if segment.is_cut {
+        // Of those that are replayed it counts where their records end.
+        if segment.is_cut && expected.is_contained() {
             report.damage.push(cut_short(&segment));
         }
         self.segments.insert(segment.id, segment);
-        Ok(())
     }
 
     /// Nothing can be had of a segment but its place.
@@ -162,7 +154,8 @@ impl<'a> Expected<'a> {
     }
 }
 
-fn cut_short(segment: &Segment) -> Error {
+/// Of a segment whose file is shorter than it was made.
+pub(super) fn cut_short(segment: &Segment) -> Error {
     Error::damaged(format!("the segment was cut short: {} bytes are left of it", segment.len))
         .at(&segment.path, Some(segment.len))
 }

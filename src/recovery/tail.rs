@@ -147,7 +147,7 @@ fn was_whole(segment: &Segment, at: u32, announced: &BTreeMap<Lsn, Shape>) -> bo
 }
 
 /// The length of a record without its padding, whose zeros would look like a tear.
-fn bytes_of(header: &RecordHeader) -> u64 {
+pub(super) fn bytes_of(header: &RecordHeader) -> u64 {
     u64::from(RECORD_HEADER_LEN) + u64::from(header.desc_len) + u64::from(header.payload_len)
 }
 

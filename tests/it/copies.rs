@@ -145,6 +145,20 @@ fn a_sector_of_an_idle_store_that_cannot_be_read_costs_nothing_else() {
     nothing_else_is_lost(&killed(LARGE, 12, true), LARGE, 12, 1, true);
 }
 
+/// The run that recovers seals what the runs before left, before it rewrites the mark with their copies.
+#[test]
+fn a_store_that_only_recovered_has_two_of_everything() {
+    for batches in [1, 9, 30] {
+        let disk = killed(LARGE, batches, false);
+        let engine = open(&disk);
+        let after = disk.crash(LossPolicy::KeepAll);
+        kill(&disk, engine);
+        after.settle();
+        nothing_else_is_lost(&after, LARGE, batches, 1, false);
+        nothing_else_is_lost(&after, LARGE, batches, 8, false);
+    }
+}
+
 /// Of the last batches, in so many `last` sectors, some stand in one place only: copies are written a KiB at
 /// a time.
 fn of_a_busy_store(lens: Lens, batches: u64, last: usize, per: u64) {

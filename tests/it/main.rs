@@ -56,6 +56,7 @@ mod io_errors;
 #[cfg(feature = "sim")]
 mod kill_then_cut;
 #[cfg(feature = "sim")]
+mod log_end;
 mod lost_votes;
 #[cfg(feature = "sim")]
 mod marks;

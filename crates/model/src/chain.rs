@@ -16,6 +16,8 @@ struct Link {
     sealed: bool,
     headless: bool,
     past_hole: Option<Pos>,
+    /// A record may stand past the end that cannot be read.
+    unclear: bool,
 }
 
 impl Reader<'_> {
@@ -32,6 +34,7 @@ impl Reader<'_> {
             sealed: false,
             headless: false,
             past_hole: None,
+            unclear: false,
         };
         if file.foot.entry.is_there() {
             let foot = file.foot;
@@ -77,15 +80,24 @@ impl Reader<'_> {
             link.records.push((link.end, shape, rec.wm));
             previous = Some(shape);
         }
-        let bad = |at| {
-            [Side::Desc, Side::Payload]
-                .iter()
-                .any(|side| self.view(file, at, *side, true) == View::Unreadable)
-        };
-        if (link.end..self.how.slots).any(bad) {
-            self.refuse(Why::BadSector)?;
-        }
+        link.unclear = link.end < self.how.slots && self.is_unclear(file, link.end);
         Ok(link)
+    }
+
+    /// `Link::unclear_end`: whether the bytes are gone in which the header of a record would be, or some of
+    /// those that it says it has.
+    fn is_unclear(&self, file: &File, at: u8) -> bool {
+        let is_gone = |side| self.view(file, at, side, true) == View::Unreadable;
+        let is_known = matches!(self.look(file, at, true), Found::BadDescription(_));
+        is_gone(Side::Desc) || is_known && is_gone(Side::Payload)
+    }
+
+    /// `chain::settled_below`
+    fn settled_below(&self, links: &[Link], log: &[usize], watermark: Pos) -> u8 {
+        let segs = log.iter().map(|&at| links[at].seg);
+        let is_durable =
+            |seg: &u8| watermark > Pos::new(*seg, 0) || self.makes(Mistake::UnfinishedCopyBelieved);
+        segs.filter(is_durable).max().unwrap_or(0)
     }
 
     /// `chain::follow`
@@ -132,6 +144,10 @@ impl Reader<'_> {
             // What an accepted gap gives up is not modelled.
             return Err(Why::Gap);
         }
+        let settled = self.settled_below(&links, &log, watermark);
+        if links.iter().any(|link| link.unclear && link.seg >= settled) {
+            self.refuse(Why::BadSector)?;
+        }
         let hole = log.last().map_or(Pos::new(ckpt.start, 0), |at| Pos::new(links[*at].seg, links[*at].end));
         // judge_hole
         let mut proof: Option<Pos> = None;
@@ -158,8 +174,8 @@ impl Reader<'_> {
         for at in (0..links.len()).filter(|at| !log.contains(at)) {
             forget(&mut links[at]);
         }
-        chain.cut =
-            self.cut_at_watermark(disk, &mut links, &log, proof.is_none(), watermark, &mut chain.tail)?;
+        let settled = if proof.is_none() { settled } else { u8::MAX };
+        chain.cut = self.cut_at_watermark(disk, &mut links, settled, watermark, &mut chain.tail)?;
         chain.cut |= proof.is_some();
         chain.last = log.first().and_then(|&at| links[at].follows).unwrap_or(before);
         for link in &links {
@@ -216,17 +232,12 @@ impl Reader<'_> {
         &mut self,
         disk: &mut Disk,
         links: &mut [Link],
-        log: &[usize],
-        judged: bool,
+        settled: u8,
         watermark: Pos,
         tail: &mut Vec<TailRec>,
     ) -> Result<bool> {
         let (mut ended, mut cuts) = (false, Vec::new());
-        let starts: Vec<Pos> = log.iter().map(|&at| Pos::new(links[at].seg, 0)).collect();
         for (at, link) in links.iter().enumerate().filter(|(_, link)| !link.sealed) {
-            let proven = starts.iter().any(|start| {
-                start.seg() > link.seg && (watermark > *start || self.makes(Mistake::UnfinishedCopyBelieved))
-            });
             let keep = match self.makes(Mistake::TailNotRewritten) {
                 true => link.records.len(),
                 false => link.records.partition_point(|r| Pos::new(link.seg, r.0) <= watermark),
@@ -238,7 +249,7 @@ impl Reader<'_> {
                     ended = !self.collect(&mut disk.files[link.file], link.seg, from, until, tail)?;
                 }
             }
-            if judged && !ended && !proven {
+            if !ended && link.seg >= settled {
                 ended = !self.ends_clearly(&disk.files[link.file], link.seg, until)?;
             }
         }

@@ -117,6 +117,11 @@ impl Footer {
         self.len as u64
     }
 
+    /// All of its file.
+    pub(crate) fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
+        self.source.read(0..self.len)
+    }
+
     /// Whether ranges and runs are what the writer wrote. The answer is kept: all calls but the
     /// first are free.
     pub(crate) fn verify_tables(&self) -> Result<(), Malformed> {

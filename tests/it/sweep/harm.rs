@@ -112,9 +112,9 @@ impl Harm {
                         entries.insert((*id, *index));
                     }
                 }
-                // Where nothing can be read, even past the end, a record may stand that was acknowledged.
-                let may_describe =
-                    *at < used && (!payload || store.kind.lz4) || self.unreadable.is_some() && !payload;
+                // A record may stand where the next one's header would: if that cannot be read, nobody knows.
+                let next = self.unreadable.is_some() && *at < used + 64;
+                let may_describe = *at < used && (!payload || store.kind.lz4) || next && !payload;
                 describes |= unsealed && *at >= 4096 && may_describe;
             }
         }
