@@ -94,8 +94,8 @@ impl Unfinished {
 }
 
 /// Gives a segment the footer on disk that it has on the heap: what it holds is known in two places then.
-/// Where that fails, it is sealed later, and until then a crash needs its records, or the copies of them, once
-/// more.
+/// Where that fails, it is sealed later, and until then a crash needs its records, or the copies of them,
+/// once more.
 fn seal_old(parts: &Parts, segment: &Segment) {
     if planted(Bug::RestoredNotSealed) {
         return;

@@ -90,9 +90,9 @@ impl Link {
         Ok(link)
     }
 
-    /// Why nobody can say that no record stands past the last complete one, if the bytes are gone in which its
-    /// header would be, or some of those that its header says it has. Records stand side by side: what is gone
-    /// anywhere else past the end held nothing.
+    /// Why nobody can say that no record stands past the last complete one, if the bytes are gone in which
+    /// its header would be, or some of those that its header says it has. Records stand side by side: what is
+    /// gone anywhere else past the end held nothing.
     fn unclear_end(&self, scanner: &mut Scanner<'_>) -> Result<Option<Error>> {
         let len = match scanner.look(self.end)? {
             Found::BadDescription(header) => bytes_of(&header),

@@ -200,6 +200,8 @@ fn a_segment_of_the_replay_that_is_missing_cut_or_foreign_ends_the_log_when_told
             }
             let name = |p: &Path| format!("{how} {}", p.display());
             match open(&vfs.crash(LossPolicy::KeepAll), TailPolicy::Prove) {
+                // The footer of one that is full says what is gone with its end.
+                Ok(engine) if how == "cut" && !engine.open_report().damage.is_empty() => continue,
                 Ok(engine) => {
                     let found = observed(&engine);
                     assert!(whole.states.contains(&found), "{}", name(path));

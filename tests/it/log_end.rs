@@ -1,8 +1,8 @@
 //! What is gone past the end of a log that was not closed, or with the end of one of its files.
 //!
 //! A sector that could not be read anywhere past the last record refused the store, and so did a file of the
-//! log that was a byte too short: nobody could say that nothing acknowledged had stood there. But records stand
-//! side by side: the bytes in which the next one's header would be say it.
+//! log that was a byte too short: nobody could say that nothing acknowledged had stood there. But records
+//! stand side by side: the bytes in which the next one's header would be say it.
 
 use crate::support::engines::{DIR, by_hand, kill};
 use crate::support::files::of_kind;
