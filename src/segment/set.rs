@@ -5,9 +5,9 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
 
-/// While so many full segments wait for their footer, the log does not move on to another one: what the heap
-/// knows of each is let go with its footer, and only then. From the second on they are sealed without a pause,
-/// so this is for a disk on which that fails to keep up.
+/// While so many full segments wait for their footer, the log does not move on to another one: what the
+/// heap knows of each is let go with its footer, and only then. From the second on they are sealed without a
+/// pause, so this is for a disk on which that fails to keep up.
 const UNSEALED_MAX: usize = 4;
 
 /// Every segment but the active and the prepared ones.

@@ -2,7 +2,7 @@
 
 use super::image::{Copy, Disk, Images, R, TERM, data, id};
 use crate::support::engines::{DIR, of_run};
-use crate::support::files::{find, newest, of_kind, records, ruin, wipe};
+use crate::support::files::{find, newest, of_kind, records, ruin, wipe, wipe_copies};
 use Copy::{Faulty, Intact, Suspect};
 use raft::prelude::{ConfState, Entry as RaftEntry, HardState, Message, MessageType};
 use raftwood::healing::{Answer, Healer, Question, Says, Standing, Taken};
@@ -350,16 +350,17 @@ fn unsure() -> Fixture {
     }
     f.engine.close().unwrap();
     f.vfs.settle();
-    f = opened(f.vfs.crash(LossPolicy::KeepAll), 11);
-    f.engine.purge().unwrap();
-    let (log, payload) = find(&f.vfs, &data(id(2).index));
-    let all = records(&f.vfs.read_file(&log).unwrap());
+    let disk = f.vfs.crash(LossPolicy::KeepAll);
+    let (log, payload) = find(&disk, &data(id(2).index));
+    let all = records(&disk.read_file(&log).unwrap());
     let second = all.iter().rev().find(|r| r.at < payload).unwrap();
-    ruin(&f.vfs, &log, second.at + 66, 60);
-    for footer in of_kind(&f.vfs, "foot") {
-        let len = f.vfs.read_file(&footer).unwrap().len();
-        wipe(&f.vfs, &footer, 0, len);
+    wipe_copies(&disk);
+    ruin(&disk, &log, second.at + 66, 60);
+    for footer in of_kind(&disk, "foot") {
+        let len = disk.read_file(&footer).unwrap().len();
+        wipe(&disk, &footer, 0, len);
     }
+    f = opened(disk, 11);
     f.healer.look().unwrap();
     f
 }
