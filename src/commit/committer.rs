@@ -313,7 +313,7 @@ impl Committer {
 
     /// A full segment has its footer, or cannot be given one: who waits for that looks again.
     pub(crate) fn seal_ended(&self) {
-        // With the lock: whoever has just seen that it has to wait is waiting by now, and is woken.
+        // With the lock: a writer that has just seen that it has to wait is waiting by now, and is woken.
         let _p = self.workers.lock();
         self.workers.waking.announce_change();
     }

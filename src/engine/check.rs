@@ -88,10 +88,14 @@ impl Options {
         report.regions = state.report.regions;
         report.segments = state.segments.len() as u64;
         // Of what may have been acknowledged the loss speaks.
-        report.torn_bytes = if report.loss.is_none() { state.report.torn_bytes } else { 0 };
+        let is_judged = report.loss.is_none() && !report.in_use;
+        report.torn_bytes = if is_judged { state.report.torn_bytes } else { 0 };
         report.foreign = state.report.foreign.clone();
         report.damage = state.report.damage.clone();
-        report.suspects = state.report.suspects.clone();
+        if !report.in_use {
+            // What is being written is not judged.
+            report.suspects = state.report.suspects.clone();
+        }
         let mut parts: BTreeMap<u32, Vec<(RegionId, Part)>> = BTreeMap::new();
         for cell in state.table.cells() {
             let whole: Vec<Part> = cell.read().extents.iter().map(|e| e.whole()).collect();

@@ -30,7 +30,9 @@ use std::time::Duration;
 /// neither bytes that were overwritten meanwhile nor a file that was shortened get through to the caller.
 ///
 /// What it shows past [`LogState::durable`] was written and is not known to be on the device: a power cut may
-/// take it, and nobody may have been told that it is there.
+/// take it, and nobody may have been told that it is there. The log ends before the first record of these of
+/// which only a part is in the file: a crash tore it, or it was on its way while this looked. One that is
+/// wrong for no such reason is kept, and its entries are [`Suspect`](Health::Suspect), as an open would do.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -42,6 +42,9 @@ pub(super) struct Chain {
     pub(super) last: Shape,
     /// Whole records past the watermark.
     pub(super) tail: Vec<TailRecord>,
+    /// Where nothing is re-persisted: entries past the watermark that are wrong and may have been
+    /// acknowledged.
+    pub(super) suspects: Vec<Error>,
     /// Whether records that show in the files were taken out of the log, into `tail` or for good. The
     /// next run must make a record of its own durable before it answers, or the one after would
     /// mistake them for part of the log.
@@ -100,13 +103,17 @@ pub(super) fn follow(
         links[at].forget();
     }
 
+    let mut suspects = Vec::new();
     let (tail, mut cut) = match purpose {
         Purpose::Write => {
             let judged = proof.is_none();
             let settled = if judged { settled } else { u32::MAX };
             cut_at_watermark(&mut links, settled, watermark, &said.announced, options, report)?
         }
-        Purpose::Inspect => (Vec::new(), false),
+        Purpose::Inspect => {
+            suspects = end_at_what_is_wrong(&mut links, watermark, &said.announced, options, report)?;
+            (Vec::new(), false)
+        }
     };
     cut |= proof.is_some();
     let mut last = log.first().and_then(|&at| links[at].follows).unwrap_or(before);
@@ -116,7 +123,7 @@ pub(super) fn follow(
         }
         link.segment.set_sealed_end(link.end);
     }
-    Ok(Chain { last, tail, cut, gap, durable: watermark })
+    Ok(Chain { last, tail, suspects, cut, gap, durable: watermark })
 }
 
 /// What the segments say.
@@ -318,7 +325,7 @@ fn cut_at_watermark(
         };
         let (from, until) = (keep.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0), link.end);
         if keep < link.records.len() {
-            cuts.push((at, keep, from));
+            cuts.push((at, keep));
             if !ended {
                 ended = !tail::collect(&link.segment, from, until, announced, options, report, &mut tail)?;
             } else {
@@ -334,11 +341,32 @@ fn cut_at_watermark(
     if tail.is_empty() && !ended {
         cuts.clear();
     }
-    for &(at, keep, from) in &cuts {
-        let link = &mut links[at];
-        link.end = from;
-        link.last = keep.checked_sub(1).map_or(Shape::default(), |i| link.records[i].1);
-        link.records.truncate(keep);
+    for &(at, keep) in &cuts {
+        links[at].end_at(keep);
     }
     Ok((tail, !cuts.is_empty()))
+}
+
+/// Ends the log before the first record past the watermark that an open would not keep, for those who only
+/// look. Returns the entries before it that an open would call doubtful.
+fn end_at_what_is_wrong(
+    links: &mut [Link],
+    watermark: Lsn,
+    announced: &BTreeMap<Lsn, Shape>,
+    options: &Options,
+    report: &mut OpenReport,
+) -> Result<Vec<Error>> {
+    let (mut suspects, mut ended) = (Vec::new(), false);
+    for link in links.iter_mut().filter(|link| !link.sealed) {
+        let durable = link.records.partition_point(|r| Lsn::new(link.segment.id, r.0) <= watermark);
+        let from = durable.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0);
+        let end = match ended {
+            true => from,
+            false => tail::kept_until(&link.segment, from, link.end, announced, options, &mut suspects)?,
+        };
+        ended |= end < link.end;
+        report.torn_bytes += u64::from(link.end - end);
+        link.end_at(link.records.partition_point(|r| r.0 <= end));
+    }
+    Ok(suspects)
 }

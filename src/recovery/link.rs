@@ -178,6 +178,13 @@ impl Link {
         }
     }
 
+    /// Ends it after so many of its records.
+    pub(super) fn end_at(&mut self, records: usize) {
+        let last = records.checked_sub(1).map(|i| self.records[i]);
+        (self.end, self.last) = last.map_or((FIRST_RECORD, Shape::default()), |(end, shape, _)| (end, shape));
+        self.records.truncate(records);
+    }
+
     /// The segment holds nothing that counts.
     pub(super) fn forget(&mut self) {
         self.records.clear();

@@ -208,6 +208,10 @@ impl Indexed {
         if report.accepted_loss {
             truncate_what_was_lost(&table, report);
         }
+        for (region, entries) in chain.suspects.iter().filter_map(|e| e.region().zip(e.entries())) {
+            table.change(&table.get_or_create(region)).suspect(*entries.start(), Lsn::ZERO);
+        }
+        report.suspects.extend(chain.suspects.iter().cloned());
         report.times.replay = clock::since(began);
 
         let harmed = unsealable.into_iter().filter(|(segment, _)| segment.live_entries() > 0);

@@ -27,6 +27,15 @@ pub(crate) struct TailRecord {
     pub(crate) suspects: Vec<(RegionId, u64)>,
 }
 
+impl TailRecord {
+    fn doubts(&self, segment: &Segment, at: u32) -> impl Iterator<Item = Error> {
+        let error = move |&(region, index): &(RegionId, u64)| {
+            doubtful(region, index).at(&segment.path, Some(u64::from(at)))
+        };
+        self.suspects.iter().map(error)
+    }
+}
+
 /// The install record among the tail's, if this is one.
 pub(super) fn installs(record: &TailRecord) -> Option<Install> {
     let encoded = &record.encoded;
@@ -55,30 +64,12 @@ pub(super) fn collect(
     let mut scanner = segment.scanner(segment.records_end)?;
     let mut at = from;
     while at < until {
-        let found = scanner.look(at)?;
-        let once_whole = was_whole(segment, at, announced);
-        let (verdict, end) = match &found {
-            Found::Record(record) => {
-                let (facts, kept) = weigh(segment, &mut scanner, record, once_whole, options)?;
-                let verdict = judged(segment, at, facts, once_whole, report);
-                if let Some(kept) = kept.filter(|_| matches!(verdict, Verdict::Keep | Verdict::Fence)) {
-                    report.suspects.extend(kept.suspects.iter().map(|&(region, index)| {
-                        doubtful(region, index).at(&segment.path, Some(u64::from(at)))
-                    }));
-                    report.rewritten_batches += 1;
-                    tail.push(kept);
-                }
-                (verdict, record.end())
-            }
-            Found::BadDescription(header) => {
-                let facts = unreadable(segment, &mut scanner, at, Some(header), once_whole, options)?;
-                (judged(segment, at, facts, once_whole, report), at)
-            }
-            Found::Nothing => {
-                let facts = unreadable(segment, &mut scanner, at, None, once_whole, options)?;
-                (judged(segment, at, facts, once_whole, report), at)
-            }
-        };
+        let Weighed { verdict, end, kept } = look_at(segment, &mut scanner, at, announced, options, report)?;
+        if let Some(kept) = kept {
+            report.suspects.extend(kept.doubts(segment, at));
+            report.rewritten_batches += 1;
+            tail.push(kept);
+        }
         match verdict {
             Verdict::Keep | Verdict::Fence => at = end,
             Verdict::Torn | Verdict::Lose => {
@@ -93,6 +84,78 @@ pub(super) fn collect(
         }
     }
     Ok(true)
+}
+
+/// How far the records of `from..until` would be kept if the bytes in the files were all that will ever
+/// come, for those who only look: nothing is synced, and nothing noted. Entries that would be kept as
+/// doubtful go to `suspects`.
+///
+/// The last of them may just be on their way into the file. Such a record was not answered yet, so it may be
+/// shown or not, but never as damage.
+pub(super) fn kept_until(
+    segment: &Segment,
+    from: u32,
+    until: u32,
+    announced: &BTreeMap<Lsn, Shape>,
+    options: &Options,
+    suspects: &mut Vec<Error>,
+) -> Result<u32> {
+    let mut at = from;
+    let mut looks = 1;
+    let mut scanner = segment.scanner(segment.records_end)?;
+    while at < until {
+        let weighed = look_at(segment, &mut scanner, at, announced, options, &mut OpenReport::default())?;
+        // A record that arrives between two reads of it looks like nothing that a crash leaves.
+        if weighed.verdict != Verdict::Keep && looks < LOOKS_MAX {
+            looks += 1;
+            scanner = segment.scanner(segment.records_end)?;
+            continue;
+        }
+        match weighed.verdict {
+            Verdict::Keep | Verdict::Fence => {
+                suspects.extend(weighed.kept.iter().flat_map(|kept| kept.doubts(segment, at)));
+                (at, looks) = (weighed.end, 1);
+            }
+            Verdict::Torn | Verdict::Lose | Verdict::Refuse => break,
+        }
+    }
+    Ok(at)
+}
+
+/// How often a record is looked at that is not right, by those who may stand beside its writer.
+const LOOKS_MAX: u32 = 3;
+
+/// What is to become of one record of the tail.
+struct Weighed {
+    verdict: Verdict,
+    /// Where the next one is.
+    end: u32,
+    /// The record, if it is kept and holds anything.
+    kept: Option<TailRecord>,
+}
+
+fn look_at(
+    segment: &Segment,
+    scanner: &mut Scanner<'_>,
+    at: u32,
+    announced: &BTreeMap<Lsn, Shape>,
+    options: &Options,
+    report: &mut OpenReport,
+) -> Result<Weighed> {
+    let once_whole = was_whole(segment, at, announced);
+    let (facts, end, kept) = match scanner.look(at)? {
+        Found::Record(record) => {
+            let (facts, kept) = weigh(segment, scanner, &record, once_whole, options)?;
+            (facts, record.end(), kept)
+        }
+        Found::BadDescription(header) => {
+            (unreadable(segment, scanner, at, Some(&header), once_whole, options)?, at, None)
+        }
+        Found::Nothing => (unreadable(segment, scanner, at, None, once_whole, options)?, at, None),
+    };
+    let verdict = judged(segment, at, facts, once_whole, report);
+    let kept = kept.filter(|_| matches!(verdict, Verdict::Keep | Verdict::Fence));
+    Ok(Weighed { verdict, end, kept })
 }
 
 /// Refuses a segment past whose last record stands something that is neither a record nor the remains of a

@@ -8,6 +8,7 @@ use raftwood::{
 };
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +23,12 @@ fn options() -> Options {
 fn payload(region: RegionId, index: u64, len: usize) -> Vec<u8> {
     let word = (region.0 << 32 | index).to_le_bytes();
     word.iter().copied().cycle().take(len).collect()
+}
+
+fn write_at(path: &Path, at: usize, bytes: &[u8]) {
+    let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(at as u64)).unwrap();
+    file.write_all(bytes).unwrap();
 }
 
 fn append(engine: &Engine, region: RegionId, indexes: RangeInclusive<u64>, len: usize) {
@@ -114,6 +121,36 @@ fn what_is_not_known_to_be_on_the_device_is_told_apart() {
     assert!(state.durable < 6, "{state:?}");
     engine.close().unwrap();
     assert_eq!(options().open_read_only(dir.path()).unwrap().state(RegionId(1)).durable, 6);
+}
+
+/// A record may be on its way into the file while somebody looks, or have been torn by a crash: nobody was
+/// answered for it, so it is not shown, and it is no damage.
+#[test]
+fn a_record_of_which_a_part_is_there_is_not_shown() {
+    for length in [0, 1, 700, 2100] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = options().open(dir.path()).unwrap();
+        append(&engine, RegionId(1), 1..=3, 100);
+        append_as(&engine, RegionId(1), 4..=4, 100, Durability::Written);
+        append_as(&engine, RegionId(1), 5..=5, 3000, Durability::Written);
+        append_as(&engine, RegionId(1), 6..=6, 100, Durability::Written);
+        let path = dir.path().join("0000000001.log");
+        let bytes = std::fs::read(&path).unwrap();
+        let wanted = payload(RegionId(1), 5, 3000);
+        let at = bytes.windows(3000).position(|w| w == wanted).unwrap();
+        let missing = vec![0; 3000 - length];
+        write_at(&path, at + length, &missing);
+        let reader = options().open_read_only(dir.path()).unwrap();
+        let state = reader.state(RegionId(1));
+        assert_eq!((state.first, state.last), (1, 4), "{length} bytes of it");
+        assert_eq!(reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap().len(), 4);
+        assert_eq!(reader.health(RegionId(1)), Health::Healthy);
+        assert!(reader.report().suspects.is_empty() && reader.report().torn_bytes > 0);
+        // The rest of it has come.
+        write_at(&path, at, &wanted);
+        let reader = options().open_read_only(dir.path()).unwrap();
+        assert_eq!(reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap().len(), 6);
+    }
 }
 
 /// An engine renames and overwrites the files whose entries are dead. A reader that still knows them has
@@ -276,9 +313,7 @@ fn an_entry_that_is_wrong_is_named_and_its_neighbours_are_read() {
     let bytes = std::fs::read(&path).unwrap();
     let wanted = payload(RegionId(1), 5, 1000);
     let at = bytes.windows(1000).position(|w| w == wanted).unwrap();
-    let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.seek(SeekFrom::Start(at as u64 + 500)).unwrap();
-    file.write_all(&[0xFF; 3]).unwrap();
+    write_at(&path, at + 500, &[0xFF; 3]);
     let reader = options().open_read_only(dir.path()).unwrap();
     let e = reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap_err();
     assert_eq!((e.kind(), e.region(), e.entries()), (ErrorKind::Damaged, Some(RegionId(1)), Some(5..=5)));

@@ -71,6 +71,19 @@ fn a_wrong_entry_of_the_last_group_is_kept_and_suspect_in_this_life_and_in_later
     assert_eq!(engine.region(R).health(), Health::Suspect { ranges: vec![9..=9] });
 }
 
+/// Those who only look see what an open would keep, and what it would fence they find fenced.
+#[test]
+fn a_reader_says_the_same_of_it() {
+    let f = rotten_last_group();
+    let reader = of_run(&f.vfs, 77).open_read_only(DIR).unwrap();
+    assert_eq!(reader.health(R), Health::Suspect { ranges: vec![9..=9] });
+    assert_eq!(reader.report().suspects.len(), 1);
+    let error = reader.entry(R, 9).unwrap_err();
+    assert!(error.is_suspect() && error.kind() == ErrorKind::Damaged, "{error}");
+    assert_eq!(reader.entries(R, 1..=8, ReadLimit::NONE).unwrap().len(), 8);
+    assert_eq!((reader.state(R).last, reader.health(OTHER)), (9, Health::Healthy));
+}
+
 #[test]
 fn a_crash_anywhere_in_the_open_that_finds_a_suspect_keeps_it_one() {
     let f = rotten_last_group();
