@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::model::Model;
 use super::oracle;
+use super::protocol::Step;
 use super::setup::Setup;
 use super::workload::{Act, Maker, Workload};
 use raftwood::Engine;
@@ -53,6 +54,8 @@ pub struct Driver {
     mark: Mark,
     tickets: Vec<(usize, Durability, Ticket)>,
     last_lsn: Lsn,
+    /// What was done to the disks and what the engine answered, if it was asked for.
+    steps: Option<Vec<Step>>,
 }
 
 impl Driver {
@@ -86,10 +89,43 @@ impl Driver {
             mark,
             tickets: Vec::new(),
             last_lsn: Lsn::ZERO,
+            steps: None,
             setup,
         };
         driver.open()?;
         Ok(driver)
+    }
+
+    /// Runs a workload, and returns what was done to the disks and what the engine answered, step by step, up
+    /// to the first violation.
+    pub fn steps_of(setup: Setup, workload: &Workload) -> (Vec<Step>, Result<(), String>) {
+        let vfs = setup.disk();
+        vfs.transcript_start();
+        let mut driver = match Driver::start(setup, workload, false, vfs, None) {
+            Ok(driver) => driver,
+            Err(e) => return (Vec::new(), Err(e)),
+        };
+        driver.steps = Some(Vec::new());
+        driver.step(Step::Opened);
+        let acts = workload.acts.iter().try_for_each(|act| driver.act(*act));
+        let outcome = acts.and_then(|()| driver.finish());
+        driver.step(Step::Killed);
+        (driver.steps.take().unwrap_or_default(), outcome)
+    }
+
+    /// The calls until now, and then this.
+    fn step(&mut self, step: Step) {
+        if let Some(steps) = &mut self.steps {
+            steps.extend(self.vfs.take_log().into_iter().map(Step::Call));
+            steps.push(step);
+        }
+    }
+
+    fn answered(&mut self, durability: Durability, lsn: Lsn) {
+        self.step(match durability {
+            Durability::Synced => Step::Synced(lsn),
+            _ => Step::Written(lsn),
+        });
     }
 
     /// The model as it stands.
@@ -128,6 +164,9 @@ impl Driver {
                 match engine.sync() {
                     Ok(lsn) => {
                         self.lsn(lsn, &engine)?;
+                        if lsn > Lsn::ZERO {
+                            self.answered(Durability::Synced, lsn);
+                        }
                         self.acked(accepted, Durability::Synced);
                         Ok(())
                     }
@@ -171,6 +210,11 @@ impl Driver {
                 };
                 self.trace.push(format!("  {policy:?} of {:?}", self.vfs.pending()));
                 let disk = self.vfs.crash(policy);
+                if self.steps.is_some() {
+                    let names = disk.list().into_iter().map(|(path, _)| path.to_string_lossy().into_owned());
+                    self.step(Step::Cut(names.collect()));
+                    disk.transcript_start();
+                }
                 self.kill();
                 self.snapshots.extend(self.vfs.take_snapshots());
                 disk.snapshot_every(self.photograph);
@@ -210,6 +254,7 @@ impl Driver {
         drop(tickets);
         self.engine = None;
         self.vfs.halt_after(u64::MAX);
+        self.step(Step::Killed);
         if self.faulty {
             self.mark.written = self.mark.synced;
         }
@@ -332,6 +377,7 @@ impl Driver {
                         if durability == Durability::Synced && engine.durable_lsn() < lsn {
                             return Err(format!("acked {lsn} with only {} durable", engine.durable_lsn()));
                         }
+                        self.answered(durability, lsn);
                         self.acked(at, durability);
                     }
                 }
@@ -392,7 +438,10 @@ impl Driver {
                         );
                     }
                 }
-                Ok(_) => self.acked(at, durability),
+                Ok(lsn) => {
+                    self.answered(durability, lsn);
+                    self.acked(at, durability);
+                }
                 Err(e) => error = Some(e),
             }
         }
@@ -444,6 +493,7 @@ impl Driver {
         if let Some(engine) = self.engine.take() {
             let outcome = engine.close();
             let closed = outcome.is_ok();
+            self.step(if closed { Step::Closed } else { Step::Killed });
             self.outcome("close", outcome)?;
             if closed {
                 self.acked(self.mark.accepted, Durability::Synced);
@@ -506,6 +556,7 @@ impl Driver {
         let now = self.states.len() - 1;
         self.mark = Mark { synced: now, written: now, accepted: now };
         self.engine = Some(engine);
+        self.step(Step::Opened);
         self.note();
         Ok(())
     }

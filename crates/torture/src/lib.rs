@@ -14,6 +14,7 @@
 //! - [`model`] is what should be; [`oracle`] is what must hold after a crash or fault.
 //! - [`workload`] says what is done; [`driver`] does it to both and keeps what a crash may leave.
 //! - [`explore`] chooses the moments and the losses. The same seed gives the same run.
+//! - [`protocol`] is the order of calls that each run is held to, step by step, without a crash.
 //!
 //! Deliberately absent: threads of the engine (they have tests of their own), damage that is no crash (bit
 //! flips and the like), and disks that tear sectors beyond what was being written, which the default options
@@ -28,6 +29,7 @@ mod lies;
 pub mod model;
 pub mod oracle;
 mod policies;
+pub mod protocol;
 pub mod report;
 pub mod setup;
 pub mod workload;
