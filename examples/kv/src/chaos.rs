@@ -6,6 +6,7 @@ use crate::lease::Timing;
 use crate::load::{Load, QUIET, Rng};
 use crate::region::{Span, Standing, home};
 use crate::reshape::Merging;
+use crate::rot::rot;
 use crate::wire::{Client, Dump, Reply, Request, Result, Stats, Via};
 use indicatif::ProgressBar;
 use raftwood::raft_rs::decode_conf_state;
@@ -15,6 +16,10 @@ pub struct Chaos {
     pub rng: Rng,
     time: Duration,
     kills: u64,
+    /// How often bits of a log are still to flip.
+    rots: u64,
+    /// The node whose log was harmed last: no other is, before its replicas are whole again.
+    harmed: Option<u64>,
     groups: u64,
     timing: Timing,
     /// Nodes that are down, and when they come back.
@@ -58,6 +63,13 @@ pub struct Done {
     pub refused: u64,
     pub compactions: u64,
     pub snapshots_installed: u64,
+    /// Replicas of which an entry was harmed while their node was down, entries that were put back, and
+    /// replicas that ran again after they had been fenced.
+    pub harmed: u64,
+    pub healed: u64,
+    pub unfenced: u64,
+    /// Votes that fenced replicas have given.
+    pub fenced_votes: u64,
 }
 
 /// A node that receives nothing from the others, until when, and whether all the others stay up.
@@ -93,11 +105,13 @@ const LONE_WRITES: usize = 8;
 const LONE_READS: usize = 16;
 
 impl Chaos {
-    pub fn new(seed: u64, time: Duration, kills: u64, groups: u64, timing: Timing) -> Chaos {
+    pub fn new(seed: u64, time: Duration, kills: u64, rots: u64, groups: u64, timing: Timing) -> Chaos {
         Chaos {
             rng: Rng(seed ^ 0x00c0_ffee),
             time,
             kills,
+            rots,
+            harmed: None,
             groups,
             timing,
             down: Vec::new(),
@@ -181,12 +195,32 @@ impl Chaos {
     }
 
     fn come_back(&mut self, cluster: &mut Cluster, now: Instant) -> Result<()> {
-        for (id, _) in self.down.extract_if(.., |(_, at)| *at <= now) {
+        let back: Vec<_> = self.down.extract_if(.., |(_, at)| *at <= now).collect();
+        for (id, _) in back {
+            self.harm(cluster, id)?;
             cluster.start_node(id)?;
         }
         if let Some(CutOff { node, .. }) = self.cut_off.take_if(|c| c.until <= now) {
             self.heal(cluster, node)?;
         }
+        Ok(())
+    }
+
+    /// Flips bits in the log of a node that is about to come back, if all others are up and whole: then
+    /// whatever was acknowledged is with them.
+    fn harm(&mut self, cluster: &Cluster, id: u64) -> Result<()> {
+        let is_whole = |node: u64| match cluster.ask(node, &Request::Stats, Duration::from_secs(2)) {
+            Ok(Reply::Stats(stats)) => stats.fenced.is_empty() && stats.lost.is_empty(),
+            _ => false,
+        };
+        self.harmed.take_if(|node| is_whole(*node));
+        let mut others = (1..=NODES).filter(|&node| node != id);
+        if self.rots == 0 || self.harmed.is_some_and(|node| node != id) || !others.all(is_whole) {
+            return Ok(());
+        }
+        self.rots -= 1;
+        self.harmed = Some(id);
+        self.done.harmed += rot(&cluster.dir_of(id).join("log"), &mut self.rng)?;
         Ok(())
     }
 
@@ -443,11 +477,15 @@ impl Chaos {
         self.done.refused += stats.refused;
         self.done.compactions += stats.compactions;
         self.done.snapshots_installed += stats.snapshots_installed;
+        self.done.healed += stats.healed;
+        self.done.unfenced += stats.unfenced;
+        self.done.fenced_votes += stats.fenced_votes;
     }
 
     /// Everybody up, connected and a voter.
     fn make_whole(&mut self, cluster: &mut Cluster) -> Result<()> {
         let later = Instant::now() + self.timing.election() * 1000;
+        self.rots = 0;
         self.come_back(cluster, later)?;
         if let Some(demoted) = self.demoted.take() {
             let Demoted { group, node, .. } = demoted;

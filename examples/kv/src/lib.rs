@@ -4,8 +4,9 @@
 //! Three processes on this machine hold a replica of every group. Each has one Raftwood engine for all its
 //! logs, drives the groups with raft-rs, and keeps its state machine in a database of its own. Under load,
 //! nodes are killed with SIGKILL and started again, cut off from the others, made to hand over leadership and
-//! to leave and join the voters. In the end every acknowledged write must be there, on every node, once, and
-//! what the clients saw must be what a single register could have shown them.
+//! to leave and join the voters; bits flip in the logs of nodes that are down. In the end every acknowledged
+//! write must be there, on every node, once, and what the clients saw must be what a single register could
+//! have shown them.
 //!
 //! `cargo run --release --example kv` (`main.rs`)
 //!
@@ -22,7 +23,7 @@
 //! | `lease.rs` | the leader's lease, for reads without a round |
 //! | `rollback.rs` | saves what a new leader makes a node discard |
 //! | `net.rs`, `wire.rs` | sockets, and what goes over them |
-//! | `cluster.rs`, `chaos.rs`, `reshape.rs`, `janitor.rs` | the processes, what is done to them, and what is left behind |
+//! | `cluster.rs`, `chaos.rs`, `reshape.rs`, `rot.rs`, `janitor.rs` | the processes, what is done to them, and what is left behind |
 //! | `load.rs`, `history.rs` | clients, and the check of what they saw |
 //! | `verdict.rs` | what came of it |
 
@@ -45,5 +46,6 @@ pub mod nursery;
 pub mod region;
 pub mod reshape;
 pub mod rollback;
+pub mod rot;
 pub mod verdict;
 pub mod wire;

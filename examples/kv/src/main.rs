@@ -51,6 +51,9 @@ struct Args {
     /// Nodes killed with SIGKILL, spread over the time; it takes longer where that is too short.
     #[arg(long, default_value_t = 22)]
     kills: u64,
+    /// How often bits flip in the log of a killed node, in a few groups each time, before it comes back.
+    #[arg(long, default_value_t = 4)]
+    rots: u64,
     /// Clients, each with one request at a time.
     #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..))]
     clients: u64,
@@ -130,7 +133,7 @@ fn torment(args: &Args, mut cluster: Cluster) -> Result<Verdict> {
         bar.enable_steady_tick(Duration::from_millis(200));
     }
     let time = Duration::from_secs(args.seconds);
-    let mut chaos = Chaos::new(args.seed, time, args.kills, args.groups, args.timing);
+    let mut chaos = Chaos::new(args.seed, time, args.kills, args.rots, args.groups, args.timing);
     let ops = std::thread::scope(|scope| -> Result<Vec<Op>> {
         let load = &*load;
         let clients: Vec<_> = (0..args.clients).map(|n| scope.spawn(move || load.client(n))).collect();

@@ -36,6 +36,10 @@ pub struct Verdict {
     rolled_back: u64,
     displaced_by_snapshots: u64,
     rollbacks_refused: u64,
+    replicas_harmed: u64,
+    replicas_unfenced: u64,
+    entries_put_back: u64,
+    votes_while_fenced: u64,
     /// From here on, each is a fault.
     answers_after_the_lease: u64,
     answers_without_a_majority: u64,
@@ -85,6 +89,10 @@ pub fn reach(evidence: &Evidence<'_>) -> Result<Verdict> {
         changes_forgotten: chaos.done.forgotten,
         compactions: chaos.done.compactions,
         snapshots_installed: chaos.done.snapshots_installed,
+        replicas_harmed: chaos.done.harmed,
+        replicas_unfenced: chaos.done.unfenced,
+        entries_put_back: chaos.done.healed,
+        votes_while_fenced: chaos.done.fenced_votes,
         ..Verdict::default()
     };
     // Every write of every replica, and where the value of a write came to stand.
@@ -254,6 +262,10 @@ impl Verdict {
             ("writes rolled back, and saved", self.rolled_back),
             ("writes displaced by a snapshot, saved", self.displaced_by_snapshots),
             ("rollbacks refused by the listener", self.rollbacks_refused),
+            ("replicas of which an entry rotted", self.replicas_harmed),
+            ("replicas that were fenced, and run again", self.replicas_unfenced),
+            ("entries put back from other nodes", self.entries_put_back),
+            ("votes given while fenced", self.votes_while_fenced),
         ];
         let faults = self.faults();
         for (what, n) in done.iter().chain(&faults[..faults.len() - 2]) {
