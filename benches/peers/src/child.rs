@@ -3,11 +3,11 @@
 
 use crate::engines::{self, Engine, FLOOR};
 use crate::load::{COLD_ENTRIES, Load, Page, Payloads, Script, hard_state, mix};
-use crate::log::{Batch, PeerLog, Result};
+use crate::log::{Batch, Outcome, PeerLog, Result};
 use crate::measure::{Io, anonymous_memory, cpu, disk_bytes, drop_cache, histogram, nanos, settle};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -183,7 +183,9 @@ fn one_writer(
     let mut latencies = histogram()?;
     let mut pace = load.rate.map(|rate| Pace::new(load.writers as f64 / rate));
     let mut bytes = 0;
-    loop {
+    let mut flying: VecDeque<(Instant, bool, Outcome)> = VecDeque::new();
+    let mut all = None;
+    while all.is_none() {
         script.next(&mut batch);
         let began = match &mut pace {
             Some(pace) => pace.next(),
@@ -193,17 +195,29 @@ fn one_writer(
             ENDED => break,
             phase => phase == MEASURED,
         };
-        log.write(&batch, load.synced)?;
+        let (began, counts) = if load.in_flight > 1 {
+            flying.push_back((began, counts, log.submit(&batch)?));
+            if flying.len() < load.in_flight {
+                continue;
+            }
+            let Some((began, counts, outcome)) = flying.pop_front() else { continue };
+            outcome()?;
+            (began, counts)
+        } else {
+            log.write(&batch, load.synced)?;
+            (began, counts)
+        };
         if counts {
             latencies.saturating_record(nanos(began.elapsed()));
             bytes += batch.bytes();
             if bytes >= bytes_max {
-                return Ok(Written { latencies, all: script.batches });
+                all = Some(script.batches);
             }
         }
     }
-    // The last one was made and not written.
-    Ok(Written { latencies, all: script.batches - 1 })
+    flying.into_iter().try_for_each(|(.., outcome)| outcome())?;
+    // Otherwise the last one was made and not written.
+    Ok(Written { latencies, all: all.unwrap_or(script.batches - 1) })
 }
 
 /// When a writer that has a rate begins its next batch, whether the one before has ended or not: what

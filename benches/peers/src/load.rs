@@ -15,6 +15,8 @@ pub(crate) struct Load {
     pub(crate) entry_bytes: usize,
     pub(crate) hard_state: bool,
     pub(crate) synced: bool,
+    /// Batches that each writer has handed over before it waits for the oldest of them.
+    pub(crate) in_flight: usize,
     /// Entries of a region that are kept; what is older is compacted in steps of a quarter of it. 0: all.
     pub(crate) keep: u64,
     /// Every tenth region gets its entries at the beginning, and is never written again.
@@ -34,6 +36,7 @@ impl Load {
             entry_bytes: 1024,
             hard_state: false,
             synced,
+            in_flight: 1,
             keep: 64,
             cold: false,
             rate: None,

@@ -69,11 +69,19 @@ impl<'p> Batch<'p> {
     }
 }
 
+/// Waits for what becomes of a batch that was handed over.
+pub(crate) type Outcome = Box<dyn FnOnce() -> Result<()>>;
+
 /// An engine that is open. All entries are of one term.
 pub(crate) trait PeerLog: Send + Sync {
     /// Writes a batch, and returns when it is on the device (`synced`), or else when a killed
     /// process would not lose it.
     fn write(&self, batch: &Batch<'_>, synced: bool) -> Result<()>;
+
+    /// Hands a batch over. It is on the device when the outcome is there.
+    fn submit(&self, _batch: &Batch<'_>) -> Result<Outcome> {
+        Err("it takes no batch without waiting for it".into())
+    }
 
     /// Appends the payloads of those entries of the range that are there, in order.
     fn read(&self, region: u64, range: Range<u64>, out: &mut Vec<Bytes>) -> Result<()>;

@@ -1,7 +1,7 @@
 //! Which work is measured.
 
 use crate::child::Task;
-use crate::engines::Engine;
+use crate::engines::{Engine, RAFTWOOD};
 use crate::load::Load;
 
 /// One row of figures for each engine.
@@ -21,6 +21,8 @@ pub(crate) enum Group {
     Growing,
     /// The same after a warm-up of its own work.
     Steady,
+    /// One writer with many batches in flight, beside as many writers with one each.
+    Submitted,
     /// 1 and 4 writers that wait for no sync.
     Written,
     /// Four writers beside two readers.
@@ -32,14 +34,22 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    pub(crate) const ALL: [Group; 6] =
-        [Group::Growing, Group::Steady, Group::Written, Group::Mixed, Group::CatchUp, Group::Open];
+    pub(crate) const ALL: [Group; 7] = [
+        Group::Growing,
+        Group::Steady,
+        Group::Submitted,
+        Group::Written,
+        Group::Mixed,
+        Group::CatchUp,
+        Group::Open,
+    ];
 
     /// In results.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Group::Growing => "growing",
             Group::Steady => "steady",
+            Group::Submitted => "submitted",
             Group::Written => "written",
             Group::Mixed => "mixed",
             Group::CatchUp => "catch-up",
@@ -81,6 +91,11 @@ pub(crate) fn works(groups: &[Group], sizes: &Sizes) -> Vec<Work> {
                 }
                 add(RAFTSTORE.into(), write(Load { cold, rate: sizes.rate, ..Load::raftstore() }, warm_up));
             }
+            Group::Submitted => {
+                add(writers_name(64), write(Load::batches(64, true), 0.0));
+                let load = Load { in_flight: 64, ..Load::batches(1, true) };
+                add("1 writer, 64 in flight".into(), write(load, 0.0));
+            }
             Group::Written => {
                 for writers in [1, 4] {
                     add(writers_name(writers), write(Load::batches(writers, false), 0.0));
@@ -114,7 +129,9 @@ pub(crate) fn writers_name(writers: usize) -> String {
 /// Whether an engine can do it at all.
 pub(crate) fn suits(engine: &Engine, work: &Work) -> bool {
     match &work.task {
-        Task::Write { load, .. } => load.synced || engine.writes_only,
+        Task::Write { load, .. } => {
+            (load.synced || engine.writes_only) && (load.in_flight <= 1 || engine.name == RAFTWOOD)
+        }
         _ => engine.reads,
     }
 }

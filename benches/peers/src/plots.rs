@@ -23,6 +23,7 @@ pub(crate) fn draw(results: &Results, dir: &Path) -> Result<Vec<(String, String)
         let name = group.name();
         for (figure, unit, what, file) in [
             ("batches_per_second", 1.0, "batches a second", "batches"),
+            ("p99_us", 1000.0, "p99, ms", "p99"),
             ("p999_us", 1000.0, "p99.9, ms", "p999"),
         ] {
             let series = against_writers(results, name, figure, unit);

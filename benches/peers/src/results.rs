@@ -60,8 +60,12 @@ impl Row {
         for name in names.collect::<std::collections::BTreeSet<_>>() {
             let mut values: Vec<f64> = self.rounds.iter().filter_map(|f| f.get(&name)).copied().collect();
             values.sort_by(f64::total_cmp);
-            let at = if name == "lost" { values.len() - 1 } else { (values.len() - 1) / 2 };
-            self.median.insert(name, values[at]);
+            // Of an even number the mean of the two in the middle; of what was lost, the most.
+            let (low, high) = match name == "lost" {
+                true => (values.len() - 1, values.len() - 1),
+                false => ((values.len() - 1) / 2, values.len() / 2),
+            };
+            self.median.insert(name, f64::midpoint(values[low], values[high]));
         }
     }
 

@@ -117,6 +117,7 @@ fn heading(group: Group) -> &'static str {
     match group {
         Group::Growing => "Growing: from an empty directory",
         Group::Steady => "Steady: after some time of the same work",
+        Group::Submitted => "Submitted: one thread with many batches in flight",
         Group::Written => "Written only: no sync is waited for",
         Group::Mixed => "Writers beside readers",
         Group::CatchUp => "Catching up from the device",
@@ -134,6 +135,9 @@ fn explanation(group: Group, results: &Results) -> String {
             "The same after {} s, with every tenth region cold: it has 16 entries from the beginning, which stay.",
             results.measured.warm_up
         ),
+        Group::Submitted => "The batches of 64 writers, from an empty directory: by 64 threads that wait for each, and by one that has 64 \
+                             in flight and waits for the oldest. Only of engines that take a batch without waiting for it."
+            .into(),
         Group::Written => "The same batches, each handed to the system and not synced, from an empty directory.".into(),
         Group::Mixed => "Four writers as above, and two readers of 64 entries of any region.".into(),
         Group::CatchUp => "A log of 1,000 interleaved regions; the engine is opened and nothing is cached. Region after region is read \

@@ -1,7 +1,7 @@
 //! Raftwood, as it comes.
 
-use crate::log::{Batch, PeerLog, Result};
-use ::raftwood::{Durability, Engine, EntryId, EntryRef, Options, ReadLimit, RegionId};
+use crate::log::{Batch, Outcome, PeerLog, Result};
+use ::raftwood::{Durability, Engine, EntryId, EntryRef, Options, ReadLimit, RegionId, WriteBatch};
 use bytes::Bytes;
 use std::ops::Range;
 use std::path::Path;
@@ -13,8 +13,8 @@ pub(super) fn open(dir: &Path, _writers: usize) -> Result<Box<dyn PeerLog>> {
     Ok(Box::new(Raftwood(Options::new().open(dir)?)))
 }
 
-impl PeerLog for Raftwood {
-    fn write(&self, batch: &Batch<'_>, synced: bool) -> Result<()> {
+impl Raftwood {
+    fn built(&self, batch: &Batch<'_>) -> Result<WriteBatch> {
         let mut write = self.0.batch();
         for part in batch.parts() {
             let mut region = write.region(RegionId(part.region));
@@ -28,8 +28,20 @@ impl PeerLog for Raftwood {
                 region.compact_through(part.dropped.end - 1)?;
             }
         }
-        self.0.write(write, if synced { Durability::Synced } else { Durability::Written })?;
+        Ok(write)
+    }
+}
+
+impl PeerLog for Raftwood {
+    fn write(&self, batch: &Batch<'_>, synced: bool) -> Result<()> {
+        let durability = if synced { Durability::Synced } else { Durability::Written };
+        self.0.write(self.built(batch)?, durability)?;
         Ok(())
+    }
+
+    fn submit(&self, batch: &Batch<'_>) -> Result<Outcome> {
+        let ticket = self.0.submit(self.built(batch)?, Durability::Synced)?;
+        Ok(Box::new(move || Ok(ticket.wait().map(drop)?)))
     }
 
     fn read(&self, region: u64, range: Range<u64>, out: &mut Vec<Bytes>) -> Result<()> {
