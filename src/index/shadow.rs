@@ -205,16 +205,8 @@ impl Shadow {
         self.live.map(|l| l.1 + 1).or(self.base.map(|b| b.index + 1))
     }
 
-    fn append(
-        &mut self,
-        first: u64,
-        entries: u64,
-        mut runs: impl Iterator<Item = (u64, u32)> + Clone,
-        discards: &mut Vec<Discard>,
-    ) -> Result<()> {
-        if entries == 0 {
-            return Ok(());
-        }
+    /// Whether entries can stand there, the first of them with this term.
+    fn check_append(&self, first: u64, entries: u64, term: Option<u64>) -> Result<()> {
         let named = first..=first.saturating_add(entries - 1);
         let refuse =
             |kind, text: String| Err(Error::new(kind, text).in_region(self.region).naming(named.clone()));
@@ -252,7 +244,7 @@ impl Shadow {
             (Some(i), _) if self.base.is_some_and(|b| b.index == i) => self.term(i)?,
             _ => None,
         };
-        if let (Some(before), Some((term, _))) = (before, runs.clone().next())
+        if let (Some(before), Some(term)) = (before, term)
             && term < before
             && !planted(Bug::TermFalls)
         {
@@ -264,6 +256,20 @@ impl Shadow {
                 ),
             );
         }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        first: u64,
+        entries: u64,
+        mut runs: impl Iterator<Item = (u64, u32)> + Clone,
+        discards: &mut Vec<Discard>,
+    ) -> Result<()> {
+        if entries == 0 {
+            return Ok(());
+        }
+        self.check_append(first, entries, runs.clone().next().map(|(term, _)| term))?;
         self.truncate(first, discards);
         let mut index = first;
         for (term, n) in &mut runs {

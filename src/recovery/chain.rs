@@ -67,25 +67,11 @@ pub(super) fn follow(
     purpose: Purpose,
     report: &mut OpenReport,
 ) -> Result<Chain> {
-    let Read { mut links, before, said, logs } = read(dir, opened, checkpoint, &evidence, report)?;
+    let mut found = read(dir, opened, checkpoint, &evidence, report)?;
+    let Log { places: log, start_segment, gap } =
+        find_log(&mut found, opened, checkpoint, evidence, options, report)?;
+    let Read { mut links, before, said, .. } = found;
     let watermark = said.watermark;
-    let mut start_segment = checkpoint.start_segment;
-    let mut log = thread(&mut links, start_segment, watermark);
-    let mut gap = None;
-    if is_rebuilt(checkpoint) {
-        if let Err(e) = whole_history(opened, &links, &log, watermark, &evidence) {
-            // The device may give the checkpoint another time.
-            refuse(evidence.unread.unwrap_or(e), options, report)?;
-            start_segment = pass_last_gap(&mut links, start_segment, watermark);
-            gap = Some(start_segment);
-            log = thread(&mut links, start_segment, watermark);
-        } else if said.loss {
-            refuse(loss_accepted_before(&logs), options, report)?;
-        }
-    } else if said.loss && !planted(Bug::HalfAcceptedLossForgotten) {
-        // An open that accepted it ended before a checkpoint said what it cost: this one has to.
-        report.accepted_loss = true;
-    }
     let settled = settled_below(&links, &log, watermark);
     for link in links.iter().filter(|link| link.segment.id >= settled) {
         link.judge_end(options, report)?;
@@ -124,6 +110,47 @@ pub(super) fn follow(
         link.segment.set_sealed_end(link.end);
     }
     Ok(Chain { last, tail, suspects, cut, gap, durable: watermark })
+}
+
+/// Which segments are the log.
+struct Log {
+    /// Their places among the links, in order.
+    places: Vec<usize>,
+    /// The first segment that is replayed.
+    start_segment: u32,
+    /// That one, if the log has a gap before it that the caller accepted.
+    gap: Option<u32>,
+}
+
+/// Follows the records from one segment to the next. Where there is no checkpoint, the log has to be whole.
+fn find_log(
+    found: &mut Read,
+    opened: &Opened,
+    checkpoint: &CheckpointHeader,
+    evidence: Evidence<'_>,
+    options: &Options,
+    report: &mut OpenReport,
+) -> Result<Log> {
+    let Read { links, said, logs, .. } = found;
+    let (start_segment, watermark) = (checkpoint.start_segment, said.watermark);
+    let places = thread(links, start_segment, watermark);
+    if !is_rebuilt(checkpoint) {
+        if said.loss && !planted(Bug::HalfAcceptedLossForgotten) {
+            // An open that accepted it ended before a checkpoint said what it cost: this one has to.
+            report.accepted_loss = true;
+        }
+        return Ok(Log { places, start_segment, gap: None });
+    }
+    if let Err(e) = whole_history(opened, links, &places, watermark, &evidence) {
+        // The device may give the checkpoint another time.
+        refuse(evidence.unread.unwrap_or(e), options, report)?;
+        let gap = pass_last_gap(links, start_segment, watermark);
+        return Ok(Log { places: thread(links, gap, watermark), start_segment: gap, gap: Some(gap) });
+    }
+    if said.loss {
+        refuse(loss_accepted_before(logs), options, report)?;
+    }
+    Ok(Log { places, start_segment, gap: None })
 }
 
 /// What the segments say.

@@ -111,15 +111,7 @@ impl FooterBuilder {
         let named = if self.cold { &[] } else { &regions[..] };
         put_deltas(&mut out, named.iter().map(|(id, region)| region.delta(*id)));
         let installs_at = out.len();
-        put_varint(&mut out, self.installs.len() as u64);
-        for install in &self.installs {
-            let mut desc = Vec::new();
-            install.encode(&mut desc);
-            put_varint(&mut out, desc.len() as u64);
-            out.extend_from_slice(&desc);
-        }
-        // The tables start at a multiple of 8; the padding belongs to the installs.
-        out.resize(out.len().next_multiple_of(8), 0);
+        put_installs(&mut out, &self.installs);
         let tables_at = out.len();
 
         let mut header = FooterHeader {
@@ -131,40 +123,7 @@ impl FooterBuilder {
             ..FooterHeader::default()
         };
 
-        // Rows come before locations in the file but need their checksums: so each range's locations are
-        // made twice, which takes less than to keep them all apart.
-        let ranges =
-            || regions.iter().flat_map(|(id, region)| region.ranges.iter().map(|range| (*id, range)));
-        out.reserve_exact(ranges().map(|(_, range)| range.len_in_file()).sum());
-        let mut locs = Vec::new();
-        for (region, range) in ranges() {
-            locs.clear();
-            range.put_locs(&mut locs);
-            let row = RangeRow {
-                region,
-                first: range.first,
-                count: range.locs.len() as u32,
-                stride: range.stride(),
-                runs_at: header.run_count,
-                run_count: range.runs().count() as u32,
-                locs_at: header.locs_len,
-                bytes: range.bytes(),
-                locs_crc: crc32(seed, &locs),
-            };
-            row.put(&mut out);
-            header.range_count += 1;
-            header.run_count += row.run_count;
-            header.entry_count += u64::from(row.count);
-            header.locs_len += locs.len() as u64;
-        }
-        header.ranges_crc = crc_from(seed, &out, tables_at);
-        let runs_at = out.len();
-        for (first, term) in ranges().flat_map(|(_, range)| range.runs()) {
-            out.extend_from_slice(&first.to_le_bytes());
-            out.extend_from_slice(&term.to_le_bytes());
-        }
-        header.runs_crc = crc_from(seed, &out, runs_at);
-        ranges().for_each(|(_, range)| range.put_locs(&mut out));
+        put_tables(&mut out, &regions, seed, &mut header);
 
         let file = FileHeader {
             version: FORMAT_VERSION,
@@ -179,6 +138,56 @@ impl FooterBuilder {
         }
         out
     }
+}
+
+fn put_installs(out: &mut Vec<u8>, installs: &[Install]) {
+    put_varint(out, installs.len() as u64);
+    for install in installs {
+        let mut desc = Vec::new();
+        install.encode(&mut desc);
+        put_varint(out, desc.len() as u64);
+        out.extend_from_slice(&desc);
+    }
+    // The tables start at a multiple of 8; the padding belongs to the installs.
+    out.resize(out.len().next_multiple_of(8), 0);
+}
+
+/// Rows, runs and locations, and what the header says of them.
+fn put_tables(out: &mut Vec<u8>, regions: &[(RegionId, RegionBuild)], seed: u32, header: &mut FooterHeader) {
+    // Rows come before locations in the file but need their checksums: so each range's locations are made
+    // twice, which takes less than to keep them all apart.
+    let ranges = || regions.iter().flat_map(|(id, region)| region.ranges.iter().map(|range| (*id, range)));
+    let rows_at = out.len();
+    out.reserve_exact(ranges().map(|(_, range)| range.len_in_file()).sum());
+    let mut locs = Vec::new();
+    for (region, range) in ranges() {
+        locs.clear();
+        range.put_locs(&mut locs);
+        let row = RangeRow {
+            region,
+            first: range.first,
+            count: range.locs.len() as u32,
+            stride: range.stride(),
+            runs_at: header.run_count,
+            run_count: range.runs().count() as u32,
+            locs_at: header.locs_len,
+            bytes: range.bytes(),
+            locs_crc: crc32(seed, &locs),
+        };
+        row.put(out);
+        header.range_count += 1;
+        header.run_count += row.run_count;
+        header.entry_count += u64::from(row.count);
+        header.locs_len += locs.len() as u64;
+    }
+    header.ranges_crc = crc_from(seed, out, rows_at);
+    let runs_at = out.len();
+    for (first, term) in ranges().flat_map(|(_, range)| range.runs()) {
+        out.extend_from_slice(&first.to_le_bytes());
+        out.extend_from_slice(&term.to_le_bytes());
+    }
+    header.runs_crc = crc_from(seed, out, runs_at);
+    ranges().for_each(|(_, range)| range.put_locs(out));
 }
 
 fn crc_from(seed: u32, bytes: &[u8], at: usize) -> u32 {
