@@ -70,7 +70,8 @@
 //! - [`WriteBatch`] and [`RegionBatch`]: what can be written. [`Region`]: what can be read.
 //! - [`Durability`] and [`Ticket`]: when something is safe. [`Error`] and [`ErrorKind`]: what went wrong, and
 //!   what to do.
-//! - [`Options`], [`EventListener`], [`Engine::stats`], [`Engine::latencies`]: how it is run.
+//! - [`Options`], [`EventListener`], [`Engine::stats`], [`Engine::latencies`], [`Engine::group_sizes`]: how
+//!   it is run.
 //! - [`Engine::backup`], [`Engine::scrub`], [`Region::repair`], [`Reader`]: when something has to be looked
 //!   after.
 //! - [`healing`]: replicas that give each other back what one of them has lost.
@@ -95,11 +96,11 @@ pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod format;
 pub mod healing;
+pub(crate) mod histogram;
 pub(crate) mod index;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
-pub(crate) mod latency;
 pub mod limits;
 pub(crate) mod listener;
 #[cfg(feature = "metrics")]
@@ -145,7 +146,7 @@ pub use engine::tasks::Opening;
 pub use engine::write_batch::{RegionBatch, WriteBatch};
 pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};
-pub use latency::Latency;
+pub use histogram::{Latency, Sizes};
 pub use listener::{Event, EventListener, Rollback};
 pub use options::{Background, Compression, Options, Pool, Purge, ReadMode, TailPolicy};
 pub use report::{

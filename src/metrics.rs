@@ -3,7 +3,7 @@
 //! They are published when the program says so, by a timer of its own, and are computed from what the engine
 //! counts anyway: nothing is added to the path of a write or a read. `docs/metrics.md` has all names.
 
-use crate::{Engine, Latencies, Latency, Stats};
+use crate::{Engine, Latencies, Latency, Sizes, Stats};
 use metrics::Unit;
 
 /// Publishes the figures of one engine into the recorder that the program has installed.
@@ -31,6 +31,7 @@ pub struct Publisher {
     store: String,
     /// What was published of the histograms.
     published: Latencies,
+    published_groups: Sizes,
 }
 
 impl Publisher {
@@ -46,13 +47,14 @@ impl Publisher {
         for (name, text, _) in HISTOGRAMS {
             metrics::describe_histogram!(*name, Unit::Seconds, *text);
         }
-        Publisher { store: store.into(), published: Latencies::default() }
+        metrics::describe_histogram!(GROUPS.0, Unit::Count, GROUPS.1);
+        Publisher { store: store.into(), published: Latencies::default(), published_groups: Sizes::default() }
     }
 
     /// Publishes the figures as they are now. Costs what [`stats`](Engine::stats) and
     /// [`latencies`](Engine::latencies) cost, a call of the recorder for each metric, and one for each bucket
-    /// of a histogram that has something new, whose values are the bucket's longest duration: rounded up by
-    /// less than an eighth.
+    /// of a histogram that has something new, whose values are the highest of the bucket: rounded up by less
+    /// than an eighth.
     pub fn publish(&mut self, engine: &Engine) {
         let (stats, latencies) = (engine.stats(), engine.latencies());
         for (name, _, _, figure) in COUNTERS {
@@ -61,13 +63,20 @@ impl Publisher {
         for (name, _, _, figure) in GAUGES {
             metrics::gauge!(*name, "store" => self.store.clone()).set(figure(&stats) as f64);
         }
+        let times_of = |count| usize::try_from(count).unwrap_or(usize::MAX);
         for (name, _, times) in HISTOGRAMS {
             let histogram = metrics::histogram!(*name, "store" => self.store.clone());
             for (longest, count) in times(&latencies).since(times(&self.published)).buckets() {
-                histogram.record_many(longest.as_secs_f64(), usize::try_from(count).unwrap_or(usize::MAX));
+                histogram.record_many(longest.as_secs_f64(), times_of(count));
             }
         }
         self.published = latencies;
+        let groups = engine.group_sizes();
+        let histogram = metrics::histogram!(GROUPS.0, "store" => self.store.clone());
+        for (highest, count) in groups.since(&self.published_groups).buckets() {
+            histogram.record_many(highest as f64, times_of(count));
+        }
+        self.published_groups = groups;
     }
 }
 
@@ -117,6 +126,9 @@ const GAUGES: &[Figure] = &[
     ("raftwood_in_flight_bytes", Unit::Bytes, "of batches that are not complete", |s| s.in_flight_bytes),
     ("raftwood_waiting_writers", Unit::Count, "threads that wait to be accepted", |s| s.waiting_writers),
 ];
+
+/// Of [`group_sizes`](Engine::group_sizes).
+const GROUPS: (&str, &str) = ("raftwood_group_batches", "batches that a sync of the log settled");
 
 type Histogram = (&'static str, &'static str, fn(&Latencies) -> &Latency);
 

@@ -7,7 +7,7 @@ pub use outcome::{Appended, Compacted, Compaction, Outcome};
 pub use trail::{Explanation, Proof, RecordFinding, RecordState, SegmentFinding, Trail, Verdict};
 
 use crate::error::Error;
-use crate::latency::Latency;
+use crate::histogram::Latency;
 use crate::types::{Lsn, RegionId};
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, SegmentRecord};
 use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::FileName;
+use crate::histogram::Times;
 use crate::index::Table;
-use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
@@ -28,6 +28,7 @@ use crate::segment::{Segment, SegmentSet};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::trace;
+use crate::types::RegionId;
 use crate::vfs::Dir;
 use file::CheckpointFile;
 
@@ -63,6 +64,14 @@ pub(crate) struct Parts {
     pub(crate) committer: Arc<Committer>,
     pub(crate) mark: Arc<MarkFile>,
     pub(crate) listeners: Arc<Listeners>,
+}
+
+/// What was written of the table.
+#[derive(Default)]
+struct Captured {
+    regions: u64,
+    /// Destroyed regions of which nothing needs to be known any more.
+    forgotten: Vec<RegionId>,
 }
 
 impl Checkpoints {
@@ -106,7 +115,7 @@ impl Checkpoints {
         self.write(|| ())
     }
 
-    fn write(&self, mut meanwhile: impl FnMut()) -> Result<()> {
+    fn write(&self, meanwhile: impl FnMut()) -> Result<()> {
         let Parts { dir, committer, factory, table, .. } = &self.parts;
         let began = clock::now();
         let log_bytes = self.log_bytes();
@@ -130,25 +139,8 @@ impl Checkpoints {
         self.parts.mark.ensure()?;
         let mut out = CheckpointFile::create(dir)?;
         let mut writer = CheckpointWriter::new(header);
-        let mut regions = 0;
-        let mut forgotten = Vec::new();
-        for cell in table.cells() {
-            let state = cell.read();
-            // A tombstone keeps older operations from being replayed onto nothing. This checkpoint's replay
-            // starts past its last operation: it has done its duty.
-            if !state.exists && state.touched.segment() < start_segment {
-                forgotten.push(cell.id);
-                continue;
-            }
-            let record = state.record(cell.id);
-            drop(state);
-            writer.region(&record);
-            regions += 1;
-            while let Some(chunk) = writer.take_chunk() {
-                factory.watch.during(WRITING, || out.append(&chunk))?;
-                meanwhile();
-            }
-        }
+        let Captured { regions, forgotten } =
+            self.capture(start_segment, &mut writer, &mut out, meanwhile)?;
         if !planted(Bug::CheckpointBeforeLogSync) {
             committer.flush()?;
         }
@@ -168,6 +160,35 @@ impl Checkpoints {
         self.times.since(began);
         self.parts.listeners.deliver(&Event::Checkpoint { start_segment, bytes, regions });
         Ok(())
+    }
+
+    /// Writes the regions as they are, one after the other.
+    fn capture(
+        &self,
+        start_segment: u32,
+        writer: &mut CheckpointWriter,
+        out: &mut CheckpointFile,
+        mut meanwhile: impl FnMut(),
+    ) -> Result<Captured> {
+        let mut captured = Captured::default();
+        for cell in self.parts.table.cells() {
+            let state = cell.read();
+            // A tombstone keeps older operations from being replayed onto nothing. This checkpoint's replay
+            // starts past its last operation: it has done its duty.
+            if !state.exists && state.touched.segment() < start_segment {
+                captured.forgotten.push(cell.id);
+                continue;
+            }
+            let record = state.record(cell.id);
+            drop(state);
+            writer.region(&record);
+            captured.regions += 1;
+            while let Some(chunk) = writer.take_chunk() {
+                self.parts.factory.watch.during(WRITING, || out.append(&chunk))?;
+                meanwhile();
+            }
+        }
+        Ok(captured)
     }
 
     /// The active segment was asked for first: one that is full meanwhile is among the others.

@@ -1,6 +1,6 @@
 //! What the pipeline counts and times.
 
-use crate::latency::Times;
+use crate::histogram::{Numbers, Times};
 use crate::sync::atomic::AtomicU64;
 
 /// Counters of the pipeline.
@@ -21,4 +21,6 @@ pub(crate) struct Counters {
     pub(crate) queue_times: Times,
     pub(crate) write_times: Times,
     pub(crate) sync_times: Times,
+    /// Batches that one sync settled.
+    pub(crate) group_sizes: Numbers,
 }

@@ -104,7 +104,7 @@ impl SyncStage {
 
     /// The record is in the operating system's hands.
     pub(super) fn note_written(&mut self, record: &Record) {
-        self.unsynced_batches += usize::from(record.kind != RecordKind::Copies);
+        self.unsynced_batches += usize::from(record.kind == RecordKind::Batch);
         self.unsynced_bytes += record.len() as u64;
         if self.dirty.last().is_none_or(|s| s.id != record.segment.id) {
             self.dirty.push(record.segment.clone());
@@ -225,6 +225,9 @@ impl SyncJob {
         let _span = trace::sync(self.bytes);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.sync_segments(counters)));
         self.segments.clear();
+        if matches!(outcome, Ok(Ok(()))) && self.batches > 0 {
+            counters.group_sizes.add(self.batches as u64);
+        }
         outcome.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")))
     }
 

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::clock;
+use crate::histogram::Sizes;
 use crate::report::{Latencies, Stats};
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +10,9 @@ use serde::{Deserialize, Serialize};
 /// fields come without.
 pub const FIGURES_SCHEMA: u32 = 1;
 
-/// What an engine knows of itself at one moment: [`stats`](Engine::stats) and
-/// [`latencies`](Engine::latencies), with the time (feature `serde`).
+/// What an engine knows of itself at one moment: [`stats`](Engine::stats),
+/// [`latencies`](Engine::latencies) and [`group_sizes`](Engine::group_sizes), with the time (feature
+/// `serde`).
 ///
 /// `raftwood top DIR --metrics FILE` and `raftwood report DIR --metrics FILE` read a file of them, one a
 /// line, as JSON, the newest last. The program writes it when it wants to, on a thread of its own; a line
@@ -18,7 +20,7 @@ pub const FIGURES_SCHEMA: u32 = 1;
 /// reads the last lines only, so the file may be cut to nothing at any time.
 ///
 /// In JSON a histogram is a list of pairs, the longest duration of each bucket that is not empty in
-/// microseconds and its count; a position is its number.
+/// microseconds (or the highest number) and its count; a position is its number.
 ///
 /// ```
 /// use raftwood::{Durability, Engine, RegionId};
@@ -53,6 +55,9 @@ pub struct Figures {
     pub stats: Stats,
     /// The histograms, since open.
     pub latencies: Latencies,
+    /// How many batches each sync settled, since open; empty in what earlier releases wrote.
+    #[serde(default)]
+    pub group_sizes: Sizes,
 }
 
 impl Engine {
@@ -65,6 +70,7 @@ impl Engine {
             unix_millis: u64::try_from(clock::since_epoch().as_millis()).unwrap_or(u64::MAX),
             stats: self.stats(),
             latencies: self.latencies(),
+            group_sizes: self.group_sizes(),
         }
     }
 }

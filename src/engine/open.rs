@@ -11,8 +11,8 @@ use crate::engine::threads::Threads;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{SegmentKind, StoreId};
 use crate::format::names::FileName;
+use crate::histogram::Times;
 use crate::index::Table;
-use crate::latency::Times;
 use crate::listener::{Event, Listeners};
 use crate::options::{Background, Options, Tuned};
 use crate::planted::{Bug, planted};
@@ -164,37 +164,74 @@ fn fresh(options: &Options) -> Recovered {
     }
 }
 
-/// The parts of an engine over what was recovered. No segment is made: the first record does that, and
-/// recovery's copy of the tail is one.
-fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>> {
-    let factory = Arc::new(SegmentFactory::new(&dir, &options, r.id, r.next_file));
+/// The free files that are there.
+fn pool(dir: &Dir, options: &Options, r: &mut Recovered) -> Arc<SegmentFactory> {
+    let factory = Arc::new(SegmentFactory::new(dir, options, r.id, r.next_file));
     for (number, len) in std::mem::take(&mut r.free) {
         if !factory.adopt_free(number, len) {
             r.unfinished.leftovers.push(FileName::Free(number).to_string());
         }
     }
-    let mark = MarkFile::new(dir.clone(), r.id, r.next_file, &r.marks);
-    if r.report.created {
-        // Wherever a checkpoint is, the mark is too.
-        mark.ensure()?;
-        // Nothing else may stand in the directory without a checkpoint that names the store.
-        write_first_checkpoint(&dir, &options.salts, r.id)?;
-    } else {
-        // The run before may have died without making the names durable that were just read. Files of the
-        // pool are written under these names next, and leftovers are judged by them.
-        match factory.sync_dir() {
-            // What is there can be read nonetheless, and made room of.
-            Err(Unwritten::NoSpace(_)) if !planted(Bug::FullDiskKeepsClosed) => {
-                factory.owe_sync();
-            }
-            synced => synced?,
+    factory
+}
+
+/// What makes the directory a store.
+fn begin_store(dir: &Dir, options: &Options, id: StoreId, mark: &MarkFile) -> Result<()> {
+    // Wherever a checkpoint is, the mark is too.
+    mark.ensure()?;
+    // Nothing else may stand in the directory without a checkpoint that names the store.
+    write_first_checkpoint(dir, &options.salts, id)
+}
+
+/// The run before may have died without making the names durable that were just read. Files of the pool are
+/// written under these names next, and leftovers are judged by them.
+fn settle_names(factory: &SegmentFactory) -> Result<()> {
+    match factory.sync_dir() {
+        // What is there can be read nonetheless, and made room of.
+        Err(Unwritten::NoSpace(_)) if !planted(Bug::FullDiskKeepsClosed) => {
+            factory.owe_sync();
+            Ok(())
         }
+        synced => Ok(synced?),
     }
-    let logs = r.segments.values().filter(|s| s.kind == SegmentKind::Log);
+}
+
+/// Bytes of the log past the newest checkpoint.
+fn replayed_bytes(r: &Recovered) -> u64 {
     let start = r.checkpoints.newest().map_or(0, |newest| newest.start_segment);
-    let replayed =
-        logs.filter(|s| s.id >= start).map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD)));
-    let replayed_bytes = replayed.sum();
+    let logs = r.segments.values().filter(|s| s.kind == SegmentKind::Log && s.id >= start);
+    logs.map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD))).sum()
+}
+
+/// What takes batches into the log, from where it ends.
+fn pipeline(
+    options: &Options,
+    r: &Recovered,
+    factory: Arc<SegmentFactory>,
+    hooks: Arc<dyn Hooks>,
+) -> Arc<Committer> {
+    let committer = Committer::new(
+        r.table.clone(),
+        factory,
+        hooks,
+        r.next_file,
+        r.chain,
+        options.in_flight_bytes_max,
+        options.background == Background::Manual,
+    );
+    Arc::new(committer.with_budget(Budget::new(options.disk_budget, options.kept_of_budget())))
+}
+
+/// The parts of an engine over what was recovered. No segment is made: the first record does that, and
+/// recovery's copy of the tail is one.
+fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>> {
+    let factory = pool(&dir, &options, r);
+    let mark = MarkFile::new(dir.clone(), r.id, r.next_file, &r.marks);
+    match r.report.created {
+        true => begin_store(&dir, &options, r.id, &mark)?,
+        false => settle_names(&factory)?,
+    }
+    let replayed_bytes = replayed_bytes(r);
     let segments = Arc::new(SegmentSet::new(std::mem::take(&mut r.segments)));
     let listeners = Arc::new(Listeners::new(options.listeners.clone()));
     let signals = Arc::new(Signals::default());
@@ -205,17 +242,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
         listeners: listeners.clone(),
         signals: signals.clone(),
     });
-    let committer = Committer::new(
-        r.table.clone(),
-        factory.clone(),
-        hooks,
-        r.next_file,
-        r.chain,
-        options.in_flight_bytes_max,
-        options.background == Background::Manual,
-    );
-    let committer =
-        Arc::new(committer.with_budget(Budget::new(options.disk_budget, options.kept_of_budget())));
+    let committer = pipeline(&options, r, factory.clone(), hooks);
     let parts = Parts {
         dir: dir.clone(),
         store: r.id,

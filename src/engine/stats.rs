@@ -4,6 +4,7 @@
 //! moment and a step for each segment. Many regions are not looked at.
 
 use super::Engine;
+use crate::histogram::Sizes;
 use crate::index::Table;
 use crate::report::{Latencies, Stats};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,12 @@ impl Engine {
             checkpoint: store.checkpoints.times.get(),
             read: store.read_times.get(),
         }
+    }
+
+    /// How many batches each sync of the log settled since open: what many writers share. Costs some
+    /// microseconds.
+    pub fn group_sizes(&self) -> Sizes {
+        self.store().committer.counters().group_sizes.get()
     }
 
     /// The engine in figures. Costs a step for each segment, and for each region where these are no more than

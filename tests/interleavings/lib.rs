@@ -250,6 +250,31 @@ fn writers_that_wait_for_room_and_for_segments_go_on() {
     });
 }
 
+/// No more full segments wait for their footer than a few: a writer that needs another one is held up until
+/// one is sealed, and the thread that seals is the only one to wake it.
+#[test]
+fn writers_that_wait_for_footers_go_on() {
+    explore(|| {
+        let vfs = SimVfs::new(16);
+        // One to a segment.
+        const LEN: usize = 50 << 10;
+        let engine = options(&vfs, 1).background(Background::Threads).open("/db").unwrap();
+        let writers = [1, 2].map(|w| {
+            spawn(&engine, move |engine| {
+                for index in 1..=4 {
+                    let mut batch = engine.batch();
+                    add(&mut batch, w, index..=index, 1, LEN);
+                    engine.write(batch, Durability::Written).unwrap();
+                }
+            })
+        });
+        writers.into_iter().for_each(|t| t.join().unwrap());
+        engine.close().unwrap();
+        let after = after_a_cut(&vfs);
+        (1..=2).for_each(|region| assert_eq!(read(&after, region, LEN).len(), 4));
+    });
+}
+
 /// Two that prepared segments at once once made them active out of the order of their numbers.
 #[test]
 fn positions_rise_beside_two_that_tick() {

@@ -146,6 +146,7 @@ fn what_is_published_is_what_the_engine_counts_and_nothing_twice() {
                 ("raftwood_commit_seconds", 5 * round),
                 ("raftwood_sync_seconds", stats.syncs),
                 ("raftwood_read_seconds", round),
+                ("raftwood_group_batches", 5 * round),
             ] {
                 assert_eq!(kept.value(name), is as f64, "{name} in round {round}");
             }

@@ -133,6 +133,25 @@ fn latencies_have_one_value_for_each_operation() {
 }
 
 #[test]
+fn what_one_sync_settles_is_a_group_and_a_sync_that_fails_settles_nothing() {
+    let vfs = SimVfs::new(68);
+    let engine = by_hand(&vfs).open(DIR).unwrap();
+    append(&engine, 1..3);
+    let before = engine.group_sizes();
+    assert_eq!((before.count(), before.quantile(1.0)), (2, Some(1)));
+    let submit = |region, index| submit(&engine, region, index);
+    let tickets = [submit(11, 1), submit(12, 1), submit(13, 1)];
+    engine.sync().unwrap();
+    tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+    entries::append(&engine, R, 3, 10).unwrap();
+    let groups = engine.group_sizes().since(&before);
+    assert_eq!(groups.buckets().collect::<Vec<_>>(), [(1, 1), (3, 1)]);
+    vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData));
+    entries::append(&engine, R, 4, 10).unwrap_err();
+    assert_eq!(engine.group_sizes().since(&before), groups);
+}
+
+#[test]
 fn reads_are_counted_with_what_became_of_them() {
     let mut f = Fixture::new();
     let engine = f.sealed();
