@@ -129,6 +129,9 @@ pub struct Protocol {
     marking: BTreeSet<u32>,
     /// Segments of this run to which a mark leads.
     marked: BTreeSet<u32>,
+    /// Recovery has written records, and marks into these slots.
+    is_copied: bool,
+    slots: BTreeSet<u64>,
     /// When the last checkpoint began that has its name, and the last one whose name is durable.
     named: Option<u64>,
     checkpoint: Option<u64>,
@@ -168,6 +171,8 @@ impl Protocol {
     fn end_run(&mut self) {
         (self.is_locked, self.is_open, self.is_broken, self.last) = (false, false, false, None);
         self.named = None;
+        self.is_copied = false;
+        self.slots.clear();
         self.to_mark.clear();
         self.marking.clear();
         self.marked.clear();
@@ -305,6 +310,10 @@ impl Protocol {
             }
             Kind::Mark => self.marking.append(&mut self.to_mark),
             _ => {}
+        }
+        if !self.is_open {
+            self.is_copied |= matches!(at, Kind::Log(_));
+            self.slots.extend((at == Kind::Mark).then_some(from));
         }
         if !matches!(at, Kind::Log(_) | Kind::Mark) {
             if file.written.iter().any(|w| w.0 < to && from < w.1) {
@@ -469,6 +478,9 @@ impl Protocol {
 
     fn opened(&mut self) -> Result<(), String> {
         self.is_open = true;
+        if self.is_copied && self.slots.len() < 2 {
+            return Err("one slot of the mark is all that says that recovery's copy is whole".into());
+        }
         match self.pending_log() {
             Some(name) => Err(format!("{name} is not synced, and the store is open")),
             None => Ok(()),
