@@ -53,7 +53,7 @@ bugs! {
     /// A callback that panics takes those after it along. Breaks: nothing hangs.
     PanicEndsDelivery caught by "callbacks::a_callback_that_panics_ends_itself_and_nothing_else",
     /// A sleep for a rate lasts a second at most. Breaks: a rate is kept.
-    RateNotKept caught by "lib::purge::pace::tests::a_rate_is_kept_whatever_the_size_of_a_piece",
+    RateNotKept caught by "lib::upkeep::pace::tests::a_rate_is_kept_whatever_the_size_of_a_piece",
     /// The cleaner copies with the turn of upkeep in its hands. Breaks: nothing waits for a slow copy.
     CopiesInUpkeep caught by "scrub::a_slow_cleaner_holds_up_neither_a_purge_nor_a_checkpoint_nor_a_close",
     /// What upkeep does with the disk is not watched. Breaks: a disk that hangs is noticed.
