@@ -416,6 +416,12 @@ fn a_free_file_that_the_device_cannot_read_is_dropped_before_it_is_a_log() {
     append(&engine, 1201).unwrap();
     let now = free(&vfs);
     assert!(bad.iter().any(|path| !now.contains(path)), "one was taken: {bad:?}, {now:?}");
+    let dir = vfs.open_dir(Path::new("/db")).unwrap();
+    for log in of_kind(&vfs, "log") {
+        let file = dir.open(log.file_name().unwrap().to_str().unwrap(), OpenMode::Read).unwrap();
+        let read = file.read_at(&mut vec![0; file.len().unwrap() as usize], 0);
+        assert!(read.is_ok(), "{} cannot be read: {read:?}", log.display());
+    }
     let left = vfs.crash(LossPolicy::KeepAll);
     let after = options(&left).open("/db").unwrap();
     assert_eq!(after.region(R).last_index(), 1201);
