@@ -121,12 +121,37 @@ fn reopens_of_many_regions(c: &mut Criterion) {
     group.finish();
 }
 
+/// What an operator asks of a store of many regions, of which most are in its oldest segments.
+fn figures_of_many_regions(c: &mut Criterion) {
+    const REGIONS: u64 = 100_000;
+    let dir = tempfile::tempdir_in(".").expect("a directory here");
+    let engine = open(dir.path());
+    for round in 0..4 {
+        for some in (0..REGIONS).step_by(1000) {
+            let mut batch = engine.batch();
+            for r in some..some + 1000 {
+                let entry = (EntryId::new(1, round + 1), &ENTRY[..300]);
+                batch.region(RegionId(r)).append([entry]).expect("it fits");
+            }
+            engine.write(batch, Durability::Written).expect("it is written");
+        }
+    }
+    engine.sync().expect("it is synced");
+    engine.purge().expect("it is purged");
+    let mut group = c.benchmark_group("100,000 regions");
+    group.bench_function("stats", |b| b.iter(|| black_box(engine.stats())));
+    group.bench_function("pins(16)", |b| b.iter(|| black_box(engine.pins(16))));
+    group.bench_function("pins(usize::MAX)", |b| b.iter(|| black_box(engine.pins(usize::MAX))));
+    group.bench_function("regions", |b| b.iter(|| black_box(engine.regions())));
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2));
-    targets = writes, reads, reopens, reopens_of_many_regions
+    targets = writes, reads, reopens, reopens_of_many_regions, figures_of_many_regions
 }
 criterion_main!(benches);

@@ -31,12 +31,21 @@ pub enum ErrorKind {
     InvalidArgument,
     /// A listener refused the rollback; nothing was written.
     Refused,
-    /// The bound on bytes in flight is reached and the caller chose not to wait.
+    /// The bound on bytes in flight is reached and the caller chose not to wait, or that on
+    /// [fetches](crate::Engine::fetch) that wait.
     WouldBlock,
+    /// The disk has been at one operation on the log for longer than
+    /// [`stall_after`](crate::Options::stall_after), or a wait has come to its deadline: nothing is wrong so
+    /// far, and nothing goes on. A leader should give its leadership away.
+    Stalled,
     /// The file system is full, or a quota is.
     NoSpace,
     /// Bytes that were acknowledged are wrong or missing.
     Damaged,
+    /// The newest hard state is lost, or is older than the log it stands beside: in which term the replica
+    /// voted, and for whom, is not known. It must not vote, nor be given a hard state from its peers, who
+    /// cannot know either: it leaves the group, and comes back under a new peer id.
+    HardStateLost,
     /// The operating system or the device reported an error, which says nothing of the bytes:
     /// the call may be tried again.
     Io,
@@ -45,7 +54,7 @@ pub enum ErrorKind {
     /// The engine was closed.
     Closed,
     /// Another process, or another engine of this one, has the directory open (or, for a look at it,
-    /// keeps it too busy). Of a region: another store of an openraft adapter writes it.
+    /// keeps it too busy). Of a region: another [`RegionWriter`](crate::RegionWriter) has it.
     Locked,
     /// A newer format, an unknown flag, or something this platform cannot do.
     Unsupported,
@@ -56,9 +65,33 @@ pub enum ErrorKind {
 /// It is cheap to clone: one first I/O error is delivered to every waiter. What is displayed does not
 /// repeat the [`source`](std::error::Error::source): a program that shows it to people shows the chain of
 /// sources too, as `{:?}` does.
+///
+/// ```
+/// use raftwood::{Engine, Error, ErrorKind, ReadLimit, RegionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// /// What a leader does for a follower that asks for more.
+/// fn answer(engine: &Engine, from: u64) -> Result<String, Error> {
+///     match engine.region(RegionId(7)).entries(from.., ReadLimit::bytes(1 << 20)) {
+///         Ok(entries) => Ok(format!("{} entries", entries.len())),
+///         Err(e) => match e.kind() {
+///             ErrorKind::Compacted => Ok("a snapshot".into()),
+///             ErrorKind::Unavailable => Ok("nothing yet".into()),
+///             // Names region, entries, file and offset; a replica has them.
+///             ErrorKind::Damaged => Ok(format!("heal {:?} of {:?}: {e}", e.entries(), e.path())),
+///             _ => Err(e),
+///         },
+///     }
+/// }
+/// # let engine = Engine::open(dir.path())?;
+/// assert_eq!(answer(&engine, 5)?, "nothing yet");
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -67,7 +100,7 @@ struct Inner {
     is_suspect: bool,
     path: Option<PathBuf>,
     offset: Option<u64>,
-    source: Option<BoxError>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -106,13 +139,14 @@ impl Error {
 
     /// Whether the same call, as it was, may succeed later although this program repairs nothing:
     ///
-    /// | kind         | once                                                      |
-    /// |--------------|-----------------------------------------------------------|
-    /// | `WouldBlock` | tickets have completed, or the log can go on to a segment |
-    /// | `NoSpace`    | a purge, or somebody else, has given space back           |
-    /// | `Refused`    | the listener that refused agrees: it is asked again       |
-    /// | `Locked`     | the other engine is closed                                |
-    /// | `Io`         | the device or the operating system is well again          |
+    /// | kind         | once                                                                             |
+    /// |--------------|----------------------------------------------------------------------------------|
+    /// | `WouldBlock` | tickets have completed, the log can go on to a segment, or fetches were answered |
+    /// | `Stalled`    | the disk goes on                                                                 |
+    /// | `NoSpace`    | a purge, or somebody else, has given space back                                  |
+    /// | `Refused`    | the listener that refused agrees: it is asked again                              |
+    /// | `Locked`     | the other engine is closed                                                       |
+    /// | `Io`         | the device or the operating system is well again                                 |
     ///
     /// Not `Poisoned`: the I/O error that is its source was met while the log was written, and only
     /// opening the store again ends that.
@@ -120,6 +154,7 @@ impl Error {
         matches!(
             self.0.kind,
             ErrorKind::WouldBlock
+                | ErrorKind::Stalled
                 | ErrorKind::NoSpace
                 | ErrorKind::Refused
                 | ErrorKind::Locked
@@ -127,7 +162,23 @@ impl Error {
         )
     }
 
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+    /// An error of code that is built on the engine, as an adapter for a consensus library, so that its
+    /// callers act on one kind of error. `message` is for people: what was refused, and what to do.
+    ///
+    /// ```
+    /// use raftwood::{Error, ErrorKind, RegionId};
+    /// use std::error::Error as _;
+    ///
+    /// let cause = u64::from_str_radix("x", 10).unwrap_err();
+    /// let error = Error::new(ErrorKind::Damaged, "entry 3 cannot be decoded")
+    ///     .in_region(RegionId(7))
+    ///     .naming(3..=3)
+    ///     .caused_by(cause);
+    /// assert_eq!((error.kind(), error.region(), error.entries()), (ErrorKind::Damaged, Some(RegionId(7)), Some(3..=3)));
+    /// assert_eq!(error.to_string(), "region 7: entry 3 cannot be decoded");
+    /// assert!(error.source().is_some());
+    /// ```
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error(Arc::new(Inner {
             kind,
             message: message.into(),
@@ -166,16 +217,21 @@ impl Error {
         Error::new(ErrorKind::Damaged, message)
     }
 
+    pub(crate) fn hard_state_lost(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::HardStateLost, message)
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::InvalidArgument, message)
     }
 
-    pub(crate) fn in_region(self, region: RegionId) -> Error {
+    /// The same, about this [`region`](Error::region), which the message begins with.
+    pub fn in_region(self, region: RegionId) -> Error {
         self.edit(|e| e.region = Some(region))
     }
 
-    /// The entries that the message speaks of.
-    pub(crate) fn naming(self, entries: RangeInclusive<u64>) -> Error {
+    /// The same, about these [`entries`](Error::entries), which the message speaks of.
+    pub fn naming(self, entries: RangeInclusive<u64>) -> Error {
         self.edit(|e| e.entries = Some(entries.into_inner()))
     }
 
@@ -210,15 +266,14 @@ impl Error {
         WithCauses(self)
     }
 
-    pub(crate) fn caused_by(self, source: impl Into<BoxError>) -> Error {
-        self.edit(|e| e.source = Some(source.into()))
+    /// The same, with this [`source`](std::error::Error::source).
+    pub fn caused_by(self, source: impl Into<BoxError>) -> Error {
+        self.edit(|e| e.source = Some(source.into().into()))
     }
 
-    /// The builders are called on an error that was just made, so nobody else holds it.
+    /// Clones of the error stay as they are.
     fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Error {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            change(inner);
-        }
+        change(Arc::make_mut(&mut self.0));
         self
     }
 }
@@ -287,8 +342,9 @@ impl From<Error> for std::io::Error {
                 Io::InvalidInput
             }
             ErrorKind::WouldBlock => Io::WouldBlock,
+            ErrorKind::Stalled => Io::TimedOut,
             ErrorKind::NoSpace => Io::StorageFull,
-            ErrorKind::Damaged => Io::InvalidData,
+            ErrorKind::Damaged | ErrorKind::HardStateLost => Io::InvalidData,
             ErrorKind::Locked => Io::ResourceBusy,
             ErrorKind::Unsupported => Io::Unsupported,
             ErrorKind::Io | ErrorKind::Poisoned => os_kind(&error).unwrap_or(Io::Other),

@@ -74,6 +74,8 @@
 //!   it is run.
 //! - [`Engine::backup`], [`Engine::scrub`], [`Region::repair`], [`Reader`]: when something has to be looked
 //!   after.
+//! - [`Engine::submit_then`], [`Region::entries_clamped_async`], [`RegionWriter`], [`Retry`],
+//!   [`WriteBatch::atomically`]: what an adapter for another consensus library needs beside that.
 //! - [`healing`]: replicas that give each other back what one of them has lost.
 //! - `vfs::sim` (feature `sim`): the simulated disk, and one call by which a program tests itself on it;
 //!   `vfs::conformance`: one by which a `Vfs` of your own is checked.
@@ -81,6 +83,8 @@
 // Time, and numbers on disk: `clippy.toml`.
 #![warn(clippy::disallowed_methods)]
 #![warn(missing_debug_implementations)]
+// The public face says of each call how it fails.
+#![warn(clippy::missing_errors_doc)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(unix))]
@@ -92,6 +96,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod clock;
 pub(crate) mod codec;
 pub(crate) mod commit;
+pub(crate) mod disk_watch;
 pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod format;
@@ -106,6 +111,7 @@ pub(crate) mod listener;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
+pub(crate) mod news;
 #[cfg(feature = "openraft-010-bare")]
 pub mod openraft_010;
 #[cfg(feature = "openraft-09-bare")]
@@ -129,7 +135,11 @@ mod trace;
 pub(crate) mod types;
 pub(crate) mod upkeep;
 pub mod vfs;
-mod watch;
+
+/// The README's programs are compiled with the examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// What payloads, hard states and values are read as: of the crate `bytes`, for programs that do not name it.
 pub use bytes::Bytes;
@@ -142,17 +152,23 @@ pub use engine::records::{
     Follow, LogItem, LogOp, LogRecord, RecordContent, RecordOptions, Records, RegionOps, TermRange,
 };
 pub use engine::region::Region;
+pub use engine::retry::{Retry, RetryStep};
+pub use engine::stall::Stall;
 pub use engine::tasks::Opening;
-pub use engine::write_batch::{RegionBatch, WriteBatch};
+pub use engine::write_batch::{RegionBatch, RegionPreview, WriteBatch};
+pub use engine::writers::{RegionWriter, WritePermit};
 pub use engine::{Engine, WriteError};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use histogram::{Latency, Sizes};
-pub use listener::{Event, EventListener, Rollback};
+pub use listener::{Event, EventListener, Evidence, Rollback};
 pub use options::{Background, Compression, Options, Pool, Purge, ReadMode, TailPolicy};
 pub use report::{
     Appended, BackupReport, CheckReport, Compacted, Compaction, Explanation, HardStateHealth, Health,
-    Latencies, Lookup, Loss, OpenReport, OpenTimes, Outcome, Pin, Proof, PurgeReport, RecordFinding,
-    RecordState, RegionStats, RepairReport, RestoreOptions, RestoreReport, ScrubOptions, ScrubReport,
-    SegmentFinding, Stats, Trail, Verdict,
+    Latencies, Lookup, Loss, OpenReport, OpenTimes, Outcome, Pin, Progress, Proof, PurgeReport,
+    RecordFinding, RecordState, RegionStats, RepairReport, RestoreOptions, RestoreReport, ScrubOptions,
+    ScrubReport, SegmentFinding, Stats, Trail, Verdict,
 };
-pub use types::{Durability, Entry, EntryId, EntryRef, KeyOrder, LogState, Lsn, ReadLimit, RegionId};
+pub use types::{
+    Durability, Entry, EntryId, EntryRef, KeyOrder, LogState, Lsn, ReadLimit, RegionId, RollbackCause,
+    RollbackScope,
+};

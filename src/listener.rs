@@ -1,16 +1,47 @@
 //! What an engine reports to the program around it.
 
+mod display;
+mod rollback;
+
+pub(crate) use rollback::{AskedAbout, Collect};
+pub use rollback::{Evidence, Rollback};
+
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::report::{BackupReport, Health, OpenReport, Pin};
 use crate::sync::{Arc, Mutex};
 use crate::trace::{self, Gravity};
-use crate::types::{Entry, Lsn, RegionId};
-use std::fmt;
+use crate::types::{Lsn, RegionId};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Something that happened.
+///
+/// ```
+/// use raftwood::{Durability, Engine, Event, EventListener, Options, RegionId};
+/// use std::sync::{Arc, Mutex};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// #[derive(Default)]
+/// struct Log(Mutex<Vec<String>>);
+///
+/// impl EventListener for Log {
+///     fn on_event(&self, event: &Event<'_>) {
+///         if let Event::Poisoned { error } = event {
+///             eprintln!("this node has to be restarted: {error}");
+///         }
+///         self.0.lock().unwrap().push(event.to_string()); // one line, with all causes
+///     }
+/// }
+///
+/// let log = Arc::new(Log::default());
+/// let engine = Options::new().listener(log.clone()).open(dir.path())?;
+/// engine.append_next(RegionId(7), ["a"], Durability::Synced)?;
+/// engine.close()?;
+/// assert!(log.0.lock().unwrap().iter().any(|line| line.starts_with("recovered")));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -30,7 +61,7 @@ pub enum Event<'a> {
         entries: u64,
     },
     /// A checkpoint was written.
-    Checkpoint {
+    CheckpointTaken {
         /// Replay would start at this segment.
         start_segment: u32,
         /// Its length in bytes.
@@ -166,12 +197,12 @@ pub enum Event<'a> {
     /// Bytes are wrong, or cannot be read: those of an entry, or rot in what holds entries (a header, a
     /// description, a checkpoint), which affects no entry and names no region. Each scrub delivers again what
     /// it still finds, known damage included.
-    Damage {
+    DamageFound {
         /// Names the region, range, file and offset as far as they are known.
         error: &'a Error,
     },
     /// Work in the background failed; it will be tried again.
-    BackgroundError {
+    BackgroundFailed {
         /// What failed and why.
         error: &'a Error,
     },
@@ -189,7 +220,7 @@ pub enum Event<'a> {
         error: &'a Error,
     },
     /// The directory holds something that is not of this store; it was left alone.
-    ForeignFile {
+    ForeignFileFound {
         /// Where.
         path: &'a Path,
     },
@@ -199,7 +230,7 @@ impl Event<'_> {
     /// How it is logged.
     fn gravity(&self) -> Gravity {
         match self {
-            Event::Poisoned { .. } | Event::Damage { .. } => Gravity::Error,
+            Event::Poisoned { .. } | Event::DamageFound { .. } => Gravity::Error,
             Event::HealthChanged { health: Health::Damaged { .. } | Health::Suspect { .. }, .. } => {
                 Gravity::Error
             }
@@ -210,9 +241,9 @@ impl Event<'_> {
             | Event::Retrying { .. }
             | Event::RetryingEnded { accepted: false, .. }
             | Event::Throttled { .. }
-            | Event::BackgroundError { .. }
+            | Event::BackgroundFailed { .. }
             | Event::CallbackPanicked { .. }
-            | Event::ForeignFile { .. } => Gravity::Warn,
+            | Event::ForeignFileFound { .. } => Gravity::Warn,
             Event::StallEnded { .. }
             | Event::SpaceRegained
             | Event::BudgetRegained { .. }
@@ -224,124 +255,13 @@ impl Event<'_> {
             | Event::Scrubbed { .. } => Gravity::Info,
             Event::Rotated { .. }
             | Event::SegmentSealed { .. }
-            | Event::Checkpoint { .. }
+            | Event::CheckpointTaken { .. }
             | Event::Purged { .. } => Gravity::Debug,
         }
     }
 }
 
 /// One line for a log, with all causes of an error.
-impl fmt::Display for Event<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Event::Rotated { segment, bytes } => {
-                write!(f, "rotated, the log has moved on from segment {segment}, bytes in it: {bytes}")
-            }
-            Event::SegmentSealed { segment, entries } => {
-                write!(f, "segment {segment} sealed, entries in it: {entries}")
-            }
-            Event::Checkpoint { start_segment, bytes, regions } => write!(
-                f,
-                "checkpoint written, regions in it: {regions}, bytes: {bytes}; a replay starts at segment {start_segment}"
-            ),
-            Event::Purged { segments, moved_bytes } => {
-                write!(f, "purged, segments given back: {segments}, bytes moved: {moved_bytes}")
-            }
-            Event::Scrubbed { entries, damaged, mended } => {
-                write!(f, "scrubbed, entries verified: {entries}, damaged: {damaged}, mended: {mended}")
-            }
-            Event::SyncStalled { operation, elapsed } => {
-                write!(f, "the disk has been at one operation for {elapsed:.1?}: {operation}")
-            }
-            Event::StallEnded { operation, elapsed } => {
-                write!(f, "a stall ended, the disk took {elapsed:.1?}: {operation}")
-            }
-            Event::Throttled { waiting, in_flight_bytes } => write!(
-                f,
-                "throttled, writers that wait for others' batches: {waiting}, bytes in flight: {in_flight_bytes}"
-            ),
-            Event::ThrottlingEnded => write!(f, "throttling ended, no writer waits for others' batches"),
-            Event::SpaceExhausted { error } => {
-                write!(f, "space exhausted, there is none for the next segment: {}", error.with_causes())
-            }
-            Event::SpaceRegained => write!(f, "space regained, the next segment was prepared"),
-            Event::BudgetLow { used_bytes, budget_bytes, pins } => write!(
-                f,
-                "disk budget low, bytes taken: {used_bytes} of {budget_bytes}; regions to compact: {}",
-                Named(pins)
-            ),
-            Event::BudgetSpent { used_bytes, budget_bytes, pins } => write!(
-                f,
-                "disk budget spent, appends are refused, bytes taken: {used_bytes} of {budget_bytes}; regions to compact: {}",
-                Named(pins)
-            ),
-            Event::BudgetRegained { used_bytes, budget_bytes } => {
-                write!(f, "disk budget regained, bytes taken: {used_bytes} of {budget_bytes}")
-            }
-            Event::Retrying { region, error } => {
-                write!(
-                    f,
-                    "a write of region {region} is refused and asked for again: {}",
-                    error.with_causes()
-                )
-            }
-            Event::RetryingEnded { region, waited, accepted: true } => {
-                write!(f, "a write of region {region} that was refused is accepted, it waited {waited:.1?}")
-            }
-            Event::RetryingEnded { region, waited, accepted: false } => {
-                write!(f, "a write of region {region} is given up, it waited {waited:.1?}")
-            }
-            Event::BackupMade { dir, report } => write!(
-                f,
-                "backup made in {}, durable up to {}, segments linked: {}, copied: {}, bytes copied: {}",
-                dir.display(),
-                report.durable,
-                report.linked_segments,
-                report.copied_segments,
-                report.copied_bytes
-            ),
-            Event::Recovered { report } => write!(
-                f,
-                "recovered in {:.1?}, regions: {}, segments: {}, damage: {}, suspects: {}, hard states lost: {}, torn bytes \
-                 dropped: {}",
-                report.times.total,
-                report.regions,
-                report.segments,
-                report.damage.len(),
-                report.suspects.len(),
-                report.hard_states_lost,
-                report.torn_bytes
-            ),
-            Event::HealthChanged { region, health } => {
-                write!(f, "health of region {region} changed, it is now {health}")
-            }
-            Event::Damage { error } => write!(f, "damage: {}", error.with_causes()),
-            Event::BackgroundError { error } => {
-                write!(f, "work in the background failed and will be tried again: {}", error.with_causes())
-            }
-            Event::CallbackPanicked { lsn, message } => {
-                write!(f, "the callback of the batch at {lsn} panicked: {message}")
-            }
-            Event::Poisoned { error } => write!(f, "all writing has stopped: {}", error.with_causes()),
-            Event::ForeignFile { path } => {
-                write!(f, "not of this store, and left alone: {}", path.display())
-            }
-        }
-    }
-}
-
-/// The regions of pins.
-struct Named<'a>(&'a [Pin]);
-
-impl fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, pin) in self.0.iter().enumerate() {
-            write!(f, "{}{}", if n == 0 { "" } else { ", " }, pin.region)?;
-        }
-        Ok(())
-    }
-}
-
 /// Is notified of events, and may refuse a rollback.
 ///
 /// All methods are called on whichever thread the event happened, and without any lock held that a read or a
@@ -385,17 +305,85 @@ pub trait EventListener: Send + Sync {
         let _ = event;
     }
 
-    /// A batch is about to discard entries of a region: an append at an index that exists, or a truncation.
+    /// A batch is about to roll back entries of a region: to discard some that nothing is known to supersede.
+    ///
+    /// | by | for which entries |
+    /// |---|---|
+    /// | an append at an index that exists, a truncation, [`forget_log`](crate::RegionBatch::forget_log) | all that go |
+    /// | [`reset`](crate::RegionBatch::reset): a snapshot, or a state machine that is ahead of its log | those above the base, and the one at its index where that has another term; or those above what [`committed`](crate::RegionBatch::committed) names |
+    /// | [`destroy`](crate::RegionBatch::destroy) | those above what `committed` names; without it, none |
+    /// | a compaction | none: a snapshot covers them |
+    ///
+    /// [`RollbackScope::All`](crate::RollbackScope::All) asks for all that a reset or a destroy discards.
     ///
     /// It is called before anything of the batch is accepted. An error refuses the whole batch: nothing is
     /// written and nothing lost. A retry of the batch calls again, and so does a change of the region's log
     /// between this call and the acceptance that lets the batch discard other entries: it must be idempotent.
-    /// It may write, keys of this region too, but must not append to this one, as it would be called again
-    /// because of that: after a hundred times the batch is refused. The idea is Tarantool's
-    /// `on_replication_split_brain_rollback`.
+    /// The idea is Tarantool's `on_replication_split_brain_rollback`.
+    ///
+    /// It may write, to other regions: a batch for one that it is asked about is refused with
+    /// `InvalidArgument`, as would one be that another thread of its own waits to write for it, after a
+    /// hundred rounds. What it writes by itself may be there after a crash without the rollback, which
+    /// [`before_rollback_with`](Self::before_rollback_with) spares it.
+    ///
+    /// # Errors
+    /// What the listener has against it: the caller of the write gets `Refused`, with this as its source.
     fn before_rollback(&self, rollback: &Rollback<'_>) -> Result<(), BoxError> {
         let _ = rollback;
         Ok(())
+    }
+
+    /// As [`before_rollback`](Self::before_rollback), which is called in its place unless it is implemented:
+    /// what is added to `evidence` is written with the very batch that discards the entries, so that a crash
+    /// leaves both or neither.
+    ///
+    /// ```
+    /// use raftwood::{
+    ///     BoxError, Durability, EntryId, EventListener, Evidence, Options, ReadLimit, RegionId, Rollback,
+    /// };
+    /// use std::sync::Arc;
+    ///
+    /// /// Keeps what is rolled back in a log of its own.
+    /// struct Kept;
+    /// const KEPT: RegionId = RegionId(u64::MAX);
+    ///
+    /// impl EventListener for Kept {
+    ///     fn before_rollback_with(
+    ///         &self,
+    ///         rollback: &Rollback<'_>,
+    ///         evidence: &mut Evidence<'_>,
+    ///     ) -> Result<(), BoxError> {
+    ///         for entry in rollback.entries() {
+    ///             let entry = entry?;
+    ///             let name = format!("{}/{}/{}", rollback.region(), rollback.incarnation(), entry.id);
+    ///             evidence.append_next(KEPT, &[name.as_bytes(), b" ", &entry.payload].concat(), 0)?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Options::new().listener(Arc::new(Kept)).open(dir.path())?;
+    /// for term in [1, 2] {
+    ///     let mut batch = engine.batch();
+    ///     batch.region(RegionId(7)).append([(EntryId::new(term, 1), &b"set x"[..])])?;
+    ///     engine.write(batch, Durability::Synced)?;
+    /// }
+    /// let kept = engine.region(KEPT).entries(.., ReadLimit::NONE)?;
+    /// assert!(kept.len() == 1 && kept[0].payload.ends_with(b"set x"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`before_rollback`](Self::before_rollback).
+    fn before_rollback_with(
+        &self,
+        rollback: &Rollback<'_>,
+        evidence: &mut Evidence<'_>,
+    ) -> Result<(), BoxError> {
+        let _ = evidence;
+        self.before_rollback(rollback)
     }
 }
 
@@ -406,11 +394,17 @@ pub(crate) struct Listeners {
     /// may be called.
     rotated: Mutex<Vec<(u32, u32)>>,
     any_rotated: AtomicBool,
+    pub(crate) asked_about: AskedAbout,
 }
 
 impl Listeners {
     pub(crate) fn new(all: Vec<Arc<dyn EventListener>>) -> Listeners {
-        Listeners { all, rotated: Mutex::default(), any_rotated: AtomicBool::new(false) }
+        Listeners {
+            all,
+            rotated: Mutex::default(),
+            any_rotated: AtomicBool::new(false),
+            asked_about: AskedAbout::default(),
+        }
     }
 
     /// Notifies each.
@@ -456,48 +450,11 @@ impl Listeners {
     pub(crate) fn report(&self, outcome: Result<()>) {
         if let Err(error) = outcome {
             match error.kind() {
-                ErrorKind::Damaged => self.deliver(&Event::Damage { error: &error }),
+                ErrorKind::Damaged => self.deliver(&Event::DamageFound { error: &error }),
                 ErrorKind::Poisoned | ErrorKind::Closed => {}
-                _ => self.deliver(&Event::BackgroundError { error: &error }),
+                _ => self.deliver(&Event::BackgroundFailed { error: &error }),
             }
         }
-    }
-}
-
-/// Entries that are about to be discarded.
-pub struct Rollback<'a> {
-    pub(crate) region: RegionId,
-    pub(crate) first: u64,
-    pub(crate) last: u64,
-    /// Reads one of them.
-    pub(crate) entry: &'a (dyn Fn(u64) -> Result<Entry> + Send + Sync),
-}
-
-impl fmt::Debug for Rollback<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Rollback(region {}, {}..={})", self.region, self.first, self.last)
-    }
-}
-
-impl Rollback<'_> {
-    /// The region that loses entries.
-    pub fn region(&self) -> RegionId {
-        self.region
-    }
-
-    /// The first index to be discarded.
-    pub fn first(&self) -> u64 {
-        self.first
-    }
-
-    /// The last index to be discarded.
-    pub fn last(&self) -> u64 {
-        self.last
-    }
-
-    /// The entries to be discarded, in order. One that cannot be read is an error in its place.
-    pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
-        (self.first..=self.last).map(self.entry)
     }
 }
 
@@ -513,7 +470,10 @@ mod tests {
         let all = [
             (Event::Rotated { segment: 3, bytes: 4097 }, vec!["rotated", "segment 3", "4097"]),
             (Event::SegmentSealed { segment: 3, entries: 12 }, vec!["segment 3", "12"]),
-            (Event::Checkpoint { start_segment: 4, bytes: 256, regions: 9 }, vec!["segment 4", "256", "9"]),
+            (
+                Event::CheckpointTaken { start_segment: 4, bytes: 256, regions: 9 },
+                vec!["segment 4", "256", "9"],
+            ),
             (Event::Purged { segments: 2, moved_bytes: 77 }, vec!["2", "77"]),
             (Event::Scrubbed { entries: 50, damaged: 1, mended: 0 }, vec!["50", "damaged: 1"]),
             (
@@ -561,11 +521,11 @@ mod tests {
                 Event::HealthChanged { region: RegionId(7), health: &lost },
                 vec!["damaged in 3, 5..=9", "hard state is lost"],
             ),
-            (Event::Damage { error: &error }, vec!["region 7", "/db/3.foot", "no storage space"]),
-            (Event::BackgroundError { error: &error }, vec!["tried again", "writing a footer"]),
+            (Event::DamageFound { error: &error }, vec!["region 7", "/db/3.foot", "no storage space"]),
+            (Event::BackgroundFailed { error: &error }, vec!["tried again", "writing a footer"]),
             (Event::CallbackPanicked { lsn: Lsn::new(1, 4096), message: "oh" }, vec!["1:4096", "oh"]),
             (Event::Poisoned { error: &error }, vec!["stopped", "no storage space"]),
-            (Event::ForeignFile { path: Path::new("/db/notes") }, vec!["/db/notes"]),
+            (Event::ForeignFileFound { path: Path::new("/db/notes") }, vec!["/db/notes"]),
         ];
         for (event, names) in &all {
             let line = event.to_string();

@@ -99,6 +99,9 @@ const COUNTERS: &[Figure] = &[
         s.read_errors
     }),
     ("raftwood_read_retries_total", Unit::Count, "reads that were tried once more", |s| s.read_retries),
+    ("raftwood_refused_fetches_total", Unit::Count, "fetches refused because as many waited as may", |s| {
+        s.refused_fetches
+    }),
     ("raftwood_stalls_total", Unit::Count, "operations of the disk that took long", |s| s.stalls),
     ("raftwood_stalls_ended_total", Unit::Count, "of these, those that have ended", |s| s.stalls_ended),
     ("raftwood_no_space_total", Unit::Count, "segments for which there was no space", |s| s.no_space),
@@ -119,12 +122,14 @@ const GAUGES: &[Figure] = &[
     ("raftwood_segments", Unit::Count, "segments", |s| s.segments),
     ("raftwood_disk_bytes", Unit::Bytes, "bytes of all files", |s| s.disk_bytes),
     ("raftwood_pool_bytes", Unit::Bytes, "of these, prepared and free files", |s| s.pool_bytes),
+    ("raftwood_held_bytes", Unit::Bytes, "removed files that entries of the program keep", |s| s.held_bytes),
     ("raftwood_live_entries", Unit::Count, "live entries", |s| s.live_entries),
     ("raftwood_live_bytes", Unit::Bytes, "payload of live entries", |s| s.live_bytes),
     ("raftwood_index_bytes", Unit::Bytes, "the index, on the heap", |s| s.index_bytes),
     ("raftwood_undurable_bytes", Unit::Bytes, "accepted and not on the device", |s| s.undurable_bytes),
     ("raftwood_in_flight_bytes", Unit::Bytes, "of batches that are not complete", |s| s.in_flight_bytes),
     ("raftwood_waiting_writers", Unit::Count, "threads that wait to be accepted", |s| s.waiting_writers),
+    ("raftwood_queued_fetches", Unit::Count, "fetches that wait for a thread", |s| s.queued_fetches),
 ];
 
 /// Of [`group_sizes`](Engine::group_sizes).

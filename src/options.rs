@@ -11,6 +11,7 @@ use crate::limits::{PAGE, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::listener::EventListener;
 use crate::report::ScrubOptions;
 use crate::salt::SaltSource;
+use crate::types::RollbackScope;
 use crate::vfs::{OsVfs, Vfs};
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +20,9 @@ use std::time::Duration;
 /// The first segment of an open that finds no free file. Small, so that opening never waits for a large fill;
 /// the following ones grow fourfold up to the configured size, so that small stores stay small.
 pub(crate) const STARTER_BYTES: u64 = 4 << 20;
+
+/// More threads than any device answers reads at once: a larger number is a mistake.
+const FETCH_THREADS_MAX: usize = 1024;
 
 /// Whether payloads are compressed on their way to the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -197,13 +201,17 @@ pub struct Options {
     pub(crate) background: Background,
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) stall_after: Duration,
+    pub(crate) fetch_threads: usize,
+    pub(crate) fetch_queue_max: usize,
     pub(crate) scrub: Option<(Duration, ScrubOptions)>,
     pub(crate) must_exist: bool,
+    pub(crate) show_unproven: bool,
     /// 0 is none.
     pub(crate) disk_budget: u64,
     pub(crate) salts: SaltSource,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) listeners: Vec<Arc<dyn EventListener>>,
+    pub(crate) rollback_scope: RollbackScope,
 }
 
 impl fmt::Debug for Options {
@@ -217,10 +225,14 @@ impl fmt::Debug for Options {
             .field("tail_policy", &self.tail_policy)
             .field("background", &self.background)
             .field("in_flight_bytes_max", &self.in_flight_bytes_max)
+            .field("fetch_threads", &self.fetch_threads)
+            .field("fetch_queue_max", &self.fetch_queue_max)
             .field("must_exist", &self.must_exist)
+            .field("show_unproven", &self.show_unproven)
             .field("disk_budget", &self.disk_budget)
             .field("vfs", &self.vfs)
             .field("listeners", &self.listeners.len())
+            .field("rollback_scope", &self.rollback_scope)
             .finish_non_exhaustive()
     }
 }
@@ -244,12 +256,16 @@ impl Options {
             background: Background::Threads,
             in_flight_bytes_max: 64 << 20,
             stall_after: Duration::from_millis(500),
+            fetch_threads: 2,
+            fetch_queue_max: 4096,
             scrub: None,
             must_exist: false,
+            show_unproven: false,
             disk_budget: 0,
             salts: SaltSource::random(),
             vfs: Arc::new(OsVfs::default()),
             listeners: Vec::new(),
+            rollback_scope: RollbackScope::default(),
         }
     }
 
@@ -312,6 +328,24 @@ impl Options {
         self
     }
 
+    /// How many threads read for [`Engine::fetch`](crate::Engine::fetch), and for the openraft adapters. They
+    /// are started when they are first needed. More of them keep a device busier that answers many reads at
+    /// once, and reads that wait in one do not hold up the others. Default 2, between 1 and 1,024.
+    pub fn fetch_threads(mut self, threads: usize) -> Options {
+        self.fetch_threads = threads;
+        self
+    }
+
+    /// How many [fetches](crate::Engine::fetch) may wait for a thread; one more is answered `WouldBlock`.
+    /// Each holds what its callback holds, and no entries: those are read when its turn comes, no more than
+    /// its limit says in each thread. A bound on how long the last of them waits, too. The far reads of
+    /// `raft-rs` are done on the spot at the bound, and those of the openraft adapters wait beyond it, one
+    /// for each task that reads: they fail a node where they are refused. Default 4,096; at least 1.
+    pub fn fetch_queue_max(mut self, fetches: usize) -> Options {
+        self.fetch_queue_max = fetches;
+        self
+    }
+
     /// [Scrubs](crate::Engine::scrub) the store in the background, so long after the open and after
     /// the end of each scrub before. What it finds is delivered to the listeners. Rot that nobody
     /// looks at adds up until a replica is needed that has it too: a store whose entries live for
@@ -328,6 +362,16 @@ impl Options {
     /// its groups. Default false.
     pub fn must_exist(mut self, yes: bool) -> Options {
         self.must_exist = yes;
+        self
+    }
+
+    /// Whether a [`Reader`](crate::Reader) also shows what was written and is not known to be on the device,
+    /// told apart by [`LogState::durable`](crate::LogState::durable) and
+    /// [`LogRecord::durable`](crate::LogRecord::durable): a power cut may take it, a restart of the engine
+    /// may take it out of the log ([`LogItem::TakenBack`](crate::LogItem::TakenBack)), and it may have been
+    /// acknowledged to nobody. Of no meaning to an engine. Default false.
+    pub fn show_unproven(mut self, yes: bool) -> Options {
+        self.show_unproven = yes;
         self
     }
 
@@ -393,6 +437,13 @@ impl Options {
         self
     }
 
+    /// For which entries that a reset or a destroy discards listeners are asked. Default
+    /// [`RollbackScope::Uncommitted`].
+    pub fn rollback_scope(mut self, scope: RollbackScope) -> Options {
+        self.rollback_scope = scope;
+        self
+    }
+
     /// What appends may not take of the disk budget: an eighth, and at least what the engine makes ahead and
     /// while it makes room, which is the next segment, a cold one, and the reserve of small files.
     pub(crate) fn kept_of_budget(&self) -> u64 {
@@ -406,6 +457,17 @@ impl Options {
             return Err(Error::invalid(format!(
                 "segment_bytes is {s}: it must be a multiple of {PAGE} between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
             )));
+        }
+        if !(1..=FETCH_THREADS_MAX).contains(&self.fetch_threads) {
+            return Err(Error::invalid(format!(
+                "fetch_threads is {}: it must be between 1 and {FETCH_THREADS_MAX}",
+                self.fetch_threads
+            )));
+        }
+        if self.fetch_queue_max == 0 {
+            return Err(Error::invalid(
+                "fetch_queue_max is 0: every fetch would be refused; it must be at least 1",
+            ));
         }
         let least = 16 * s;
         if (1..least).contains(&self.disk_budget) {

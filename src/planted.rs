@@ -41,7 +41,7 @@ bugs! {
     /// Threads that wait are not woken by an error. Breaks: nothing hangs.
     WaitersNotWoken caught by "concurrency::poison_wakes_everybody_with_the_first_cause",
     /// The threads of a group that is settled are not woken. Breaks: nothing hangs.
-    GroupNotWoken caught by "concurrency::whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others",
+    GroupNotWoken caught by "concurrency::a_thread_that_is_done_with_its_own_batch_wakes_somebody_for_the_others",
     /// What waits for the next sync is not written while the one under way hangs. Breaks: a kill
     /// costs a millisecond at most.
     DeferredForLong caught by "concurrency::groups::what_waits_for_the_next_sync_is_written_while_the_one_under_way_hangs",
@@ -49,7 +49,7 @@ bugs! {
     /// not kept back.
     WrittenDeferred caught by "concurrency::groups::what_is_only_to_be_written_is_not_kept_back_by_a_sync",
     /// A thread that is done with its own batch leaves without waking the next one. Breaks: nothing hangs.
-    WorkNotHandedOn caught by "concurrency::whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others",
+    WorkNotHandedOn caught by "concurrency::a_thread_that_is_done_with_its_own_batch_wakes_somebody_for_the_others",
     /// A callback that panics takes those after it along. Breaks: nothing hangs.
     PanicEndsDelivery caught by "callbacks::a_callback_that_panics_ends_itself_and_nothing_else",
     /// A sleep for a rate lasts a second at most. Breaks: a rate is kept.
@@ -57,7 +57,7 @@ bugs! {
     /// The cleaner copies with the turn of upkeep in its hands. Breaks: nothing waits for a slow copy.
     CopiesInUpkeep caught by "scrub::a_slow_cleaner_holds_up_neither_a_purge_nor_a_checkpoint_nor_a_close",
     /// What upkeep does with the disk is not watched. Breaks: a disk that hangs is noticed.
-    UpkeepNotWatched caught by "callbacks::a_disk_that_hangs_is_told_of_whoever_waits_for_it_and_so_is_the_end",
+    UpkeepNotWatched caught by "callbacks::a_disk_that_hangs_is_reported_whichever_thread_waits_for_it_and_its_end_too",
     /// A batch that another engine made is accepted. Breaks: what was checked while a batch was built holds.
     ForeignBatchTaken caught by "refused::a_batch_of_another_engine_is_refused",
     /// Entries that get other indexes than were foreseen keep the checksums of those. Breaks: what was
@@ -70,6 +70,11 @@ bugs! {
     LogForgottenForGood caught by "refused::a_log_is_forgotten_only_for_another_one_and_not_unasked",
     /// Nobody is asked when a log is forgotten. Breaks: a listener sees what is discarded before it is gone.
     ForgottenUnasked caught by "refused::a_log_is_forgotten_only_for_another_one_and_not_unasked",
+    /// A reset discards entries unasked. Breaks: a listener sees what is discarded before it is gone.
+    ResetUnasked caught by "rollback::a_reset_and_a_destroy_ask_for_what_is_not_known_to_be_committed_or_for_all",
+    /// What a listener adds to a batch is written before it. Breaks: evidence is there when the rollback is,
+    /// and only then.
+    EvidenceApart caught by "evidence::a_crash_leaves_the_rollback_with_its_evidence_or_neither",
     /// A batch that returns to a region is applied section by section. Breaks: a reader sees the
     /// whole of a batch or nothing.
     BatchAppliedInParts caught by "concurrency::a_batch_that_returns_to_a_region_is_seen_whole_or_not_at_all",
@@ -140,7 +145,7 @@ bugs! {
     FormerGenerationForgotten caught by "crash::every_crash_leaves_a_prefix_that_holds_all_that_was_acknowledged",
     /// A whole but stale copy of a segment's header is believed, though the other one fits the file. Breaks:
     /// one lost block costs what it held.
-    StaleHeaderBelieved caught by "checkpoints::a_stale_copy_of_a_segments_header_gives_way_to_the_one_that_fits",
+    StaleHeaderBelieved caught by "checkpoints::a_stale_copy_of_a_segments_header_is_replaced_by_the_one_that_fits",
     /// A store whose mark is gone opens as if nothing were missing. Breaks: nothing acknowledged
     /// is lost without a word.
     MissingMarkUnheeded caught by "marks::a_killed_store_without_its_mark_is_refused_and_a_closed_one_is_not",
@@ -226,7 +231,7 @@ bugs! {
     TailNotCutOff caught by "crash::a_crash_inside_recovery_starts_over_and_loses_nothing",
     /// What follows an end of the log confirms it, though nothing of it is known durable. Breaks: damage
     /// is never mistaken for a tear.
-    UnfinishedCopyBelieved caught by "torn_copy::an_unfinished_copy_does_not_vouch_for_its_original",
+    UnfinishedCopyBelieved caught by "torn_copy::an_unfinished_copy_does_not_stand_for_its_original",
     /// Recovery does not say which records it is about to copy. Breaks: rot of a record that was read whole
     /// is never mistaken for a tear.
     CopyNotAnnounced caught by "torn_copy::rot_of_an_announced_record_is_never_taken_for_a_tear",
@@ -318,6 +323,8 @@ bugs! {
     /// A read beside an engine believes that its file is still the segment that it was. Breaks: a store that
     /// is purged is not damaged.
     ReaderTrustsItsFiles caught by "reader::a_file_that_was_given_back_is_no_damage_and_none_of_its_bytes_get_out",
+    /// A reader shows all that was written. Breaks: what a reader shows is there after a power cut.
+    ReaderShowsUnproven caught by "reader::power_cut::no_power_cut_takes_what_a_reader_showed",
     /// A tail of the log shows records as durable that are only written. Breaks: nothing is called
     /// durable that is not.
     TailShowsUnproven caught by "records::only_what_is_known_to_be_durable_is_shown_unless_asked",
@@ -338,14 +345,14 @@ bugs! {
     /// no more than itself.
     MarkInOneSlot caught by "marks::one_slot_of_the_mark_may_be_lost_after_a_recovery",
     /// Nothing that was written is copied into the log. Breaks: one lost sector costs no more than itself.
-    CopiesNotWritten caught by "copies::a_lost_description_of_a_busy_store_costs_nothing_else",
+    CopiesNotWritten caught by "copies::a_lost_description_of_a_busy_store_affects_no_entry",
     /// A copy may stand in one block with what it is a copy of. Breaks: one lost block costs no more than
     /// itself.
-    CopyInSameBlock caught by "copies::a_lost_block_of_a_busy_store_costs_nothing_else",
+    CopyInSameBlock caught by "copies::a_lost_block_of_a_busy_store_affects_no_entry",
     /// A mark at rest is written without copies. Breaks: one lost sector costs no more than itself.
-    MarkWithoutCopies caught by "copies::a_lost_description_of_an_idle_store_costs_nothing_else",
+    MarkWithoutCopies caught by "copies::a_lost_description_of_an_idle_store_affects_no_entry",
     /// What copies made good is left as it is by the open. Breaks: a crash inside recovery loses nothing.
-    RestoredNotSealed caught by "copies::a_lost_description_of_an_idle_store_costs_nothing_else",
+    RestoredNotSealed caught by "copies::a_lost_description_of_an_idle_store_affects_no_entry",
     /// No mark leads to a segment before something in it is acknowledged. Breaks: what is acknowledged is
     /// there, or missed.
     EntryNotMarked caught by "marks::a_newest_log_file_of_a_busy_store_is_missed",
@@ -380,6 +387,8 @@ bugs! {
     /// Bytes whose sync is under way are not counted as not durable. Breaks: what is not durable is
     /// counted.
     SyncingNotUndurable caught by "stats::what_is_in_flight_and_who_waits_for_it_is_counted_while_the_disk_hangs",
+    /// A disk that hangs is kept from those who will not wait. Breaks: a hung disk is acted upon.
+    StallNotSaid caught by "raft_rs::hung::a_batch_is_not_accepted_without_waiting_while_the_disk_hangs",
     /// The end of a stall is not counted. Breaks: a disk that hangs is noticed.
     StallEndNotCounted caught by "stats::what_is_in_flight_and_who_waits_for_it_is_counted_while_the_disk_hangs",
     /// A batch that was submitted is in no histogram. Breaks: each operation is timed.

@@ -13,6 +13,16 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+/// How far a check or a restore has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes that were read.
+    pub done_bytes: u64,
+    /// Bytes that there are to read; never less than were read.
+    pub total_bytes: u64,
+}
+
 /// What open found and did.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -335,6 +345,13 @@ pub struct Stats {
     pub disk_bytes: u64,
     /// Of these, bytes of prepared and free files.
     pub pool_bytes: u64,
+    /// Bytes of files that were removed and that the file system keeps all the same, because the program
+    /// holds an [`Entry`](crate::Entry) that shows bytes of theirs: the whole file counts, once, until the
+    /// last such entry is dropped or [detached](crate::Entry::detached). They are on top of
+    /// [`disk_bytes`](Stats::disk_bytes). Entries that are copies hold no file: what was compressed, and with
+    /// [`ReadMode::Pread`](crate::ReadMode::Pread). Those of segments that are still in the store cost
+    /// nothing.
+    pub held_bytes: u64,
     /// Live entries.
     pub live_entries: u64,
     /// Payload bytes of live entries; an estimate for trimmed ranges.
@@ -376,6 +393,10 @@ pub struct Stats {
     pub read_errors: u64,
     /// Reads that were tried once more, after a footer that may have been wrong was rebuilt.
     pub read_retries: u64,
+    /// [Fetches](crate::Engine::fetch) that wait for a thread, reads of the openraft adapters included.
+    pub queued_fetches: u64,
+    /// Fetches that were refused because [as many waited as may](crate::Options::fetch_queue_max).
+    pub refused_fetches: u64,
     /// Operations of the disk that took longer than [`stall_after`](crate::Options::stall_after).
     pub stalls: u64,
     /// Of these, operations that have ended: fewer than [`stalls`](Stats::stalls) while the disk hangs.

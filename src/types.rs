@@ -44,6 +44,15 @@ impl Hasher for IdHasher {
 /// returns is the position one past its batch: the batch is durable once
 /// [`durable_lsn`](crate::Engine::durable_lsn) has reached it. Positions are meaningful within one run of the
 /// engine; a restart may rewrite accepted but unacknowledged batches, at later positions.
+///
+/// ```
+/// use raftwood::Lsn;
+///
+/// let position = Lsn::new(3, 4096); // offset 4,096 of segment 3
+/// assert_eq!((position.segment(), position.offset(), position.to_string()), (3, 4096, "3:4096".into()));
+/// assert!(position > Lsn::new(2, 1 << 20) && position > Lsn::ZERO);
+/// assert_eq!(Lsn::from_u64(position.to_u64()), position);
+/// ```
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(u64);
@@ -187,6 +196,37 @@ pub enum Durability {
     Synced,
 }
 
+/// What discards the entries of a [`Rollback`](crate::Rollback).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RollbackCause {
+    /// An append at their index, a truncation, or [`forget_log`](crate::RegionBatch::forget_log): a leader
+    /// has other entries in their place, or none.
+    Replaced,
+    /// A [`reset`](crate::RegionBatch::reset). Of those that are above what is known to be committed, or of
+    /// any with [`RollbackScope::All`], the group may have committed some.
+    Reset,
+    /// A [`destroy`](crate::RegionBatch::destroy). As with a reset, the group may have committed some.
+    Destroyed,
+}
+
+/// For which entries that a reset or a destroy discards listeners are asked
+/// ([`before_rollback`](crate::EventListener::before_rollback)). For those that an append, a truncation or
+/// [`forget_log`](crate::RegionBatch::forget_log) discards they always are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum RollbackScope {
+    /// For those that are not known to be committed: above what
+    /// [`committed`](crate::RegionBatch::committed) names, else above the base of a reset, which a snapshot
+    /// covers. A destroy that names nothing asks for nothing. A follower that lags behind and is sent a
+    /// snapshot, or a replica that moves to another store, is no event then.
+    #[default]
+    Uncommitted,
+    /// For all. A deposed leader's entries may lie below the index of the snapshot that supersedes them, and
+    /// only the application can tell them from committed ones.
+    All,
+}
+
 /// In which order keys are visited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyOrder {
@@ -198,6 +238,14 @@ pub enum KeyOrder {
 
 /// Bounds one read of [`entries`](crate::Region::entries). A read returns at least one entry if there is any,
 /// whatever the bounds: a limit of 0 bytes or 0 entries gives one.
+///
+/// ```
+/// use raftwood::ReadLimit;
+///
+/// // A message of a megabyte, where each entry counts 12 bytes more than its payload, of 64 entries at most.
+/// let limit = ReadLimit::bytes(1 << 20).overhead(12).and_entries(64);
+/// assert_ne!(limit, ReadLimit::NONE);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadLimit {
     pub(crate) bytes: u64,

@@ -27,7 +27,7 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 type NodeId = u64;
@@ -299,7 +299,7 @@ struct Node {
 
 impl Node {
     async fn start(id: NodeId, dir: &Path, groups: u64, switch: &Switch) -> Result<Node, AnyError> {
-        let engine = open(&dir.join("log")).await?;
+        let engine = Engine::open(dir.join("log"))?;
         let config = Config {
             election_timeout_min: 400,
             election_timeout_max: 800,
@@ -322,26 +322,16 @@ impl Node {
         Ok(node)
     }
 
-    /// Stops its groups and lets go of the engine, without closing it.
+    /// Shuts its groups down, then closes the engine: tasks of openraft's that are about to end may hold it
+    /// for a moment longer, and until it is closed or the last of them is gone, it cannot be opened again.
     async fn stop(self, switch: &Switch) -> Result<(), AnyError> {
         lock(&switch.0).retain(|(node, _), _| *node != self.id);
         for (raft, _) in self.groups.values() {
             raft.shutdown().await?;
         }
+        // It waits for the disk.
+        tokio::task::spawn_blocking(move || self.engine.close()).await??;
         Ok(())
-    }
-}
-
-/// A task of openraft's that is about to end may hold the engine of before for a moment longer.
-async fn open(dir: &Path) -> Result<Engine, AnyError> {
-    let give_up = Instant::now() + Duration::from_secs(10);
-    loop {
-        match Engine::open(dir) {
-            Err(e) if e.is_retryable() && Instant::now() < give_up => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            opened => return Ok(opened?),
-        }
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) use kept::{CHECKPOINTS_KEPT, CheckpointInfo, Kept};
 
 use crate::clock;
 use crate::commit::Committer;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, SegmentRecord};
 use crate::format::file_header::{Identity, StoreId};
 use crate::format::names::FileName;
@@ -24,7 +24,7 @@ use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
 use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
-use crate::segment::{Segment, SegmentSet};
+use crate::segment::{Segment, SegmentSet, Unwritten};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::trace;
@@ -101,7 +101,7 @@ impl Checkpoints {
 
     /// Writes one if enough was logged since the last. One of many regions takes its time: between its parts
     /// there is time for something else, `meanwhile`, with the same turn.
-    pub(crate) fn take_if_due(&self, meanwhile: impl FnMut()) -> Result<()> {
+    pub(crate) fn take_if_due(&self, meanwhile: impl FnMut()) -> Result<(), Unwritten> {
         let newest = self.newest();
         let log_bytes = self.log_bytes();
         let grown = log_bytes - newest.map_or(0, |c| c.log_bytes.min(log_bytes));
@@ -111,26 +111,24 @@ impl Checkpoints {
     }
 
     /// Writes one now.
-    pub(crate) fn take(&self) -> Result<()> {
+    pub(crate) fn take(&self) -> Result<(), Unwritten> {
         self.write(|| ())
     }
 
-    fn write(&self, meanwhile: impl FnMut()) -> Result<()> {
+    fn write(&self, meanwhile: impl FnMut()) -> Result<(), Unwritten> {
         let Parts { dir, committer, factory, table, .. } = &self.parts;
         let began = clock::now();
         let log_bytes = self.log_bytes();
         let active = committer.active().map(|(active, _)| active);
-        // Full segments without a footer are replayed too: recovery builds it. So the start is simply
+        // Full segments without a footer are replayed too: recovery builds it. Therefore the start is simply
         // where writing is, or would be.
         let start_segment = active.as_ref().map_or_else(|| committer.active_id(), |active| active.id);
         let accepted = committer.accepted();
         let sequence = self.kept.lock().next_sequence;
         // Found by fuzzing: a file of that name need only lie in the directory.
         let next_sequence = sequence.checked_add(1).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unsupported,
-                "all 2^32 checkpoint numbers are used up; is there a stray file?",
-            )
+            let used_up = "all 2^32 checkpoint numbers are used up; is there a stray file?";
+            Unwritten::Failed(Error::new(ErrorKind::Unsupported, used_up))
         })?;
         let _span = trace::checkpoint(sequence);
         let header = self.header(sequence, start_segment, active);
@@ -158,7 +156,7 @@ impl Checkpoints {
         }
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.times.since(began);
-        self.parts.listeners.deliver(&Event::Checkpoint { start_segment, bytes, regions });
+        self.parts.listeners.deliver(&Event::CheckpointTaken { start_segment, bytes, regions });
         Ok(())
     }
 
@@ -169,7 +167,7 @@ impl Checkpoints {
         writer: &mut CheckpointWriter,
         out: &mut CheckpointFile,
         mut meanwhile: impl FnMut(),
-    ) -> Result<Captured> {
+    ) -> Result<Captured, Unwritten> {
         let mut captured = Captured::default();
         for cell in self.parts.table.cells() {
             let state = cell.read();
@@ -224,7 +222,7 @@ impl Checkpoints {
     }
 
     /// Keeps one that was written, and removes what is too old.
-    fn keep(&self, written: CheckpointInfo, next_sequence: u32) -> Result<()> {
+    fn keep(&self, written: CheckpointInfo, next_sequence: u32) -> Result<(), Unwritten> {
         let Parts { dir, factory, .. } = &self.parts;
         let mut kept = self.kept.lock();
         kept.next_sequence = next_sequence;
@@ -234,7 +232,7 @@ impl Checkpoints {
                 let name = FileName::Checkpoint(old.sequence).to_string();
                 let remove = || dir.remove_if_there(&name);
                 let removed = factory.watch.during("removing an old checkpoint", remove);
-                removed.map_err(|e| Error::io("removing an old checkpoint", &dir.join(&name), e))?;
+                removed.map_err(|e| Unwritten::io("removing an old checkpoint", &dir.join(&name), e))?;
             }
         }
         Ok(())

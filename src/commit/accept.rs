@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::format::batch::{Batch, Encoded};
 use crate::format::record::RecordKind;
 use crate::index::Discard;
-use crate::types::Durability;
+use crate::planted::{Bug, planted};
+use crate::types::{Durability, RegionId, RollbackScope};
 use bytes::Bytes;
 use std::time::Instant;
 
@@ -16,8 +17,9 @@ pub(crate) enum OnFull {
     Fail,
 }
 
-/// Asked with what would be discarded; an error refuses the batch.
-pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Discard]) -> Result<()>;
+/// Asked with what would be discarded, and by which batch; an error refuses the batch. Returns what is to
+/// become a part of it.
+pub(crate) type BeforeRollback<'a> = &'a dyn Fn(&[Discard], &Encoded) -> Result<Option<Encoded>>;
 
 /// How a batch is to be accepted.
 pub(crate) struct Accept<'a> {
@@ -34,6 +36,7 @@ pub(crate) enum Origin<'a> {
     Caller {
         /// Asked before entries are discarded, with no lock held; `None` when nobody listens.
         before_rollback: Option<BeforeRollback<'a>>,
+        scope: RollbackScope,
     },
     /// The engine itself: recovery re-persists what was checked once, and nothing else of its own has
     /// operations.
@@ -44,6 +47,17 @@ impl Accept<'_> {
     /// For the engine's own records.
     pub(crate) fn internal(durability: Durability) -> Accept<'static> {
         Accept { durability, on_full: OnFull::Wait, began: clock::now(), origin: Origin::Engine }
+    }
+
+    /// The region that the batch appends to, as a spent disk budget sees it.
+    pub(super) fn appends_to(&self, batch: &Batch) -> Option<RegionId> {
+        match self.origin {
+            Origin::Caller { .. } if planted(Bug::BudgetRefusesVotes) => {
+                batch.sections.first().map(|section| section.region)
+            }
+            Origin::Caller { .. } => batch.appends_to(),
+            Origin::Engine => None,
+        }
     }
 }
 

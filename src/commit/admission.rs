@@ -1,12 +1,14 @@
 //! The gate of the log: checks a batch, and makes it readable.
 
+use super::accept::{BeforeRollback, Origin};
+use super::active::Placement;
+use super::approval::Approval;
 use super::counters::Counters;
-use super::segments::Placement;
 use super::watchers::{Watchers, changes};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::{Batch, Encoded, Loc, Op, Step, locate};
+use crate::format::batch::{Encoded, Loc, Op, Step, locate};
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
-use crate::index::{Discard, Planned, Table};
+use crate::index::{Planned, Table};
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX};
 use crate::planted::{Bug, planted};
 use crate::report::Outcome;
@@ -30,16 +32,27 @@ impl Admission {
         Admission { table, planned: Planned::default(), locs: Vec::new() }
     }
 
-    /// Checks a caller's batch, which will end at `end`, against the regions as they stand. Returns what it
-    /// would discard.
-    pub(super) fn plan(&mut self, batch: &Batch, end: Lsn) -> Result<&[Discard]> {
-        self.planned.plan(&self.table, batch, end)?;
-        Ok(&self.planned.discards)
-    }
-
-    /// The batch that is admitted next was checked before.
-    pub(super) fn plan_nothing(&mut self) {
-        self.planned.clear();
+    /// Checks a caller's batch, which will end at `end`, against the regions as they stand; what the engine
+    /// itself writes was checked before. Returns who has to be [asked](Approval::ask) first, once no lock is
+    /// held: the batch would roll back what `approval` does not name.
+    pub(super) fn plan<'a>(
+        &mut self,
+        encoded: &Encoded,
+        end: Lsn,
+        origin: &Origin<'a>,
+        approval: &mut Approval,
+    ) -> Result<Option<BeforeRollback<'a>>> {
+        let Origin::Caller { before_rollback, scope } = origin else {
+            self.planned.clear();
+            return Ok(None);
+        };
+        self.planned.plan(&self.table, &encoded.batch, end, *scope)?;
+        let discards = &self.planned.discards;
+        let ask = before_rollback.filter(|_| approval.lacks(discards));
+        if ask.is_some() {
+            approval.note(discards);
+        }
+        Ok(ask)
     }
 
     /// Makes the batch readable that was planned: from here on it has its place.

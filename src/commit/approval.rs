@@ -2,6 +2,7 @@
 
 use super::accept::BeforeRollback;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::batch::Encoded;
 use crate::index::Discard;
 
 /// How often the listeners are asked about one batch whose region does not stand still meanwhile.
@@ -12,6 +13,8 @@ const ASKED_MAX: u32 = 100;
 pub(super) struct Approval {
     approved: Vec<Discard>,
     asked: u32,
+    /// The batch as it was handed over, where listeners have added to it.
+    handed_over: Option<Encoded>,
 }
 
 impl Approval {
@@ -25,13 +28,26 @@ impl Approval {
         discards.clone_into(&mut self.approved);
     }
 
-    /// An error refuses the batch.
-    pub(super) fn ask(&mut self, before_rollback: BeforeRollback<'_>) -> Result<()> {
+    /// An error refuses the batch. What the listeners add is a part of it from here on; what they added when
+    /// they were asked before is not.
+    pub(super) fn ask(&mut self, before_rollback: BeforeRollback<'_>, batch: &mut Encoded) -> Result<()> {
         self.asked += 1;
         if self.asked > ASKED_MAX {
             return Err(self.asked_too_often());
         }
-        before_rollback(&self.approved)
+        self.take_back(batch);
+        if let Some(evidence) = before_rollback(&self.approved, batch)? {
+            let whole = batch.joined(&evidence);
+            self.handed_over = Some(std::mem::replace(batch, whole));
+        }
+        Ok(())
+    }
+
+    /// The batch as it was handed over.
+    pub(super) fn take_back(&mut self, batch: &mut Encoded) {
+        if let Some(handed_over) = self.handed_over.take() {
+            *batch = handed_over;
+        }
     }
 
     fn asked_too_often(&self) -> Error {
@@ -39,7 +55,7 @@ impl Approval {
             ErrorKind::Refused,
             format!(
                 "the region changed each of the {ASKED_MAX} times that the listeners were asked what it may discard; does \
-                 one of them write to it?"
+                 a thread that one of them waits for write to it?"
             ),
         );
         match self.approved.first() {

@@ -9,10 +9,10 @@
 //!
 //! Each stage is a type in a file of its own. What it keeps between two groups stands under the one lock of
 //! the [`pipeline`]; what it does meanwhile is a value that a thread takes along without it (a `Group` is
-//! written, a `SyncJob` is synced). None of them knows of threads: [`workers`] take the lock, call the stages
-//! in turn, and say how each ends; [`waking`] knows who sleeps where. [`rotation`] makes segments beside all
-//! that. The [`committer`] puts them together, and decides where a batch has to wait before it is
-//! [admitted](admission).
+//! written, a `SyncJob` is synced). None of them knows of threads: [`workers`] take the lock and call the
+//! stages in turn; [`shared`] says how each ends; [`waking`] knows who sleeps where. [`rotation`] makes
+//! segments beside all that. The [`committer`] puts them together, and decides where a batch has to wait
+//! before it is [admitted](admission).
 //!
 //! There is no log thread that a write has to hop to. A thread that waits for a batch does the work that
 //! stands between it and completion, for everybody's batches at once: takes the whole queue and writes it
@@ -55,6 +55,7 @@
 //!   the sync of a `Synced` one before it.
 
 mod accept;
+mod active;
 mod admission;
 mod approval;
 mod budget;
@@ -71,13 +72,14 @@ mod progress;
 mod queue;
 mod room;
 mod rotation;
-mod segments;
 mod settled;
+mod shared;
 mod sleepers;
 mod sync_stage;
 mod ticket;
 mod turns;
 mod uncopied;
+mod unsent;
 mod waking;
 mod watch;
 mod watchers;
@@ -89,5 +91,6 @@ pub(crate) use budget::{Budget, Level};
 pub(crate) use committer::Committer;
 pub(crate) use hooks::Hooks;
 pub use ticket::Ticket;
+pub(crate) use unsent::Unsent;
 pub use watch::Watch;
 pub use watchers::Change;

@@ -1,5 +1,6 @@
 //! A batch on its way.
 
+use super::room::Taken;
 use crate::error::Result;
 use crate::format::record::{RECORD_HEADER_LEN, RecordKind};
 use crate::segment::Segment;
@@ -41,6 +42,8 @@ pub(super) struct Record {
     pub(super) kind: RecordKind,
     pub(super) segment: Arc<Segment>,
     pub(super) offset: u32,
+    /// Its bytes in the log, which count in the bound on bytes in flight.
+    pub(super) taken: Taken,
     /// Known when it is written: it names the record before.
     pub(super) header: [u8; RECORD_HEADER_LEN as usize],
     pub(super) desc: Bytes,
@@ -49,9 +52,9 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Its bytes in the log, which count in the bound on bytes in flight.
+    /// Its bytes in the log.
     pub(super) fn len(&self) -> usize {
-        (self.end.offset() - self.offset) as usize
+        self.taken.len()
     }
 }
 

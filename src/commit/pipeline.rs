@@ -1,12 +1,12 @@
 //! What the lock of the pipeline guards: the stages, and what lies between them.
 
 use super::accept::Accept;
+use super::active::{Placement, Segments};
 use super::admission::Admission;
 use super::gather::Gathering;
 use super::pending::{Pending, Record, Waiting};
 use super::queue::Queue;
 use super::room::Room;
-use super::segments::{Placement, Segments};
 use super::sync_stage::SyncStage;
 use super::turns::Turns;
 use super::write_stage::WriteStage;
@@ -83,9 +83,10 @@ impl Pipeline {
         let durability = how.durability;
         let waiting = Waiting { end, durability, turn: self.turns.now(), began: how.began };
         let ticket = has_ticket.then(|| Arc::new(Pending::new(waiting)));
-        self.room.take((end.offset() - offset) as usize);
+        let taken = self.room.take((end.offset() - offset) as usize);
         self.queue.push(Record {
             end,
+            taken,
             durability,
             ticket: ticket.clone(),
             began: how.began,
@@ -113,9 +114,10 @@ impl Pipeline {
         let list = uncopied.list(count);
         let Placement { segment, offset, end } = self.segments.place_for(record_len(list.len() as u32, 0))?;
         uncopied.forget(count);
-        self.room.take((end.offset() - offset) as usize);
+        let taken = self.room.take((end.offset() - offset) as usize);
         self.queue.push(Record {
             end,
+            taken,
             durability: Durability::Synced,
             ticket: None,
             began: clock::now(),

@@ -1,5 +1,6 @@
 //! The bound on bytes in flight, and who waits for room.
 
+use crate::error::{Error, ErrorKind};
 use crate::planted::{Bug, planted};
 use crate::sync::thread::{self, ThreadId};
 use std::collections::VecDeque;
@@ -14,6 +15,23 @@ pub(super) struct Room {
     line: VecDeque<ThreadId>,
 }
 
+/// Bytes of what is in flight. Only [`Room::take`] makes them, once: who has them hands them on, and the end
+/// of a stage [gives them back](Room::give_back).
+#[must_use]
+#[derive(Default)]
+pub(super) struct Taken(usize);
+
+impl Taken {
+    pub(super) fn len(&self) -> usize {
+        self.0
+    }
+
+    /// These are the other's too.
+    pub(super) fn join(&mut self, other: Taken) {
+        self.0 += other.0;
+    }
+}
+
 impl Room {
     pub(super) fn new(bytes_max: usize) -> Room {
         Room { bytes_max, bytes: 0, line: VecDeque::new() }
@@ -26,12 +44,13 @@ impl Room {
         (full || others_first) && !planted(Bug::InFlightUnbounded)
     }
 
-    pub(super) fn take(&mut self, bytes: usize) {
+    pub(super) fn take(&mut self, bytes: usize) -> Taken {
         self.bytes += bytes;
+        Taken(bytes)
     }
 
-    pub(super) fn give_back(&mut self, bytes: usize) {
-        self.bytes -= bytes;
+    pub(super) fn give_back(&mut self, taken: Taken) {
+        self.bytes -= taken.0;
     }
 
     /// The calling thread waits, after those that do already.
@@ -39,13 +58,24 @@ impl Room {
         self.line.push_back(thread::current().id());
     }
 
-    /// The first of those that wait has its room.
+    /// The calling thread waits no more: it is the first and has its room, or is refused wherever it stands.
     pub(super) fn leave_line(&mut self) {
-        self.line.pop_front();
+        let me = thread::current().id();
+        let place = self.line.iter().position(|id| *id == me);
+        if let Some(place) = place {
+            self.line.remove(place);
+        }
     }
 
-    pub(super) fn bytes_max(&self) -> usize {
-        self.bytes_max
+    /// There is no room, and the caller does not wait.
+    pub(super) fn refusal(&self) -> Error {
+        Error::new(
+            ErrorKind::WouldBlock,
+            format!(
+                "{} bytes are in flight and the bound is {} (in_flight_bytes_max); try again when tickets complete",
+                self.bytes, self.bytes_max
+            ),
+        )
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -9,10 +9,11 @@
 //! however many threads want a next one.
 
 use super::accept::{Accept, OnFull, Origin};
+use super::active::{Full, Next};
 use super::pipeline::Pipeline;
-use super::segments::{Full, Next};
-use super::workers::Workers;
-use crate::error::{Error, ErrorKind, Result};
+use super::shared::Shared;
+use super::unsent::Unsent;
+use crate::error::{Error, ErrorKind};
 use crate::planted::{Bug, planted};
 use crate::segment::pool::{SegmentFactory, segment_len_for};
 use crate::segment::{FillError, Segment, Unwritten};
@@ -41,65 +42,67 @@ impl Rotation {
     /// for full ones to get their footer, if need be and the caller agrees.
     pub(super) fn rotate<'a>(
         &self,
-        workers: &'a Workers,
+        shared: &'a Shared,
         mut p: MutexGuard<'a, Pipeline>,
         len: u64,
         how: &Accept<'_>,
-    ) -> Result<MutexGuard<'a, Pipeline>> {
+    ) -> Result<MutexGuard<'a, Pipeline>, Unsent> {
         // What the engine itself writes may be what sealing waits for.
-        let may_wait = matches!(how.origin, Origin::Caller { .. }) && !workers.manual;
+        let may_wait = matches!(how.origin, Origin::Caller { .. }) && !shared.manual;
         if may_wait
-            && workers.hooks.awaits_footer()
+            && shared.hooks.awaits_footer()
             && let Some((at_most, begins)) = p.segments.await_footer()
         {
-            return wait_for_footer(workers, p, how.on_full, at_most, begins);
+            return wait_for_footer(shared, p, how.on_full, at_most, begins);
         }
         match p.segments.turn_to_next(len) {
             Next::Active(full) => {
-                report_full(workers, full);
-                workers.hooks.segment_wanted();
+                report_full(shared, full);
+                shared.hooks.segment_wanted();
                 return Ok(p);
             }
-            Next::Lower => return Err(workers.refuse_to_go_back(p)),
+            Next::Lower => return Err(shared.refuse_to_go_back(p).into()),
             Next::Lacking => {}
         }
         // Only an attempt that began after this request counts: the disk may have been full a while ago.
         let asked = p.segments.want(segment_len_for(len), &self.factory);
-        if workers.manual {
+        if shared.manual {
             drop(p);
-            self.prepare_wanted(workers)?;
-            return Ok(workers.lock());
+            self.prepare_wanted(shared)?;
+            return Ok(shared.lock());
         }
-        workers.hooks.segment_wanted();
+        shared.hooks.segment_wanted();
         if how.on_full == OnFull::Fail {
             let busy = "the next segment is not prepared yet; try again soon";
-            return Err(match p.segments.failure_after(0) {
+            return Err(Unsent::Busy(match p.segments.failure_after(0) {
                 // Perhaps of a while ago, so it is no answer by itself.
-                Some(error) => Error::new(ErrorKind::WouldBlock, format!("{busy} (the last attempt failed)"))
-                    .caused_by(error.clone()),
+                Some(failed) => {
+                    Error::new(ErrorKind::WouldBlock, format!("{busy} (the last attempt failed)"))
+                        .caused_by(failed.error().clone())
+                }
                 None => Error::new(ErrorKind::WouldBlock, busy),
-            });
+            }));
         }
-        let p = workers.waking.wait_for_change(p);
+        let p = shared.waking.wait_for_change(p);
         match p.segments.failure_after(asked) {
-            Some(error) => Err(error.clone()),
+            Some(failed) => Err(failed.clone().into()),
             None => Ok(p),
         }
     }
 
     /// Ends the active segment where it stands, if there is one.
-    pub(super) fn end_active(&self, workers: &Workers) {
-        let mut p = workers.lock();
-        report_full(workers, p.segments.end_active());
+    pub(super) fn end_active(&self, shared: &Shared) {
+        let mut p = shared.lock();
+        report_full(shared, p.segments.end_active());
     }
 
     /// Ends the active segment in its place, and gives back those that are prepared. None is
     /// prepared any more: the one that is being is waited for. After that the next file has the
     /// number that the next run begins with.
-    pub(super) fn end(&self, workers: &Workers) {
+    pub(super) fn end(&self, shared: &Shared) {
         *self.preparing.lock() = true;
-        let mut p = workers.lock();
-        report_full(workers, p.segments.end_active());
+        let mut p = shared.lock();
+        report_full(shared, p.segments.end_active());
         let unused = p.segments.end_ready(self.factory.next_file());
         drop(p);
         unused.iter().for_each(|segment| self.retire(segment));
@@ -120,12 +123,12 @@ impl Rotation {
     ///
     /// # Errors
     /// What it failed with, unless somebody waited for the segment and was answered.
-    pub(super) fn prepare(&self, workers: &Workers) -> Result<()> {
+    pub(super) fn prepare(&self, shared: &Shared) -> Result<(), Unwritten> {
         loop {
             // A piece is filled in between: a segment that is wanted does not wait for more.
-            let answered = workers.lock().segments.is_awaited() && !workers.manual;
-            self.prepare_wanted(workers).or_else(|e| if answered { Ok(()) } else { Err(e) })?;
-            if !self.fill_piece(workers)? {
+            let answered = shared.lock().segments.is_awaited() && !shared.manual;
+            self.prepare_wanted(shared).or_else(|e| if answered { Ok(()) } else { Err(e) })?;
+            if !self.fill_piece(shared)? {
                 return Ok(());
             }
         }
@@ -135,15 +138,15 @@ impl Rotation {
     ///
     /// Nobody waits for it. A segment that cannot be filled is given back if it has not become active; if it
     /// has, its zeros do not matter, but for a failed sync, which may have taken records with it.
-    fn fill_piece(&self, workers: &Workers) -> Result<bool> {
+    fn fill_piece(&self, shared: &Shared) -> Result<bool, Unwritten> {
         // Held for the piece: a close waits for it, and no other follows.
         let ended = self.preparing.lock();
         if *ended {
             return Ok(false);
         }
-        let Some(segment) = workers.lock().due_for_filling().cloned() else { return Ok(false) };
+        let Some(segment) = shared.lock().due_for_filling().cloned() else { return Ok(false) };
         let Err(failed) = self.factory.fill_piece(&segment) else { return Ok(true) };
-        let mut p = workers.lock();
+        let mut p = shared.lock();
         match (p.segments.take_back(segment.id), failed) {
             (true, FillError::Write(error) | FillError::Sync(error)) => {
                 drop(p);
@@ -154,7 +157,7 @@ impl Rotation {
             (false, FillError::Sync(cause)) => {
                 // What is completed by this may call back, and close the engine.
                 drop(ended);
-                workers.poison(p, cause.clone());
+                shared.poison(p, cause.clone());
                 Err(cause)
             }
             (false, FillError::Write(_)) => Ok(true),
@@ -162,22 +165,22 @@ impl Rotation {
     }
 
     /// Prepares until nothing more is wanted, and says so if it was the space that ended or came back.
-    fn prepare_wanted(&self, workers: &Workers) -> Result<()> {
+    fn prepare_wanted(&self, shared: &Shared) -> Result<(), Unwritten> {
         let mut any = false;
-        let outcome = self.prepare_in_turn(workers, &mut any);
+        let outcome = self.prepare_in_turn(shared, &mut any);
         let exhausted = outcome.as_ref().err().and_then(Unwritten::no_space);
         // Other errors say nothing of space, nor does it that no segment was wanted.
         let is = exhausted.is_some();
         let turned = (is || any) && self.exhausted.swap(is, Ordering::Relaxed) != is;
         if turned || is && planted(Bug::SpaceSaidEachTime) {
-            workers.hooks.space(exhausted);
+            shared.hooks.space(exhausted);
         }
-        outcome.map_err(Error::from)
+        outcome
     }
 
     /// Others that come meanwhile wait: numbers are given here, and what is prepared by two at once would
     /// become ready in another order. Says whether `any` segment was prepared.
-    fn prepare_in_turn(&self, workers: &Workers, any: &mut bool) -> Result<(), Unwritten> {
+    fn prepare_in_turn(&self, shared: &Shared, any: &mut bool) -> Result<(), Unwritten> {
         let ended = self.preparing.lock();
         let heeded = !planted(Bug::ClosedEngineWorks);
         if *ended && heeded {
@@ -185,7 +188,7 @@ impl Rotation {
         }
         let _one = Some(ended).filter(|_| !planted(Bug::TwoPrepareAtOnce));
         loop {
-            let p = workers.lock();
+            let p = shared.lock();
             if heeded {
                 p.check_open().map_err(Unwritten::Failed)?;
             }
@@ -193,8 +196,8 @@ impl Rotation {
             drop(p);
             let span = trace::rotate(len);
             let is_awaited = || {
-                let p = workers.lock();
-                workers.manual || p.segments.is_awaited() || p.closed
+                let p = shared.lock();
+                shared.manual || p.segments.is_awaited() || p.closed
             };
             let prepare = || match first {
                 true => self.factory.prepare_first(len),
@@ -207,11 +210,11 @@ impl Rotation {
             let failed = prepared.as_ref().err().cloned();
             *any |= prepared.is_ok();
             drop(span);
-            self.put_ready(workers, prepared);
+            self.put_ready(shared, prepared);
             if let Some(failed) = failed {
                 return Err(failed);
             }
-            if first && !workers.progress.is_recovering() {
+            if first && !shared.progress.is_recovering() {
                 // From now on there is something to purge. What cannot be made here is made by upkeep; and
                 // recovery needs all there is.
                 let reserve = || self.factory.keep_reserve(0);
@@ -221,39 +224,39 @@ impl Rotation {
     }
 
     /// Hands over a prepared segment.
-    fn put_ready(&self, workers: &Workers, prepared: Result<Arc<Segment>, Unwritten>) {
+    fn put_ready(&self, shared: &Shared, prepared: Result<Arc<Segment>, Unwritten>) {
         if matches!(prepared, Err(Unwritten::NoSpace(_))) {
-            workers.counters.no_space.fetch_add(1, Ordering::Relaxed);
+            shared.counters.no_space.fetch_add(1, Ordering::Relaxed);
         }
-        let unused = workers.lock().segments.put_ready(prepared.map_err(Error::from));
+        let unused = shared.lock().segments.put_ready(prepared);
         unused.iter().for_each(|segment| self.retire(segment));
-        workers.waking.announce_change();
+        shared.waking.announce_change();
     }
 }
 
 /// Waits until a full segment has its footer, or for so long at most.
 fn wait_for_footer<'a>(
-    workers: &'a Workers,
+    shared: &'a Shared,
     p: MutexGuard<'a, Pipeline>,
     on_full: OnFull,
     at_most: Duration,
     begins: bool,
-) -> Result<MutexGuard<'a, Pipeline>> {
+) -> Result<MutexGuard<'a, Pipeline>, Unsent> {
     if begins {
-        workers.counters.throttled.fetch_add(1, Ordering::Relaxed);
-        workers.hooks.upkeep_wanted();
+        shared.counters.throttled.fetch_add(1, Ordering::Relaxed);
+        shared.hooks.upkeep_wanted();
     }
     if on_full == OnFull::Fail {
         let waits =
             "full segments wait for their footer, and the log moves on when one has it; try again soon";
-        return Err(Error::new(ErrorKind::WouldBlock, waits));
+        return Err(Unsent::Busy(Error::new(ErrorKind::WouldBlock, waits)));
     }
-    Ok(workers.waking.wait_for_change_at_most(p, at_most))
+    Ok(shared.waking.wait_for_change_at_most(p, at_most))
 }
 
 /// The log has moved on. The caller holds the pipeline's lock: the segments become full in their order.
-fn report_full(workers: &Workers, full: Option<Full>) {
+fn report_full(shared: &Shared, full: Option<Full>) {
     if let Some(Full { segment, end }) = full {
-        workers.hooks.segment_full(segment, end);
+        shared.hooks.segment_full(segment, end);
     }
 }

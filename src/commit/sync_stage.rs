@@ -3,13 +3,14 @@
 use super::completion::Completions;
 use super::counters::Counters;
 use super::pending::{Pending, Record};
+use super::room::Taken;
 use super::settled::Settled;
 use super::turns::Turns;
 use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::format::record::RecordKind;
 use crate::planted::{Bug, planted};
-use crate::segment::{SYNC_SLOTS, Segment};
+use crate::segment::{SYNC_SLOTS, Segment, Unwritten};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::trace;
@@ -49,7 +50,7 @@ pub(super) struct SyncStage {
 /// Batches without tickets that follow one another, or one with a ticket, on the way to being durable.
 struct Awaiting {
     end: Lsn,
-    bytes: usize,
+    taken: Taken,
     ticket: Option<Arc<Pending>>,
 }
 
@@ -114,13 +115,13 @@ impl SyncStage {
 
     /// Its batch waits for a sync.
     pub(super) fn push(&mut self, record: Record) {
-        let (end, bytes) = (record.end, record.len());
+        let (end, taken) = (record.end, record.taken);
         match self.awaiting.back_mut() {
             Some(last) if last.ticket.is_none() && record.ticket.is_none() => {
                 last.end = end;
-                last.bytes += bytes;
+                last.taken.join(taken);
             }
-            _ => self.awaiting.push_back(Awaiting { end, bytes, ticket: record.ticket }),
+            _ => self.awaiting.push_back(Awaiting { end, taken, ticket: record.ticket }),
         }
     }
 
@@ -175,7 +176,7 @@ impl SyncStage {
     pub(super) fn settle(&mut self, up_to: Lsn, settled: &mut Settled, completions: &Completions) {
         while self.awaiting.front().is_some_and(|b| b.end <= up_to) {
             if let Some(batch) = self.awaiting.pop_front() {
-                settled.add(batch.bytes, batch.ticket, completions);
+                settled.add(batch.taken, batch.ticket, completions);
             }
         }
     }
@@ -221,24 +222,24 @@ impl SyncStage {
 
 impl SyncJob {
     /// Syncs, without the pipeline's lock.
-    pub(super) fn sync(&mut self, counters: &Counters) -> Result<()> {
+    pub(super) fn sync(&mut self, counters: &Counters) -> Result<(), Unwritten> {
         let _span = trace::sync(self.bytes);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.sync_segments(counters)));
         self.segments.clear();
         if matches!(outcome, Ok(Ok(()))) && self.batches > 0 {
             counters.group_sizes.add(self.batches as u64);
         }
-        outcome.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")))
+        outcome.unwrap_or_else(|_| Err(Unwritten::Failed(Error::new(ErrorKind::Io, "the writer panicked"))))
     }
 
-    fn sync_segments(&self, counters: &Counters) -> Result<()> {
+    fn sync_segments(&self, counters: &Counters) -> Result<(), Unwritten> {
         self.segments.iter().try_for_each(|s| {
             counters.syncs.fetch_add(1, Ordering::Relaxed);
-            let handle = s.sync_handle(self.slot)?;
+            let handle = s.sync_handle(self.slot).map_err(Unwritten::Failed)?;
             let began = clock::now();
             let synced = handle.sync_data();
             counters.sync_times.since(began);
-            synced.map_err(|e| Error::io("syncing the log", &s.path, e))
+            synced.map_err(|e| Unwritten::io("syncing the log", &s.path, e))
         })
     }
 }

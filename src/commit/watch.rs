@@ -1,7 +1,7 @@
 //! The handle to watch the log with.
 
 use super::committer::Committer;
-use super::watchers::{Change, Shared};
+use super::watchers::{Change, Watcher};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
@@ -15,9 +15,24 @@ use std::time::{Duration, Instant};
 ///
 /// As an iterator it waits for the next change, and ends when the engine is closed, or an I/O error has
 /// stopped all writing. It does not keep the engine open.
+///
+/// ```
+/// use raftwood::{Change, Durability, Engine, RegionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// let watch = engine.watch()?;
+/// let synced = engine.append_next(RegionId(7), ["a"], Durability::Synced);
+/// engine.close()?;
+/// // A thread of its own would stand here, and end with the engine.
+/// let changes: Vec<Change> = watch.collect();
+/// assert!(synced.is_ok() && matches!(changes[..], [Change::Durable { .. }, ..]));
+/// # Ok(()) }
+/// ```
 pub struct Watch {
     committer: Arc<Committer>,
-    shared: Arc<Shared>,
+    watcher: Arc<Watcher>,
     /// Taken from the queue and not yet shown.
     taken: VecDeque<Change>,
     shown: Lsn,
@@ -26,8 +41,8 @@ pub struct Watch {
 impl Watch {
     /// Watches what is accepted from now on.
     pub(crate) fn new(committer: &Arc<Committer>) -> Result<Watch> {
-        let (shared, shown) = committer.add_watcher()?;
-        Ok(Watch { committer: committer.clone(), shared, taken: VecDeque::new(), shown })
+        let (watcher, shown) = committer.add_watcher()?;
+        Ok(Watch { committer: committer.clone(), watcher, taken: VecDeque::new(), shown })
     }
 
     /// Up to where the log was durable at the last [`Change::Durable`], or when the watch began.
@@ -40,6 +55,8 @@ impl Watch {
     /// # Errors
     /// Once everything was shown: `Closed` when the engine is closed, `Poisoned` with the first cause when an
     /// I/O error has stopped all writing.
+    ///
+    /// [`Engine::watch`](crate::Engine::watch) shows it.
     pub fn next_within(&mut self, at_most: Duration) -> Result<Option<Change>> {
         self.wait(clock::now().checked_add(at_most))
     }
@@ -61,7 +78,7 @@ impl Watch {
                 return Ok(None);
             }
             let has_news = || self.committer.durable() != self.shown || self.end().is_some();
-            self.shared.sleep(left, has_news);
+            self.watcher.sleep(left, has_news);
         }
     }
 
@@ -70,7 +87,7 @@ impl Watch {
         // Before the queue, in which all changes stand that are durable by now.
         let durable = self.committer.durable();
         if self.taken.is_empty() {
-            self.shared.take(&mut self.taken);
+            self.watcher.take(&mut self.taken);
         }
         let is_next = self.taken.front().is_some_and(|change| change.lsn() <= durable);
         if durable > self.shown && (!is_next || planted(Bug::DurableBeforeItsChanges)) {
@@ -82,7 +99,7 @@ impl Watch {
 
     /// Why nothing comes any more.
     fn end(&self) -> Option<Error> {
-        let poisoned = self.committer.gate().check().err();
+        let poisoned = self.committer.gate().check().err().map(Error::from);
         let ended = self.committer.watchers().have_ended();
         poisoned.or_else(|| ended.then(Error::closed))
     }
@@ -100,7 +117,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // In a fork the lock may be held by nobody.
         if self.committer.check_process().is_ok() {
-            self.committer.watchers().remove(&self.shared);
+            self.committer.watchers().remove(&self.watcher);
         }
     }
 }

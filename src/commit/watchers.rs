@@ -80,9 +80,9 @@ impl Change {
     }
 }
 
-/// What a watcher shares with the threads that write.
+/// One that watches, as the threads that write know it.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct Watcher {
     queue: Mutex<Queue>,
     news: Condvar,
 }
@@ -108,7 +108,7 @@ impl Queue {
     }
 }
 
-impl Shared {
+impl Watcher {
     /// Exchanges the queue for an empty one.
     pub(super) fn take(&self, empty: &mut VecDeque<Change>) {
         let mut queue = self.queue.lock();
@@ -145,7 +145,7 @@ impl Shared {
 /// All watchers of an engine.
 #[derive(Default)]
 pub(super) struct Watchers {
-    all: Mutex<Vec<Arc<Shared>>>,
+    all: Mutex<Vec<Arc<Watcher>>>,
     count: AtomicUsize,
     /// Nobody writes any more.
     ended: AtomicBool,
@@ -189,15 +189,15 @@ impl Watchers {
         self.ended.load(Ordering::Acquire)
     }
 
-    pub(super) fn add(&self) -> Arc<Shared> {
-        let shared = Arc::<Shared>::default();
-        self.all.lock().push(shared.clone());
+    pub(super) fn add(&self) -> Arc<Watcher> {
+        let watcher = Arc::<Watcher>::default();
+        self.all.lock().push(watcher.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
-        shared
+        watcher
     }
 
-    pub(super) fn remove(&self, shared: &Arc<Shared>) {
-        self.all.lock().retain(|other| !Arc::ptr_eq(other, shared));
+    pub(super) fn remove(&self, watcher: &Arc<Watcher>) {
+        self.all.lock().retain(|other| !Arc::ptr_eq(other, watcher));
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

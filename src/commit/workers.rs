@@ -1,115 +1,58 @@
 //! The threads that work for the pipeline, and those that sleep meanwhile.
 //!
-//! A thread that needs the work to go on takes a step of it, or sleeps while others do. Who goes on, who is
-//! woken and who is called back is decided where a stage ends; and so is the end of all writing.
+//! A thread that needs the work to go on takes a step of it, or sleeps while others do.
 
-use super::completion::Completions;
-use super::counters::Counters;
-use super::gate::Gate;
-use super::hooks::Hooks;
+use super::gate::Stopped;
 use super::pending::Waiting;
 use super::pipeline::Pipeline;
-use super::progress::Progress;
 use super::settled::Settled;
+use super::shared::Shared;
 use super::sleepers::Woken;
-use super::waking::Waking;
-use super::watchers::Watchers;
 use crate::clock;
-use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
-use crate::segment::pool::SegmentFactory;
-use crate::sync::{Arc, Mutex, MutexGuard, thread};
+use crate::sync::{MutexGuard, thread};
 use crate::types::{Durability, Lsn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How often a thread that is about to write for a sync lets others run before.
 const YIELDS: u32 = 4;
 
-/// The pipeline, and the threads that come to it.
-pub(super) struct Workers {
-    pipeline: Mutex<Pipeline>,
-    pub(super) progress: Progress,
-    pub(super) gate: Gate,
-    pub(super) counters: Counters,
-    pub(super) hooks: Arc<dyn Hooks>,
-    /// Its watch is notified of what took long.
-    factory: Arc<SegmentFactory>,
-    completions: Completions,
-    pub(super) waking: Waking,
-    pub(super) watchers: Watchers,
-    /// No threads of the engine: a thread that waits does everything.
-    pub(super) manual: bool,
+/// The calling thread, as one that works for the pipeline.
+#[derive(Clone, Copy)]
+pub(super) struct Worker<'a> {
+    shared: &'a Shared,
 }
 
-impl Workers {
-    pub(super) fn new(
-        pipeline: Pipeline,
-        progress: Progress,
-        hooks: Arc<dyn Hooks>,
-        factory: Arc<SegmentFactory>,
-        manual: bool,
-    ) -> Workers {
-        Workers {
-            pipeline: Mutex::new(pipeline),
-            progress,
-            gate: Gate::default(),
-            counters: Counters::default(),
-            hooks,
-            factory,
-            completions: Completions::default(),
-            waking: Waking::default(),
-            watchers: Watchers::default(),
-            manual,
-        }
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, Pipeline> {
-        self.pipeline.lock()
-    }
-
-    /// What became of a batch, if that is known.
-    ///
-    /// Once the gate is shut the log comes no further: what is not reached by then never is.
-    pub(super) fn outcome(&self, batch: Waiting) -> Option<Result<Lsn>> {
-        let is_reached = || self.progress.reached(batch.durability) >= batch.end;
-        if is_reached() {
-            return Some(Ok(batch.end));
-        }
-        let refused = self.gate.check().err()?;
-        Some(if is_reached() { Ok(batch.end) } else { Err(refused) })
-    }
-
-    /// Whether the calling thread is in a callback.
-    pub(super) fn is_in_callback(&self) -> bool {
-        self.completions.is_delivering()
+impl<'a> Worker<'a> {
+    pub(super) fn of(shared: &'a Shared) -> Worker<'a> {
+        Worker { shared }
     }
 
     // ---- who works, and for how long ----------------------------------------------------------------------
 
     /// Works until the batch is complete, or sleeps while others do.
-    pub(super) fn drive<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>, mine: Waiting) -> Result<Lsn> {
-        let is_settled = || self.outcome(mine).is_some();
+    pub(super) fn drive(self, mut p: MutexGuard<'a, Pipeline>, mine: Waiting) -> Result<Lsn, Stopped> {
+        let is_settled = || self.shared.outcome(mine).is_some();
         loop {
-            if let Some(outcome) = self.outcome(mine) {
+            if let Some(outcome) = self.shared.outcome(mine) {
                 // A thread that was woken to work and leaves passes the work on.
-                self.waking.hand_off(p);
+                self.shared.waking.hand_off(p);
                 return outcome;
             }
             match self.step(p, is_settled) {
                 Ok(passed_on) => {
-                    if passed_on && let Some(outcome) = self.outcome(mine) {
+                    if passed_on && let Some(outcome) = self.shared.outcome(mine) {
                         return outcome;
                     }
-                    p = self.lock();
+                    p = self.shared.lock();
                 }
                 Err(busy) => {
-                    let (woken, watched) = self.waking.sleep(busy, mine, is_settled);
+                    let (woken, watched) = self.shared.waking.sleep(busy, mine, is_settled);
                     if woken == Woken::Settled
-                        && let Some(outcome) = self.outcome(mine)
+                        && let Some(outcome) = self.shared.outcome(mine)
                     {
                         return outcome;
                     }
-                    p = self.lock();
+                    p = self.shared.lock();
                     p.end_watch(watched, woken == Woken::TimedOut);
                 }
             }
@@ -117,65 +60,64 @@ impl Workers {
     }
 
     /// Without threads of the engine a ticket is driven by the thread that looks at it.
-    pub(super) fn drive_if_manual(&self, mine: Waiting) {
-        if self.manual {
-            let _ = self.drive(self.lock(), mine);
+    pub(super) fn drive_if_manual(self, mine: Waiting) {
+        if self.shared.manual {
+            let _ = self.drive(self.shared.lock(), mine);
         }
     }
 
     /// Does all the work there is.
-    pub(super) fn drain(&self) {
-        while self.step(self.lock(), || false).is_ok() {}
+    pub(super) fn drain(self) {
+        while self.step(self.shared.lock(), || false).is_ok() {}
     }
 
     /// The thread that works for tickets nobody waits for. Returns when the engine closes.
-    pub(super) fn run(&self) {
-        let mut p = self.lock();
+    pub(super) fn run(self) {
+        let mut p = self.shared.lock();
         loop {
             p = match self.step(p, || false) {
-                Ok(_) => self.lock(),
+                Ok(_) => self.shared.lock(),
                 Err(p) if p.closed && p.is_drained() => return,
-                Err(p) => self.waking.wait_for_work(p),
+                Err(p) => self.shared.waking.wait_for_work(p),
             };
         }
     }
 
     /// Works until everything accepted so far is durable, or waits while others do.
-    pub(super) fn flush(&self) -> Result<()> {
-        self.gate.check()?;
-        let target = self.progress.accepted();
-        let mut p = self.lock();
+    pub(super) fn flush(self) -> Result<(), Stopped> {
+        self.shared.gate.check()?;
+        let target = self.shared.progress.accepted();
+        let mut p = self.shared.lock();
         p.sync.flush_to(target);
-        while self.progress.durable() < target {
-            self.gate.check()?;
+        while self.shared.progress.durable() < target {
+            self.shared.gate.check()?;
             p = self.step_or_wait(p, false);
         }
-        self.waking.hand_off(p);
+        self.shared.waking.hand_off(p);
         Ok(())
     }
 
     /// Works until nothing is on its way, or waits while others do.
-    pub(super) fn finish(&self) {
-        let mut p = self.lock();
+    pub(super) fn finish(self) {
+        let mut p = self.shared.lock();
         loop {
             p = match self.step(p, || false) {
-                Ok(_) => self.lock(),
-                Err(p) if p.is_idle() => break,
-                Err(p) => self.waking.wait_for_change(p),
+                Ok(_) => self.shared.lock(),
+                Err(p) if p.is_idle() => {
+                    debug_assert_eq!(p.room.bytes(), 0, "taken and not given back");
+                    break;
+                }
+                Err(p) => self.shared.waking.wait_for_change(p),
             };
         }
-        self.watchers.end();
+        self.shared.watchers.end();
     }
 
     /// Takes a step, or waits for the end of another's. `leaves`: what is left of the work is for others.
-    pub(super) fn step_or_wait<'a>(
-        &'a self,
-        p: MutexGuard<'a, Pipeline>,
-        leaves: bool,
-    ) -> MutexGuard<'a, Pipeline> {
+    pub(super) fn step_or_wait(self, p: MutexGuard<'a, Pipeline>, leaves: bool) -> MutexGuard<'a, Pipeline> {
         match self.step(p, || leaves) {
-            Ok(_) => self.lock(),
-            Err(p) => self.waking.wait_for_change(p),
+            Ok(_) => self.shared.lock(),
+            Err(p) => self.shared.waking.wait_for_change(p),
         }
     }
 
@@ -187,8 +129,8 @@ impl Workers {
     ///
     /// `is_done` says whether the caller has what it works for, and will not come back. Then what is left of
     /// the work is passed on, and else only if callbacks come before: `Ok` says whether it was.
-    fn step<'a>(
-        &'a self,
+    fn step(
+        self,
         mut p: MutexGuard<'a, Pipeline>,
         is_done: impl Fn() -> bool,
     ) -> Result<bool, MutexGuard<'a, Pipeline>> {
@@ -196,11 +138,11 @@ impl Workers {
         if p.can_write() {
             (p, let_go) = self.gather(p);
         }
-        if self.gate.is_shut() {
+        if self.shared.gate.is_shut() {
             if p.is_drained() {
                 return if let_go { Ok(false) } else { Err(p) };
             }
-            self.fail_all(p);
+            self.shared.fail_all(p);
             return Ok(true);
         }
         if p.can_write() {
@@ -208,12 +150,12 @@ impl Workers {
             p = written;
             // No thread whose batch is settled waits for the sync.
             if settled.written.is_some() || p.awaiting_change > 0 || !p.sync.can_begin() || is_done() {
-                return Ok(self.end_stage(p, settled, is_done()));
+                return Ok(self.shared.end_stage(p, settled, is_done()));
             }
         }
         if p.sync.can_begin() {
             let Some((synced, settled)) = self.sync_stage(p) else { return Ok(true) };
-            return Ok(self.end_stage(synced, settled, is_done()));
+            return Ok(self.shared.end_stage(synced, settled, is_done()));
         }
         if let_go { Ok(false) } else { Err(p) }
     }
@@ -223,7 +165,7 @@ impl Workers {
     /// waited for that is not ready to run: where a processor is idle, this returns at once.
     ///
     /// Says whether the lock was let go of meanwhile: then writing may have stopped, or the work be gone.
-    fn gather<'a>(&'a self, mut p: MutexGuard<'a, Pipeline>) -> (MutexGuard<'a, Pipeline>, bool) {
+    fn gather(self, mut p: MutexGuard<'a, Pipeline>) -> (MutexGuard<'a, Pipeline>, bool) {
         if p.queue.is_urgent() || p.sync.is_busy() {
             return (p, false);
         }
@@ -234,85 +176,80 @@ impl Workers {
         for _ in 0..YIELDS {
             drop(p);
             thread::yield_now();
-            p = self.lock();
+            p = self.shared.lock();
             let is_whole = p.queue.len() >= all;
-            if is_whole || p.queue.is_urgent() || self.gate.is_shut() || clock::since(began) > at_most {
+            if is_whole || p.queue.is_urgent() || self.shared.gate.is_shut() || clock::since(began) > at_most
+            {
                 break;
             }
         }
         p.gathering.ended(clock::since(began));
         p.write.leave();
-        if self.gate.is_shut() && p.awaiting_change > 0 {
+        if self.shared.gate.is_shut() && p.awaiting_change > 0 {
             // What is left to do may be nothing, and a close waits for that.
-            self.waking.announce_change();
+            self.shared.waking.announce_change();
         }
         (p, true)
     }
 
     /// Writes what is queued. Returns the lock and what that settles, or nothing when it failed and
     /// all was answered.
-    fn write_stage<'a>(
-        &'a self,
-        mut guard: MutexGuard<'a, Pipeline>,
-    ) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
+    fn write_stage(self, mut guard: MutexGuard<'a, Pipeline>) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
         let p = &mut *guard;
         p.watched = false;
         if let Some(end) = p.push_copies(false) {
-            self.progress.set_accepted(end);
+            self.shared.progress.set_accepted(end);
         }
         let mut group = p.write.begin(&mut p.queue, &mut p.turns, p.sync.is_busy());
         drop(guard);
-        let outcome = group.write(self.progress.watermark(), &self.counters);
-        let mut guard = self.lock();
+        let outcome = group.write(self.shared.progress.watermark(), &self.shared.counters);
+        let mut guard = self.shared.lock();
         let p = &mut *guard;
-        self.factory.watch.ended(group.began);
+        self.shared.factory.watch.ended(group.began);
         // If a sync failed meanwhile, what was written is not acknowledged any more, not even as written.
-        if outcome.is_err() || self.gate.is_shut() {
+        if outcome.is_err() || self.shared.gate.is_shut() {
             p.write.fail(group, &mut p.queue);
             match outcome {
-                Err(cause) => self.poison(guard, cause),
-                Ok(()) => self.fail_all(guard),
+                Err(cause) => self.shared.poison(guard, cause),
+                Ok(()) => self.shared.fail_all(guard),
             }
             return None;
         }
         let (turns, sync, room) = (&mut p.turns, &mut p.sync, &mut p.room);
-        let settled = p.write.end(group, turns, sync, room, &self.progress, &self.completions);
+        let settled = p.write.end(group, turns, sync, room, &self.shared.progress, &self.shared.completions);
         Some((guard, settled))
     }
 
     /// Syncs what is written. Returns the lock and what that settles, or nothing when it failed and
     /// all was answered.
-    fn sync_stage<'a>(
-        &'a self,
-        mut guard: MutexGuard<'a, Pipeline>,
-    ) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
+    fn sync_stage(self, mut guard: MutexGuard<'a, Pipeline>) -> Option<(MutexGuard<'a, Pipeline>, Settled)> {
         let p = &mut *guard;
         p.watched = false;
         let mut job = p.sync.begin(&mut p.turns);
         // What is queued and may not wait is written beside the sync.
-        self.waking.hand_off(guard);
-        let outcome = job.sync(&self.counters);
+        self.shared.waking.hand_off(guard);
+        let outcome = job.sync(&self.shared.counters);
         if outcome.is_ok() {
             self.note_entry(job.target);
         }
         let (began, batches) = (job.began, job.batches);
-        let mut p = self.lock();
-        self.factory.watch.ended(began);
+        let mut p = self.shared.lock();
+        self.shared.factory.watch.ended(began);
         if let Err(cause) = outcome {
             p.sync.fail(job);
-            self.poison(p, cause);
+            self.shared.poison(p, cause);
             return None;
         }
-        if self.gate.is_shut() && !planted(Bug::AckAfterError) {
+        if self.shared.gate.is_shut() && !planted(Bug::AckAfterError) {
             p.sync.fail(job);
             // It may be durable, but nothing is acknowledged after the first error.
-            self.fail_all(p);
+            self.shared.fail_all(p);
             return None;
         }
         let mut settled = Settled::default();
         if let Some(reached) = p.sync.end(job) {
-            self.progress.set_durable(reached.durable);
-            p.sync.settle(reached.durable, &mut settled, &self.completions);
+            self.shared.progress.set_durable(reached.durable);
+            p.sync.settle(reached.durable, &mut settled, &self.shared.completions);
             settled.synced = Some(p.turns.settle(Durability::Synced, reached.turn));
             p.gathering.synced(batches, clock::since(began));
         }
@@ -321,76 +258,9 @@ impl Workers {
 
     /// Before anything in a new segment is acknowledged, a mark in another file says that the log leads
     /// there: all else that proves its records stands in itself, and would be lost with its file.
-    fn note_entry(&self, durable: Lsn) {
-        if !planted(Bug::EntryNotMarked) && self.progress.enters(durable) {
-            self.hooks.segment_entered(durable);
+    fn note_entry(self, durable: Lsn) {
+        if !planted(Bug::EntryNotMarked) && self.shared.progress.enters(durable) {
+            self.shared.hooks.segment_entered(durable);
         }
-    }
-
-    // ---- the end of a stage -------------------------------------------------------------------------------
-
-    /// A stage has ended: wakes the thread that goes on with the work, then those whose batches it settled,
-    /// and calls back, all without the lock. A thread that does not leave goes on by itself, unless it calls
-    /// back first. Returns whether the work was passed on.
-    fn end_stage(&self, mut p: MutexGuard<'_, Pipeline>, settled: Settled, leaves: bool) -> bool {
-        p.room.give_back(settled.bytes);
-        let passes_on = leaves || settled.tickets;
-        let chosen = self.waking.choose(&mut p, passes_on);
-        let is_further = settled.synced.is_some();
-        drop(p);
-        self.waking.wake(chosen, settled);
-        if is_further {
-            self.watchers.wake();
-        }
-        self.completions
-            .deliver(|batch| self.answer(batch), |lsn, message| self.hooks.callback_panicked(lsn, message));
-        passes_on
-    }
-
-    /// The outcome of a batch with a ticket, which is delivered once.
-    fn answer(&self, batch: Waiting) -> Option<Result<Lsn>> {
-        let outcome = self.outcome(batch);
-        if let Some(Ok(_)) = outcome
-            && !planted(Bug::SubmittedNotTimed)
-        {
-            self.counters.commit_times.since(batch.began);
-        }
-        outcome
-    }
-
-    // ---- the end of all writing ---------------------------------------------------------------------------
-
-    /// Stops all writing. Threads that wait are answered before the listeners are notified: a listener may
-    /// close the engine, which waits for those threads.
-    pub(super) fn poison(&self, p: MutexGuard<'_, Pipeline>, cause: Error) {
-        let first = !planted(Bug::GateLeftOpen) && self.gate.trip(cause.clone());
-        self.fail_all(p);
-        if first {
-            // A listener that panics must not take the thread along that works for others.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.hooks.poisoned(&cause)));
-        }
-    }
-
-    /// Nothing more is written, since the log [would go back](super::segments::Segments::would_go_back).
-    pub(super) fn refuse_to_go_back(&self, p: MutexGuard<'_, Pipeline>) -> Error {
-        let cause = p.segments.would_go_back(self.progress.accepted());
-        self.poison(p, cause.clone());
-        self.gate.check().err().unwrap_or(cause)
-    }
-
-    /// Everything that was not acknowledged fails with the first cause.
-    fn fail_all(&self, mut p: MutexGuard<'_, Pipeline>) {
-        let mut settled = Settled::default();
-        p.sync.settle(Lsn::from_u64(u64::MAX), &mut settled, &self.completions);
-        while let Some(record) = p.queue.pop() {
-            settled.add(record.len(), record.ticket, &self.completions);
-        }
-        let turn = p.turns.end_group();
-        settled.written = Some(p.turns.settle(Durability::Written, turn));
-        settled.synced = Some(p.turns.settle(Durability::Synced, turn));
-        if planted(Bug::WaitersNotWoken) {
-            (settled.written, settled.synced) = (None, None);
-        }
-        self.end_stage(p, settled, true);
     }
 }

@@ -11,11 +11,12 @@ use super::sync_stage::SyncStage;
 use super::turns::Turns;
 use super::uncopied::Uncopied;
 use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape};
 use crate::format::zeros::Zeros;
 use crate::limits::PAGE;
 use crate::planted::{Bug, planted};
+use crate::segment::Unwritten;
 use crate::sync::atomic::Ordering;
 use crate::trace;
 use crate::types::{Durability, Lsn};
@@ -124,14 +125,14 @@ impl WriteStage {
         for record in group.records.drain(..) {
             if record.kind == RecordKind::Copies {
                 // Nobody waits for them: a sync that nobody else asks for is none of theirs.
-                room.give_back(record.len());
+                room.give_back(record.taken);
             } else if record.durability == Durability::Written || planted(Bug::AckBeforeSync) {
-                settled.add(record.len(), record.ticket, completions);
+                settled.add(record.taken, record.ticket, completions);
             } else {
                 sync.push(record);
             }
         }
-        if settled.bytes > 0 {
+        if settled.taken.len() > 0 {
             settled.written = Some(turns.settle(Durability::Written, group.turn));
         }
         self.spare = (group.records, group.copies);
@@ -141,7 +142,7 @@ impl WriteStage {
 
 impl Group {
     /// Writes it, without the pipeline's lock.
-    pub(super) fn write(&mut self, watermark: Lsn, counters: &Counters) -> Result<()> {
+    pub(super) fn write(&mut self, watermark: Lsn, counters: &Counters) -> Result<(), Unwritten> {
         let batches = self.records.iter().filter(|r| r.kind != RecordKind::Copies);
         batches.for_each(|r| counters.queue_times.add(self.began.duration_since(r.began)));
         let _span = trace::group(self.records.len(), self.bytes);
@@ -149,7 +150,7 @@ impl Group {
             self.chain_headers(watermark);
             self.write_records(counters)
         }))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the writer panicked")))
+        .unwrap_or_else(|_| Err(Unwritten::Failed(Error::new(ErrorKind::Io, "the writer panicked"))))
     }
 
     fn chain_headers(&mut self, watermark: Lsn) {
@@ -170,7 +171,7 @@ impl Group {
     }
 
     /// One call for each segment that it touches.
-    fn write_records(&mut self, counters: &Counters) -> Result<()> {
+    fn write_records(&mut self, counters: &Counters) -> Result<(), Unwritten> {
         let mut slices = Vec::with_capacity(self.records.len() * 4 + 1);
         for part in self.records.chunk_by(|a, b| a.segment.id == b.segment.id) {
             let segment = &part[0].segment;
@@ -188,9 +189,9 @@ impl Group {
             slices.push(IoSlice::new(&ZEROS[..(padded - end) as usize]));
             segment.filling.claim();
             let began = clock::now();
-            let written = write_log_at(&**segment.file()?, &mut slices, start);
+            let written = write_log_at(&**segment.file().map_err(Unwritten::Failed)?, &mut slices, start);
             counters.write_times.since(began);
-            written.map_err(|e| Error::io("writing to the log", &segment.path, e))?;
+            written.map_err(|e| Unwritten::io("writing to the log", &segment.path, e))?;
             for r in part {
                 let desc = if r.kind == RecordKind::Copies { &[][..] } else { &r.desc };
                 segment.notes.note(r.offset, r.end.offset(), &r.header, desc);

@@ -16,7 +16,7 @@ use crate::types::Lsn;
 use crate::upkeep;
 use crate::upkeep::Store;
 use crate::vfs::io::{read_exact_at, read_file, write_parts_at};
-use crate::vfs::outcome::if_there;
+use crate::vfs::meaning::if_there;
 use crate::vfs::{Dir, OpenMode, VfsFile};
 use std::ops::Range;
 use std::path::Path;
@@ -115,8 +115,8 @@ impl Moment {
         let durable = store.committer.durable();
         let segments = store.all_segments().into_iter().filter(|s| !s.is_hole());
         let parts = segments.map(|segment| {
-            let part = match segment.sealed_end() {
-                end if end > 0 && (Lsn::new(segment.id, end) <= durable || segment.footer().is_some()) => {
+            let part = match segment.known_end() {
+                Some(end) if Lsn::new(segment.id, end) <= durable || segment.footer().is_some() => {
                     // Before the link is there: from now on the file is not used again for
                     // another generation.
                     segment.keep_as_it_is();
@@ -215,7 +215,7 @@ impl Copy<'_> {
     /// Before the checkpoint, as in every store. It proves nothing: what was copied of the log
     /// may end earlier.
     fn mark(&self) -> Result<()> {
-        MarkFile::new(self.dir.clone(), self.store.id, self.store.run, &[]).ensure()
+        Ok(MarkFile::new(self.dir.clone(), self.store.id, self.store.run, &[]).ensure()?)
     }
 
     fn checkpoint(&mut self, moment: &Moment) -> Result<()> {

@@ -1,11 +1,11 @@
 //! Looks at every byte of a store that matters, and changes none.
 
-mod segments;
+mod look;
 
-use self::segments::Look;
-use super::lock::StoreLock;
+use self::look::Look;
 use super::reader::recover_beside;
-use crate::error::{Error, ErrorKind, Result};
+use super::store_lock::StoreLock;
+use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Block, Op};
 use crate::format::checkpoint::read_checkpoint;
 use crate::format::file_header::{Identity, SegmentKind};
@@ -13,15 +13,14 @@ use crate::format::names::FileName;
 use crate::format::record::{RecordKind, record_len};
 use crate::index::Part;
 use crate::options::{Background, Options, TailPolicy};
-
-use crate::recovery::{Purpose, Recovered, recover};
-use crate::report::{CheckReport, Loss, ScrubOptions};
+use crate::recovery::{Purpose, Recovered, Unrecovered, recover};
+use crate::report::{CheckReport, Loss, Progress, ScrubOptions};
 use crate::segment::Segment;
 use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
-use crate::types::{Lsn, RegionId};
+use crate::types::RegionId;
 use crate::upkeep::{Pace, Pauses};
 use crate::vfs::io::read_file;
-use crate::vfs::outcome::if_there;
+use crate::vfs::meaning::if_there;
 use crate::vfs::{Dir, OpenMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,8 +28,7 @@ use std::thread;
 
 impl Options {
     /// Verifies a store without changing it: every live entry, every header, description, footer and
-    /// checkpoint, and whether it can be opened. `progress` is notified of the bytes read so far,
-    /// and of all there are to read.
+    /// checkpoint, and whether it can be opened. `progress` is called again and again, on this thread.
     ///
     /// It may stand beside a running engine. Then the end of the log, which is being written, is not judged,
     /// and what is purged meanwhile is passed over: [`Engine::scrub`](crate::Engine::scrub) is the better way
@@ -44,7 +42,7 @@ impl Options {
         &self,
         dir: impl AsRef<Path>,
         scrub: &ScrubOptions,
-        mut progress: impl FnMut(u64, u64),
+        mut progress: impl FnMut(Progress),
     ) -> Result<CheckReport> {
         let dir = dir.as_ref();
         let opened = self.vfs.open_dir(dir).map_err(|e| Error::io("opening the directory", dir, e))?;
@@ -54,21 +52,21 @@ impl Options {
         report.in_use = lock.is_none();
         let recover = |options: &Options| match &lock {
             Some(_) => recover(dir, options, Purpose::Write),
-            None => recover_beside(dir, options),
+            None => recover_beside(dir, options, Purpose::Inspect),
         };
         let missing = || Error::invalid("there is no store in this directory").at(dir.path(), None);
         let state = match recover(self) {
             Ok(state) => state.ok_or_else(missing)?,
-            Err(e) if e.kind() == ErrorKind::Damaged => {
+            Err(Unrecovered::Damaged(e)) => {
                 report.refusals.push(e);
                 // The rest of it may be seen nonetheless.
                 match recover(&self.clone().tail_policy(TailPolicy::AcceptLoss)) {
                     Ok(state) => state.ok_or_else(missing)?,
-                    Err(e) if e.kind() == ErrorKind::Damaged => return Ok(report),
-                    Err(e) => return Err(e),
+                    Err(Unrecovered::Damaged(_)) => return Ok(report),
+                    Err(Unrecovered::Failed(e)) => return Err(e),
                 }
             }
-            Err(e) => return Err(e),
+            Err(Unrecovered::Failed(e)) => return Err(e),
         };
         if state.report.accepted_loss || state.report.assumed_torn {
             report.loss = Some(loss(dir, &state)?);
@@ -82,7 +80,7 @@ impl Options {
         dir: &Dir,
         state: &Recovered,
         scrub: &ScrubOptions,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(Progress),
         report: &mut CheckReport,
     ) -> Result<()> {
         report.regions = state.report.regions;
@@ -106,13 +104,14 @@ impl Options {
         }
         let segments: Vec<&Segment> =
             state.segments.values().map(|s| &**s).filter(|s| !s.is_hole()).collect();
-        let total = segments.iter().map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD))).sum();
+        let total_bytes =
+            segments.iter().map(|s| u64::from(s.sealed_end().saturating_sub(FIRST_RECORD))).sum();
         let pauses = Pauses::default();
         let (mut pace, mut done) = (Pace::new(scrub.rate_bytes, &pauses), 0);
         let look = Look { dir, durable: state.durable, in_use: report.in_use, segments, parts };
         let found = look.at_all(self.look_threads(), |bytes| {
             done += bytes;
-            progress(done.min(total), total);
+            progress(Progress { done_bytes: done.min(total_bytes), total_bytes });
             pace.spend(bytes)
         })?;
         let mut damage = Vec::new();
@@ -162,7 +161,7 @@ impl Options {
 /// What stands in the files past the end of the log in `state`, which ends it before the first
 /// record that cannot be read.
 fn loss(dir: &Dir, state: &Recovered) -> Result<Loss> {
-    let end = state.chain.end().unwrap_or(Lsn::ZERO);
+    let end = state.end();
     // What open re-persists stands there too, first, and is not lost.
     let mut seen = Seen { kept: state.unfinished.tail.len(), ..Seen::default() };
     let kept = state.segments.values().filter(|s| s.kind == SegmentKind::Log && !s.is_hole());
@@ -175,7 +174,7 @@ fn loss(dir: &Dir, state: &Recovered) -> Result<Loss> {
         let path = dir.join(&file.name);
         let open = dir.open(&file.name, OpenMode::Read);
         let open = open.map_err(|e| Error::io("opening a segment", &path, e))?;
-        let identity = Identity { store: state.id, file: id, salt: file.salt };
+        let identity = Identity { store: state.run.store, file: id, salt: file.salt };
         seen.read(&mut Scanner::new(&*open, &path, &identity, file.len), FIRST_RECORD)?;
     }
     Ok(Loss { regions: seen.regions.len() as u64, hard_states: seen.hard_states.len() as u64, ..seen.loss })
@@ -215,7 +214,7 @@ impl Seen {
                     u32::try_from(u64::from(at) + len).unwrap_or(u32::MAX)
                 }
                 Found::Nothing => match scanner.seek(at.saturating_add(8))? {
-                    Some((next, ..)) => next,
+                    Some(next) => next.offset,
                     None => return Ok(()),
                 },
             };

@@ -136,7 +136,8 @@ impl Engine {
     /// plain write-ahead log. Returns when they are as durable as asked. For several regions at once, or with
     /// terms, there is [`RegionBatch::append_next`].
     ///
-    /// Of callers that append to one region at the same time each gets indexes of its own, without gaps.
+    /// Of callers that append to one region at the same time each gets indexes of its own, without gaps. What
+    /// a crash leaves is what it leaves of a [`write`](Engine::write): all of one call's entries, or none.
     ///
     /// # Errors
     /// As [`write`](Engine::write); `InvalidArgument` without any payload. A region whose last entry has a

@@ -1,10 +1,10 @@
 //! Why an open decides what it decides.
 
-use super::lock::StoreLock;
 use super::reader::recover_beside;
-use crate::error::{Error, ErrorKind, Result};
+use super::store_lock::StoreLock;
+use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::recovery::{Purpose, recover_and_report};
+use crate::recovery::{Purpose, Unrecovered, recover_and_report};
 use crate::report::{Explanation, OpenReport};
 use crate::types::Lsn;
 use crate::vfs::Dir;
@@ -43,21 +43,23 @@ impl Options {
         let mut found = OpenReport::default();
         let recovered = match &lock {
             Some(_) => recover_and_report(dir, self, Purpose::Write, &mut found),
-            None => recover_beside(dir, self),
+            None => recover_beside(dir, self, Purpose::Inspect),
         };
         let (refusal, end, mut report) = match recovered {
             Ok(state) => {
                 let state = state.ok_or_else(missing)?;
                 // What is re-persisted stands past the last durable record.
                 let kept = state.unfinished.tail.last().and_then(|record| record.original.end());
-                (None, kept.or(state.chain.end()).unwrap_or(Lsn::ZERO), state.report)
+                (None, kept.unwrap_or(state.end()), state.report)
             }
-            Err(e) if e.kind() == ErrorKind::Damaged => {
-                (Some(e), found.trail.hole.unwrap_or(Lsn::ZERO), found)
-            }
-            Err(e) => return Err(e),
+            Err(Unrecovered::Damaged(e)) => (Some(e), found.trail.hole.unwrap_or(Lsn::ZERO), found),
+            Err(Unrecovered::Failed(e)) => return Err(e),
         };
         let trail = std::mem::take(&mut report.trail);
+        if in_use {
+            // What is being written is not judged.
+            (report.suspects, report.torn_bytes) = (Vec::new(), 0);
+        }
         Ok(Explanation { in_use, refusal, end, trail, report })
     }
 }

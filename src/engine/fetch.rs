@@ -1,123 +1,88 @@
-//! Reads, and what else must not hold up who asks for it, on threads of the engine.
+//! Reads for who must not wait for the device, and other work on the threads that do them.
 
-use crate::sync::mpsc::{Receiver, Sender, channel};
-use crate::sync::thread;
-use crate::sync::thread::{JoinHandle, ThreadId};
-use crate::sync::{Arc, Mutex};
+use super::Engine;
+use super::fetcher::Fetcher;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{Entry, ReadLimit, RegionId};
+use std::ops::RangeBounds;
 
-type Job = Box<dyn FnOnce() + Send + 'static>;
-
-/// A few threads, started at the first job.
-pub(crate) struct Fetcher(Mutex<State>);
-
-struct State {
-    /// Of the threads.
-    name: &'static str,
-    wanted: usize,
-    jobs: Option<Sender<Job>>,
-    threads: Vec<JoinHandle<()>>,
-    ids: Vec<ThreadId>,
-    stopped: bool,
-}
-
-impl Fetcher {
-    /// For jobs that read.
-    pub(crate) fn reading() -> Fetcher {
-        Fetcher::new("raftwood-read", 2)
-    }
-
-    /// For batches that wait until they are accepted, one after the other.
-    pub(crate) fn admitting() -> Fetcher {
-        Fetcher::new("raftwood-admit", 1)
-    }
-
-    /// For jobs that may wait for the device. Reads must not queue after them.
-    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-    pub(crate) fn waiting() -> Fetcher {
-        Fetcher::new("raftwood-wait", 1)
-    }
-
-    fn new(name: &'static str, wanted: usize) -> Fetcher {
-        Fetcher(Mutex::new(State {
-            name,
-            wanted,
-            jobs: None,
-            threads: Vec::new(),
-            ids: Vec::new(),
-            stopped: false,
-        }))
-    }
-
-    /// Runs `job` on a thread of the engine, or here when there is none to be had.
-    pub(crate) fn run(&self, job: Job) {
-        let mut state = self.0.lock();
-        if state.jobs.is_none() && !state.stopped {
-            state.start();
-        }
-        let rejected = match &state.jobs {
-            Some(jobs) => jobs.send(job).err().map(|e| e.0),
-            None => Some(job),
+impl Engine {
+    /// Reads entries on a thread of the engine and hands them to `done`: for a caller that must not wait for
+    /// the device, as a task of a runtime. [`Options::fetch_threads`](crate::Options::fetch_threads) says how
+    /// many threads read.
+    ///
+    /// The call never blocks. At most [`Options::fetch_queue_max`](crate::Options::fetch_queue_max) fetches
+    /// wait for a thread; beyond that `done` is called at once, on the calling thread, with `WouldBlock`: ask
+    /// again once others were answered. So it is, with what the read comes to, where there is no thread to be
+    /// had. Hold no lock across the call that `done` takes.
+    ///
+    /// # Errors
+    /// `done` is given `WouldBlock` at the bound, `Closed` when the engine is closed or this is a fork of its
+    /// process, and else what [`Region::entries`](crate::Region::entries) answers.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, ErrorKind, ReadLimit, RegionId};
+    /// use std::sync::mpsc::channel;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["x", "y"], Durability::Synced)?;
+    /// let (send, receive) = channel();
+    /// engine.fetch(RegionId(7), .., ReadLimit::bytes(1 << 20), move |read| _ = send.send(read));
+    /// match receive.recv()? {
+    ///     Ok(entries) => assert_eq!(entries.len(), 2),
+    ///     Err(busy) if busy.kind() == ErrorKind::WouldBlock => {} // later
+    ///     Err(other) => return Err(other.into()),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn fetch(
+        &self,
+        id: RegionId,
+        range: impl RangeBounds<u64>,
+        limit: ReadLimit,
+        done: impl FnOnce(Result<Vec<Entry>>) + Send + 'static,
+    ) {
+        let Some(place) = self.0.fetcher.reserve() else {
+            return done(Err(self.crowded().in_region(id)));
         };
-        drop(state);
-        if let Some(job) = rejected {
+        let range = (range.start_bound().cloned(), range.end_bound().cloned());
+        let region = self.region(id);
+        let job = move || {
+            drop(place);
+            done(region.entries(range, limit));
+        };
+        self.on_thread(&self.0.fetcher, Box::new(job));
+    }
+
+    fn crowded(&self) -> Error {
+        let max = self.0.fetcher.queue_max();
+        Error::new(
+            ErrorKind::WouldBlock,
+            format!(
+                "{max} fetches wait for a thread already (Options::fetch_queue_max): try again once others were answered"
+            ),
+        )
+    }
+
+    /// Does `job` on one of the threads that [`fetch`](Engine::fetch) reads on. It is never refused: a task
+    /// waits for it, and has no other.
+    pub(super) fn on_io_thread(&self, job: impl FnOnce() + Send + 'static) {
+        let place = self.0.fetcher.place();
+        let job = move || {
+            drop(place);
             job();
-        }
+        };
+        self.on_thread(&self.0.fetcher, Box::new(job));
     }
 
-    /// Whether the calling thread is one of these.
-    pub(crate) fn is_mine(&self) -> bool {
-        let state = self.0.lock();
-        state.ids.contains(&thread::current().id())
-    }
-
-    /// Ends the threads once they have done what was asked of them.
-    pub(crate) fn stop(&self) {
-        let mut state = self.0.lock();
-        state.stopped = true;
-        state.jobs = None;
-        let threads = std::mem::take(&mut state.threads);
-        drop(state);
-        for thread in threads {
-            // A job may hold the last handle of the engine, and then this runs on its thread.
-            if thread.thread().id() != thread::current().id() {
-                let _ = thread.join();
-            }
-        }
-    }
-
-    /// In a fork of their process: the threads are not there, and what they share may be locked
-    /// by one of them forever.
-    pub(crate) fn forget(&mut self) {
-        let state = self.0.get_mut();
-        std::mem::forget((state.jobs.take(), std::mem::take(&mut state.threads)));
-    }
-}
-
-impl State {
-    fn start(&mut self) {
-        let (send, receive) = channel::<Job>();
-        let receive = Arc::new(Mutex::new(receive));
-        for n in 0..self.wanted {
-            let receive = receive.clone();
-            let name = format!("{}-{n}", self.name);
-            if let Ok(thread) = thread::Builder::new().name(name).spawn(move || work(&receive)) {
-                self.ids.push(thread.thread().id());
-                self.threads.push(thread);
-            }
-        }
-        if !self.threads.is_empty() {
-            self.jobs = Some(send);
-        }
-    }
-}
-
-fn work(jobs: &Mutex<Receiver<Job>>) {
-    loop {
-        let job = jobs.lock().recv();
-        match job {
-            // A panic in a caller's closure ends that job, not the thread.
-            Ok(job) => drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(job))),
-            Err(_) => return,
+    /// In a fork of the process there are no threads: what `job` asks of the engine is answered with
+    /// `Closed` at once.
+    pub(super) fn on_thread(&self, fetcher: &Fetcher, job: Box<dyn FnOnce() + Send>) {
+        match self.store().check_process() {
+            Ok(()) => fetcher.run(job),
+            Err(_) => job(),
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn on_its_own<T: Send + 'static>(
 }
 
 /// An outcome that one side will deliver and the other waits for.
-pub(crate) fn promise<T>() -> (Promise<T>, Later<T>) {
+pub(super) fn promise<T>() -> (Promise<T>, Later<T>) {
     let slot = Arc::new(Slot(Mutex::new(State { outcome: None, kept: false, waker: None })));
     (Promise(slot.clone()), Later(slot))
 }
@@ -61,10 +61,10 @@ impl<T> Slot<T> {
 
 /// The end that delivers. Dropped without being kept (the work panicked), it says so: a task must
 /// not wait forever.
-pub(crate) struct Promise<T>(Arc<Slot<T>>);
+pub(super) struct Promise<T>(Arc<Slot<T>>);
 
 impl<T> Promise<T> {
-    pub(crate) fn keep(self, outcome: Result<T>) {
+    pub(super) fn keep(self, outcome: Result<T>) {
         self.0.fill(|| outcome);
     }
 }
@@ -77,7 +77,7 @@ impl<T> Drop for Promise<T> {
 
 /// The task's end.
 #[derive(Debug)]
-pub(crate) struct Later<T>(Arc<Slot<T>>);
+pub(super) struct Later<T>(Arc<Slot<T>>);
 
 impl<T> Future for Later<T> {
     type Output = Result<T>;
@@ -91,5 +91,25 @@ impl<T> Future for Later<T> {
                 Poll::Pending
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+    use super::*;
+    use std::pin::pin;
+
+    #[test]
+    fn work_that_panicked_is_an_error_for_who_waits() {
+        let (promise, later) = promise::<()>();
+        let work = std::panic::AssertUnwindSafe(move || {
+            let _promise = promise;
+            panic!("as if a decoder did");
+        });
+        assert!(std::panic::catch_unwind(work).is_err());
+        let polled = pin!(later).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Err(e)) if e.kind() == ErrorKind::Io));
     }
 }

@@ -6,49 +6,50 @@ mod deferred;
 pub(crate) mod digest;
 mod explain;
 mod fetch;
+mod fetcher;
 #[cfg(feature = "serde")]
 pub(crate) mod figures;
 mod keys;
-pub(crate) mod later;
-mod lock;
+mod later;
 mod open;
 pub(crate) mod reader;
 pub(crate) mod records;
 pub(crate) mod region;
 mod repair;
 mod restore;
+pub(crate) mod retry;
+mod rollback;
+pub(crate) mod stall;
 mod stats;
+mod store_lock;
 pub(crate) mod tasks;
 mod threads;
 mod tune;
 pub(crate) mod write_batch;
 mod write_error;
-#[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
 pub(crate) mod writers;
+mod writing;
 
 pub use self::write_error::WriteError;
 
-use crate::Options;
-use crate::clock;
-use crate::commit::{Accept, OnFull, Origin, Ticket, Watch};
-use crate::engine::fetch::Fetcher;
-use crate::engine::lock::StoreLock;
+use crate::commit::Watch;
+use crate::engine::fetcher::Fetcher;
 use crate::engine::region::Region;
+use crate::engine::store_lock::StoreLock;
 use crate::engine::threads::Threads;
-use crate::engine::write_batch::{Remains, WriteBatch};
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::Encoded;
-use crate::index::{Discard, RegionCell};
-use crate::listener::Rollback;
+use crate::engine::write_batch::WriteBatch;
+use crate::error::{Error, Result};
+use crate::index::RegionCell;
+use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::report::{OpenReport, Outcome, Pin, PurgeReport, ScrubOptions, ScrubReport};
+use crate::report::{OpenReport, Pin, PurgeReport, ScrubOptions, ScrubReport};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
-use crate::types::{Durability, Entry, LogState, Lsn, ReadLimit, RegionId};
+use crate::types::{LogState, Lsn, RegionId};
 use crate::upkeep::Store;
 use crate::upkeep::{self, NameWatch};
 use std::fmt;
-use std::ops::{ControlFlow, RangeBounds};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// An open engine. A clone is another handle onto the same one; it is closed by [`close`](Engine::close), or
@@ -82,12 +83,9 @@ struct Inner {
     store: Arc<Store>,
     report: OpenReport,
     fetcher: Fetcher,
-    /// Where batches wait for room that tasks write.
+    /// Where batches wait for room whose callers do not.
     admitter: Fetcher,
     admitting: tasks::Admitting,
-    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-    waiter: Fetcher,
-    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
     writers: Arc<writers::Writers>,
     threads: Threads,
     names: Arc<NameWatch>,
@@ -107,18 +105,36 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Opens the engine in `dir` with the default [`Options`].
+    /// Opens the engine in `dir` with the default [`Options`], and recovers what is there.
+    ///
+    /// ```
+    /// use raftwood::{Engine, ErrorKind};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?; // makes a store where there is none
+    /// assert!(engine.open_report().created);
+    /// // One engine a store, also within a process.
+    /// assert_eq!(Engine::open(dir.path()).unwrap_err().kind(), ErrorKind::Locked);
+    ///
+    /// engine.close()?;
+    /// assert!(!Engine::open(dir.path())?.open_report().created);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    ///
+    /// # After a crash
+    /// Every batch that was acknowledged is there, whole. Of those that were accepted and not acknowledged a
+    /// prefix is there, in the order of their positions, and durable before this returns. A crash meanwhile
+    /// leaves a store that opens to the same.
     pub fn open(dir: impl AsRef<Path>) -> Result<Engine> {
         Options::new().open(dir)
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.0.store
-    }
-
-    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-    pub(crate) fn writers(&self) -> &Arc<writers::Writers> {
-        &self.0.writers
     }
 
     /// The directory of the store, by the path that it was opened with.
@@ -145,168 +161,36 @@ impl Engine {
     }
 
     /// An empty batch.
+    ///
+    /// [`WriteBatch`] and [`RegionBatch`](crate::RegionBatch) say what can be added. It is for this engine
+    /// and no other.
     pub fn batch(&self) -> WriteBatch {
         WriteBatch::new(self.store().table.clone())
     }
 
-    /// Writes a batch and returns when it is as durable as asked: after a crash all of it is there.
-    ///
-    /// The caller's own thread does the work, together with the other threads that are writing. An empty
-    /// batch with `Durability::Synced` is a [`sync`](Engine::sync).
-    ///
-    /// # Errors
-    /// Refused, nothing was written, and the batch comes back with the error:
-    ///
-    /// | kind              | because                                                                                 |
-    /// |-------------------|-----------------------------------------------------------------------------------------|
-    /// | `Gap`             | an append would leave a hole after the last entry                                       |
-    /// | `Compacted`       | an append lies at or below the compaction point                                         |
-    /// | `TermRegression`  | an append would lower the term                                                          |
-    /// | `Unavailable`     | a compaction lies beyond the last entry: the log was cut since it was added (`compact_to` is never refused) |
-    /// | `InvalidArgument` | a compaction was added to another log than there is now, a log is forgotten and not begun again, a closure spoilt the batch, or it is one of another engine |
-    /// | `TooLarge`        | the batch is larger than a [limit](crate::limits), or what is appended next is beyond the last index |
-    /// | `Refused`         | a listener does not let entries be discarded                                            |
-    /// | `Damaged`         | the term that has to be compared stands in an index that cannot be read                 |
-    /// | `NoSpace`, `Io`   | the next segment could not be prepared                                                  |
-    /// | `Closed`          | the engine is closed                                                                    |
-    ///
-    /// `Poisoned`: an I/O error stopped all writing. If that was before this batch, nothing of it
-    /// was written; if it was this batch that met the error, whether it survives a crash is
-    /// unknown. It does not come back.
-    pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Lsn, WriteError> {
-        self.write_outcome(batch, durability).map(|outcome| outcome.lsn)
-    }
-
-    /// As [`write`](Engine::write), and returns what became of the batch beside its position: how many bytes
-    /// it takes, and what was decided of the operations that leave something to acceptance. Of a batch that
-    /// is submitted, [`Ticket::outcome`] says it.
-    ///
-    /// # Errors
-    /// As [`write`](Engine::write).
-    pub fn write_outcome(&self, batch: WriteBatch, durability: Durability) -> Result<Outcome, WriteError> {
-        self.send(
-            batch,
-            durability,
-            OnFull::Wait,
-            |encoded, how| self.store().committer.write(encoded, how),
-            || {
-                let lsn = match durability {
-                    Durability::Synced => self.sync()?,
-                    Durability::Written => {
-                        Ticket::barrier(&self.store().committer, durability, OnFull::Wait)?.wait()?
-                    }
-                };
-                Ok(Outcome { lsn, ..Outcome::default() })
-            },
-        )
-    }
-
-    /// Accepts a batch and returns: it can be read at once, and its ticket says when it is as durable as
-    /// asked. Blocks while more than `in_flight_bytes_max` are on their way.
-    ///
-    /// # Errors
-    /// As [`write`](Engine::write); errors after acceptance come through the ticket.
-    pub fn submit(&self, batch: WriteBatch, durability: Durability) -> Result<Ticket, WriteError> {
-        self.submit_how(batch, durability, OnFull::Wait)
-    }
-
-    /// As [`submit`](Engine::submit), but `WouldBlock` instead of waiting for bytes in flight, for the
-    /// next segment to be prepared, or for a full one to get its footer.
-    pub fn try_submit(&self, batch: WriteBatch, durability: Durability) -> Result<Ticket, WriteError> {
-        self.submit_how(batch, durability, OnFull::Fail)
-    }
-
-    fn submit_how(
-        &self,
-        batch: WriteBatch,
-        durability: Durability,
-        on_full: OnFull,
-    ) -> Result<Ticket, WriteError> {
-        let committer = &self.store().committer;
-        self.send(
-            batch,
-            durability,
-            on_full,
-            |encoded, how| Ticket::submit(committer, encoded, how),
-            || Ticket::barrier(committer, durability, on_full),
-        )
-    }
-
-    fn send<T>(
-        &self,
-        batch: WriteBatch,
-        durability: Durability,
-        on_full: OnFull,
-        send: impl FnOnce(&mut Encoded, &Accept<'_>) -> Result<T>,
-        empty: impl FnOnce() -> Result<T>,
-    ) -> Result<T, WriteError> {
-        if let Err(error) = self.store().check_process() {
-            return Err(WriteError { error, batch: Some(Box::new(batch)) });
-        }
-        if !batch.is_for(&self.store().table) && !planted(Bug::ForeignBatchTaken) {
-            let error = Error::invalid(
-                "the batch was made by another engine, or by one that was closed since: make it with this engine's batch()",
-            );
-            return Err(WriteError { error, batch: Some(Box::new(batch)) });
-        }
-        if batch.is_empty() {
-            return empty().map_err(|error| WriteError { error, batch: Some(Box::new(batch)) });
-        }
-        let (mut encoded, remains): (Encoded, Remains) = batch.encode(self.store().tuned.compression());
-        let ask = |discards: &[Discard]| self.before_rollback(discards);
-        let listened = !self.store().listeners.is_empty();
-        let how = Accept {
-            durability,
-            on_full,
-            began: clock::now(),
-            origin: Origin::Caller { before_rollback: if listened { Some(&ask) } else { None } },
-        };
-        let sent = send(&mut encoded, &how);
-        if !planted(Bug::RotationKept) {
-            self.store().deliver_news();
-        }
-        match sent {
-            Ok(sent) => {
-                remains.recycle(encoded);
-                Ok(sent)
-            }
-            Err(error) => {
-                // Whatever goes wrong once a batch is accepted poisons the log.
-                let refused = error.kind() != ErrorKind::Poisoned;
-                let batch = refused.then(|| Box::new(remains.restore(encoded)));
-                Err(WriteError { error, batch })
-            }
-        }
-    }
-
-    fn before_rollback(&self, discards: &[Discard]) -> Result<()> {
-        for d in discards {
-            let region = self.region(d.region);
-            let entry = move |index| region.entry(index);
-            let rollback = Rollback { region: d.region, first: d.first, last: d.last, entry: &entry };
-            for listener in self.store().listeners.iter() {
-                listener.before_rollback(&rollback).map_err(|e| {
-                    Error::new(
-                        ErrorKind::Refused,
-                        format!(
-                            "a listener refused to discard entries {}..={}; nothing was written",
-                            d.first, d.last
-                        ),
-                    )
-                    .in_region(d.region)
-                    .naming(d.first..=d.last)
-                    .caused_by(e)
-                })?;
-            }
-        }
-        Ok(())
-    }
-
     /// Makes everything accepted so far durable, and returns up to where that is.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1"], Durability::Written)?;
+    /// engine.append_next(RegionId(9), ["set y 1"], Durability::Written)?;
+    /// let durable = engine.sync()?; // once for both
+    /// assert_eq!(engine.durable_lsn(), durable);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Poisoned` with the first cause when an I/O error has stopped all writing, this sync's own included:
+    /// whether what was not durable before survives a crash is then unknown. `Closed` when the engine is
+    /// closed. `NoSpace`, `Io` when a segment that the log needs could not be prepared.
     pub fn sync(&self) -> Result<Lsn> {
         self.store().check_process()?;
         self.store().committer.check_open()?;
-        self.store().committer.sync()
+        Ok(self.store().committer.sync()?)
     }
 
     /// Everything before this position is on the device.
@@ -371,6 +255,8 @@ impl Engine {
     }
 
     /// The region of this id, whether it exists or not.
+    ///
+    /// Making it reads nothing and changes nothing. [`Region`] has an example of each read.
     pub fn region(&self, id: RegionId) -> Region {
         Region::new(self.clone(), id)
     }
@@ -433,41 +319,6 @@ impl Engine {
         None
     }
 
-    /// Reads entries on a thread of the engine and hands them to `done`.
-    pub fn fetch(
-        &self,
-        id: RegionId,
-        range: impl RangeBounds<u64>,
-        limit: ReadLimit,
-        done: impl FnOnce(Result<Vec<Entry>>) + Send + 'static,
-    ) {
-        let range = (range.start_bound().cloned(), range.end_bound().cloned());
-        let region = self.region(id);
-        self.on_thread(&self.0.fetcher, Box::new(move || done(region.entries(range, limit))));
-    }
-
-    /// Does `job` on one of the threads that [`fetch`](Engine::fetch) reads on.
-    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-    pub(crate) fn on_io_thread(&self, job: impl FnOnce() + Send + 'static) {
-        self.on_thread(&self.0.fetcher, Box::new(job));
-    }
-
-    /// Does `job`, which may wait for the device, on a thread of the engine that reads do not
-    /// wait for. One after the other.
-    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-    pub(crate) fn on_waiting_thread(&self, job: impl FnOnce() + Send + 'static) {
-        self.on_thread(&self.0.waiter, Box::new(job));
-    }
-
-    /// In a fork of the process there are no threads: what `job` asks of the engine is answered with
-    /// `Closed` at once.
-    fn on_thread(&self, fetcher: &Fetcher, job: Box<dyn FnOnce() + Send>) {
-        match self.store().check_process() {
-            Ok(()) => fetcher.run(job),
-            Err(_) => job(),
-        }
-    }
-
     /// Gives back all the space that can be given back now: seals, cleans, checkpoints, and
     /// removes or recycles what is dead. Regions that were destroyed leave the memory too. Works
     /// on a full disk and beside writers.
@@ -486,6 +337,16 @@ impl Engine {
     /// assert!(engine.pins(10).is_empty(), "nobody holds anything");
     /// # Ok(()) }
     /// ```
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io` from the operating system: what was given back by then stays given back, and another
+    /// call goes on. `Poisoned` where something has to be written and an I/O error has stopped all writing;
+    /// `Closed` when the engine is closed. Damaged entries are none: they stay where they are.
+    ///
+    /// # After a crash
+    /// No entry, hard state or key is lost by it, at whichever call it is interrupted: a file goes only once
+    /// a durable checkpoint or cold segment stands for what lived in it. What was given back and is found
+    /// again by the next open is removed then.
     pub fn purge(&self) -> Result<PurgeReport> {
         self.store().check_process()?;
         upkeep::purge(self.store())
@@ -493,6 +354,10 @@ impl Engine {
 
     /// Who holds disk space: regions whose entries keep the oldest segments alive, oldest first. Compacting
     /// them gives space back without copying.
+    ///
+    /// Costs a step for each region that the oldest segments were written by, as many segments as it takes to
+    /// find `limit` regions that hold them; all regions are looked at only where that leads to segments that
+    /// are not sealed yet.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -536,6 +401,22 @@ impl Engine {
 
     /// Does what threads of the engine would do in the background: for
     /// [`Background::Manual`](crate::Background::Manual).
+    ///
+    /// ```
+    /// use raftwood::{Background, Durability, Options, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Options::new().background(Background::Manual).open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1"], Durability::Written)?;
+    /// engine.tick()?; // every 100 ms or so
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// What the threads would have reported as an [event](crate::Event::BackgroundFailed): `NoSpace`, `Io`,
+    /// `Damaged`. The next call tries again. `Closed` when the engine is closed, `Poisoned` when an I/O error
+    /// has stopped all writing.
     pub fn tick(&self) -> Result<()> {
         let store = self.store();
         store.check_process()?;
@@ -561,6 +442,24 @@ impl Engine {
     /// # Errors
     /// What could not be made durable or checkpointed; the engine is closed all the same. `InvalidArgument`
     /// in a callback or listener on a thread that another call of `close` is waiting for.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, ErrorKind, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1"], Durability::Written)?;
+    /// engine.close()?; // durable now
+    /// let refused = engine.append_next(RegionId(7), ["set x 2"], Durability::Written);
+    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::Closed);
+    /// assert_eq!(Engine::open(dir.path())?.region(RegionId(7)).last_index(), 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # After a crash
+    /// One while this runs leaves what one without it would have left: all that was acknowledged. The next
+    /// open then has more to replay.
     pub fn close(&self) -> Result<()> {
         self.0.shut_down()
     }
@@ -592,8 +491,6 @@ impl Inner {
     /// Whether a thread that closes the engine may be waiting for the one that calls this.
     fn is_awaited(&self) -> bool {
         let waiting = self.fetcher.is_mine() || self.admitter.is_mine();
-        #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-        let waiting = waiting || self.waiter.is_mine();
         waiting || self.threads.is_mine() || self.store.upkeep.is_mine()
     }
 
@@ -613,8 +510,6 @@ impl Inner {
         self.threads.stop_all();
         self.fetcher.stop();
         self.admitter.stop();
-        #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-        self.waiter.stop();
         drop(self.lock.lock().take());
         outcome
     }
@@ -628,8 +523,6 @@ impl Drop for Inner {
             self.threads.forget();
             self.fetcher.forget();
             self.admitter.forget();
-            #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-            self.waiter.forget();
             return;
         }
         // Nobody is left to be notified of an error; recovery copes with whatever was not finished.

@@ -1,22 +1,23 @@
 //! Opening: recover, re-persist the tail, start.
 
-use super::lock::StoreLock;
 use super::reader::Reader;
+use super::store_lock::StoreLock;
 use super::{Engine, Inner};
 use crate::checkpoint::{Checkpoints, Kept, Parts, write_first_checkpoint};
 use crate::clock;
 use crate::commit::{Budget, Committer, Hooks};
-use crate::engine::fetch::Fetcher;
+use crate::engine::fetcher::Fetcher;
 use crate::engine::threads::Threads;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::file_header::{SegmentKind, StoreId};
 use crate::format::names::FileName;
-use crate::histogram::Times;
 use crate::index::Table;
 use crate::listener::{Event, Listeners};
+use crate::news::News;
 use crate::options::{Background, Options, Tuned};
 use crate::planted::{Bug, planted};
-use crate::recovery::{Purpose, Recovered, Unfinished, recover};
+use crate::read::Reads;
+use crate::recovery::{FreeListed, NextRun, Purpose, Recovered, Unfinished, recover};
 use crate::report::{OpenReport, Trail};
 use crate::segment::mark_file::MarkFile;
 use crate::segment::pool::SegmentFactory;
@@ -28,7 +29,7 @@ use crate::trace;
 use crate::types::Lsn;
 use crate::upkeep::{self, NameWatch, PipelineHooks, Signals, Store};
 use crate::vfs::Dir;
-use crate::vfs::outcome::if_there;
+use crate::vfs::meaning::if_there;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -42,18 +43,47 @@ impl Options {
     /// to regions; `Unsupported` for a newer format; `InvalidArgument` if a directory, link or pipe bears the
     /// name of a file of the store; `NoSpace`, `Io` from the operating system. Nothing that was acknowledged
     /// is changed or removed by a failed open.
+    ///
+    /// ```
+    /// use raftwood::Options;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Options::new().segment_bytes(8 << 20).open(dir.path())?;
+    /// let found = engine.open_report();
+    /// assert!(found.created && found.damage.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # After a crash
+    /// As [`Engine::open`] says. What a crash tore at the end of the log is dropped; what looks like rot
+    /// there is decided by the [`TailPolicy`](crate::TailPolicy).
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Engine> {
         self.validate()?;
         Engine::open_with(dir.as_ref(), self.clone())
     }
 
     /// Opens `dir` for inspection: takes no lock, writes nothing, and may stand beside a running engine, in
-    /// which case it shows what was on disk at about this moment. Files that the engine gives back meanwhile
+    /// which case it shows what was known to be on the device at about this moment
+    /// ([`show_unproven`](Self::show_unproven) shows more). Files that the engine gives back meanwhile
     /// make it look again, for half a minute at most.
     ///
     /// # Errors
     /// As [`open`](Self::open) for what is on disk; `InvalidArgument` if there is no store; `Locked` if the
     /// engine that has it open gave files back faster than they could be read.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, Options, ReadLimit, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1"], Durability::Synced)?;
+    /// // Here or in another process, while the engine runs.
+    /// let reader = Options::new().open_read_only(dir.path())?;
+    /// assert_eq!(reader.entries(RegionId(7), .., ReadLimit::NONE)?.len(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn open_read_only(&self, dir: impl AsRef<Path>) -> Result<Reader> {
         self.validate()?;
         Reader::open_with(dir.as_ref(), self.clone())
@@ -94,7 +124,7 @@ impl Engine {
                     return Ok(engine);
                 }
                 // Where a file system takes new blocks to write over old ones, a full disk stops writing.
-                Err(full) if full.kind() == ErrorKind::NoSpace && !planted(Bug::FullDiskPoisonsOpen) => {
+                Err(Unwritten::NoSpace(full)) if !planted(Bug::FullDiskPoisonsOpen) => {
                     let free = free_files(&dir)?;
                     let left = spare.unwrap_or(free.len()).min(free.len());
                     let (Some(name), Some(left)) = (free.last(), left.checked_sub(1)) else {
@@ -104,7 +134,7 @@ impl Engine {
                     removed.map_err(|e| Error::io("removing a free file", &dir.join(name), e))?;
                     spare = Some(left);
                 }
-                Err(error) => return Err(error),
+                Err(failed) => return Err(failed.into()),
             }
         }
     }
@@ -148,17 +178,13 @@ pub(super) fn new_store_id(options: &Options) -> StoreId {
 /// A store that does not exist yet.
 fn fresh(options: &Options) -> Recovered {
     Recovered {
-        id: new_store_id(options),
+        run: NextRun { store: new_store_id(options), number: 1, unclean_before: 0 },
         table: Arc::new(Table::default()),
         segments: BTreeMap::new(),
-        unsealed: Vec::new(),
         chain: Default::default(),
         durable: Lsn::ZERO,
-        next_file: 1,
-        unclean_before: 0,
         checkpoints: Kept::of_a_new_store(),
         marks: Vec::new(),
-        free: Vec::new(),
         unfinished: Unfinished::default(),
         report: OpenReport { created: true, ..Default::default() },
     }
@@ -166,8 +192,8 @@ fn fresh(options: &Options) -> Recovered {
 
 /// The free files that are there.
 fn pool(dir: &Dir, options: &Options, r: &mut Recovered) -> Arc<SegmentFactory> {
-    let factory = Arc::new(SegmentFactory::new(dir, options, r.id, r.next_file));
-    for (number, len) in std::mem::take(&mut r.free) {
+    let factory = Arc::new(SegmentFactory::new(dir, options, r.run.store, r.run.number));
+    for FreeListed { number, len } in std::mem::take(&mut r.unfinished.free) {
         if !factory.adopt_free(number, len) {
             r.unfinished.leftovers.push(FileName::Free(number).to_string());
         }
@@ -176,7 +202,7 @@ fn pool(dir: &Dir, options: &Options, r: &mut Recovered) -> Arc<SegmentFactory> 
 }
 
 /// What makes the directory a store.
-fn begin_store(dir: &Dir, options: &Options, id: StoreId, mark: &MarkFile) -> Result<()> {
+fn begin_store(dir: &Dir, options: &Options, id: StoreId, mark: &MarkFile) -> Result<(), Unwritten> {
     // Wherever a checkpoint is, the mark is too.
     mark.ensure()?;
     // Nothing else may stand in the directory without a checkpoint that names the store.
@@ -185,14 +211,14 @@ fn begin_store(dir: &Dir, options: &Options, id: StoreId, mark: &MarkFile) -> Re
 
 /// The run before may have died without making the names durable that were just read. Files of the pool are
 /// written under these names next, and leftovers are judged by them.
-fn settle_names(factory: &SegmentFactory) -> Result<()> {
+fn settle_names(factory: &SegmentFactory) -> Result<(), Unwritten> {
     match factory.sync_dir() {
         // What is there can be read nonetheless, and made room of.
         Err(Unwritten::NoSpace(_)) if !planted(Bug::FullDiskKeepsClosed) => {
             factory.owe_sync();
             Ok(())
         }
-        synced => Ok(synced?),
+        synced => synced,
     }
 }
 
@@ -214,7 +240,7 @@ fn pipeline(
         r.table.clone(),
         factory,
         hooks,
-        r.next_file,
+        r.run.number,
         r.chain,
         options.in_flight_bytes_max,
         options.background == Background::Manual,
@@ -224,16 +250,18 @@ fn pipeline(
 
 /// The parts of an engine over what was recovered. No segment is made: the first record does that, and
 /// recovery's copy of the tail is one.
-fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>> {
+fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>, Unwritten> {
     let factory = pool(&dir, &options, r);
-    let mark = MarkFile::new(dir.clone(), r.id, r.next_file, &r.marks);
+    let run = r.run;
+    let mark = MarkFile::new(dir.clone(), run.store, run.number, &r.marks);
     match r.report.created {
-        true => begin_store(&dir, &options, r.id, &mark)?,
+        true => begin_store(&dir, &options, run.store, &mark)?,
         false => settle_names(&factory)?,
     }
     let replayed_bytes = replayed_bytes(r);
     let segments = Arc::new(SegmentSet::new(std::mem::take(&mut r.segments)));
     let listeners = Arc::new(Listeners::new(options.listeners.clone()));
+    let news = Arc::new(News { table: r.table.clone(), listeners: listeners.clone() });
     let signals = Arc::new(Signals::default());
     let mark = Arc::new(mark);
     let hooks: Arc<dyn Hooks> = Arc::new(PipelineHooks {
@@ -245,8 +273,8 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
     let committer = pipeline(&options, r, factory.clone(), hooks);
     let parts = Parts {
         dir: dir.clone(),
-        store: r.id,
-        unclean_before: r.unclean_before,
+        store: run.store,
+        unclean_before: run.unclean_before,
         segment_bytes: options.segment_bytes,
         salts: options.salts.clone(),
         table: r.table.clone(),
@@ -259,53 +287,44 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>>
     Ok(Arc::new(Store {
         mark,
         dir,
-        id: r.id,
-        run: r.next_file,
-        unclean_before: r.unclean_before,
+        id: run.store,
+        run: run.number,
+        unclean_before: run.unclean_before,
         table: r.table.clone(),
         factory,
         segments,
         committer,
         checkpoints: Checkpoints::new(parts, r.checkpoints.clone(), replayed_bytes),
         rested_at: AtomicU64::new(0),
+        reads: Reads::new(news.clone()),
+        news,
         listeners,
         signals,
-        stall: Mutex::default(),
-        pressure: Mutex::default(),
-        budget_level: Mutex::default(),
+        notified: Default::default(),
         upkeep: Default::default(),
         copying: Default::default(),
         pauses: Default::default(),
-        cleaned_bytes: AtomicU64::new(0),
-        seal_times: Times::default(),
-        read_times: Times::default(),
-        reads: AtomicU64::new(0),
-        read_errors: AtomicU64::new(0),
-        read_retries: AtomicU64::new(0),
-        footer_bytes: AtomicU64::new(0),
+        done: Default::default(),
         tuned: Tuned::new(&options),
         options,
     }))
 }
 
 /// An engine over what was recovered.
-fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
+fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine, Unwritten> {
     let phase = clock::now();
     let store = assemble(dir, options, &mut r)?;
     let mut report = OpenReport { trail: Trail::default(), ..r.report };
     // Of a store from before format 3, or one that lost it.
-    store.listeners.report(store.mark.ensure());
-    let threads = Threads::start(&store)?;
+    store.listeners.report(store.mark.ensure().map_err(Error::from));
+    let threads = Threads::start(&store).map_err(Unwritten::Failed)?;
     // From here on an error drops `engine`, which ends the threads.
     let inner = Inner {
         store: store.clone(),
         report: Default::default(),
-        fetcher: Fetcher::reading(),
+        fetcher: Fetcher::reading(store.options.fetch_threads, store.options.fetch_queue_max),
         admitter: Fetcher::admitting(),
         admitting: Default::default(),
-        #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-        waiter: Fetcher::waiting(),
-        #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
         writers: Arc::default(),
         threads,
         names: Arc::new(NameWatch::new(&store)),
@@ -315,17 +334,17 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
     };
     let mut engine = Engine(Arc::new(inner));
 
-    let turn = store.upkeep.lock()?;
+    let turn = store.upkeep.lock().map_err(Unwritten::Failed)?;
     let finished = r.unfinished.finish(&store.checkpoints, &mut report);
     drop(turn);
     // What it failed with, where that stopped all writing: there is no engine that could be poisoned.
-    finished.map_err(|e| store.committer.gate().cause().cloned().unwrap_or(e))?;
-    for segment in r.unsealed {
+    let unsealed = finished.map_err(|e| store.committer.gate().cause().cloned().unwrap_or(e))?;
+    for segment in unsealed {
         let end = segment.sealed_end();
         store.segments.await_seal(segment, end);
     }
     for name in &report.foreign {
-        store.listeners.deliver(&Event::ForeignFile {
+        store.listeners.deliver(&Event::ForeignFileFound {
             path: &store.dir.join(FileName::parse(name).map_or(name.clone(), |n| n.to_string())),
         });
     }
@@ -335,7 +354,7 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine> {
     }
     store.listeners.report(upkeep::upkeep_at_open(&store));
     store.judge_budget();
-    engine.0.threads.start_upkeep(&store, &engine.0.names)?;
+    engine.0.threads.start_upkeep(&store, &engine.0.names).map_err(Unwritten::Failed)?;
     report.times.tail = clock::since(phase);
     if let Some(inner) = Arc::get_mut(&mut engine.0) {
         inner.report = report;

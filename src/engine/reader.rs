@@ -8,9 +8,10 @@ use crate::format::file_header::SegmentKind;
 use crate::index::RegionState;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::read::{Failed, Source, read, term, view};
-use crate::recovery::{Purpose, Recovered, doubtful, recover};
+use crate::read::{Failed, Source, doubtful, read, term, view};
+use crate::recovery::{Purpose, Recovered, Unrecovered, recover};
 use crate::report::{Health, OpenReport};
+use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, footer_name};
 use crate::types::{Entry, EntryId, LogState, Lsn, ReadLimit, RegionId};
 use crate::vfs::Dir;
@@ -29,10 +30,14 @@ use std::time::Duration;
 /// another one shows what is there now. Payloads are copied out of the files and verified after the copy:
 /// neither bytes that were overwritten meanwhile nor a file that was shortened get through to the caller.
 ///
-/// What it shows past [`LogState::durable`] was written and is not known to be on the device: a power cut may
-/// take it, and nobody may have been told that it is there. The log ends before the first record of these of
-/// which only a part is in the file: a crash tore it, or it was on its way while this looked. One that is
-/// wrong for no such reason is kept, and its entries are [`Suspect`](Health::Suspect), as an open would do.
+/// It shows what the files say is on the device, and stops there. Of a running engine that is what was
+/// durable when its last group was written, or all of it once it has been idle for a quarter of a second; of
+/// one that was killed, an open may keep more.
+///
+/// With [`Options::show_unproven`] it goes on past [`LogState::durable`]: a power cut may take that, and it
+/// may have been acknowledged to nobody. The log ends before the first record of these of which only a part
+/// is in the file: a crash tore it, or it was on its way while this looked. One that is wrong for no such
+/// reason is kept, and its entries are [`Suspect`](Health::Suspect), as an open would do.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,13 +71,17 @@ impl fmt::Debug for Reader {
 /// Recovers beside an engine that may be running. It gives files back meanwhile: what looks missing or wrong
 /// is looked at again as long as names changed. What is truly wrong says the same at every look; what a purge
 /// made of it says something else each time.
-pub(super) fn recover_beside(dir: &Dir, options: &Options) -> Result<Option<Recovered>> {
+pub(super) fn recover_beside(
+    dir: &Dir,
+    options: &Options,
+    purpose: Purpose,
+) -> Result<Option<Recovered>, Unrecovered> {
     let began = clock::now();
     let mut before = names(dir)?;
     let mut last = String::new();
     let mut alike = 0;
     loop {
-        let found = recover(dir, options, Purpose::Inspect);
+        let found = recover(dir, options, purpose);
         let Some(complaint) = complaint(&found) else { return found };
         alike = if complaint == last { alike + 1 } else { 1 };
         if alike == ALIKE_MAX || planted(Bug::ReaderLooksOnce) {
@@ -84,19 +93,19 @@ pub(super) fn recover_beside(dir: &Dir, options: &Options) -> Result<Option<Reco
         }
         if clock::since(began) > LOOK_AT_MOST {
             let says = "the engine that has this store open gives files back faster than they can be read: look again when it does less";
-            return Err(Error::new(ErrorKind::Locked, says).at(dir.path(), None));
+            return Err(Error::new(ErrorKind::Locked, says).at(dir.path(), None).into());
         }
         (before, last) = (now, complaint);
     }
 }
 
 /// What is wrong with what a look found, if something is.
-fn complaint(found: &Result<Option<Recovered>>) -> Option<String> {
+fn complaint(found: &Result<Option<Recovered>, Unrecovered>) -> Option<String> {
     match found {
         Ok(Some(state)) if state.report.damage.is_empty() && state.report.bad_checkpoints == 0 => None,
         Ok(Some(state)) => Some(format!("{:?} {}", state.report.damage, state.report.bad_checkpoints)),
         Ok(None) => Some(String::from("no store")),
-        Err(e) => Some(format!("{e:?}")),
+        Err(e) => Some(format!("{:?}", e.error())),
     }
 }
 
@@ -168,7 +177,8 @@ impl Reader {
     pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Reader> {
         let opened = options.vfs.open_dir(dir).map_err(|e| Error::io("opening the directory", dir, e))?;
         let opened = Dir::new(opened, dir);
-        match recover_beside(&opened, &options)? {
+        let purpose = if options.show_unproven { Purpose::Inspect } else { Purpose::InspectDurable };
+        match recover_beside(&opened, &options, purpose)? {
             Some(state) => Ok(Reader { dir: opened, options, state }),
             None => Err(Error::invalid("there is no store in this directory").at(dir, None)),
         }
@@ -179,12 +189,38 @@ impl Reader {
         &self.state.report
     }
 
-    /// Where the log ends. What its newest records hold may not have been acknowledged.
+    /// Where what it shows of the log ends.
     pub fn end(&self) -> Lsn {
-        self.state.chain.end().unwrap_or(Lsn::ZERO)
+        self.state.end()
+    }
+
+    /// Up to where the log is known to be on the device.
+    pub fn durable(&self) -> Lsn {
+        self.state.durable
+    }
+
+    /// Where the whole records end that stand in the files. What is past [`durable`](Self::durable) is shown
+    /// with [`Options::show_unproven`] only.
+    pub fn written(&self) -> Lsn {
+        let found = self.state.report.trail.segments.iter().filter(|s| s.in_log && s.end > FIRST_RECORD);
+        found.map(|s| Lsn::new(s.id, s.end)).max().unwrap_or(Lsn::ZERO).max(self.end())
     }
 
     /// The segments, by number.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, Options, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a", "b"], Durability::Synced)?;
+    /// let reader = Options::new().open_read_only(dir.path())?;
+    /// let (segments, regions) = (reader.segments(), reader.regions());
+    /// assert_eq!((segments[0].live_entries, regions[0].entries), (2, 2));
+    /// assert!(reader.end() >= engine.durable_lsn());
+    /// # Ok(()) }
+    /// ```
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let segments = self.state.segments.values();
         segments
@@ -231,6 +267,28 @@ impl Reader {
 
     /// Base, first and last index of a region, and how far its log is known to be on the device; its base
     /// counts as that. A region that does not exist has an empty log.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, Options, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append_next(["a"], 0)?.set_hard_state(b"term 1")?.put(b"k", b"v")?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// engine.append_next(RegionId(7), ["b"], Durability::Written)?;
+    ///
+    /// let reader = Options::new().open_read_only(dir.path())?;
+    /// assert_eq!(reader.state(RegionId(7)).last, 1);
+    /// // A power cut may take the second.
+    /// let reader = Options::new().show_unproven(true).open_read_only(dir.path())?;
+    /// let log = reader.state(RegionId(7));
+    /// assert_eq!((log.last, log.durable), (2, 1));
+    /// assert_eq!(reader.hard_state(RegionId(7)).as_deref(), Some(&b"term 1"[..]));
+    /// assert_eq!(reader.get(RegionId(7), b"k").as_deref(), Some(&b"v"[..]));
+    /// # Ok(()) }
+    /// ```
     pub fn state(&self, region: RegionId) -> LogState {
         self.with(region, |s| self.log_state(region, s))
     }
@@ -249,8 +307,8 @@ impl Reader {
         let durable = self.state.durable;
         for extent in s.extents.iter().rev() {
             let segment = extent.segment();
-            let is_open =
-                segment.id >= durable.segment() && self.state.unsealed.iter().any(|u| u.id == segment.id);
+            let is_open = segment.id >= durable.segment()
+                && self.state.unfinished.unsealed.iter().any(|u| u.id == segment.id);
             if !is_open || planted(Bug::UnprovenIsDurable) {
                 return Some(extent.last());
             }
@@ -268,6 +326,8 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Region::term`](crate::Region::term).
+    ///
+    /// [`entries`](Reader::entries) shows it.
     pub fn term(&self, region: RegionId, index: u64) -> Result<u64> {
         self.with(region, |s| term(region, s, index))
     }
@@ -276,6 +336,18 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`entries`](Reader::entries).
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, Options, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a", "b"], Durability::Synced)?;
+    /// let reader = Options::new().open_read_only(dir.path())?;
+    /// assert_eq!(reader.entry(RegionId(7), 2)?.payload, "b");
+    /// # Ok(()) }
+    /// ```
     pub fn entry(&self, region: RegionId, index: u64) -> Result<Entry> {
         let found = self.entries(region, index..=index, ReadLimit::NONE)?;
         let missing = || Error::new(ErrorKind::Unavailable, format!("entry {index} is not there"));
@@ -289,6 +361,22 @@ impl Reader {
     /// `Compacted`, `Unavailable` as for [`Region::entries`](crate::Region::entries); `Damaged` names the
     /// entry that is wrong, and those before and after it can be read; `Locked` when the engine beside gave
     /// the file back since this reader was opened: another one shows what is there now.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, Options, ReadLimit, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a", "b", "c"], Durability::Synced)?;
+    /// let reader = Options::new().open_read_only(dir.path())?;
+    /// for region in reader.regions() {
+    ///     let log = region.log;
+    ///     let entries = reader.entries(region.id, log.first..=log.last, ReadLimit::bytes(1 << 20))?;
+    ///     assert_eq!((entries.len(), reader.term(region.id, log.last)?), (3, 0));
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn entries(
         &self,
         region: RegionId,
@@ -345,7 +433,7 @@ impl Reader {
         };
         // A file has another name before it is overwritten: one that still has this name holds its records.
         // Its footer goes with it; a segment that was found without one has its index on the heap.
-        let is_open = || self.state.unsealed.iter().any(|u| u.id == segment.id);
+        let is_open = || self.state.unfinished.unsealed.iter().any(|u| u.id == segment.id);
         let has_footer = |names: &BTreeSet<String>| is_open() || names.contains(&footer_name(segment.id));
         let gone = names(&self.dir).is_ok_and(|n| !n.contains(&segment.name()) || !has_footer(&n));
         if gone && !planted(Bug::ReaderTrustsItsFiles) {

@@ -1,16 +1,14 @@
 //! Reading one region.
 
-use crate::clock;
 use crate::engine::Engine;
 use crate::engine::digest::Digest;
+use crate::engine::later::promise;
 use crate::error::{Error, Result};
 use crate::index::{Part, RegionState, TermAt};
 use crate::planted::{Bug, planted};
 use crate::read::{Failed, Source, bounds, compacted, first_or_next, parts, read, term, unavailable, view};
-use crate::recovery;
 use crate::report::{Health, Lookup, RegionStats};
-use crate::segment::{Unreadable, rebuild_footer};
-use crate::sync::atomic::Ordering;
+use crate::segment::Unreadable;
 use crate::types::{Entry, EntryId, LogState, ReadLimit, RegionId};
 use crate::upkeep;
 use bytes::Bytes;
@@ -46,7 +44,7 @@ pub struct Region {
 }
 
 impl Region {
-    pub(crate) fn new(engine: Engine, id: RegionId) -> Region {
+    pub(super) fn new(engine: Engine, id: RegionId) -> Region {
         Region { engine, id }
     }
 
@@ -69,6 +67,18 @@ impl Region {
     }
 
     /// Base, first, last and durable index, taken at one moment.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a", "b"], Durability::Synced)?;
+    /// let log = engine.region(RegionId(7)).state();
+    /// assert_eq!((log.first, log.last, log.durable, log.base), (1, 2, 2, None));
+    /// # Ok(()) }
+    /// ```
     pub fn state(&self) -> LogState {
         let durable = self.engine.durable_lsn();
         self.with(|s| s.log_state(self.id, durable))
@@ -84,22 +94,36 @@ impl Region {
         self.with(|s| s.last().unwrap_or_else(|| s.base.map_or(0, |b| b.index)))
     }
 
-    /// The segment that holds the entry, if it is live.
-    #[cfg(feature = "raft-rs")]
-    pub(crate) fn segment_of(&self, index: u64) -> Option<u32> {
-        self.with(|s| s.extent(index).map(|e| e.segment_id()))
+    /// How many segments the entry lies before the one that is being written; `None` if it is not in the log.
+    /// What lies 0 or 1 back was written moments ago and is in memory; reading what lies further back may
+    /// wait for the device, and is for a thread that may wait ([`Engine::fetch`]). Looks nothing up on the
+    /// disk.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1"], Durability::Written)?;
+    /// let region = engine.region(RegionId(7));
+    /// assert_eq!((region.segments_back(1), region.segments_back(2)), (Some(0), None));
+    /// # Ok(()) }
+    /// ```
+    pub fn segments_back(&self, index: u64) -> Option<u32> {
+        let active = self.engine.store().committer.accepted().segment();
+        self.with(|s| s.extent(index).map(|e| active.saturating_sub(e.segment_id())))
     }
 
-    /// Whether reading `from..to` is done in no time: about `bytes` at most, and nothing of it in a segment
-    /// older than `oldest`. Looks nothing up.
-    #[cfg(any(feature = "openraft-09-bare", feature = "openraft-010-bare"))]
-    pub(crate) fn is_quick(&self, from: u64, to: u64, bytes: u64, oldest: u32) -> bool {
+    /// Whether reading `from..to` is done in no time: it is short, and nothing of it lies far back.
+    fn is_quick(&self, from: u64, to: u64) -> bool {
+        let oldest = self.engine.store().committer.active_id().saturating_sub(NEAR_SEGMENTS);
         self.with(|s| {
             let mut sum = 0u128;
             s.extents.from(from).take_while(|e| e.first() < to).all(|e| {
                 let share = e.last().min(to - 1) - e.first().max(from) + 1;
                 sum += u128::from(e.bytes()) * u128::from(share) / u128::from(e.count());
-                e.segment_id() >= oldest && sum <= u128::from(bytes)
+                e.segment_id() >= oldest && sum <= u128::from(ON_THE_SPOT_BYTES)
             })
         })
     }
@@ -109,6 +133,20 @@ impl Region {
     ///
     /// # Errors
     /// `Compacted` below the compaction point, `Unavailable` beyond the last entry.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).reset(EntryId::new(3, 100))?.append([(EntryId::new(4, 101), &b"x"[..])])?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// let region = engine.region(RegionId(7));
+    /// assert_eq!((region.term(100)?, region.term(101)?), (3, 4));
+    /// # Ok(()) }
+    /// ```
     pub fn term(&self, index: u64) -> Result<u64> {
         self.engine.store().check_process()?;
         self.with(|s| term(self.id, s, index))
@@ -119,6 +157,19 @@ impl Region {
     /// # Errors
     /// `Compacted`, `Unavailable`; `Damaged` if the bytes do not match the checksum that was taken
     /// when the entry was handed over.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, ErrorKind, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1"], Durability::Synced)?;
+    /// let region = engine.region(RegionId(7));
+    /// assert_eq!(region.entry(1)?.payload, "set x 1");
+    /// assert_eq!(region.entry(2).unwrap_err().kind(), ErrorKind::Unavailable);
+    /// # Ok(()) }
+    /// ```
     pub fn entry(&self, index: u64) -> Result<Entry> {
         self.try_entry(index).map_err(Failed::into_error)
     }
@@ -146,8 +197,7 @@ impl Region {
         Ok(Entry { id, payload })
     }
 
-    /// A read with all that belongs to it: it is counted, or that it failed for what is on the disk. That an
-    /// entry is not there is an answer, and neither.
+    /// A read that is counted, and tried again where it meets damage.
     fn rescued<T>(
         &self,
         read: impl Fn() -> Result<T, Failed>,
@@ -155,69 +205,7 @@ impl Region {
     ) -> Result<T, Failed> {
         let store = self.engine.store();
         store.check_process().map_err(Failed::Plainly)?;
-        let is_timed = store.reads.load(Ordering::Relaxed).is_multiple_of(READS_TO_ONE_TIMED);
-        let began = is_timed.then(clock::now);
-        let outcome = self.read_or_rescue(read, indexes);
-        match &outcome {
-            Ok(_) => {
-                store.reads.fetch_add(1, Ordering::Relaxed);
-                began.into_iter().for_each(|began| store.read_times.since(began));
-            }
-            Err(Failed::At(..)) => {
-                store.read_errors.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(Failed::Plainly(_)) => {}
-        }
-        outcome
-    }
-
-    /// Tries `read`; where it meets damage that is new, rebuilds the segment's footer, which may have been
-    /// what was wrong, and tries once more. What is still damaged then is noted, delivered to the listeners,
-    /// and returned; what turns out to be right after all is forgotten.
-    fn read_or_rescue<T>(
-        &self,
-        read: impl Fn() -> Result<T, Failed>,
-        indexes: impl Fn(&T) -> Range<u64>,
-    ) -> Result<T, Failed> {
-        let read = || read().map_err(|e| e.of(self.id));
-        let (index, segment, mut error) = match read() {
-            Ok(value) => {
-                if self.with(|s| s.damage.is_some()) {
-                    self.engine.store().forget_damage(self.id, indexes(&value));
-                }
-                return Ok(value);
-            }
-            Err(Failed::At(index, segment, e @ (Unreadable::Wrong(_) | Unreadable::Lost(_)))) => {
-                (index, segment, e)
-            }
-            Err(e) => return Err(e),
-        };
-        match self.with(|s| s.damage.as_deref().map(|d| (d.covers(index), d.suspect.covers(index)))) {
-            Some((_, true)) => {
-                let (doubtful, error) = (recovery::doubtful(self.id, index), error.error());
-                let doubtful = match error.path() {
-                    Some(path) => doubtful.at(path, error.offset()),
-                    None => doubtful,
-                };
-                return Err(Failed::At(index, segment, Unreadable::Wrong(doubtful)));
-            }
-            Some((true, _)) => return Err(Failed::At(index, segment, error)),
-            _ => {}
-        }
-        if segment.footer().is_some() && rebuild_footer(&segment).is_ok() {
-            self.engine.store().read_retries.fetch_add(1, Ordering::Relaxed);
-            match read() {
-                Ok(value) => return Ok(value),
-                Err(Failed::At(_, _, e)) => error = e,
-                Err(plainly) => return Err(plainly),
-            }
-        }
-        // What was read may be no part of the log any more; then it says nothing of what stands at
-        // the index now.
-        if self.with(|s| s.extent(index).is_some_and(|e| e.segment().id == segment.id)) {
-            self.engine.store().note_damage(self.id, index, &error);
-        }
-        Err(Failed::At(index, segment, error))
+        store.reads.rescued(self.id, read, indexes)
     }
 
     /// The entries of `range` in order, at least one if there is any, no more than `limit` allows. A range
@@ -227,6 +215,23 @@ impl Region {
     /// `Compacted` if the range starts at or below the compaction point, `Unavailable` if it reaches beyond
     /// the last entry; an empty range is fine up to one past the last. `Damaged` if any entry that would be
     /// returned is: the error names it, and those before and after it can be read.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, ErrorKind, ReadLimit, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a", "b", "c"], Durability::Synced)?;
+    /// let region = engine.region(RegionId(7));
+    /// assert_eq!(region.entries(2.., ReadLimit::NONE)?.len(), 2);
+    /// // As much as one message takes: one entry at least.
+    /// let page = region.entries(1..=3, ReadLimit::bytes(0))?;
+    /// assert_eq!((page.len(), &page[0].payload[..]), (1, &b"a"[..]));
+    /// let beyond = region.entries(1..=4, ReadLimit::NONE).unwrap_err();
+    /// assert_eq!((beyond.kind(), beyond.entries()), (ErrorKind::Unavailable, Some(4..=4)));
+    /// # Ok(()) }
+    /// ```
     pub fn entries(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
         let read = || {
             let parts = self.with(|s| view(self.id, s, &range, limit));
@@ -236,6 +241,23 @@ impl Region {
     }
 
     /// As [`entries`](Region::entries), but the range is cut to what is there instead of refused.
+    ///
+    /// # Errors
+    /// `Damaged` as for [`entries`](Region::entries), `Io` from the operating system, `Closed` when the
+    /// engine is of another process. What is not there is no error: the answer is shorter, or empty.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, ReadLimit, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a", "b"], Durability::Synced)?;
+    /// let region = engine.region(RegionId(7));
+    /// assert_eq!(region.entries_clamped(0..100, ReadLimit::NONE)?.len(), 2);
+    /// assert!(region.entries_clamped(50.., ReadLimit::NONE)?.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn entries_clamped(&self, range: impl RangeBounds<u64>, limit: ReadLimit) -> Result<Vec<Entry>> {
         let read = || {
             let parts = self.with(|s| match (s.first(), s.last()) {
@@ -250,6 +272,52 @@ impl Region {
         self.rescued(read, span).map_err(Failed::into_error)
     }
 
+    /// As [`entries_clamped`](Region::entries_clamped), for a task: no poll waits for the device. What is
+    /// short (256 KiB) and recent (in the segment that is being written, or the one before) is in memory, and
+    /// read by the first poll; the rest on a thread of the engine, of those of
+    /// [`Options::fetch_threads`](crate::Options::fetch_threads). It is not refused by
+    /// [`Options::fetch_queue_max`](crate::Options::fetch_queue_max): the tasks are the bound.
+    ///
+    /// Whatever its length, it is of the log at one moment, that of the read. Dropping the future ends
+    /// nothing that has begun.
+    ///
+    /// # Errors
+    /// As [`entries_clamped`](Region::entries_clamped); `Io` also where reading panicked.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, ReadLimit, RegionId};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a", "b"], Durability::Synced)?;
+    /// let entries = engine.region(RegionId(7)).entries_clamped_async(2..100, ReadLimit::NONE).await?;
+    /// assert_eq!((entries.len(), &entries[0].payload[..]), (1, &b"b"[..]));
+    /// # Ok(()) }
+    /// ```
+    pub fn entries_clamped_async<R: RangeBounds<u64>>(
+        &self,
+        range: R,
+        limit: ReadLimit,
+    ) -> impl Future<Output = Result<Vec<Entry>>> + Send + use<R> {
+        let range = (range.start_bound().cloned(), range.end_bound().cloned());
+        let region = self.clone();
+        async move {
+            let LogState { first, last, .. } = region.state();
+            let (from, to) = bounds(&range, first, last.saturating_add(1));
+            let (from, to) = (from.max(first), to.min(last.saturating_add(1)));
+            if from >= to || region.is_quick(from, to) {
+                return region.entries_clamped(range, limit);
+            }
+            let (promise, read) = promise();
+            let engine = region.engine.clone();
+            engine.on_io_thread(move || promise.keep(region.entries_clamped(range, limit)));
+            drop(engine);
+            read.await
+        }
+    }
+
     /// The hard state as it was last set, as far as that is known. Before it is voted on,
     /// [`health`](Region::health) has to be looked at, or [`hard_state_or_lost`](Region::hard_state_or_lost)
     /// be asked instead: after damage it may be older than the one that was acknowledged.
@@ -260,11 +328,28 @@ impl Region {
     /// The hard state as it was last set, and never an older one.
     ///
     /// # Errors
-    /// `Damaged` when a newer one may have been lost: the region must not vote until it has set one again.
+    /// `HardStateLost` when a newer one may have been lost: the region must not vote until it has set one
+    /// again.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).set_hard_state(b"term 1, voted for 3")?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// match engine.region(RegionId(7)).hard_state_or_lost() {
+    ///     Ok(state) => assert_eq!(state.as_deref(), Some(&b"term 1, voted for 3"[..])),
+    ///     Err(error) => eprintln!("this replica must not vote: {error}"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn hard_state_or_lost(&self) -> Result<Option<Bytes>> {
         self.engine.store().check_process()?;
         self.with(|s| match &s.damage {
-            Some(d) if d.hard_state_lost => Err(Error::damaged(
+            Some(d) if d.hard_state_lost => Err(Error::hard_state_lost(
                 "the newest hard state may have been lost with the end of the log: the region must not vote; \
                  set the one that is known from elsewhere, or let the region join anew",
             )
@@ -274,6 +359,21 @@ impl Region {
     }
 
     /// The value of a metadata key.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).put(b"peer/2", b"there")?.put(b"peer/1", b"here")?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// let region = engine.region(RegionId(7));
+    /// assert_eq!(region.get(b"peer/1").as_deref(), Some(&b"here"[..]));
+    /// assert_eq!(region.scan(b"peer/").len(), 2); // sorted by key
+    /// # Ok(()) }
+    /// ```
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
         self.with(|s| s.kv().get(key).cloned())
     }
@@ -296,11 +396,40 @@ impl Region {
 
     /// Whether the region's log is known to be all there. It looks nothing up: reads and the
     /// scrubber find damage.
+    ///
+    /// ```
+    /// use raftwood::{Engine, Health, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// match engine.region(RegionId(7)).health() {
+    ///     Health::Healthy => println!("the group starts"),
+    ///     Health::Suspect { ranges } => println!("ask a replica for {ranges:?}"),
+    ///     Health::Damaged { ranges, hard_state } => println!("{ranges:?}, and the vote: {hard_state:?}"),
+    ///     other => println!("{other}"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn health(&self) -> Health {
         self.with(RegionState::health)
     }
 
     /// What may be said to a peer that asks whether the entry is here. `DontHave` only when that is certain.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, Lookup, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["set x 1"], Durability::Synced)?;
+    /// let region = engine.region(RegionId(7));
+    /// let term = region.term(1)?;
+    /// assert_eq!(region.lookup(EntryId::new(term, 1)), Lookup::Have);
+    /// assert_eq!(region.lookup(EntryId::new(term, 2)), Lookup::DontHave);
+    /// # Ok(()) }
+    /// ```
     pub fn lookup(&self, id: EntryId) -> Lookup {
         let (suspect, is_old) = self.with(|s| match s.damage.as_deref() {
             Some(d) => (d.suspect.covers(id.index), d.hard_state_lost),
@@ -327,7 +456,8 @@ impl Region {
 
     /// Puts back a damaged entry from a replica. It is accepted only if it matches the length and checksum
     /// that were recorded when the entry was appended here, so a wrong peer cannot slip in another one.
-    /// Durable on return. An entry that is not damaged is left as it is.
+    /// Durable on return; a crash before leaves the entry damaged as it was, or put back. An entry that is
+    /// not damaged is left as it is.
     ///
     /// # Errors
     /// `InvalidArgument` when it does not match; `Compacted`, `Unavailable` as for reads.
@@ -358,6 +488,21 @@ impl Region {
     ///
     /// # Errors
     /// As [`entries`](Region::entries).
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let other = tempfile::tempdir()?;
+    /// let replicas = [Engine::open(dir.path())?, Engine::open(other.path())?];
+    /// for engine in &replicas {
+    ///     engine.append_next(RegionId(7), ["set x 1", "set x 2"], Durability::Synced)?;
+    /// }
+    /// let [here, there] = replicas.map(|engine| engine.region(RegionId(7)).checksum(1..=2));
+    /// assert_eq!(here?, there?);
+    /// # Ok(()) }
+    /// ```
     pub fn checksum(&self, range: impl RangeBounds<u64>) -> Result<Digest> {
         self.engine.store().check_process()?;
         let (from, to) = bounds(&range, 0, u64::MAX);
@@ -381,8 +526,11 @@ impl Region {
     }
 }
 
-/// Two looks at the clock are a tenth of a short read, so one in so many is timed.
-const READS_TO_ONE_TIMED: u64 = 16;
+/// What a task reads on the spot is no more than this, and no further back than [`NEAR_SEGMENTS`].
+const ON_THE_SPOT_BYTES: u64 = 256 << 10;
+
+/// What lies so many segments before the one that is being written was written moments ago and is in memory.
+const NEAR_SEGMENTS: u32 = 1;
 
 /// The indexes of what was read.
 #[allow(clippy::ptr_arg)] // it is handed to `rescued`, whose value is the vector

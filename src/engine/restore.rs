@@ -1,8 +1,8 @@
 //! A store out of a copy of one, under a name of its own.
 //!
-//! A copy is not the replica: since it was made, the replica has voted and has acknowledged entries. So what
-//! is restored gets a store id that no file of the old store verifies under, and knows of every region that
-//! its newest hard state is lost, until the application sets one.
+//! A copy is not the replica: since it was made, the replica has voted and has acknowledged entries.
+//! Therefore what is restored gets a store id that no file of the old store verifies under, and knows of
+//! every region that its newest hard state is lost, until the application sets one.
 //!
 //! ```text
 //!  MARK of run 0 ──▶ cold segments, footers ──▶ checkpoint
@@ -14,8 +14,8 @@
 //! - No run has number 0: by such a mark a second attempt knows what the first left, and removes that alone.
 //! - The checkpoint comes last, when all else is durable and was read back.
 
-use super::lock::StoreLock;
 use super::open::new_store_id;
+use super::store_lock::StoreLock;
 use crate::checkpoint::write_checkpoint_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{CheckpointHeader, SegmentRecord};
@@ -25,13 +25,13 @@ use crate::index::{Part, Table};
 use crate::options::Options;
 use crate::planted::{Bug, planted};
 use crate::recovery::{Purpose, Recovered, recover};
-use crate::report::{CheckReport, RestoreOptions, RestoreReport, ScrubOptions};
+use crate::report::{CheckReport, Progress, RestoreOptions, RestoreReport, ScrubOptions};
 use crate::segment::mark_file::{MarkFile, Rest, read_marks};
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
-use crate::segment::{Segment, Unreadable};
+use crate::segment::{Segment, Unreadable, Unwritten};
 use crate::types::{EntryId, Lsn, RegionId};
-use crate::upkeep::{Writer, write_cold_of};
+use crate::upkeep::{ColdWriter, write_cold_of};
 use crate::vfs::Dir;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ impl Options {
     /// [`RestoreOptions::whole_cluster`].
     ///
     /// The entries are copied, sorted by region; nothing is shared with the copy. The new store is durable on
-    /// return. `progress` is notified of the bytes read so far, and of about all there are to read. A call
+    /// return. `progress` is called again and again, on this thread. A call
     /// that failed or was cut short by a crash leaves no store: opening the directory is refused, unless
     /// nothing was in it yet, and calling again starts over. It needs about as much space as the entries have
     /// bytes.
@@ -78,7 +78,7 @@ impl Options {
     /// engine.write(batch, Durability::Synced)?;
     /// engine.backup(&copy)?;
     ///
-    /// Options::new().restore(&copy, &new, &RestoreOptions::default(), |_, _| {})?;
+    /// Options::new().restore(&copy, &new, &RestoreOptions::default(), |_| {})?;
     /// let engine = Engine::open(new)?;
     /// let region = engine.region(RegionId(7));
     /// assert_eq!(&region.entry(1)?.payload[..], b"set x 1");
@@ -95,7 +95,7 @@ impl Options {
         from: impl AsRef<Path>,
         to: impl AsRef<Path>,
         how: &RestoreOptions,
-        mut progress: impl FnMut(u64, u64),
+        mut progress: impl FnMut(Progress),
     ) -> Result<RestoreReport> {
         self.validate()?;
         let (from, to) = (from.as_ref(), to.as_ref());
@@ -109,9 +109,9 @@ impl Options {
         let mut state = self.look_at_copy(source)?;
         let live: u64 = parts(&state.table).iter().map(|(_, part)| part.bytes()).sum();
         let mut checked = 0;
-        let found = self.check(from, &ScrubOptions::default().rate_bytes(0), |done, total| {
-            checked = total;
-            progress(done, total + live);
+        let found = self.check(from, &ScrubOptions::default().rate_bytes(0), |p| {
+            checked = p.total_bytes;
+            progress(Progress { total_bytes: checked + live, ..p });
         })?;
         judge(&found, from)?;
 
@@ -119,9 +119,11 @@ impl Options {
         let dir = Dir::new(opened.map_err(|e| Error::io("creating the directory of the store", to, e))?, to);
         let _ours = StoreLock::exclusive(&dir)?;
         let place = Place::prepare(self, dir, &mut state)?;
-        let report =
-            place.fill(self, state, how, |done| progress(checked + done.min(live), checked + live))?;
-        progress(checked + live, checked + live);
+        let mut copied = |bytes: u64| {
+            progress(Progress { done_bytes: checked + bytes.min(live), total_bytes: checked + live })
+        };
+        let report = place.fill(self, state, how, &mut copied)?;
+        copied(live);
         Ok(report)
     }
 
@@ -193,7 +195,7 @@ impl Place {
         // The name that the first attempt chose belongs to no other store, and salts are drawn anew.
         let store = mark.as_ref().map_or_else(|| new_store_id(options), |mark| mark.store);
         let marked = mark.as_ref().map_or(0, |mark| mark.durable.segment());
-        let first_file = state.next_file.max(marked.saturating_add(1)).max(2);
+        let first_file = state.run.number.max(marked.saturating_add(1)).max(2);
         let place = Place { store, first_file, started_over: mark.is_some(), dir };
         for name in &leftovers {
             let removed = place.dir.remove(name);
@@ -303,11 +305,11 @@ impl Left {
     /// Copies entries until the segment has `len_max` bytes, at least one.
     fn fill(
         &mut self,
-        w: &mut Writer<'_>,
+        w: &mut ColdWriter<'_>,
         len_max: u64,
         report: &mut RestoreReport,
         progress: &mut impl FnMut(u64),
-    ) -> Result<()> {
+    ) -> Result<(), Unwritten> {
         let mut empty = true;
         while let Some((region, part)) = self.parts.get(self.at) {
             for index in self.next.unwrap_or(part.first())..=part.last() {
@@ -316,7 +318,8 @@ impl Left {
                     let id = EntryId::new(part.term(*region, index)?, index);
                     Ok((id, loc.crc, part.segment().entry_from_file(*region, id, loc)?))
                 };
-                let (id, crc, payload) = copy().map_err(|e| e.of_entry(*region, index))?;
+                let copied = copy().map_err(|e| Unwritten::Failed(e.of_entry(*region, index).into()));
+                let (id, crc, payload) = copied?;
                 if !empty && w.len() + payload.len() as u64 > len_max {
                     self.next = Some(index);
                     return Ok(());

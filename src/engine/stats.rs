@@ -19,9 +19,9 @@ impl Engine {
             queue: c.queue_times.get(),
             write: c.write_times.get(),
             sync: c.sync_times.get(),
-            seal: store.seal_times.get(),
+            seal: store.done.seal_times.get(),
             checkpoint: store.checkpoints.times.get(),
-            read: store.read_times.get(),
+            read: store.reads.times.get(),
         }
     }
 
@@ -59,6 +59,7 @@ impl Engine {
         }
         let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let (c, load, regions) = (store.committer.counters(), store.committer.load(), store.table.figures());
+        let (queued_fetches, refused_fetches) = self.0.fetcher.queued_and_refused();
         let mut stats = Stats {
             regions: regions.existing,
             destroyed_regions: regions.destroyed,
@@ -66,6 +67,7 @@ impl Engine {
             damaged_regions: regions.damaged,
             lost_hard_states: regions.hard_states_lost,
             pool_bytes: store.factory.free_bytes() + load.ready_bytes,
+            held_bytes: store.factory.held_bytes(),
             accepted: load.accepted,
             durable: load.durable,
             undurable_bytes: load.undurable_bytes,
@@ -80,17 +82,19 @@ impl Engine {
             written_bytes: get(&c.written_bytes),
             syncs: get(&c.syncs),
             wakes: store.committer.wakes(),
-            reads: get(&store.reads),
-            read_errors: get(&store.read_errors),
-            read_retries: get(&store.read_retries),
+            reads: get(&store.reads.answered),
+            read_errors: get(&store.reads.errors),
+            read_retries: get(&store.reads.retries),
+            queued_fetches,
+            refused_fetches,
             stalls: load.stalls,
             stalls_ended: load.stalls_ended,
             no_space: get(&c.no_space),
             poisoned: self.is_poisoned(),
             filled_bytes: get(&store.factory.filled_bytes),
-            cleaned_bytes: get(&store.cleaned_bytes),
+            cleaned_bytes: get(&store.done.cleaned_bytes),
             index_bytes: store.index_bytes(Table::heap_bytes_lately),
-            upkeep_bytes: get(&store.footer_bytes) + store.checkpoints.written_bytes(),
+            upkeep_bytes: get(&store.done.footer_bytes) + store.checkpoints.written_bytes(),
             ..Stats::default()
         };
         let checkpoints: u64 = store.checkpoints.kept().list.iter().map(|k| k.bytes).sum();
@@ -140,6 +144,28 @@ mod tests {
         let looking = thread::spawn(move || send.send((other.stats(), other.latencies())));
         let (stats, latencies) = receive.recv_timeout(Duration::from_secs(20)).unwrap();
         assert_eq!((stats.regions, latencies.commit.count()), (5000, 1));
+        drop(changing);
+        looking.join().unwrap().unwrap();
+    }
+
+    /// All regions were walked and sorted, whatever was asked for.
+    #[test]
+    fn a_few_pins_look_at_the_regions_of_the_oldest_segments_alone() {
+        let vfs = std::sync::Arc::new(crate::vfs::sim::SimVfs::new(2));
+        let options = Options::new().segment_bytes(64 << 10).background(Background::Manual).vfs(vfs);
+        let engine = options.open("/db").unwrap();
+        for region in 1..=20 {
+            engine.append_next(RegionId(region), [[7; 10_000]], Durability::Synced).unwrap();
+        }
+        engine.tick().unwrap();
+        // Of the newest segment: it is not looked at.
+        let cell = engine.store().table.get(RegionId(20)).unwrap();
+        let changing = engine.store().table.change(&cell);
+        let (send, receive) = channel();
+        let other = engine.clone();
+        let looking = thread::spawn(move || send.send(other.pins(3)));
+        let pins = receive.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(pins.iter().map(|pin| pin.region.0).collect::<Vec<_>>(), [1, 2, 3]);
         drop(changing);
         looking.join().unwrap().unwrap();
     }

@@ -10,13 +10,14 @@ use super::later::{Later, on_its_own, promise};
 use super::write_batch::WriteBatch;
 use super::{Engine, WriteError};
 use crate::commit::Ticket;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::options::Options;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{Durability, Lsn};
 use std::fmt;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -111,7 +112,7 @@ impl Engine {
         async move {
             let ticket = submitted.await?;
             // A ticket fails only where writing has stopped.
-            ticket.await.map_err(|error| WriteError { error, batch: None })
+            ticket.await.map_err(WriteError::lost)
         }
     }
 
@@ -120,6 +121,10 @@ impl Engine {
     ///
     /// # Errors
     /// As [`submit`](Engine::submit).
+    ///
+    /// # After a crash
+    /// As after [`submit`](Engine::submit). A future that is dropped before it gave the ticket may have been
+    /// accepted.
     pub fn submit_async(
         &self,
         batch: WriteBatch,
@@ -127,15 +132,66 @@ impl Engine {
     ) -> impl Future<Output = Result<Ticket, WriteError>> + Send + use<> {
         let engine = self.clone();
         async move {
-            if engine.0.admitting.0.load(Ordering::Acquire) > 0 {
-                return engine.admit(batch, durability).await;
-            }
-            match engine.try_submit(batch, durability) {
-                Err(WriteError { error, batch: Some(batch) }) if error.kind() == ErrorKind::WouldBlock => {
-                    engine.admit(*batch, durability).await
-                }
-                submitted => submitted,
-            }
+            let batch = match engine.submit_in_turn(batch, durability) {
+                ControlFlow::Break(submitted) => return submitted,
+                ControlFlow::Continue(batch) => batch,
+            };
+            let waiting = Waiting(Arc::new(Mutex::new(Some(batch))));
+            let (promise, later) = promise();
+            let place = waiting.0.clone();
+            engine.admit(durability, move || place.lock().take(), |submitted| promise.keep(Ok(submitted)));
+            drop(engine);
+            let submitted = later.await;
+            drop(waiting);
+            submitted.unwrap_or_else(|error| Err(WriteError::lost(error)))
+        }
+    }
+
+    /// As [`submit`](Engine::submit), for a caller that must not wait and need not stay: the batch is
+    /// accepted at once, or, where it would have to wait, in its turn on a thread of the engine, and `done`
+    /// is called with the ticket, or with what it was refused for and the batch. It is called on the calling
+    /// thread or on that one, and must be quick: other batches wait for it.
+    ///
+    /// Batches that are handed over one after the other on one thread are accepted in that order, also those
+    /// of [`submit_async`](Engine::submit_async). Unlike there, nothing takes a batch along that waits. Where
+    /// `done` panics on a thread of the engine, that ends `done` and nothing else.
+    ///
+    /// With [`Background::Manual`](crate::Background::Manual) see [`write_async`](Engine::write_async).
+    ///
+    /// # Errors
+    /// `done` is given those of [`submit`](Engine::submit).
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, RegionId};
+    /// use std::sync::mpsc::channel;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let (send, durable) = channel();
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append([(EntryId::new(1, 1), &b"set x 1"[..])])?;
+    /// engine.submit_then(batch, Durability::Synced, move |submitted| match submitted {
+    ///     // It can be read from here on.
+    ///     Ok(ticket) => ticket.on_complete(move |outcome| _ = send.send(outcome)),
+    ///     Err(refused) => _ = send.send(Err(refused.into_error())),
+    /// });
+    /// let end = durable.recv()??;
+    /// assert!(engine.durable_lsn() >= end);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # After a crash
+    /// As after [`submit`](Engine::submit).
+    pub fn submit_then(
+        &self,
+        batch: WriteBatch,
+        durability: Durability,
+        done: impl FnOnce(Result<Ticket, WriteError>) + Send + 'static,
+    ) {
+        match self.submit_in_turn(batch, durability) {
+            ControlFlow::Break(submitted) => done(submitted),
+            ControlFlow::Continue(batch) => self.admit(durability, move || Some(batch), done),
         }
     }
 
@@ -148,33 +204,41 @@ impl Engine {
         async move { on_its_own("raftwood-close", move || engine.close()).await }
     }
 
-    /// Has a thread of the engine wait until the batch is accepted.
-    fn admit(
-        self,
+    /// Accepts the batch if that can be done at once, after all that came before. Else it comes back.
+    fn submit_in_turn(
+        &self,
         batch: WriteBatch,
         durability: Durability,
-    ) -> impl Future<Output = Result<Ticket, WriteError>> + Send {
-        let waiting = Waiting(Arc::new(Mutex::new(Some(batch))));
-        let (promise, later) = promise();
-        let (engine, place) = (self.clone(), waiting.0.clone());
+    ) -> ControlFlow<Result<Ticket, WriteError>, WriteBatch> {
+        if self.0.admitting.0.load(Ordering::Acquire) > 0 {
+            return ControlFlow::Continue(batch);
+        }
+        match self.submit_at_once(batch, durability).map_err(WriteError::into_busy) {
+            Ok(ticket) => ControlFlow::Break(Ok(ticket)),
+            Err(Ok(batch)) => ControlFlow::Continue(batch),
+            Err(Err(refused)) => ControlFlow::Break(Err(refused)),
+        }
+    }
+
+    /// Has a thread of the engine wait until the batch is accepted, if there still is one by then.
+    fn admit(
+        &self,
+        durability: Durability,
+        batch: impl FnOnce() -> Option<WriteBatch> + Send + 'static,
+        done: impl FnOnce(Result<Ticket, WriteError>) + Send + 'static,
+    ) {
+        let engine = self.clone();
         let job = move || {
             let one = One(engine.clone());
-            let batch = place.lock().take();
-            if let Some(batch) = batch {
+            if let Some(batch) = batch() {
                 let submitted = engine.submit(batch, durability);
                 // Before the task knows: its next batch has nothing to go after.
                 drop(one);
-                promise.keep(Ok(submitted));
+                done(submitted);
             }
         };
         self.0.admitting.0.fetch_add(1, Ordering::AcqRel);
         self.on_thread(&self.0.admitter, Box::new(job));
-        drop(self);
-        async move {
-            let submitted = later.await;
-            drop(waiting);
-            submitted.unwrap_or_else(|error| Err(WriteError { error, batch: None }))
-        }
     }
 }
 

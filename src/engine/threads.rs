@@ -1,7 +1,8 @@
 //! The engine's own threads: none of them is on the path of a write that somebody waits for.
 
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::disk_watch::StallNews;
+use crate::error::{Error, ErrorKind, Result};
 use crate::listener::Event;
 use crate::options::Background;
 use crate::report::ScrubOptions;
@@ -11,7 +12,6 @@ use crate::sync::{Arc, Mutex};
 use crate::types::Lsn;
 use crate::upkeep::Store;
 use crate::upkeep::{self, NameWatch};
-use crate::watch::News;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ pub(crate) struct Threads {
     /// What writes checkpoints: ended before the last one is written.
     upkeep: Mutex<Vec<JoinHandle<()>>>,
     others: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether one of them scrubs: it is started when that is first wanted.
+    scrubs: Mutex<bool>,
     /// All of the above, and the thread that closes the engine.
     awaited: Mutex<Vec<ThreadId>>,
 }
@@ -94,15 +96,20 @@ impl Threads {
             })?;
             self.add(&self.upkeep, handle);
         }
-        if let (Background::Threads, Some((pause, options))) = (store.options.background, store.options.scrub)
-        {
+        if store.options.scrub.is_some() {
+            self.start_scrub(store)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the thread that scrubs, unless it runs already.
+    pub(crate) fn start_scrub(&self, store: &Arc<Store>) -> Result<()> {
+        let mut scrubs = self.scrubs.lock();
+        if store.options.background == Background::Threads && !*scrubs {
             let s = store.clone();
-            let handle = spawn("raftwood-scrub", move || {
-                while s.signals.scrub.wait(pause) {
-                    scrub(&s, &options.rate_bytes(s.tuned.scrub_rate()));
-                }
-            })?;
+            let handle = spawn("raftwood-scrub", move || scrub_at_times(&s))?;
             self.add(&self.upkeep, handle);
+            *scrubs = true;
         }
         Ok(())
     }
@@ -164,9 +171,24 @@ fn join(thread: JoinHandle<()>) {
 }
 
 fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    thread::Builder::new().name(name.to_string()).spawn(f).map_err(|e| {
-        Error::new(crate::ErrorKind::Io, format!("starting the thread {name} failed")).caused_by(e)
-    })
+    thread::Builder::new()
+        .name(name.to_string())
+        .spawn(f)
+        .map_err(|e| Error::new(ErrorKind::Io, format!("starting the thread {name} failed")).caused_by(e))
+}
+
+/// Scrubs whenever the pause since the last scrub is over, as long as it is by then.
+fn scrub_at_times(store: &Store) {
+    let options = store.options.scrub.map_or_else(ScrubOptions::default, |(_, options)| options);
+    let mut last = clock::now();
+    let left = |last: Instant| store.tuned.scrub_pause().saturating_sub(clock::since(last));
+    while store.signals.scrub.wait(left(last)) {
+        // Woken because the pause is another one now, perhaps.
+        if left(last).is_zero() {
+            scrub(store, &options.rate_bytes(store.tuned.scrub_rate()));
+            last = clock::now();
+        }
+    }
 }
 
 fn scrub(store: &Store, options: &ScrubOptions) {
@@ -197,15 +219,15 @@ fn upkeep(store: &Arc<Store>) {
 /// Waits for no disk itself.
 pub(crate) fn look_around(store: &Store) {
     let oldest = store.committer.oldest_io();
-    let news = store.stall.lock().look(oldest, store.factory.watch.stall_after(), clock::now());
+    let news = store.notified.stall.lock().look(oldest, store.factory.watch.stall_after(), clock::now());
     for news in news.into_iter().flatten() {
         store.listeners.deliver(&match news {
-            News::Stalled(operation, elapsed) => Event::SyncStalled { operation, elapsed },
-            News::Over(operation, elapsed) => Event::StallEnded { operation, elapsed },
+            StallNews::Stalled(operation, elapsed) => Event::SyncStalled { operation, elapsed },
+            StallNews::Over(operation, elapsed) => Event::StallEnded { operation, elapsed },
         });
     }
     let (waiting, in_flight_bytes) = store.committer.waiting_for_room();
-    let turned = store.pressure.lock().look(waiting > 0);
+    let turned = store.notified.pressure.lock().look(waiting > 0);
     match turned {
         Some(true) => store.listeners.deliver(&Event::Throttled { waiting, in_flight_bytes }),
         Some(false) => store.listeners.deliver(&Event::ThrottlingEnded),

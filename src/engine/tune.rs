@@ -1,6 +1,7 @@
 //! What may be changed of a running engine: nothing of it is kept over a restart.
 
 use super::Engine;
+use crate::error::Result;
 use crate::options::Compression;
 use std::time::Duration;
 
@@ -30,9 +31,37 @@ impl Engine {
 
     /// How many bytes a second the background scrub may read, from the next scrub on; 0 is no limit. As
     /// [`ScrubOptions::rate_bytes`](crate::ScrubOptions::rate_bytes), until the engine is closed. Has no
-    /// effect without [`Options::scrub_every`](crate::Options::scrub_every).
+    /// effect while nothing [scrubs](Engine::set_scrub_every) in the background.
     pub fn set_scrub_rate(&self, bytes_per_second: u64) {
         self.store().tuned.set_scrub_rate(bytes_per_second);
+    }
+
+    /// [Scrubs](Engine::scrub) in the background so long after the end of each scrub, or after the open where
+    /// there was none yet: at once where that is over. `None` is never; a scrub that is under way goes on. As
+    /// [`Options::scrub_every`](crate::Options::scrub_every), with the other options of that or their
+    /// defaults, until the engine is closed. Has no effect with
+    /// [`Background::Manual`](crate::Background::Manual).
+    ///
+    /// # Errors
+    /// `Closed` when the engine is closed; `Io` where the first scrub needs a thread and none can be started.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = raftwood::Engine::open(dir.path())?;
+    /// // The device has begun to lose bits.
+    /// engine.set_scrub_every(Some(Duration::from_secs(3600)))?;
+    /// # Ok(()) }
+    /// ```
+    pub fn set_scrub_every(&self, pause: Option<Duration>) -> Result<()> {
+        let store = self.store();
+        store.check_process()?;
+        store.committer.check_open()?;
+        store.tuned.set_scrub_pause(pause);
+        self.0.threads.start_scrub(store)?;
+        store.signals.scrub.raise();
+        Ok(())
     }
 
     /// How long one operation of the disk may take before it is a stall, those that are under way included.

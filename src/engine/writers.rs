@@ -1,20 +1,24 @@
 //! Who writes a region, among the stores of one engine that could.
 //!
 //! A consensus library may hold a group's store for a moment after it was shut down, while the next one is
-//! made already. Two that write one log would each be wrong about it. So a region has one writer at a time,
-//! which holds it under an epoch: the next one waits until it has left, or takes the region over, and then
-//! what the older one asks to be written is refused. In memory only: a writer does not outlast its process.
+//! made already. Two that write one log would each be wrong about it. Therefore a region has one writer at a
+//! time, which holds it under an epoch: the next one waits until it has left, or takes the region over, and
+//! then what the older one asks to be written is refused. In memory only: a writer does not outlast its
+//! process.
 
+use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::types::RegionId;
 use std::collections::HashMap;
-use std::task::Waker;
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 
 /// The writers of an engine's regions.
 #[derive(Default)]
-pub(crate) struct Writers(Mutex<Table>);
+pub(super) struct Writers(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
@@ -57,14 +61,49 @@ impl Writers {
     }
 }
 
-/// One that would write a region, and may once it holds it.
-pub(crate) struct Writer {
+/// One of those that would write a region, of which one at a time may: for an adapter whose stores of one
+/// group can overlap for a moment, since its library holds the former one while the next is made already.
+///
+/// Writers are held apart among themselves, and in this engine only; a batch that is written without a
+/// [permit](Self::begin) is not refused. Of another process none is needed: it cannot open the store. Nothing
+/// of this is on disk, and after a restart nobody holds anything. A writer does not keep the engine open.
+///
+/// Each time that a region is acquired, or taken over, begins an epoch. A batch is begun in the epoch of its
+/// writer and refused in any later one; what an earlier one has begun comes before all that the next one
+/// writes. Dropping a writer [releases](Self::release) the region.
+///
+/// ```
+/// use raftwood::{Durability, Engine, EntryId, ErrorKind, RegionId};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// let former = engine.region_writer(RegionId(7));
+/// former.acquire().await;
+///
+/// let mut batch = engine.batch();
+/// batch.region(RegionId(7)).append([(EntryId::new(1, 1), &b"set x 1"[..])])?;
+/// let permit = former.begin()?;
+/// let ticket = engine.submit(batch, Durability::Synced)?;
+/// drop(permit); // accepted: the next writer sees it
+///
+/// let next = engine.region_writer(RegionId(7));
+/// assert_eq!(next.try_acquire().unwrap_err().kind(), ErrorKind::Locked);
+/// next.take_over(); // or drop the former one
+/// next.acquire().await;
+/// assert_eq!(former.begin().unwrap_err().kind(), ErrorKind::Locked);
+/// drop(next.begin()?);
+/// ticket.await?;
+/// # Ok(()) }
+/// ```
+pub struct RegionWriter {
     writers: Arc<Writers>,
     region: RegionId,
     hold: Mutex<Hold>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Hold {
     NotYet,
     /// Nobody else begins to write; what others began may still be underway.
@@ -73,21 +112,30 @@ enum Hold {
     Left,
 }
 
-impl Writer {
-    pub(crate) fn new(writers: &Arc<Writers>, region: RegionId) -> Writer {
-        Writer { writers: writers.clone(), region, hold: Mutex::new(Hold::NotYet) }
-    }
+/// What a writer has to wait for.
+#[derive(Clone, Copy)]
+enum InTheWay {
+    Holder,
+    Underway,
+}
 
+impl Engine {
+    /// One more writer of the region, which does not hold it yet: see [`RegionWriter`].
+    pub fn region_writer(&self, region: RegionId) -> RegionWriter {
+        RegionWriter { writers: self.0.writers.clone(), region, hold: Mutex::new(Hold::NotYet) }
+    }
+}
+
+impl RegionWriter {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.writers.0.lock()
     }
 
-    /// Whether it holds the region now; if not, `waker` is woken when that may have changed. One that was
-    /// taken over does not wait: [`begin`](Writer::begin) refuses it. Nor does one that left.
-    pub(crate) fn try_hold(&self, waker: Option<&Waker>) -> bool {
+    /// What it has to wait for before it holds the region; then `waker` is woken when that may have changed.
+    fn wait(&self, waker: Option<&Waker>) -> Option<InTheWay> {
         let mut hold = self.hold.lock();
         if let Hold::Held(_) | Hold::Left = *hold {
-            return true;
+            return None;
         }
         let mut table = self.table();
         let Table { epoch, seats } = &mut *table;
@@ -96,7 +144,7 @@ impl Writer {
             Hold::Claimed(mine) => mine,
             _ if seat.holder.is_some() => {
                 seat.wait(waker);
-                return false;
+                return Some(InTheWay::Holder);
             }
             _ => {
                 *epoch += 1;
@@ -107,14 +155,46 @@ impl Writer {
         *hold = Hold::Claimed(mine);
         if seat.underway.iter().any(|other| *other != mine) {
             seat.wait(waker);
-            return false;
+            return Some(InTheWay::Underway);
         }
         *hold = Hold::Held(mine);
-        true
+        None
     }
 
-    /// Claims the region, also from one that holds it, whose later writes are refused.
-    pub(crate) fn take_over(&self) {
+    /// Acquires the region if nobody is in the way. One that was taken over, or has released the region, does
+    /// not wait, and holds nothing: [`begin`](Self::begin) refuses it.
+    ///
+    /// # Errors
+    /// `Locked` while another writer holds the region, or while a batch of one that did is not accepted yet;
+    /// the message says which.
+    pub fn try_acquire(&self) -> Result<()> {
+        let why = match self.wait(None) {
+            None => return Ok(()),
+            Some(InTheWay::Holder) => {
+                "another writer of this engine holds the region: drop it, or take the region over"
+            }
+            Some(InTheWay::Underway) => {
+                "a batch of the writer before this one is not accepted yet: \
+                 see whether the device hangs (Event::SyncStalled)"
+            }
+        };
+        Err(Error::new(ErrorKind::Locked, why).in_region(self.region))
+    }
+
+    /// As [`try_acquire`](Self::try_acquire), and waits until nobody is in the way: bound it by a timeout of
+    /// the runtime's. Where the future is dropped while only batches of a former holder are underway, the
+    /// region stays claimed for this writer, until that is released.
+    pub async fn acquire(&self) {
+        poll_fn(|cx| match self.wait(Some(cx.waker())) {
+            None => Poll::Ready(()),
+            Some(_) => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Begins an epoch of this writer, also where another one holds the region: what that one begins from now
+    /// on is refused. [Acquire](Self::acquire) the region before writing: what it has begun comes first.
+    pub fn take_over(&self) {
         let mut hold = self.hold.lock();
         let mut table = self.table();
         table.epoch += 1;
@@ -123,44 +203,33 @@ impl Writer {
         *hold = Hold::Claimed(epoch);
     }
 
-    /// Begins a write, which is underway until what is returned is dropped.
+    /// Begins a write. Keep the permit until the batch was accepted or refused: the next writer waits for it.
     ///
     /// # Errors
-    /// `Locked` if another has taken the region over.
-    pub(crate) fn begin(&self) -> Result<Underway> {
+    /// `Locked` if another has taken the region over, or this one does not hold it.
+    pub fn begin(&self) -> Result<WritePermit> {
         let hold = *self.hold.lock();
         let mut table = self.table();
         match (hold, table.seats.get_mut(&self.region)) {
             (Hold::Held(mine), Some(seat)) if seat.holder == Some(mine) || planted(Bug::TakenOverWrites) => {
                 seat.underway.push(mine);
-                Ok(Underway { writers: self.writers.clone(), region: self.region, epoch: mine })
+                Ok(WritePermit { writers: self.writers.clone(), region: self.region, epoch: mine })
             }
-            _ => Err(Error::new(
+            (Hold::Held(_) | Hold::Claimed(_), _) => Err(Error::new(
                 ErrorKind::Locked,
-                "write refused: another LogStore has taken the region over; drop this one and its Raft",
+                "write refused: another writer has taken the region over; drop this one",
+            )
+            .in_region(self.region)),
+            (Hold::NotYet | Hold::Left, _) => Err(Error::new(
+                ErrorKind::Locked,
+                "write refused: this writer does not hold the region; acquire it first",
             )
             .in_region(self.region)),
         }
     }
 
-    /// The error of one that has waited for `how_long` in vain.
-    pub(crate) fn still_waiting(&self, how_long: std::time::Duration) -> Error {
-        let why = match *self.hold.lock() {
-            Hold::Claimed(_) => format!(
-                "a write of the LogStore before this one is not accepted after {how_long:?}: \
-                 see whether the device hangs (Event::SyncStalled)"
-            ),
-            _ => format!(
-                "another LogStore of this engine writes the region, and was not dropped within {how_long:?}: \
-                 await Raft::shutdown of the group's former Raft and drop its store, or take the region over \
-                 (LogStore::take_over)"
-            ),
-        };
-        Error::new(ErrorKind::Locked, why).in_region(self.region)
-    }
-
-    /// Gives the region up, for good.
-    pub(crate) fn leave(&self) {
+    /// Gives the region up, for good, as dropping the writer does.
+    pub fn release(&self) {
         if let Hold::Claimed(mine) | Hold::Held(mine) = std::mem::replace(&mut *self.hold.lock(), Hold::Left)
         {
             self.writers.vacate(self.region, |seat| {
@@ -170,20 +239,42 @@ impl Writer {
     }
 }
 
-/// A batch on its way to being accepted.
-pub(crate) struct Underway {
+impl Drop for RegionWriter {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl fmt::Debug for RegionWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionWriter")
+            .field("region", &self.region)
+            .field("hold", &*self.hold.lock())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A batch of a [`RegionWriter`] on its way to being accepted, until this is dropped.
+#[must_use = "dropped before the batch is accepted, it lets the next writer go ahead of it"]
+pub struct WritePermit {
     writers: Arc<Writers>,
     region: RegionId,
     epoch: u64,
 }
 
-impl Drop for Underway {
+impl Drop for WritePermit {
     fn drop(&mut self) {
         self.writers.vacate(self.region, |seat| {
             if let Some(at) = seat.underway.iter().position(|epoch| *epoch == self.epoch) {
                 seat.underway.swap_remove(at);
             }
         });
+    }
+}
+
+impl fmt::Debug for WritePermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WritePermit").field("region", &self.region).field("epoch", &self.epoch).finish()
     }
 }
 
@@ -197,6 +288,14 @@ mod tests {
 
     const R: RegionId = RegionId(7);
 
+    fn writer(writers: &Arc<Writers>, region: RegionId) -> RegionWriter {
+        RegionWriter { writers: writers.clone(), region, hold: Mutex::new(Hold::NotYet) }
+    }
+
+    fn holds(writer: &RegionWriter) -> bool {
+        writer.try_acquire().is_ok()
+    }
+
     #[derive(Default)]
     struct Count(AtomicUsize);
 
@@ -209,40 +308,39 @@ mod tests {
     #[test]
     fn the_next_writer_waits_until_the_one_before_has_left_and_what_it_began_is_over() {
         let writers = Arc::default();
-        let (a, b, other) =
-            (Writer::new(&writers, R), Writer::new(&writers, R), Writer::new(&writers, RegionId(8)));
+        let (a, b, other) = (writer(&writers, R), writer(&writers, R), writer(&writers, RegionId(8)));
         let woken = Arc::new(Count::default());
         let waker = Waker::from(woken.clone());
-        assert!(a.try_hold(None) && other.try_hold(None));
+        assert!(holds(&a) && holds(&other));
         let underway = a.begin().unwrap();
-        assert!(!b.try_hold(Some(&waker)) && !b.try_hold(Some(&waker)));
+        assert!(b.wait(Some(&waker)).is_some() && b.wait(Some(&waker)).is_some());
         assert_eq!(b.begin().map(drop).unwrap_err().region(), Some(R));
-        a.leave();
+        a.release();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        assert!(!b.try_hold(Some(&waker)));
+        assert!(b.wait(Some(&waker)).is_some());
         drop(underway);
         assert_eq!(woken.0.load(Ordering::Relaxed), 2);
-        assert!(b.try_hold(None));
+        assert!(holds(&b));
         drop(b.begin().unwrap());
         // One that left is not in the way, and holds nothing.
-        assert!(a.try_hold(None) && a.begin().is_err());
-        b.leave();
-        other.leave();
+        assert!(holds(&a) && a.begin().is_err());
+        b.release();
+        other.release();
         assert!(writers.0.lock().seats.is_empty());
     }
 
     #[test]
     fn one_that_was_taken_over_writes_nothing_more_and_leaves_the_other_alone() {
         let writers = Arc::default();
-        let (a, b) = (Writer::new(&writers, R), Writer::new(&writers, R));
-        assert!(a.try_hold(None));
+        let (a, b) = (writer(&writers, R), writer(&writers, R));
+        assert!(holds(&a));
         let underway = a.begin().unwrap();
         b.take_over();
-        assert!(a.try_hold(None) && a.begin().is_err());
-        assert!(!b.try_hold(None), "what the older one began is not over");
+        assert!(holds(&a) && a.begin().is_err());
+        assert!(!holds(&b), "what the older one began is not over");
         drop(underway);
-        a.leave();
-        assert!(b.try_hold(None));
+        a.release();
+        assert!(holds(&b));
         drop(b.begin().unwrap());
     }
 }

@@ -35,6 +35,7 @@ fn batch() -> Batch {
         ],
         runs: [2, 3, 1].map(|term| TermRun { term, entries: 1 }).to_vec(),
         entries: ids.into_iter().zip(&PAYLOADS).map(entry).collect(),
+        ..Batch::default()
     }
 }
 

@@ -1,13 +1,11 @@
 //! One replica's part in the conversation.
 
 use super::{Answer, Question, Says, Standing};
-use crate::engine::Engine;
-use crate::engine::region::Region;
-use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{HEALING_ANSWER_BYTES, HEALING_QUESTION_ENTRIES};
 use crate::planted::{Bug, planted};
-use crate::report::{Health, Lookup};
-use crate::types::{Durability, Entry, EntryId, ReadLimit, RegionId};
+use crate::{
+    Durability, Engine, Entry, EntryId, Error, ErrorKind, Health, Lookup, ReadLimit, Region, RegionId, Result,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
@@ -88,8 +86,8 @@ impl Healer {
     /// The indexes that cannot be read, ascending.
     pub fn open(&self) -> Vec<RangeInclusive<u64>> {
         match self.region.health() {
-            Health::Healthy => Vec::new(),
             Health::Suspect { ranges } | Health::Damaged { ranges, .. } => ranges,
+            _ => Vec::new(),
         }
     }
 
@@ -199,8 +197,8 @@ impl Healer {
     /// # Errors
     /// `InvalidArgument` when `term` is not `durable_term`, the one that this replica has made durable, or
     /// the leader's entry is another than one that is certain here. `Unavailable` names the first entry that
-    /// neither has. `Damaged` for a replica whose hard state is lost. `TooLarge` where the rest of the log
-    /// does not fit into a batch: it takes a snapshot. Nothing is changed then.
+    /// neither has. `HardStateLost` for a replica whose hard state is lost. `TooLarge` where the rest of the
+    /// log does not fit into a batch: it takes a snapshot. Nothing is changed then.
     pub fn take_committed(
         &mut self,
         term: u64,
@@ -209,7 +207,7 @@ impl Healer {
         entries: &[Entry],
     ) -> Result<Vec<u64>> {
         if term != durable_term {
-            return Err(Error::invalid(format!(
+            return Err(Error::new(ErrorKind::InvalidArgument, format!(
                 "entries of a leader of term {term} refused: this replica has made term {durable_term} durable"
             ))
             .in_region(self.region.id()));
@@ -228,7 +226,7 @@ impl Healer {
             if let (Some(entry), Ok(term)) = (leaders, self.region.term(index))
                 && entry.id.term != term
             {
-                return Err(Error::invalid(format!(
+                return Err(Error::new(ErrorKind::InvalidArgument, format!(
                     "the leader's entry {} is another than the one here, of term {term}: that is for an append to replace",
                     entry.id
                 ))
@@ -260,7 +258,7 @@ impl Healer {
     fn is_ours(&self, region: RegionId) -> Result<()> {
         match region == self.region.id() {
             true => Ok(()),
-            false => Err(Error::invalid(format!(
+            false => Err(Error::new(ErrorKind::InvalidArgument, format!(
                 "a message of region {region} was given to the healer of region {}: each region has one of its own",
                 self.region.id()
             ))
@@ -280,5 +278,5 @@ fn is_gone(e: &Error) -> bool {
 }
 
 /// How much is read at once when the log is looked through, and how many entries singly where that fails.
-const LOOK: ReadLimit = ReadLimit { bytes: 4 << 20, ..ReadLimit::NONE };
+const LOOK: ReadLimit = ReadLimit::bytes(4 << 20);
 const LOOK_ONE_BY_ONE: u64 = 64;

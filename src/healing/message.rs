@@ -1,6 +1,6 @@
 //! What replicas say to each other.
 
-use crate::types::{EntryId, RegionId};
+use crate::{EntryId, RegionId};
 
 /// Which entries a replica would have back.
 #[derive(Clone, PartialEq, Eq, Debug)]

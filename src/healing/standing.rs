@@ -1,8 +1,7 @@
 //! What a replica may do with the log that it has.
 
-use crate::engine::region::Region;
 use crate::planted::{Bug, planted};
-use crate::report::{HardStateHealth, Health};
+use crate::{HardStateHealth, Health, Region};
 
 /// How far a replica can be trusted with its part in the group: the fence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,8 +21,11 @@ pub enum Standing {
 impl Standing {
     /// As far as is known of `region`: damage is found by reading, see [`Healer::look`](super::Healer::look).
     pub(super) fn of(region: &Region) -> Standing {
-        match region.health() {
-            Health::Healthy => Standing::Whole,
+        let health = region.health();
+        if health == Health::Healthy {
+            return Standing::Whole;
+        }
+        match health {
             Health::Damaged { hard_state: HardStateHealth::Lost, .. } if !planted(Bug::VotesWhileUnsure) => {
                 Standing::HardStateLost
             }
@@ -35,6 +37,8 @@ impl Standing {
                     false => Standing::Unsure,
                 }
             }
+            // Of a health that is not known here nothing is certain.
+            _ => Standing::Unsure,
         }
     }
 

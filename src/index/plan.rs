@@ -9,14 +9,14 @@ use super::table::{RegionCell, Table};
 use crate::error::{Error, Result};
 use crate::format::batch::{Batch, Op};
 use crate::planted::{Bug, planted};
-use crate::types::{EntryId, IdHasher, Lsn, RegionId};
+use crate::types::{EntryId, IdHasher, Lsn, RegionId, RollbackScope};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 /// What acceptance needs to know of a batch. Used again and again, for its memory.
 #[derive(Default)]
 pub(crate) struct Planned {
-    /// Entries that stand now and will not afterwards because an append or truncation discards them.
+    /// Entries that stand now and will not afterwards, and that nothing is known to supersede.
     pub(crate) discards: Vec<Discard>,
     /// What was chosen for what the batch leaves open.
     pub(crate) decided: Decided,
@@ -33,22 +33,25 @@ const KEPT_MAX: usize = 1024;
 impl Planned {
     /// Follows `batch`, which will end at `end`, through the table as it stands. The caller holds the commit
     /// lock.
-    pub(crate) fn plan(&mut self, table: &Table, batch: &Batch, end: Lsn) -> Result<()> {
+    pub(crate) fn plan(
+        &mut self,
+        table: &Table,
+        batch: &Batch,
+        end: Lsn,
+        scope: RollbackScope,
+    ) -> Result<()> {
         self.clear();
         let mut forgets = false;
+        let mut committed = batch.committed.iter().peekable();
         for (nth, step) in batch.steps().enumerate() {
             forgets |= *step.op == Op::ForgetLog;
-            let at = match self.places.of(step.region, &self.shadows) {
-                Some(at) => {
-                    self.returns |= at + 1 < self.shadows.len();
-                    at
-                }
-                None => {
-                    self.shadows.push(Shadow::of(table, step.region));
-                    self.shadows.len() - 1
-                }
-            };
-            let standing = Standing { nth, end };
+            while let Some(named) = committed.next_if(|named| named.ops_before <= nth) {
+                let at = self.come_to(table, named.region);
+                let shadow = &mut self.shadows[at];
+                shadow.committed = shadow.committed.max(Some(named.index));
+            }
+            let at = self.come_to(table, step.region);
+            let standing = Standing { nth, end, scope };
             let shadow = &mut self.shadows[at];
             if let Err(refused) = shadow.follow(&step, standing, &mut self.discards, &mut self.decided) {
                 self.clear();
@@ -65,6 +68,20 @@ impl Planned {
                 .in_region(region))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The number of the region's shadow, which is made if there is none.
+    fn come_to(&mut self, table: &Table, region: RegionId) -> usize {
+        match self.places.of(region, &self.shadows) {
+            Some(at) => {
+                self.returns |= at + 1 < self.shadows.len();
+                at
+            }
+            None => {
+                self.shadows.push(Shadow::of(table, region));
+                self.shadows.len() - 1
+            }
         }
     }
 
@@ -127,7 +144,8 @@ pub(crate) fn compaction_term(
     let mut shadow = Shadow::of(table, region);
     let (mut discards, mut decided) = (Vec::new(), Decided::default());
     for (nth, step) in batch.steps().enumerate().filter(|(_, s)| s.region == region) {
-        shadow.follow(&step, Standing { nth, end: Lsn::ZERO }, &mut discards, &mut decided)?;
+        let at = Standing { nth, end: Lsn::ZERO, scope: RollbackScope::default() };
+        shadow.follow(&step, at, &mut discards, &mut decided)?;
     }
     let below = shadow.base.is_some_and(|b| index <= b.index) || shadow.live.is_some_and(|l| index < l.0);
     if below {

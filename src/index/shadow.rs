@@ -10,15 +10,18 @@ use crate::format::batch::{Op, Step};
 use crate::limits::INDEX_MAX;
 use crate::planted::{Bug, planted};
 use crate::report::{Appended, Compacted, Compaction};
-use crate::types::{EntryId, Lsn, RegionId};
+use crate::types::{EntryId, Lsn, RegionId, RollbackCause, RollbackScope};
 use std::sync::Arc;
 
 /// Entries that a batch is about to discard.
 #[derive(Clone, Debug)]
 pub(crate) struct Discard {
     pub(crate) region: RegionId,
+    /// The region's identity, as it stands in the table.
+    pub(crate) incarnation: Lsn,
     pub(crate) first: u64,
     pub(crate) last: u64,
+    pub(crate) cause: RollbackCause,
     /// The region's state, and how often entries were [discarded](super::RegionState::cuts) from it so far:
     /// the same index is the same entry only as long as both are the same.
     cell: Arc<RegionCell>,
@@ -51,11 +54,13 @@ impl Decided {
     }
 }
 
-/// Where an operation stands: its number in the batch, and where the batch will end in the log.
+/// Where an operation stands: its number in the batch, and where the batch will end in the log. And for what
+/// listeners are asked.
 #[derive(Clone, Copy)]
 pub(super) struct Standing {
     pub(super) nth: usize,
     pub(super) end: Lsn,
+    pub(super) scope: RollbackScope,
 }
 
 /// A region's log as it would be after the operations so far.
@@ -69,6 +74,8 @@ pub(super) struct Shadow {
     /// The number of the batch's operation that destroyed it last, and of the one that made it since.
     wiped: Option<usize>,
     made: Option<usize>,
+    /// The last entry that the batch names as committed.
+    pub(super) committed: Option<u64>,
     pub(super) base: Option<EntryId>,
     /// The log was forgotten, and nothing began it again.
     pub(super) forgotten: bool,
@@ -122,8 +129,22 @@ impl Shadow {
         };
         let real_end = live.map_or(0, |l| l.1 + 1);
         let (exists, wiped, made) = (identity > Lsn::ZERO, None, None);
-        let (forgotten, own) = (false, Runs::default());
-        Shadow { region, cell, cuts, identity, exists, wiped, made, base, forgotten, live, real_end, own }
+        let (committed, forgotten, own) = (None, false, Runs::default());
+        Shadow {
+            region,
+            cell,
+            cuts,
+            identity,
+            exists,
+            wiped,
+            made,
+            committed,
+            base,
+            forgotten,
+            live,
+            real_end,
+            own,
+        }
     }
 
     /// Whether the table has the region.
@@ -154,7 +175,7 @@ impl Shadow {
                     last: first + u64::from(*entries) - 1,
                 });
             }
-            Op::TruncateFrom(index) => self.truncate(*index, discards),
+            Op::TruncateFrom(index) => self.truncate(*index, RollbackCause::Replaced, discards),
             Op::CompactThrough(id) => self.compact(*id)?,
             Op::CompactTo { incarnation, id } => {
                 let since = at.nth.saturating_sub(id.term as usize);
@@ -165,13 +186,21 @@ impl Shadow {
             }
             Op::ForgetLog => {
                 if !planted(Bug::ForgottenUnasked) {
-                    self.truncate(0, discards);
+                    self.truncate(0, RollbackCause::Replaced, discards);
                 }
                 self.reset(None);
                 self.forgotten = true;
             }
-            Op::Reset(base) => self.reset(Some(*base)),
+            Op::Reset(base) => {
+                if !planted(Bug::ResetUnasked) {
+                    let from = self.rolled_back_from(Some(*base), at.scope);
+                    self.truncate(from, RollbackCause::Reset, discards);
+                }
+                self.reset(Some(*base));
+            }
             Op::Destroy => {
+                let from = self.rolled_back_from(None, at.scope);
+                self.truncate(from, RollbackCause::Destroyed, discards);
                 self.reset(None);
                 (self.exists, self.wiped, self.made) = (false, Some(at.nth), None);
                 return Ok(());
@@ -270,7 +299,7 @@ impl Shadow {
             return Ok(());
         }
         self.check_append(first, entries, runs.clone().next().map(|(term, _)| term))?;
-        self.truncate(first, discards);
+        self.truncate(first, RollbackCause::Replaced, discards);
         let mut index = first;
         for (term, n) in &mut runs {
             self.own.push(index, term);
@@ -282,7 +311,7 @@ impl Shadow {
         Ok(())
     }
 
-    fn truncate(&mut self, index: u64, discards: &mut Vec<Discard>) {
+    fn truncate(&mut self, index: u64, cause: RollbackCause, discards: &mut Vec<Discard>) {
         let Some((first, last)) = self.live.filter(|l| index <= l.1) else { return };
         let from = index.max(first);
         if from < self.real_end
@@ -290,8 +319,10 @@ impl Shadow {
         {
             discards.push(Discard {
                 region: self.region,
+                incarnation: self.identity,
                 first: from,
                 last: self.real_end - 1,
+                cause,
                 cell: cell.clone(),
                 cuts: self.cuts,
             });
@@ -300,6 +331,22 @@ impl Shadow {
         self.own.cut_from(from);
         self.live = (from > first).then(|| (first, from - 1));
         debug_assert!(from <= last);
+    }
+
+    /// The first index whose entry is rolled back, and not superseded, where the log is emptied: for `base`,
+    /// which a snapshot covers, or because the region is destroyed.
+    fn rolled_back_from(&self, base: Option<EntryId>, scope: RollbackScope) -> u64 {
+        match (scope, self.committed, base) {
+            (RollbackScope::All, ..) => 0,
+            (_, Some(committed), _) => committed.saturating_add(1),
+            // What has another term than the base is another entry. Where no term can be read, none is known
+            // to be.
+            (_, None, Some(base)) => match self.term(base.index) {
+                Ok(Some(term)) if term != base.term => base.index,
+                _ => base.index.saturating_add(1),
+            },
+            (_, None, None) => u64::MAX,
+        }
     }
 
     pub(super) fn compact(&mut self, id: EntryId) -> Result<()> {

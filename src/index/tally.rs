@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is counted of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct Counted {
     exists: bool,
     condition: Condition,
     hard_state_lost: bool,
@@ -27,14 +27,14 @@ enum Condition {
     Damaged,
 }
 
-impl Standing {
-    fn of(state: &RegionState) -> Standing {
+impl Counted {
+    fn of(state: &RegionState) -> Counted {
         let (condition, hard_state_lost) = match &state.damage {
             None => (Condition::Healthy, false),
             Some(d) if d.is_only_suspect() => (Condition::Suspect, false),
             Some(d) => (Condition::Damaged, d.hard_state_lost),
         };
-        Standing { exists: state.exists, condition, hard_state_lost }
+        Counted { exists: state.exists, condition, hard_state_lost }
     }
 }
 
@@ -92,7 +92,7 @@ impl Tally {
     /// The table has a cell more, in this state.
     pub(super) fn added(&self, state: &RegionState) {
         self.cells.fetch_add(1, Ordering::Relaxed);
-        self.moved(Standing::default(), Standing::of(state));
+        self.moved(Counted::default(), Counted::of(state));
     }
 
     /// The cell of a region that does not exist has left the table.
@@ -127,13 +127,13 @@ impl Tally {
         }
     }
 
-    fn moved(&self, before: Standing, after: Standing) {
+    fn moved(&self, before: Counted, after: Counted) {
         let step = |n: &AtomicU64, was: bool, is: bool| match (was, is) {
             (false, true) => drop(n.fetch_add(1, Ordering::Relaxed)),
             (true, false) => drop(n.fetch_sub(1, Ordering::Relaxed)),
             _ => {}
         };
-        let is = |of: Standing, condition| of.condition == condition;
+        let is = |of: Counted, condition| of.condition == condition;
         step(&self.existing, before.exists, after.exists);
         step(&self.suspect, is(before, Condition::Suspect), is(after, Condition::Suspect));
         step(&self.damaged, is(before, Condition::Damaged), is(after, Condition::Damaged));
@@ -145,7 +145,7 @@ impl Tally {
 pub(crate) struct Changing<'a> {
     region: RegionId,
     state: RwLockWriteGuard<'a, RegionState>,
-    before: Standing,
+    before: Counted,
     tally: &'a Tally,
 }
 
@@ -155,7 +155,7 @@ impl<'a> Changing<'a> {
         state: RwLockWriteGuard<'a, RegionState>,
         tally: &'a Tally,
     ) -> Changing<'a> {
-        Changing { region, before: Standing::of(&state), state, tally }
+        Changing { region, before: Counted::of(&state), state, tally }
     }
 }
 
@@ -175,7 +175,7 @@ impl DerefMut for Changing<'_> {
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        let after = Standing::of(&self.state);
+        let after = Counted::of(&self.state);
         if after != self.before && !planted(Bug::FigureNotMoved) {
             self.tally.moved(self.before, after);
             if (self.before.condition, self.before.hard_state_lost)

@@ -14,7 +14,7 @@ use crate::upkeep::{Pace, clean_once};
 pub fn checkpoint(engine: &Engine) -> EngineResult<()> {
     let store = engine.store();
     let _one = store.upkeep.lock();
-    store.checkpoints.take()
+    Ok(store.checkpoints.take()?)
 }
 
 /// Cleans one segment's worth, whether that is due or not. False if there was nothing to move.
@@ -23,7 +23,7 @@ pub fn checkpoint(engine: &Engine) -> EngineResult<()> {
 /// Of the engine.
 pub fn clean(engine: &Engine) -> EngineResult<bool> {
     let mut pace = Pace::new(0, &engine.store().pauses);
-    clean_once(engine.store(), &mut PurgeReport::default(), &mut pace)
+    Ok(clean_once(engine.store(), &mut PurgeReport::default(), &mut pace)?)
 }
 
 /// Every file of those that are there is one that the engine knows of, and no segment is kept for nothing.

@@ -59,12 +59,14 @@ fn batches() -> Vec<(&'static str, Batch, Vec<Block>, u32)> {
         ops: every_op,
         runs: runs(&[(2, 1), (3, 2), (4, 1)]),
         entries: entries(&[10, 0, 300, 5]),
+        ..Batch::default()
     };
     let append = Batch {
         sections: vec![section(0, 1), section(300, 1)],
         ops: vec![Op::Append { first: 0, entries: 2, runs: 1 }, Op::Append { first: 1, entries: 1, runs: 1 }],
         runs: runs(&[(1, 2), (1, 1)]),
         entries: entries(&[100, 60, 40]),
+        ..Batch::default()
     };
     let blocks = vec![
         Block { raw_len: 160, stored_len: 60, lz4: true },

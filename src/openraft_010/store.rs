@@ -2,15 +2,11 @@
 
 use super::notify::Notify;
 use super::term::LeaderTerm;
-use crate::commit::Ticket;
-use crate::engine::Engine;
-use crate::engine::region::Region;
-use crate::error::{Error, Result};
 use crate::openraft_shared::{
     Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Tenure, Turn, io_error,
 };
 use crate::planted::{Bug, planted};
-use crate::types::{EntryId, RegionId};
+use crate::{Engine, EntryId, Error, ErrorKind, Region, RegionId, Result, Ticket};
 use openraft010::entry::RaftEntry;
 use openraft010::storage::{IOFlushed, RaftLogStorage};
 use openraft010::type_config::alias::{CommittedLeaderIdOf, LogIdOf, VoteOf};
@@ -127,33 +123,7 @@ where
     /// [`ENTRY_BYTES_MAX`](crate::limits::ENTRY_BYTES_MAX); `InvalidArgument` where the format cannot write
     /// it, or not read it again.
     ///
-    #[cfg_attr(feature = "postcard", doc = "```")]
-    #[cfg_attr(not(feature = "postcard"), doc = "```ignore")]
-    /// # use openraft010 as openraft;
-    /// use openraft::entry::RaftEntry;
-    /// use openraft::impls::leader_id_std;
-    /// use openraft::type_config::alias::EntryOf;
-    /// use openraft::{EntryPayload, LogId};
-    /// use raftwood::openraft_010::LogStore;
-    ///
-    /// openraft::declare_raft_types!(
-    ///     pub TypeConfig:
-    ///         D = String,
-    ///         R = (),
-    ///         LeaderId = leader_id_std::LeaderId<u64, u64>,
-    ///         AsyncRuntime = openraft_rt_tokio::TokioRuntime,
-    /// );
-    ///
-    /// type Store = LogStore<TypeConfig>;
-    ///
-    /// let proposed = |command: String| {
-    ///     let unplaced = LogId::new_term_index(0, 0);
-    ///     let entry = EntryOf::<TypeConfig>::new(unplaced, EntryPayload::Normal(command));
-    ///     Store::check_entry(&entry)
-    ///     // and then: raft.client_write(command).await
-    /// };
-    /// assert!(proposed("set x 1".to_string()).is_ok());
-    /// ```
+    #[cfg_attr(feature = "postcard", doc = include_str!("check_entry.md"))]
     pub fn check_entry(entry: &C::Entry) -> Result<()> {
         RegionLog::<F>::check_entry::<Of<C>>(entry)
     }
@@ -300,7 +270,10 @@ where
         let (leader, index) = (log_id.committed_leader_id(), log_id.index);
         match leader.leader_term() {
             Some(term) => Ok(EntryId::new(term, index)),
-            None => Err(Error::invalid(format!("entry {index} of leader {leader}: the term is no u64"))),
+            None => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("entry {index} of leader {leader}: the term is no u64"),
+            )),
         }
     }
 }

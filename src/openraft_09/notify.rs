@@ -1,6 +1,6 @@
 //! The two ways in which openraft is told that an append is durable.
 
-use crate::error::Result;
+use crate::Result;
 use crate::openraft_shared::{OnAnyThread, OnThisThread, Sealed, Turn, io_error};
 use openraft09::storage::LogFlushed;
 use openraft09::{AsyncRuntime, RaftTypeConfig};

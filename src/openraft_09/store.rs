@@ -1,12 +1,8 @@
 //! `RaftLogStorage` and `RaftLogReader` of openraft 0.9 for one region.
 
 use super::notify::Notify;
-use crate::commit::Ticket;
-use crate::engine::Engine;
-use crate::engine::region::Region;
-use crate::error::{Error, Result};
 use crate::openraft_shared::{Format, Ids, OnAnyThread, OnThisThread, Postcard, RegionLog, Tenure, Turn};
-use crate::types::{EntryId, RegionId};
+use crate::{Engine, EntryId, Error, Region, RegionId, Result, Ticket};
 use openraft09::log_id::RaftLogId;
 use openraft09::storage::{LogFlushed, RaftLogStorage};
 use openraft09::{
@@ -122,24 +118,7 @@ where
     /// [`ENTRY_BYTES_MAX`](crate::limits::ENTRY_BYTES_MAX); `InvalidArgument` where the format cannot write
     /// it, or not read it again.
     ///
-    #[cfg_attr(feature = "postcard", doc = "```")]
-    #[cfg_attr(not(feature = "postcard"), doc = "```ignore")]
-    /// # use openraft09 as openraft;
-    /// use openraft::entry::FromAppData;
-    /// use raftwood::openraft_09::LogStore;
-    /// use std::io::Cursor;
-    ///
-    /// openraft::declare_raft_types!(pub TypeConfig: D = String, R = ());
-    ///
-    /// type Store = LogStore<TypeConfig>;
-    ///
-    /// let proposed = |command: String| {
-    ///     let entry = openraft::Entry::<TypeConfig>::from_app_data(command);
-    ///     Store::check_entry(&entry)
-    ///     // and then: raft.client_write(command).await
-    /// };
-    /// assert!(proposed("set x 1".to_string()).is_ok());
-    /// ```
+    #[cfg_attr(feature = "postcard", doc = include_str!("check_entry.md"))]
     pub fn check_entry(entry: &C::Entry) -> Result<()> {
         RegionLog::<F>::check_entry::<Of<C>>(entry)
     }
@@ -260,7 +239,7 @@ where
         I: IntoIterator<Item = C::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let writing = |e| storage_error(ErrorSubject::Logs, ErrorVerb::Write, e);
+        let writing = |e| of_entries(ErrorVerb::Write, e);
         hold::<C, F>(&self.log).await.map_err(writing)?;
         let parts = self.log.append::<Of<C>>(entries.into_iter()).map_err(writing)?;
         let durable = N::hand_over(callback, &mut self.turn);
@@ -306,7 +285,13 @@ impl<C: RaftTypeConfig> Ids for Of<C> {
 }
 
 fn reading<NID: openraft09::NodeId>(error: Error) -> StorageError<NID> {
-    storage_error(ErrorSubject::Logs, ErrorVerb::Read, error)
+    of_entries(ErrorVerb::Read, error)
+}
+
+/// About the first of the entries that the error names, if it names any.
+fn of_entries<NID: openraft09::NodeId>(verb: ErrorVerb, error: Error) -> StorageError<NID> {
+    let subject = error.entries().map_or(ErrorSubject::Logs, |e| ErrorSubject::LogIndex(*e.start()));
+    storage_error(subject, verb, error)
 }
 
 fn storage_error<NID: openraft09::NodeId>(

@@ -1,6 +1,6 @@
 //! How values of openraft's become bytes.
 
-use crate::error::BoxError;
+use crate::BoxError;
 #[cfg(feature = "postcard")]
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -13,6 +13,38 @@ use serde::{Serialize, de::DeserializeOwned};
 ///
 /// What is handed to `encode` is decoded once from the bytes before they are accepted; a vote or log id must
 /// come back equal, an entry with its log id.
+///
+/// ```
+/// # #[cfg(feature = "openraft-010-bare")]
+/// use raftwood::openraft_010::Format;
+/// # #[cfg(not(feature = "openraft-010-bare"))]
+/// # use raftwood::openraft_09::Format;
+/// use raftwood::BoxError;
+///
+/// /// A version, then the text; one of these for entries, votes and log ids each.
+/// struct Plain;
+///
+/// impl Format<String> for Plain {
+///     fn encode(value: &String, out: &mut Vec<u8>) -> Result<(), BoxError> {
+///         out.push(1);
+///         out.extend_from_slice(value.as_bytes());
+///         Ok(())
+///     }
+///
+///     fn decode(bytes: &[u8]) -> Result<String, BoxError> {
+///         match bytes {
+///             [1, text @ ..] => Ok(String::from_utf8(text.to_vec())?),
+///             _ => Err("a version that is not known here".into()),
+///         }
+///     }
+/// }
+///
+/// # fn main() -> Result<(), BoxError> {
+/// let mut bytes = Vec::new();
+/// Plain::encode(&"set x 1".to_string(), &mut bytes)?;
+/// assert_eq!(Plain::decode(&bytes)?, "set x 1");
+/// # Ok(()) }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no format for `{T}`",
     note = "`Postcard` is one for what serde can read and write, with the feature `postcard` of raftwood",

@@ -1,35 +1,22 @@
 //! The log of one region, for a caller that must not be blocked.
 
 use super::format::Format;
-use super::later::elsewhere;
 use super::stored::{self, Ids, SavedVote};
 use super::submit::Submitter;
-use crate::commit::Ticket;
-use crate::engine::Engine;
-use crate::engine::later::promise;
-use crate::engine::region::Region;
-use crate::engine::write_batch::WriteBatch;
-use crate::engine::writers::Writer;
-use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX, ENTRY_BYTES_MAX};
 use crate::planted::{Bug, planted};
-use crate::sync::Arc;
-use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
-use std::future::poll_fn;
+use crate::{
+    BoxError, Engine, Entry, EntryId, Error, ErrorKind, LogState, ReadLimit, Region, RegionId, RegionWriter,
+    Result, WriteBatch,
+};
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
-use std::task::Poll;
+use std::sync::Arc;
 use std::time::Duration;
 
 const COMMITTED: &[u8] = b"openraft/committed";
 const PURGED: &[u8] = b"openraft/purged";
-
-/// What is read on the spot is no more than this, and no further back than [`NEAR_SEGMENTS`].
-const ON_THE_SPOT_BYTES: u64 = 256 << 10;
-
-/// What lies so many segments behind the one that is being written was written moments ago and is in memory.
-const NEAR_SEGMENTS: u32 = 1;
 
 /// What an entry's log id may take more than the one that it was checked with: it stands there twice.
 const LOG_ID_SPARE: usize = 1 << 10;
@@ -50,7 +37,7 @@ pub(crate) struct RegionLog<F> {
     engine: Engine,
     region: Region,
     read_bytes: u64,
-    writer: Arc<Writer>,
+    writer: Arc<RegionWriter>,
     writer_wait: Duration,
     submitter: Submitter,
     format: PhantomData<fn() -> F>,
@@ -71,7 +58,7 @@ impl<F> Clone for RegionLog<F> {
 }
 
 /// Keeps the region for the store that holds it.
-pub(crate) struct Tenure(Arc<Writer>);
+pub(crate) struct Tenure(Arc<RegionWriter>);
 
 impl Tenure {
     /// Holds it from now on, in place of another that did.
@@ -82,13 +69,13 @@ impl Tenure {
 
 impl Drop for Tenure {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.release();
     }
 }
 
 impl<F: 'static> RegionLog<F> {
     pub(crate) fn new(engine: &Engine, region: RegionId) -> RegionLog<F> {
-        let writer = Arc::new(Writer::new(engine.writers(), region));
+        let writer = Arc::new(engine.region_writer(region));
         RegionLog {
             engine: engine.clone(),
             region: engine.region(region),
@@ -139,16 +126,23 @@ impl<F: 'static> RegionLog<F> {
         T: FnOnce(Duration, Pin<Box<dyn Future<Output = ()> + Send>>) -> W,
         W: Future<Output = Option<()>>,
     {
-        if self.writer.try_hold(None) {
+        if self.writer.try_acquire().is_ok() {
             return Ok(());
         }
         let writer = self.writer.clone();
-        let held = poll_fn(move |cx| match writer.try_hold(Some(cx.waker())) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        });
-        let held = timeout(self.writer_wait, Box::pin(held)).await;
-        held.ok_or_else(|| self.writer.still_waiting(self.writer_wait))
+        let held = Box::pin(async move { writer.acquire().await });
+        if timeout(self.writer_wait, held).await.is_some() {
+            return Ok(());
+        }
+        self.writer.try_acquire().map_err(|in_the_way| {
+            let why = format!(
+                "another LogStore of this engine writes the region, and was not out of the way within {:?}: \
+                 await Raft::shutdown of the group's former Raft and drop its store, or take the region over \
+                 (LogStore::take_over)",
+                self.writer_wait
+            );
+            Error::new(ErrorKind::Locked, why).in_region(self.id()).caused_by(in_the_way)
+        })
     }
 
     // ---- writing ------------------------------------------------------------------------------------------
@@ -169,7 +163,7 @@ impl<F: 'static> RegionLog<F> {
                 && previous.checked_add(1) != Some(id.index)
             {
                 let why = format!("append refused: entry {} follows entry {previous}", id.index);
-                return Err(Error::invalid(why).in_region(self.id()));
+                return Err(Error::new(ErrorKind::InvalidArgument, why).in_region(self.id()));
             }
             if purged.is_some_and(|purged| id.index <= purged.index) {
                 continue;
@@ -214,7 +208,7 @@ impl<F: 'static> RegionLog<F> {
         let before = out.len();
         stored::put_entry::<I, F>(entry, out).map_err(|e| {
             let why = format!("{refused}: entry {} cannot be encoded", id.index);
-            Error::invalid(why).naming(id.index..=id.index).caused_by(e)
+            Error::new(ErrorKind::InvalidArgument, why).naming(id.index..=id.index).caused_by(e)
         })?;
         if planted(Bug::UnreadableAppended) {
             return Ok(());
@@ -233,7 +227,9 @@ impl<F: 'static> RegionLog<F> {
         }
     }
 
-    /// Discards the entries from `first` on. Not synced: whatever is synced later comes after it in the log.
+    /// Discards the entries from `first` on, durably: openraft truncates before it installs a snapshot that
+    /// contradicts the log, and the state machine may have that durably at once. Should the truncation be
+    /// lost in a crash then, the log would contradict what was applied.
     pub(crate) async fn truncate<I: Ids, W>(&self, first: u64, sleep: impl Fn(Duration) -> W) -> Result<()>
     where
         W: Future<Output = ()>,
@@ -251,7 +247,7 @@ impl<F: 'static> RegionLog<F> {
         {
             region.reset(purged)?;
         }
-        self.submitter.note(batch, sleep).await
+        self.submitter.settle(batch, sleep).await
     }
 
     /// Up to where the log was purged. Where the log began after what was purged, only the log id
@@ -278,7 +274,7 @@ impl<F: 'static> RegionLog<F> {
     }
 
     /// Drops the entries up to and including `id`, which may lie beyond the last, and keeps `log_id` in the
-    /// same batch. Entries that contradict `id` go too.
+    /// same batch. Refused where the log has another entry in its place.
     pub(crate) async fn purge<I: Ids, W>(
         &self,
         log_id: &I::LogId,
@@ -304,14 +300,19 @@ impl<F: 'static> RegionLog<F> {
             Some(here) if here == id => drop(region.compact_through(id.index)?),
             // The log begins after it, as one does that was never purged: nothing is to go.
             Some(here) if here.index > id.index && here.term >= id.term => {}
-            Some(here) if here.term >= id.term => {
-                let why =
-                    format!("purge through entry {id} refused: entry {here} is here, and was not truncated");
-                return Err(Error::invalid(why).in_region(self.id()));
+            // Of one that begins after it with an older term, nothing was ever committed.
+            Some(here) if here.index > id.index => drop(region.reset(id)?),
+            Some(here) => {
+                let why = format!(
+                    "purge through entry {id} refused: the log has entry {here} in its place, and does not belong to what \
+                     was applied; what contradicts a snapshot is truncated before the snapshot is installed. If the \
+                     replica cannot start, let it join anew"
+                );
+                return Err(Error::new(ErrorKind::InvalidArgument, why)
+                    .in_region(self.id())
+                    .naming(id.index..=id.index));
             }
-            // A snapshot that goes beyond the log, or that contradicts it: what is purged was committed, so
-            // an entry of an older term that stands in its place, or after it, was not.
-            _ => drop(region.reset(id)?),
+            None => drop(region.reset(id)?),
         }
         region.put(PURGED, &self.encode(log_id, "log id")?)?;
         self.submitter.note(batch, sleep).await
@@ -331,10 +332,7 @@ impl<F: 'static> RegionLog<F> {
         self.encode_after(&mut stored, vote, "vote")?;
         let mut batch = self.engine.batch();
         batch.region(self.id()).set_hard_state(&stored)?;
-        let (durable, later) = promise();
-        let accepted = |ticket: Ticket| ticket.on_complete(|outcome| durable.keep(outcome.map(drop)));
-        self.submitter.submit(batch, Durability::Synced, accepted, sleep).await?;
-        later.await
+        self.submitter.settle(batch, sleep).await
     }
 
     /// Keeps the committed log id, without a sync.
@@ -371,7 +369,9 @@ impl<F: 'static> RegionLog<F> {
     {
         let before = out.len();
         F::encode(value, out).map_err(|e| {
-            Error::invalid(format!("the {what} cannot be encoded")).in_region(self.id()).caused_by(e)
+            Error::new(ErrorKind::InvalidArgument, format!("the {what} cannot be encoded"))
+                .in_region(self.id())
+                .caused_by(e)
         })?;
         let unreadable = |e: BoxError| unreadable(&format!("{what} refused: it"), e).in_region(self.id());
         match F::decode(out.get(before..).unwrap_or_default()).map_err(unreadable)? {
@@ -417,7 +417,7 @@ impl<F: 'static> RegionLog<F> {
             |id: EntryId| state.base.is_none() && (state.is_empty() || id.index < state.first);
         if noted != state.base && !noted.is_some_and(begins_behind) {
             let text = |id: Option<EntryId>| id.map_or("nothing".to_string(), |id| id.to_string());
-            return Err(Error::damaged(format!(
+            return Err(Error::new(ErrorKind::Damaged, format!(
                 "the log is compacted through {}, but the log id of the last purge is of {}: it was compacted by somebody else",
                 text(state.base),
                 text(noted)
@@ -488,15 +488,7 @@ impl<F: 'static> RegionLog<F> {
         if from >= to {
             return Ok(Vec::new());
         }
-        let read = move |region: &Region| region.entries_clamped(from..to, limit);
-        let active = self.engine.store().committer.active_id();
-        let stored =
-            if self.region.is_quick(from, to, ON_THE_SPOT_BYTES, active.saturating_sub(NEAR_SEGMENTS)) {
-                read(&self.region)?
-            } else {
-                let region = self.region.clone();
-                elsewhere(&self.engine, move || read(&region)).await?
-            };
+        let stored = self.region.entries_clamped_async(from..to, limit).await?;
         stored.iter().map(|entry| decode(self, entry)).collect()
     }
 
@@ -527,7 +519,7 @@ impl<F: 'static> RegionLog<F> {
         let id = I::id(&I::log_id(&entry)).map_err(|e| e.in_region(self.id()))?;
         if id != stored {
             let why = format!("entry {stored} calls itself {id}");
-            return Err(Error::damaged(why).in_region(self.id()));
+            return Err(Error::new(ErrorKind::Damaged, why).in_region(self.id()));
         }
         Ok(entry)
     }
@@ -545,7 +537,7 @@ impl<F: 'static> RegionLog<F> {
                 );
                 Error::new(ErrorKind::Unsupported, why)
             } else {
-                Error::damaged(format!("{what} cannot be decoded ({} bytes)", bytes.len()))
+                Error::new(ErrorKind::Damaged, format!("{what} cannot be decoded ({} bytes)", bytes.len()))
             };
             error.in_region(self.id()).caused_by(e)
         })
@@ -557,5 +549,5 @@ fn unreadable(what: &str, e: BoxError) -> Error {
         "{what} cannot be read back from the bytes that its format makes of it: \
          use types that this format can read, or another format"
     );
-    Error::invalid(why).caused_by(e)
+    Error::new(ErrorKind::InvalidArgument, why).caused_by(e)
 }

@@ -2,10 +2,8 @@
 //! types, not in this.
 
 mod format;
-mod later;
 mod log;
 mod notify;
-mod retry;
 mod stored;
 mod submit;
 
@@ -15,14 +13,14 @@ pub use notify::{OnAnyThread, OnThisThread};
 pub(crate) use notify::{Sealed, Turn};
 pub(crate) use stored::Ids;
 
-use crate::error::{Error, ErrorKind};
+use crate::{Error, ErrorKind};
 use std::io;
 
 /// The error as `std::io` knows it. The message names region, index, file and offset, as far as they are
 /// known; the error itself is the source.
 pub(crate) fn io_error(error: Error) -> io::Error {
     let kind = match error.kind() {
-        ErrorKind::Damaged => io::ErrorKind::InvalidData,
+        ErrorKind::Damaged | ErrorKind::HardStateLost => io::ErrorKind::InvalidData,
         ErrorKind::NoSpace => io::ErrorKind::StorageFull,
         ErrorKind::InvalidArgument | ErrorKind::Gap | ErrorKind::TermRegression | ErrorKind::TooLarge => {
             io::ErrorKind::InvalidInput

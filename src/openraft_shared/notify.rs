@@ -1,7 +1,7 @@
 //! Who calls openraft back when an append is durable.
 
-use crate::engine::later::{Later, promise};
-use crate::error::Result;
+use crate::Result;
+use futures_channel::oneshot::{Receiver, channel};
 use std::future::Future;
 
 /// The thread of the engine that saw the sync end: nothing is handed over once more. The default; openraft's
@@ -17,7 +17,7 @@ pub struct OnThisThread;
 
 /// Keeps the callbacks of one store in the order of its appends.
 #[derive(Debug, Default)]
-pub struct Turn(Option<Later<()>>);
+pub struct Turn(Option<Receiver<()>>);
 
 impl Turn {
     /// What takes the outcome of an append, on whatever thread, and the task that calls back with it: after
@@ -26,20 +26,20 @@ impl Turn {
         &mut self,
         callback: F,
     ) -> (impl FnOnce(Result<()>) + Send + 'static + use<F>, impl Future<Output = ()> + use<F>) {
-        let (durable, outcome) = promise::<Result<()>>();
-        let (done, next) = promise();
+        let (durable, outcome) = channel::<Result<()>>();
+        let (done, next) = channel();
         let before = self.0.replace(next);
         let task = async move {
             if let Some(before) = before {
                 // However it ended, it is over.
-                drop(before.await);
+                let _ = before.await;
             }
             if let Ok(outcome) = outcome.await {
                 callback(outcome);
             }
-            done.keep(Ok(()));
+            let _ = done.send(());
         };
-        (move |outcome| durable.keep(Ok(outcome)), task)
+        (move |outcome| drop(durable.send(outcome)), task)
     }
 }
 
@@ -52,7 +52,7 @@ impl Sealed for OnThisThread {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use crate::{Error, ErrorKind};
     use std::cell::RefCell;
     use std::pin::pin;
     use std::rc::Rc;
@@ -79,7 +79,11 @@ mod tests {
         assert!(c.as_mut().poll(cx).is_pending() && b.as_mut().poll(cx).is_pending());
         assert_eq!(*called.borrow(), []);
         // On another thread, as the engine does it.
-        std::thread::spawn(move || first(Err(Error::invalid("as if the device failed")))).join().unwrap();
+        std::thread::spawn(move || {
+            first(Err(Error::new(ErrorKind::InvalidArgument, "as if the device failed")))
+        })
+        .join()
+        .unwrap();
         for task in [&mut d as &mut dyn Step, &mut a, &mut b, &mut c] {
             let _ = task.step(cx);
         }

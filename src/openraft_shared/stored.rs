@@ -19,8 +19,7 @@
 //! the engine knows; one that does not is taken as bare.
 
 use super::format::Format;
-use crate::error::{BoxError, Result};
-use crate::types::EntryId;
+use crate::{BoxError, EntryId, Result};
 
 const ENTRY_MARK: [u8; 3] = [0xff; 3];
 const VOTE_MARK: [u8; 10] = [0xff; 10];

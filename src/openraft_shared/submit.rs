@@ -1,18 +1,14 @@
 //! How a batch of a store is accepted: without blocking the caller, in the order of the calls, and asked for
 //! again where it is refused for a reason that passes.
 
-use super::later::elsewhere_waiting;
-use super::retry::{self, Retrying};
-use crate::commit::Ticket;
-use crate::engine::Engine;
-use crate::engine::later::Later;
-use crate::engine::write_batch::WriteBatch;
-use crate::engine::writers::Writer;
-use crate::error::{Error, ErrorKind, Result};
-use crate::sync::{Arc, Mutex};
-use crate::types::{Durability, RegionId};
+use crate::{
+    Durability, Engine, Error, ErrorKind, RegionId, RegionWriter, Result, Retry, RetryStep, Ticket,
+    WriteBatch, WritePermit,
+};
+use futures_channel::oneshot::{Receiver, channel};
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -33,16 +29,16 @@ impl<A> From<Error> for Refused<A> {
 pub(crate) struct Submitter {
     engine: Engine,
     region: RegionId,
-    writer: Arc<Writer>,
+    writer: Arc<RegionWriter>,
     retry_for: Duration,
     /// A batch that waits for its acceptance on a thread of the engine. It stays here, not with
     /// the task that waits for it: should that task be dropped, whatever is submitted next goes
     /// after the batch all the same.
-    waiting: Arc<Mutex<Option<Later<()>>>>,
+    waiting: Arc<Mutex<Option<Receiver<Result<()>>>>>,
 }
 
 impl Submitter {
-    pub(super) fn new(engine: &Engine, region: RegionId, writer: Arc<Writer>) -> Submitter {
+    pub(super) fn new(engine: &Engine, region: RegionId, writer: Arc<RegionWriter>) -> Submitter {
         let (engine, retry_for) = (engine.clone(), Duration::ZERO);
         Submitter { engine, region, writer, retry_for, waiting: Arc::default() }
     }
@@ -64,7 +60,7 @@ impl Submitter {
         mut accepted: impl FnOnce(Ticket) + Send + 'static,
         sleep: impl Fn(Duration) -> W,
     ) -> Result<()> {
-        let mut retrying: Option<Retrying<'_>> = None;
+        let mut retry = Retry::new(&self.engine, self.region, self.retry_for);
         loop {
             let refused = match self.submit_once(batch, durability, accepted).await {
                 Ok(()) => break,
@@ -72,18 +68,17 @@ impl Submitter {
             };
             let error = refused.error;
             let Some(again) = refused.again else { return Err(error) };
-            if self.retry_for.is_zero() || !retry::passes(&error) {
-                return Err(error);
-            }
-            let pausing = retrying.get_or_insert_with(|| Retrying::begin(&self.engine, self.region, &error));
-            if !pausing.pause(self.retry_for, &sleep, || self.writer.begin().map(drop)).await? {
-                return Err(error);
+            loop {
+                match retry.step(&error)? {
+                    RetryStep::Sleep(time) => sleep(time).await,
+                    RetryStep::AskAgain => break,
+                    RetryStep::GiveUp => return Err(error),
+                }
+                self.permit().map(drop)?;
             }
             (batch, accepted) = again;
         }
-        if let Some(retrying) = retrying {
-            retrying.accepted();
-        }
+        retry.accepted();
         Ok(())
     }
 
@@ -114,53 +109,59 @@ impl Submitter {
     where
         A: FnOnce(Ticket) + Send + 'static,
     {
-        let underway = self.writer.begin()?;
+        let permit = self.permit()?;
         // What a task that was dropped had submitted is accepted first. If it was refused, the
         // task would have been notified.
         self.in_turn().await;
-        let batch = if batch.is_empty() {
-            batch
-        } else {
-            match self.engine.try_submit(batch, durability) {
-                Ok(ticket) => {
-                    accepted(ticket);
-                    return Ok(());
-                }
-                Err(refused) => match refused.into_parts() {
-                    (error, Some(batch)) if error.kind() == ErrorKind::WouldBlock => batch,
-                    (error, batch) => return Err(Refused { error, again: batch.map(|b| (b, accepted)) }),
-                },
-            }
-        };
-        let engine = self.engine.clone();
         let refused = Arc::new(Mutex::new(None));
         let comes_back = refused.clone();
-        let later = elsewhere_waiting(&self.engine, move || {
-            let _underway = underway;
-            match engine.submit(batch, durability) {
-                Ok(ticket) => accepted(ticket),
-                Err(e) => {
-                    let (error, batch) = e.into_parts();
-                    *comes_back.lock() = batch.map(|batch| (batch, accepted));
-                    return Err(error);
+        let (done, outcome) = channel();
+        self.engine.submit_then(batch, durability, move |submitted| {
+            let outcome = match submitted {
+                Ok(ticket) => {
+                    accepted(ticket);
+                    Ok(())
                 }
-            }
-            Ok(())
+                Err(refused) => {
+                    let (error, batch) = refused.into_parts();
+                    let again = batch.map(|batch| (batch, accepted));
+                    *comes_back.lock().unwrap_or_else(PoisonError::into_inner) = again;
+                    Err(error)
+                }
+            };
+            drop(permit);
+            // A task that was dropped asks for nothing.
+            let _ = done.send(outcome);
         });
-        *self.waiting.lock() = Some(later);
+        *self.waiting() = Some(outcome);
         let outcome = self.in_turn().await.unwrap_or(Ok(()));
-        outcome.map_err(|error| Refused { error, again: refused.lock().take() })
+        outcome.map_err(|error| {
+            let again = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Refused { error, again }
+        })
+    }
+
+    /// Begins a write of this store.
+    fn permit(&self) -> Result<WritePermit> {
+        self.writer.begin().map_err(|refused| {
+            let why = "write refused: another LogStore has taken the region over; drop this one and its Raft";
+            Error::new(ErrorKind::Locked, why).in_region(self.region).caused_by(refused)
+        })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Receiver<Result<()>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nothing waits for acceptance, and returns the outcome of what did.
     pub(super) async fn in_turn(&self) -> Option<Result<()>> {
         poll_fn(|cx| {
-            let mut waiting = self.waiting.lock();
-            let Some(later) = waiting.as_mut() else { return Poll::Ready(None) };
-            let outcome = Pin::new(later).poll(cx);
+            let mut waiting = self.waiting();
+            let Some(outcome) = waiting.as_mut() else { return Poll::Ready(None) };
+            let outcome = Pin::new(outcome).poll(cx);
             outcome.map(|outcome| {
                 *waiting = None;
-                Some(outcome)
+                Some(outcome.unwrap_or_else(|_| Err(panicked())))
             })
         })
         .await
@@ -175,4 +176,21 @@ impl Submitter {
     ) -> Result<()> {
         self.submit(batch, Durability::Written, |ticket| ticket.on_complete(drop), sleep).await
     }
+
+    /// Accepts a batch, and waits until it is durable.
+    pub(super) async fn settle<W: Future<Output = ()>>(
+        &self,
+        batch: WriteBatch,
+        sleep: impl Fn(Duration) -> W,
+    ) -> Result<()> {
+        let (durable, outcome) = channel();
+        let accepted = |ticket: Ticket| ticket.on_complete(|outcome| drop(durable.send(outcome.map(drop))));
+        self.submit(batch, Durability::Synced, accepted, sleep).await?;
+        outcome.await.unwrap_or_else(|_| Err(panicked()))
+    }
+}
+
+/// Of work on a thread of the engine that ended without an outcome.
+fn panicked() -> Error {
+    Error::new(ErrorKind::Io, "work on a thread of the engine panicked")
 }

@@ -24,6 +24,10 @@ struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     stall_after: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    fetch_threads: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetch_queue_max: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     must_exist: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_budget: Option<Value>,
@@ -135,6 +139,8 @@ impl Config {
             }),
             in_flight_bytes_max: size(o.in_flight_bytes_max as u64),
             stall_after: time(o.stall_after),
+            fetch_threads: Some(Value::Number(o.fetch_threads as u64)),
+            fetch_queue_max: Some(Value::Number(o.fetch_queue_max as u64)),
             must_exist: Some(Value::Flag(o.must_exist)),
             disk_budget: if o.disk_budget > 0 { size(o.disk_budget) } else { None },
             compression: CompressionConfig { method: word(method), min_batch_bytes },
@@ -167,6 +173,9 @@ impl Config {
             in_bounds(as_size(value)?, 1, u64::from(u32::MAX), size_text)
         })?;
         set(&mut options.stall_after, "stall_after", &self.stall_after, as_time)?;
+        let whole = |value: &Value| in_bounds(as_number(value)?, 0, u64::from(u32::MAX), |n| n.to_string());
+        set(&mut options.fetch_threads, "fetch_threads", &self.fetch_threads, whole)?;
+        set(&mut options.fetch_queue_max, "fetch_queue_max", &self.fetch_queue_max, whole)?;
         set(&mut options.must_exist, "must_exist", &self.must_exist, as_flag)?;
         set(&mut options.disk_budget, "disk_budget", &self.disk_budget, as_size)?;
         options.compression = self.compression.get()?;

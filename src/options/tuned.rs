@@ -3,6 +3,7 @@
 
 use super::{Compression, Options};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The options that may change, as they are now.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub(crate) struct Tuned {
     compression: AtomicU64,
     purge_rate: AtomicU64,
     scrub_rate: AtomicU64,
+    /// In nanoseconds; the highest is never.
+    scrub_pause: AtomicU64,
 }
 
 impl Tuned {
@@ -20,7 +23,9 @@ impl Tuned {
             compression: AtomicU64::new(0),
             purge_rate: AtomicU64::new(options.purge.rate_bytes),
             scrub_rate: AtomicU64::new(scrub.rate_bytes),
+            scrub_pause: AtomicU64::new(u64::MAX),
         };
+        tuned.set_scrub_pause(options.scrub.map(|(pause, _)| pause));
         tuned.set_compression(options.compression);
         tuned
     }
@@ -57,11 +62,33 @@ impl Tuned {
     pub(crate) fn set_scrub_rate(&self, bytes_per_second: u64) {
         self.scrub_rate.store(bytes_per_second, Ordering::Relaxed);
     }
+
+    /// How long after the end of a scrub the next one begins; half a millennium is never.
+    pub(crate) fn scrub_pause(&self) -> Duration {
+        Duration::from_nanos(self.scrub_pause.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_scrub_pause(&self, pause: Option<Duration>) {
+        let nanos = pause.map_or(u64::MAX, |pause| u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
+        self.scrub_pause.store(nanos, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_is_read_as_it_was_set_and_none_is_never() {
+        let tuned = Tuned::new(&Options::new().scrub_every(Duration::from_secs(9), Default::default()));
+        assert_eq!(tuned.scrub_pause(), Duration::from_secs(9));
+        tuned.set_scrub_pause(Some(Duration::ZERO));
+        assert_eq!(tuned.scrub_pause(), Duration::ZERO);
+        for never in [None, Some(Duration::MAX)] {
+            tuned.set_scrub_pause(never);
+            assert!(tuned.scrub_pause() > Duration::from_secs(500 * 365 * 86400));
+        }
+    }
 
     #[test]
     fn a_compression_is_read_as_it_was_set() {

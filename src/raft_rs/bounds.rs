@@ -1,7 +1,7 @@
 //! Whether what raft accepts is what the engine accepts.
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{BATCH_BYTES_MAX, DESC_BYTES_MAX, ENTRY_BYTES_MAX};
+use crate::{Error, ErrorKind, Result};
 use raft::Config;
 
 /// The largest proposal that [`check_proposal`] lets pass, in bytes of data and context: an entry's payload
@@ -37,7 +37,8 @@ pub fn check_proposal(len: usize) -> Result<()> {
 /// Whether a group with this `Config`, whose proposals have at most `proposal` bytes of data and context, can
 /// come to a `Ready` that the engine refuses: call it once, where the groups' `Config` is made.
 ///
-/// A `Ready` with too many bytes stops its replica. What raft bounds by count alone, or not at all, is not
+/// A `Ready` with too many bytes stops its replica, unless it is added
+/// [in parts](super::ReadyBatch::add_in_parts). What raft bounds by count alone, or not at all, is not
 /// checked: a batch describes at least 1.8 million entries ([`DESC_BYTES_MAX`]).
 ///
 /// # Errors
@@ -62,21 +63,27 @@ pub fn check_config(config: &Config, proposal: usize) -> Result<()> {
     check_proposal(proposal)?;
     // A leader takes one proposal whatever the limit says.
     if config.max_uncommitted_size > GROUP_BYTES_MAX as u64 {
-        return Err(Error::invalid(format!(
-            "Config::max_uncommitted_size refused: it lets a leader append {}, and one batch takes {GROUP_BYTES_MAX} of a \
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "Config::max_uncommitted_size refused: it lets a leader append {}, and one batch takes {GROUP_BYTES_MAX} of a \
              group; set it lower",
-            size(config.max_uncommitted_size)
-        )));
+                size(config.max_uncommitted_size)
+            ),
+        ));
     }
     // An entry that is larger than the limit of a message goes alone.
     let message = config.max_size_per_msg.max(proposal as u64);
     let messages = config.max_inflight_msgs as u64;
     if message.saturating_mul(messages) > GROUP_BYTES_MAX as u64 {
-        return Err(Error::invalid(format!(
-            "Config::max_inflight_msgs refused: {messages} appends of up to {} (max_size_per_msg, or a larger proposal) may \
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "Config::max_inflight_msgs refused: {messages} appends of up to {} (max_size_per_msg, or a larger proposal) may \
              come to a follower before its next Ready, and one batch takes {GROUP_BYTES_MAX} bytes of a group; set either lower",
-            size(message)
-        )));
+                size(message)
+            ),
+        ));
     }
     Ok(())
 }

@@ -1,9 +1,7 @@
 //! Raft's types as bytes of our own: no protobuf library is needed to read them back.
 
-use crate::codec::Cursor;
-use crate::codec::varint::put_varint;
-use crate::error::{Error, Result};
-use crate::types::{Entry, EntryId};
+use super::varint::{Cursor, put_varint};
+use crate::{Entry, EntryId, Error, ErrorKind, Result};
 use bytes::Bytes;
 use raft::prelude::{ConfState, Entry as RaftEntry, EntryType, HardState};
 
@@ -53,10 +51,13 @@ pub fn decode_entry(entry: &Entry) -> Result<RaftEntry> {
         return Ok(out);
     }
     let foreign = |why: &str| {
-        Error::damaged(format!("entry {} was not written by the raft-rs adapter: {why}", entry.id.index))
+        Error::new(
+            ErrorKind::Damaged,
+            format!("entry {} was not written by the raft-rs adapter: {why}", entry.id.index),
+        )
     };
     let mut r = Cursor::new(payload);
-    let head = r.u8().map_err(|e| foreign(e.0))?;
+    let head = r.u8().map_err(foreign)?;
     if head & !(TYPE_BITS | HAS_CONTEXT | SYNC_LOG) != 0 {
         return Err(foreign("unknown bits in its first byte"));
     }
@@ -68,9 +69,9 @@ pub fn decode_entry(entry: &Entry) -> Result<RaftEntry> {
     });
     out.set_sync_log(head & SYNC_LOG != 0);
     if head & HAS_CONTEXT != 0 {
-        let len = r.count(1).map_err(|e| foreign(e.0))?;
+        let len = r.count().map_err(foreign)?;
         let start = r.position();
-        r.bytes(len).map_err(|e| foreign(e.0))?;
+        r.skip(len).map_err(foreign)?;
         out.set_context(borrow(payload, start, start + len));
     }
     out.set_data(borrow(payload, r.position(), payload.len()));
@@ -104,10 +105,10 @@ pub fn decode_hard_state(bytes: &[u8]) -> Result<HardState> {
     let read = || {
         let mut r = versioned(bytes)?;
         let mut state = HardState::default();
-        state.set_term(r.varint().map_err(|e| e.0)?);
-        state.set_vote(r.varint().map_err(|e| e.0)?);
-        state.set_commit(r.varint().map_err(|e| e.0)?);
-        r.finish().map_err(|e| e.0)?;
+        state.set_term(r.varint()?);
+        state.set_vote(r.varint()?);
+        state.set_commit(r.varint()?);
+        r.finish()?;
         Ok(state)
     };
     read().map_err(|why: &str| foreign_state("hard state", why))
@@ -134,20 +135,20 @@ pub fn encode_conf_state(index: u64, state: &ConfState) -> Vec<u8> {
 pub fn decode_conf_state(bytes: &[u8]) -> Result<(u64, ConfState)> {
     let read = || {
         let mut r = versioned(bytes)?;
-        let index = r.varint().map_err(|e| e.0)?;
+        let index = r.varint()?;
         let mut lists = [const { Vec::new() }; 4];
         for list in &mut lists {
-            let count = r.count(1).map_err(|e| e.0)?;
+            let count = r.count()?;
             for _ in 0..count {
-                list.push(r.varint().map_err(|e| e.0)?);
+                list.push(r.varint()?);
             }
         }
-        let auto_leave = match r.u8().map_err(|e| e.0)? {
+        let auto_leave = match r.u8()? {
             0 => false,
             1 => true,
             _ => return Err("a flag that is neither 0 nor 1"),
         };
-        r.finish().map_err(|e| e.0)?;
+        r.finish()?;
         let [voters, learners, outgoing, next] = lists;
         let mut state = ConfState::default();
         state.set_voters(voters);
@@ -171,8 +172,8 @@ pub(super) fn encode_peer(peer: u64) -> Vec<u8> {
 pub(super) fn decode_peer(bytes: &[u8]) -> Result<u64> {
     let read = || {
         let mut r = versioned(bytes)?;
-        let peer = r.varint().map_err(|e| e.0)?;
-        r.finish().map_err(|e| e.0)?;
+        let peer = r.varint()?;
+        r.finish()?;
         Ok(peer)
     };
     read().map_err(|why: &str| foreign_state("peer id", why))
@@ -183,14 +184,17 @@ fn versioned(bytes: &[u8]) -> Result<Cursor<'_>, &'static str> {
     match r.u8() {
         Ok(VERSION) => Ok(r),
         Ok(_) => Err("its version is not 1"),
-        Err(e) => Err(e.0),
+        Err(why) => Err(why),
     }
 }
 
 fn foreign_state(what: &str, why: &str) -> Error {
-    Error::damaged(format!(
-        "the {what} was not written by the raft-rs adapter of this version: {why}; is the region another library's?"
-    ))
+    Error::new(
+        ErrorKind::Damaged,
+        format!(
+            "the {what} was not written by the raft-rs adapter of this version: {why}; is the region another library's?"
+        ),
+    )
 }
 
 #[cfg(test)]

@@ -12,13 +12,12 @@
 //!   between and belong to another replica now, whose entries have the same names and need not be the same;
 //! - what is handed out is the log as it is then, not as it was when it was read.
 
-use crate::engine::Engine;
-use crate::error::Result;
 use crate::planted::{Bug, planted};
-use crate::sync::{Arc, Mutex, MutexGuard};
-use crate::types::{Entry, ReadLimit, RegionId};
+use crate::{Engine, Entry, ErrorKind, ReadLimit, RegionId, Result};
 use raft::GetEntriesContext;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Called when entries are there that raft was waiting for.
 pub(super) type Notify = Box<dyn Fn(RegionId, GetEntriesContext) + Send + Sync>;
@@ -74,7 +73,7 @@ impl FarReads {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// raft reads something, near or far: what it has not come back for grows older.
@@ -131,9 +130,29 @@ impl FarReads {
         }
         s.reads.insert(key, Read::Pending(vec![context]));
         drop(s);
-        let this = self.clone();
-        engine.fetch(self.region, low..high, limit, move |outcome| this.arrived(key, outcome));
-        Fetched::Later
+        let (this, refused) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        let is_refused = refused.clone();
+        engine.fetch(self.region, low..high, limit, move |outcome| match outcome {
+            // No thread has room for it: this is still the caller's.
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                is_refused.fetch_or(true, Ordering::Relaxed);
+                this.refused(key);
+            }
+            outcome => this.arrived(key, outcome),
+        });
+        match refused.load(Ordering::Relaxed) {
+            true => Fetched::ReadNow,
+            false => Fetched::Later,
+        }
+    }
+
+    /// A read was not begun. The first that asked for it reads by itself; those that came meanwhile ask
+    /// again.
+    fn refused(&self, key: (u64, u64)) {
+        let read = self.lock().reads.remove(&key);
+        if let Some(Read::Pending(contexts)) = read {
+            contexts.into_iter().skip(1).for_each(|context| (self.notify)(self.region, context));
+        }
     }
 
     fn arrived(&self, key: (u64, u64), outcome: Result<Vec<Entry>>) {

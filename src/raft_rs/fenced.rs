@@ -2,12 +2,9 @@
 
 use super::codec::{encode_conf_state, encode_entry, encode_hard_state, id_of};
 use super::storage::{CONF_STATE, RegionStorage};
-use crate::engine::write_batch::WriteBatch;
-use crate::error::{Error, Result};
 use crate::healing::{Healer, Standing};
-use crate::types::{Durability, EntryId};
+use crate::{Durability, EntryId, Error, ErrorKind, Result, WriteBatch};
 use raft::prelude::{HardState, Message, MessageType};
-use raft::{Storage, StorageError};
 
 /// In place of a `RawNode`, while the replica is [fenced]: it votes, and takes an append or a snapshot of a
 /// leader that replaces what cannot be read here. It neither acknowledges nor campaigns, and never reads a
@@ -18,8 +15,10 @@ use raft::{Storage, StorageError};
 ///
 /// [fenced]: crate::healing::Standing::Fenced
 ///
-/// Like a node that has just started, it knows of no leader: where reads go by a leader's lease, wait for an
-/// election timeout after the start before handing it a message.
+/// It knows of no leader, and votes at once for whom it may vote for. Where reads go by a leader's lease,
+/// wait for an election timeout after the start before handing it a message; where they do by raft's own
+/// (`ReadOnlyOption::LeaseBased`, which counts each that answers), hand it no request for a vote for so long
+/// after a message of a leader either.
 ///
 /// # Snapshots
 /// Where no peer has a copy, for they have compacted the entry, only a snapshot helps:
@@ -30,6 +29,27 @@ use raft::{Storage, StorageError};
 ///
 /// What the state machine has applied durably needs no copy: compact the log through that before anything
 /// else.
+///
+/// ```
+/// use raft::prelude::{Message, MessageType};
+/// use raftwood::raft_rs::{FencedVoter, RegionStorage};
+/// use raftwood::{Engine, RegionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// let mut voter = FencedVoter::new(RegionStorage::new(&engine, RegionId(7)), 1)?;
+/// // What came from a peer.
+/// let mut request = Message { from: 2, to: 1, term: 5, ..Default::default() };
+/// request.set_msg_type(MessageType::MsgRequestVote);
+/// // What goes back: the vote is durable by now.
+/// let vote = voter.step(&request)?.ok_or("no answer")?;
+/// assert_eq!((vote.to, vote.term, vote.reject), (2, 5, false));
+/// // Another candidate of that term does not get it.
+/// request.from = 3;
+/// assert!(voter.step(&request)?.is_some_and(|answer| answer.reject));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct FencedVoter {
     storage: RegionStorage,
@@ -54,13 +74,14 @@ impl FencedVoter {
     /// For the replica `id` of the region.
     ///
     /// # Errors
-    /// `Damaged` for one whose hard state is lost: it does not come back.
+    /// `HardStateLost` for one whose hard state is lost: it does not come back.
     pub fn new(storage: RegionStorage, id: u64) -> Result<FencedVoter> {
         let region = storage.region().id();
         let healer = Healer::new(storage.engine(), region);
         let hard_state = match healer.standing() {
             Standing::HardStateLost => {
-                return Err(Error::damaged(
+                return Err(Error::new(
+                    ErrorKind::HardStateLost,
                     "the replica may not vote, for its term and vote are lost; \
                      remove it from the group, and let it come back under another peer id",
                 )
@@ -68,7 +89,7 @@ impl FencedVoter {
             }
             // The term of the last entry may be lost. It does not vote.
             Standing::Unsure => storage.hard_state()?,
-            _ => storage.initial_state().map_err(|e| of_raft(e).in_region(region))?.hard_state,
+            _ => storage.start_state().map_err(|e| e.in_region(region))?.hard_state,
         };
         Ok(FencedVoter { storage, healer, id, hard_state, committed: 0, requests_snapshot: false })
     }
@@ -78,13 +99,15 @@ impl FencedVoter {
     ///
     /// | message | what it does |
     /// |---|---|
+    /// | append or heartbeat of a leader of the past | says its own term, so that this leader gives up |
     /// | request for a vote, or a pre-vote | answers as raft does |
     /// | append that meets the log before all that is damaged, and replaces that | takes it, without an answer: the replica is whole then |
     /// | append that does not meet the log | declines it, so that the leader goes further back |
     /// | any other append, or a heartbeat, after [`request_snapshot`](Self::request_snapshot) | asks the leader for a snapshot |
+    /// | any other heartbeat | says that it is there, and confirms no read |
     /// | all else | nothing; of a snapshot, [`takes`](Self::takes) says what to do |
     ///
-    /// One that is unsure does the fourth and nothing else.
+    /// One that is unsure does the first, the fifth and the sixth, and nothing else.
     ///
     /// # Errors
     /// Those of writing, and `Damaged` where a leader's entry would replace a committed one.
@@ -94,15 +117,39 @@ impl FencedVoter {
         }
         let may_vote = self.healer.standing().may_vote();
         match message.get_msg_type() {
+            MessageType::MsgAppend | MessageType::MsgHeartbeat if message.term < self.hard_state.term => {
+                Ok(Some(self.say_the_term(message)))
+            }
             MessageType::MsgRequestVote if may_vote => self.vote(message).map(Some),
             MessageType::MsgRequestPreVote if may_vote => Ok(Some(self.pre_vote(message)?)),
             MessageType::MsgAppend if may_vote => match self.append(message)? {
                 None => self.request(message),
                 declined => Ok(declined),
             },
-            MessageType::MsgAppend | MessageType::MsgHeartbeat => self.request(message),
+            MessageType::MsgAppend => self.request(message),
+            MessageType::MsgHeartbeat => match self.request(message)? {
+                None => self.say_that_it_is_there(message).map(Some),
+                asked => Ok(asked),
+            },
             _ => Ok(None),
         }
+    }
+
+    /// A leader that waits for the answer to an append that was lost sends no other, and no snapshot to a
+    /// follower that it has not heard of: a heartbeat is answered for that. Without the heartbeat's context
+    /// it confirms no read.
+    fn say_that_it_is_there(&mut self, m: &Message) -> Result<Message> {
+        self.follow(m)?;
+        let mut answer = self.response(m, MessageType::MsgHeartbeatResponse, m.term, false);
+        answer.commit = self.hard_state.commit.min(self.storage.region().state().last);
+        Ok(answer)
+    }
+
+    /// A leader of the past gives up when it sees the term, which is durable here, and the group elects
+    /// another. A `RawNode` says so too, or campaigns; this one does not campaign, and takes nothing from
+    /// that leader.
+    fn say_the_term(&self, m: &Message) -> Message {
+        self.response(m, MessageType::MsgAppendResponse, self.hard_state.term, false)
     }
 
     /// From now on, asks the leader for a snapshot that reaches beyond what is committed and cannot be read
@@ -138,8 +185,9 @@ impl FencedVoter {
     /// was damaged up to there is gone; whether the replica is whole, its [`Healer`] says. The leader is not
     /// answered: a `RawNode` does that.
     ///
-    /// Where the log has another entry in its place, the log is cleared, and no listener is asked: an
-    /// application that saves what is rolled back reads it before.
+    /// Where the log has another entry in its place, the log is cleared, and listeners are asked for that
+    /// entry and those after it ([`before_rollback`](crate::EventListener::before_rollback)). Those that are
+    /// damaged are errors in their places.
     ///
     /// # Errors
     /// `InvalidArgument` for a message that [`takes`](Self::takes) says no to. Those of writing: nothing is
@@ -148,7 +196,8 @@ impl FencedVoter {
         let region = self.storage.region().id();
         let fit = if self.takes(message)? { self.fit(message)? } else { None };
         let Some(fit) = fit else {
-            return Err(Error::invalid(
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
                 "snapshot refused: it is of a leader of the past, or does not reach what is damaged here",
             )
             .in_region(region));
@@ -193,9 +242,6 @@ impl FencedVoter {
     }
 
     fn request(&mut self, m: &Message) -> Result<Option<Message>> {
-        if m.term < self.hard_state.term {
-            return Ok(None);
-        }
         self.committed = self.committed.max(m.commit).max(self.hard_state.commit);
         let last = self.storage.region().state().last;
         let open = self.healer.open().into_iter().rev().find(|range| *range.start() <= self.committed);
@@ -245,7 +291,7 @@ impl FencedVoter {
         let mut state = self.hard_state.clone();
         raise(&mut state, m.term);
         let open = self.healer.open().first().map(|range| *range.start());
-        let (Some(open), false) = (open, m.term < state.term) else { return Ok(None) };
+        let Some(open) = open else { return Ok(None) };
         let term = |index| region.term(index).ok();
         if m.index > log.last || m.index.saturating_add(1) >= log.first && term(m.index) != Some(m.log_term) {
             self.persist(state)?;
@@ -313,19 +359,12 @@ fn raise(state: &mut HardState, term: u64) {
 }
 
 fn contradicts(term: u64, index: u64) -> Error {
-    Error::damaged(format!(
-        "a leader of term {term} would replace entry {index}, which is committed here: \
+    Error::new(
+        ErrorKind::Damaged,
+        format!(
+            "a leader of term {term} would replace entry {index}, which is committed here: \
          the two do not belong to one group"
-    ))
+        ),
+    )
     .naming(index..=index)
-}
-
-fn of_raft(error: raft::Error) -> Error {
-    match error {
-        raft::Error::Store(StorageError::Other(e)) => match e.downcast::<Error>() {
-            Ok(error) => *error,
-            Err(e) => Error::damaged(format!("the state that raft starts from cannot be had: {e}")),
-        },
-        e => Error::damaged(format!("the state that raft starts from cannot be had: {e}")),
-    }
 }

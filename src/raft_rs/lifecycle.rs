@@ -3,10 +3,7 @@
 use super::codec::{decode_hard_state, decode_peer, encode_hard_state, encode_peer};
 use super::ready::{ReadyBatch, is_configured};
 use super::storage::{BOOTSTRAP, CONF_STATE, begin_log};
-use crate::engine::Engine;
-use crate::engine::region::Region;
-use crate::error::{Error, Result};
-use crate::types::RegionId;
+use crate::{Engine, Error, ErrorKind, Region, RegionId, Result};
 use raft::prelude::{ConfState, HardState};
 
 /// The metadata key, in the replica's own region, under which its peer id is kept.
@@ -106,7 +103,7 @@ impl Tombstones {
 
     /// The highest peer id that is gone when the batch is written.
     fn after(&self, batch: &ReadyBatch, region: RegionId) -> Result<Option<u64>> {
-        let value = batch.batch.outlook(self.region.id(), &key(region)).value;
+        let value = batch.batch.preview(self.region.id(), &key(region)).value;
         value.map(|bytes| self.decode(&bytes)).transpose()
     }
 
@@ -116,6 +113,17 @@ impl Tombstones {
 }
 
 impl ReadyBatch {
+    /// Drops the entries that the state machine has applied durably, up to `durable`, but for the last `keep`
+    /// of them: followers that are a little behind get those from the log. Never more than that, for after a
+    /// crash all that comes after `durable` is applied once more.
+    ///
+    /// As [`compact_to`](crate::RegionBatch::compact_to): it is decided when the batch is accepted, does
+    /// nothing where nothing is there, and never makes that the batch is refused. An application that
+    /// compacts through this call alone cannot lose an entry that it still needs.
+    pub fn compact_applied(&mut self, region: RegionId, durable: u64, keep: u64) {
+        self.batch.region(region).compact_to(durable.saturating_sub(keep));
+    }
+
     /// Creates the replica that a message is for, empty: before its `RawNode` is made and the message is
     /// stepped. Its log and its configuration come with a snapshot, or by a [split](Self::split_off); until
     /// then it may vote. Only its peer id is written, in this batch, which is synced.
@@ -157,18 +165,19 @@ impl ReadyBatch {
         if self.find(region, peer, tombstones)? == Creation::Gone {
             return Ok(Creation::Gone);
         }
-        let there = self.batch.outlook(region, CONF_STATE);
+        let there = self.batch.preview(region, CONF_STATE);
         if there.base.is_some() || is_configured(region, &there)? {
             return Ok(Creation::Exists);
         }
         if there.has_entries {
-            return Err(Error::invalid(
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
                 "split refused: the new region has entries and no configuration; another program wrote them",
             )
             .in_region(region));
         }
         if there.hard_state_lost {
-            return Err(Error::damaged(
+            return Err(Error::new(ErrorKind::Damaged,
                 "split refused: the replica's hard state was lost, and with it what it voted; destroy it, and let \
                  it come back under a peer id that was never used",
             )
@@ -176,19 +185,12 @@ impl ReadyBatch {
         }
         let before = there.hard_state.map_or(Ok(HardState::default()), |bytes| decode_hard_state(&bytes));
         let before = before.map_err(|e| e.in_region(region))?;
-        let undo = self.batch.mark();
-        let begun = begin_log(&mut self.batch, region, state, before)
-            .and_then(|()| self.batch.region(region).put(PEER, &encode_peer(peer)).map(drop));
-        match begun {
-            Ok(()) => {
-                self.must_sync = true;
-                Ok(Creation::Created)
-            }
-            Err(e) => {
-                self.batch.rewind(undo);
-                Err(e)
-            }
-        }
+        self.batch.atomically(|batch| {
+            begin_log(batch, region, state, before)?;
+            batch.region(region).put(PEER, &encode_peer(peer)).map(drop)
+        })?;
+        self.must_sync = true;
+        Ok(Creation::Created)
     }
 
     /// Takes back the beginning of a log that a crash separated from its split: at a start, where the region
@@ -204,38 +206,34 @@ impl ReadyBatch {
     /// split durably, and has entries that nobody can apply. `Damaged` if its hard state was lost, or cannot
     /// be read. `TooLarge` when the batch is full. The batch is then as it was before.
     pub fn undo_split_off(&mut self, region: RegionId) -> Result<bool> {
-        let there = self.batch.outlook(region, CONF_STATE);
+        let there = self.batch.preview(region, CONF_STATE);
         if there.base.is_none() && !is_configured(region, &there)? {
             return Ok(false);
         }
         if there.hard_state_lost {
-            return Err(
-                Error::damaged("the split is not taken back: the hard state was lost").in_region(region)
-            );
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                "the split is not taken back: the hard state was lost",
+            )
+            .in_region(region));
         }
         let state = there.hard_state.map_or(Ok(HardState::default()), |bytes| decode_hard_state(&bytes));
         let mut state = state.map_err(|e| e.in_region(region))?;
         if there.has_entries || there.base != Some(BOOTSTRAP) || state.get_commit() > BOOTSTRAP.index {
-            return Err(Error::invalid(
+            return Err(Error::new(ErrorKind::InvalidArgument,
                 "the split is not taken back: the new region's log has gone on, and the state machine has nothing of it;                  start a region only when the state machine has applied its split durably",
             )
             .in_region(region));
         }
         state.set_commit(0);
-        let peer = self.batch.outlook(region, PEER).value;
-        let undo = self.batch.mark();
-        let undone = self.make_empty(region, &state, peer.as_deref());
-        if undone.is_err() {
-            self.batch.rewind(undo);
-        }
-        undone.map(|()| true)
-    }
-
-    fn make_empty(&mut self, region: RegionId, state: &HardState, peer: Option<&[u8]>) -> Result<()> {
-        let mut batch = self.batch.region(region);
-        batch.destroy();
-        batch.set_hard_state(&encode_hard_state(state))?;
-        peer.map_or(Ok(()), |peer| batch.put(PEER, peer).map(drop))
+        let peer = self.batch.preview(region, PEER).value;
+        self.batch.atomically(|batch| {
+            let mut batch = batch.region(region);
+            batch.destroy();
+            batch.set_hard_state(&encode_hard_state(&state))?;
+            peer.map_or(Ok(()), |peer| batch.put(PEER, &peer).map(drop))
+        })?;
+        Ok(true)
     }
 
     /// Whether this replica is in the region, or may be made there.
@@ -243,13 +241,14 @@ impl ReadyBatch {
         if tombstones.after(self, region)?.is_some_and(|gone| peer <= gone) {
             return Ok(Creation::Gone);
         }
-        let there = self.batch.outlook(region, PEER);
+        let there = self.batch.preview(region, PEER);
         let holder = there.value.as_deref().map(decode_peer).transpose().map_err(|e| e.in_region(region))?;
         match holder {
             Some(holder) if holder > peer => Ok(Creation::Gone),
-            Some(holder) if holder < peer => Err(Error::invalid(format!(
-                "peer {peer} refused: the region holds peer {holder}; destroy it first"
-            ))
+            Some(holder) if holder < peer => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("peer {peer} refused: the region holds peer {holder}; destroy it first"),
+            )
             .in_region(region)),
             // A replica that was made without these calls has no note of its own; the application says which
             // one it is.

@@ -133,15 +133,19 @@ mod bounds;
 mod codec;
 mod far_reads;
 mod fenced;
+mod leadership;
 mod lifecycle;
+mod parts;
 mod ready;
 mod relay;
 mod storage;
+mod varint;
 
 pub use bounds::{PROPOSAL_BYTES_MAX, check_config, check_proposal};
 pub use codec::{decode_conf_state, decode_entry, decode_hard_state};
 pub use codec::{encode_conf_state, encode_entry, encode_hard_state};
 pub use fenced::FencedVoter;
+pub use leadership::give_leadership_away;
 pub use lifecycle::{Creation, Tombstones};
 pub use ready::{Persisted, ReadyBatch, ReadyError, ReadyWriter, may_send_first};
 pub use relay::{Agent, FILLS_MAX, HandedOn, WAIT_TICKS, WAITING_MAX};
@@ -149,7 +153,7 @@ pub use relay::{Broadcast, Delegated, FILL_BYTES_MAX, NEIGHBOURS_MAX, Neighbour,
 pub use relay::{DIRECT_TICKS, Outgoing, Route, SLOW_TICKS, ZoneMap, ZoneUpdates, Zones};
 pub use storage::{BOOTSTRAP, RegionStorage, SnapshotProvider};
 
-use crate::error::{Error, ErrorKind};
+use crate::{Error, ErrorKind};
 use raft::StorageError;
 
 /// As raft knows it.

@@ -1,19 +1,20 @@
 //! The write side: what raft needs persisted, of many groups at once.
 
-use super::codec::{decode_conf_state, encode_conf_state, encode_entry, encode_hard_state, id_of};
+use super::codec::{
+    decode_conf_state, decode_hard_state, encode_conf_state, encode_entry, encode_hard_state, id_of,
+};
 use super::storage::{BOOTSTRAP, CONF_STATE, begin_log, exists_already, has_voters};
-use crate::commit::Ticket;
-use crate::engine::write_batch::{Outlook, RegionBatch, WriteBatch};
-use crate::engine::{Engine, WriteError};
-use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
-use crate::sync::{Arc, Mutex, MutexGuard};
-use crate::types::{Durability, EntryId, Lsn, RegionId};
-use raft::prelude::{ConfState, HardState};
+use crate::{
+    Durability, Engine, EntryId, Error, ErrorKind, Lsn, RegionBatch, RegionId, RegionPreview, Result, Ticket,
+    WriteBatch, WriteError,
+};
+use raft::prelude::{ConfState, Entry, HardState};
 use raft::{RawNode, Ready, Storage};
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A `Ready` that was written: `on_persist_ready(ready)` may be called for the replica with this tag,
 /// and for no other.
@@ -107,65 +108,63 @@ impl ReadyBatch {
     /// id, `raft.id`, and never use one twice.
     ///
     /// Of a snapshot, the log takes the place (it is cleared and starts after it) and the conf state; its
-    /// data is the state machine's, which must have made it durable before this batch is written.
+    /// data is the state machine's, which must have made it durable before this batch is written. Entries of
+    /// the log above the snapshot, and one at its index of another term, are rolled back: listeners are asked
+    /// ([`before_rollback`](crate::EventListener::before_rollback)).
     ///
     /// # Errors
     /// As [`RegionBatch::append`]; the batch is then as it was before the call. `TooLarge`, when this batch
-    /// is full: write it, and add to the next one. `InvalidArgument` for entries that would begin a log at
+    /// is full: write it, and add to the next one; for a `Ready` that is larger than any batch there is
+    /// [`add_in_parts`](Self::add_in_parts). `InvalidArgument` for entries that would begin a log at
     /// index 1 in a region without a configuration: stop that replica, it needs a snapshot, or see
     /// [`configured_elsewhere`](Self::configured_elsewhere).
     pub fn add_as(&mut self, region: RegionId, tag: u64, ready: &Ready) -> Result<()> {
-        let undo = self.batch.mark();
-        let added = self.add_parts(region, ready);
-        match added {
-            Ok(()) => {
-                self.must_sync |= ready.must_sync();
-                let tag = if planted(Bug::PersistedWithoutTag) { 0 } else { tag };
-                self.readies.push(Persisted { region, tag, ready: ready.number() });
+        self.check_beginning(region, ready)?;
+        self.batch.atomically(|batch| {
+            add_snapshot(batch, region, ready)?;
+            add_entries(batch, region, ready.entries())?;
+            match ready.hs() {
+                Some(state) => batch.region(region).set_hard_state(&encode_hard_state(state)).map(drop),
+                None => Ok(()),
             }
-            Err(_) => self.batch.rewind(undo),
-        }
-        added
-    }
-
-    fn add_parts(&mut self, id: RegionId, ready: &Ready) -> Result<()> {
-        if ready.snapshot().is_empty()
-            && let Some(first) = ready.entries().first()
-        {
-            self.check_beginning(id, first.get_index())?;
-        }
-        let mut region = self.batch.region(id);
-        if !ready.snapshot().is_empty() {
-            let meta = ready.snapshot().get_metadata();
-            region.reset(EntryId::new(meta.get_term(), meta.get_index()))?;
-            region.put(CONF_STATE, &encode_conf_state(meta.get_index(), meta.get_conf_state()))?;
-        }
-        for entry in ready.entries() {
-            region.append_with(id_of(entry), |out| encode_entry(entry, out))?;
-        }
-        if let Some(state) = ready.hs() {
-            region.set_hard_state(&encode_hard_state(state))?;
-        }
+        })?;
+        self.note(ready.must_sync(), Persisted { region, tag, ready: ready.number() });
         Ok(())
     }
 
-    /// Refuses entries from `first` on where the log begins at index 1 and nothing says what its
-    /// configuration was before that.
-    fn check_beginning(&self, id: RegionId, first: u64) -> Result<()> {
+    /// When this batch is written, so is all of the `Ready`.
+    pub(super) fn note(&mut self, must_sync: bool, persisted: Persisted) {
+        self.must_sync |= must_sync;
+        let tag = if planted(Bug::PersistedWithoutTag) { 0 } else { persisted.tag };
+        self.readies.push(Persisted { tag, ..persisted });
+    }
+
+    /// An empty one of the same kind.
+    pub(super) fn another(&self, engine: &Engine) -> ReadyBatch {
+        ReadyBatch { configured_elsewhere: self.configured_elsewhere, ..ReadyBatch::new(engine) }
+    }
+
+    /// Refuses entries without a snapshot before them where the log begins at index 1 and nothing says what
+    /// its configuration was before that.
+    pub(super) fn check_beginning(&self, id: RegionId, ready: &Ready) -> Result<()> {
+        let first = match ready.entries().first() {
+            Some(first) if ready.snapshot().is_empty() => first.get_index(),
+            _ => return Ok(()),
+        };
         if self.configured_elsewhere || planted(Bug::LogWithoutConfiguration) {
             return Ok(());
         }
-        let now = self.batch.standing(id, CONF_STATE);
+        let now = self.batch.current(id, CONF_STATE);
         // Nearly always: the entries go on where the region's own log is. Only what may be a new log's is
         // worth a walk through the batch.
         if now.base.is_some_and(|b| b.index < first) || first > 1 && is_configured(id, &now)? {
             return Ok(());
         }
-        let then = self.batch.outlook(id, CONF_STATE);
+        let then = self.batch.preview(id, CONF_STATE);
         if then.base.is_some() || is_configured(id, &then)? {
             return Ok(());
         }
-        Err(Error::invalid(format!(
+        Err(Error::new(ErrorKind::InvalidArgument, format!(
             "entries from {first} on refused: the region has no configuration, and a log from index 1 on does not bring one; \
              a replica that joins needs a snapshot: compact the leader's log by an entry or more, and start this replica anew \
              (or say ReadyBatch::configured_elsewhere, if the state machine keeps the configuration)"
@@ -181,20 +180,12 @@ impl ReadyBatch {
     /// `InvalidArgument` if the region exists, or exists by what was added before, or the configuration has
     /// no voters. `TooLarge` when the batch is full.
     pub fn bootstrap(&mut self, region: RegionId, state: &ConfState) -> Result<EntryId> {
-        if self.batch.outlook(region, CONF_STATE).exists {
+        if self.batch.preview(region, CONF_STATE).exists {
             return Err(exists_already(region));
         }
-        let undo = self.batch.mark();
-        match begin_log(&mut self.batch, region, state, HardState::default()) {
-            Ok(()) => {
-                self.must_sync = true;
-                Ok(BOOTSTRAP)
-            }
-            Err(e) => {
-                self.batch.rewind(undo);
-                Err(e)
-            }
-        }
+        self.batch.atomically(|batch| begin_log(batch, region, state, HardState::default()))?;
+        self.must_sync = true;
+        Ok(BOOTSTRAP)
     }
 
     /// Ends the replica that `tag` names: log, hard state and configuration of the region are forgotten,
@@ -206,8 +197,12 @@ impl ReadyBatch {
     /// of your own that this peer id is gone, lest a late message bring it back without its vote:
     /// [`Tombstones::destroy`](super::Tombstones::destroy) does both. See `docs/consensus.md`, "Regions that
     /// come back".
+    ///
+    /// Listeners are asked for the entries above the commit index of its hard state, which may be nowhere
+    /// else ([`before_rollback`](crate::EventListener::before_rollback)).
     pub fn destroy(&mut self, region: RegionId, tag: u64) {
-        self.batch.region(region).destroy();
+        let committed = known_commit(&self.batch.preview(region, CONF_STATE));
+        self.batch.region(region).committed(committed).destroy();
         self.must_sync = true;
         self.readies.push(Persisted { region, tag, ready: DESTRUCTION });
     }
@@ -238,14 +233,14 @@ impl ReadyBatch {
     /// [`configured_elsewhere`](Self::configured_elsewhere) allows that.
     pub fn set_conf_state(&mut self, region: RegionId, index: u64, state: &ConfState) -> Result<()> {
         if !self.configured_elsewhere {
-            let now = self.batch.standing(region, CONF_STATE);
+            let now = self.batch.current(region, CONF_STATE);
             if now.base.is_none() && !is_configured(region, &now)? {
-                let then = self.batch.outlook(region, CONF_STATE);
+                let then = self.batch.preview(region, CONF_STATE);
                 if !then.exists && [0, BOOTSTRAP.index].contains(&index) {
                     return self.bootstrap(region, state).map(drop);
                 }
                 if then.base.is_none() && !is_configured(region, &then)? {
-                    return Err(Error::invalid(format!(
+                    return Err(Error::new(ErrorKind::InvalidArgument, format!(
                         "the configuration as of entry {index} refused: the region has had none, nor a snapshot; \
                          bootstrap it, or let it wait for a snapshot"
                     ))
@@ -315,8 +310,34 @@ impl ReadyBatch {
     }
 }
 
+/// Adds what of a `Ready` comes before its entries.
+pub(super) fn add_snapshot(batch: &mut WriteBatch, id: RegionId, ready: &Ready) -> Result<()> {
+    if !ready.snapshot().is_empty() {
+        let meta = ready.snapshot().get_metadata();
+        let mut region = batch.region(id);
+        region.reset(EntryId::new(meta.get_term(), meta.get_index()))?;
+        region.put(CONF_STATE, &encode_conf_state(meta.get_index(), meta.get_conf_state()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn add_entries(batch: &mut WriteBatch, id: RegionId, entries: &[Entry]) -> Result<()> {
+    let mut region = batch.region(id);
+    for entry in entries {
+        region.append_with(id_of(entry), |out| encode_entry(entry, out))?;
+    }
+    Ok(())
+}
+
+/// The last entry that the replica itself knows to be committed. Where its hard state is lost, little is.
+fn known_commit(there: &RegionPreview) -> u64 {
+    let state = there.hard_state.as_deref().and_then(|bytes| decode_hard_state(bytes).ok());
+    let noted = state.filter(|_| !there.hard_state_lost).map_or(0, |state| state.get_commit());
+    noted.max(there.base.map_or(0, |base| base.index))
+}
+
 /// Whether the region has a configuration that raft can start from.
-pub(super) fn is_configured(id: RegionId, region: &Outlook) -> Result<bool> {
+pub(super) fn is_configured(id: RegionId, region: &RegionPreview) -> Result<bool> {
     let Some(bytes) = &region.value else { return Ok(false) };
     let (_, state) = decode_conf_state(bytes).map_err(|e| e.in_region(id))?;
     Ok(has_voters(&state))
@@ -477,7 +498,7 @@ enum Slot {
 
 impl Line {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(&self) -> u64 {

@@ -5,13 +5,11 @@ use super::codec::{
 };
 use super::far_reads::{FarReads, Fetched};
 use super::store_error;
-use crate::engine::Engine;
-use crate::engine::region::Region;
-use crate::engine::write_batch::WriteBatch;
-use crate::error::{Error, ErrorKind, Result};
 use crate::planted::{Bug, planted};
-use crate::report::Health;
-use crate::types::{Durability, Entry, EntryId, LogState, ReadLimit, RegionId};
+use crate::{
+    Durability, Engine, Entry, EntryId, Error, ErrorKind, Health, LogState, ReadLimit, Region, RegionId,
+    Result, WriteBatch,
+};
 use raft::prelude::{ConfState, Entry as RaftEntry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::fmt;
@@ -147,21 +145,27 @@ impl RegionStorage {
     /// took a snapshot, or applied entries, that the log never made durable), the log is cleared and starts
     /// again after `applied`. In either case the commit index is raised to `applied` where it lags, for what
     /// was applied was committed. Term and vote stay, unless the term is below that of `applied`: nobody was
-    /// voted for in one that this log had no trace of.
+    /// voted for in one that this log had no trace of. Entries that are cleared above `applied`, and one of
+    /// another term in its place, are rolled back: listeners are asked
+    /// ([`before_rollback`](crate::EventListener::before_rollback)).
     ///
     /// `conf_state` is the state machine's, as of `applied`, if it keeps one. It replaces the log's, older or
     /// newer, for raft applies the changes after `applied` once more. Without it, the log's must be up to
     /// date: see [`ReadyBatch::set_conf_state`](super::ReadyBatch::set_conf_state).
     ///
     /// # Errors
-    /// `Damaged` where the region's state cannot be trusted: a term or vote that was lost must not be made
-    /// up; nor are entries, where more is committed than log and state machine have, or where they differ on
-    /// a committed entry. `Compacted` if the state machine lacks entries that the log has dropped: raft would
-    /// panic, or skip them; give it a snapshot first.
+    /// `HardStateLost` where term or vote were lost, or are of an older term than the last entry: they are
+    /// not made up. `Damaged` where the region's state cannot be trusted: nor are entries made up, where more
+    /// is committed than log and state machine have, or where they differ on a committed entry. `Compacted`
+    /// if the state machine lacks entries that the log has dropped: raft would panic, or skip them; give it a
+    /// snapshot first.
     pub fn recover(&self, applied: EntryId, conf_state: Option<&ConfState>) -> Result<EntryId> {
         let id = self.region.id();
         let hard_state = self.hard_state()?;
         let log = self.region.state();
+        if let Ok(last) = self.region.term(log.last) {
+            check_hard_state(&hard_state, &log, last).map_err(|e| e.in_region(id))?;
+        }
         let conf_state = conf_state.filter(|c| has_voters(c));
         let applied = match applied {
             EntryId { term: 0, index: 0 } => self.start(&log, conf_state)?,
@@ -181,7 +185,7 @@ impl RegionStorage {
             && !fits
             && applied.index <= committed
         {
-            return Err(Error::damaged(format!(
+            return Err(Error::new(ErrorKind::Damaged, format!(
                 "the state machine has applied entry {applied}, and the log has committed another one there, of term {term}: \
                  they do not belong together"
             ))
@@ -221,7 +225,7 @@ impl RegionStorage {
     /// Term, vote and commit as last written.
     ///
     /// # Errors
-    /// `Damaged` if it was lost: the node must not vote then, and must not be started with another one.
+    /// `HardStateLost` if it was lost: the node must not vote then, and must not be started with another one.
     pub fn hard_state(&self) -> Result<HardState> {
         let id = self.region.id();
         let stored = match planted(Bug::VotesWhileUnsure) {
@@ -281,38 +285,46 @@ impl RegionStorage {
         stored.last().is_some_and(|last| term(last.id.index) == Some(last.id.term))
     }
 
+    /// What a `RawNode` [starts from](Storage::initial_state).
+    pub(super) fn start_state(&self) -> Result<RaftState> {
+        if let Some(far) = &self.far {
+            far.begin();
+        }
+        let mut hard_state = self.hard_state()?;
+        let conf_state = self.conf_state()?.map(|(_, c)| c).unwrap_or_default();
+        let log = self.region.state();
+        // Of an index that cannot be read the term is not known, and must not be mistaken for a low one: a
+        // node in too low a term would vote twice.
+        let last = self.region.term(log.last)?;
+        check_hard_state(&hard_state, &log, last).map_err(|e| e.in_region(self.region.id()))?;
+        raise_term(&mut hard_state, last);
+        hard_state.set_commit(hard_state.get_commit().max(log.base.map_or(0, |b| b.index)));
+        if hard_state.get_commit() > log.last {
+            let e = cut_short(hard_state.get_commit(), log.last);
+            return Err(e.in_region(self.region.id()));
+        }
+        Ok(RaftState { hard_state, conf_state })
+    }
+
     /// Whether the entry lies so far back that reading it may wait for the device.
     fn is_far(&self, far: &FarReads, index: u64) -> bool {
-        let active = self.engine.store().committer.accepted().segment();
-        let segment = self.region.segment_of(index);
-        segment.is_some_and(|s| s.saturating_add(far.segments) < active)
+        self.region.segments_back(index).is_some_and(|back| back > far.segments)
     }
 }
 
 impl Storage for RegionStorage {
     /// Hard state and conf state as last written: what a `RawNode` starts from. A commit index below the
     /// compaction point is raised to it: what was compacted was committed, though the note of that may not
-    /// have been written. A term below the last entry's is raised to it, without a vote.
+    /// have been written. Where the log holds nothing after its base, as a reset leaves it, a term below the
+    /// base's is raised to that, without a vote.
     ///
     /// # Errors
-    /// `Store(Other)` when the hard state was lost, when it says that more is committed than the log has, or
-    /// when the term of the last entry cannot be read.
+    /// `Store(Other)`, with the [error](crate::Error) in it: `HardStateLost` when the hard state was lost, or
+    /// is of an older term than the last entry, which was never written in a term that this replica did not
+    /// know; `Damaged` when it says that more is committed than the log has, or when the term of the last
+    /// entry cannot be read.
     fn initial_state(&self) -> raft::Result<RaftState> {
-        if let Some(far) = &self.far {
-            far.begin();
-        }
-        let mut hard_state = self.hard_state().map_err(store_error)?;
-        let conf_state = self.conf_state().map_err(store_error)?.map(|(_, c)| c).unwrap_or_default();
-        let log = self.region.state();
-        // Of an index that cannot be read the term is not known, and must not be mistaken for a low one: a
-        // node in too low a term would vote twice.
-        raise_term(&mut hard_state, self.region.term(log.last).map_err(store_error)?);
-        hard_state.set_commit(hard_state.get_commit().max(log.base.map_or(0, |b| b.index)));
-        if hard_state.get_commit() > log.last {
-            let e = cut_short(hard_state.get_commit(), log.last);
-            return Err(store_error(e.in_region(self.region.id())));
-        }
-        Ok(RaftState { hard_state, conf_state })
+        self.start_state().map_err(store_error)
     }
 
     /// The entries of `low..high`, at least one if the range has any, and no more than
@@ -334,9 +346,10 @@ impl Storage for RegionStorage {
             far.grow_old();
         }
         if low > high {
-            return Err(store_error(Error::invalid(format!(
-                "the range {low}..{high} ends before it begins"
-            ))));
+            return Err(store_error(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("the range {low}..{high} ends before it begins"),
+            )));
         }
         let for_follower = context.can_async();
         let read = match &self.far {
@@ -398,7 +411,7 @@ pub(super) fn begin_log(
     before: HardState,
 ) -> Result<()> {
     if !has_voters(conf_state) {
-        return Err(Error::invalid(
+        return Err(Error::new(ErrorKind::InvalidArgument,
             "bootstrap refused: the configuration has no voters; a replica that joins later is not bootstrapped, and waits for a snapshot",
         )
         .in_region(id));
@@ -422,7 +435,25 @@ pub(super) fn has_voters(conf_state: &ConfState) -> bool {
 }
 
 pub(super) fn exists_already(id: RegionId) -> Error {
-    Error::invalid("bootstrap refused: the region exists already; destroy it first").in_region(id)
+    Error::new(ErrorKind::InvalidArgument, "bootstrap refused: the region exists already; destroy it first")
+        .in_region(id)
+}
+
+/// Refuses a hard state of an older term than the last entry's: raft makes it durable no later than that
+/// entry, so a newer one was lost, and with it perhaps a vote.
+fn check_hard_state(state: &HardState, log: &LogState, last: u64) -> Result<()> {
+    if log.is_empty() || state.get_term() >= last {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::HardStateLost,
+        format!(
+            "the hard state is of term {}, and the last entry, {}, of term {last}: a newer hard state was lost, and with it \
+         perhaps a vote; remove the replica from its group, and let it come back under another peer id",
+            state.get_term(),
+            log.last
+        ),
+    ))
 }
 
 /// A node is never in an earlier term than its log, and in one that it takes over from there it has voted for
@@ -435,7 +466,10 @@ fn raise_term(state: &mut HardState, term: u64) {
 }
 
 fn cut_short(committed: u64, last: u64) -> Error {
-    Error::damaged(format!(
-        "entry {committed} is committed, but the log ends at {last}; if the state machine has applied more, call RegionStorage::recover"
-    ))
+    Error::new(
+        ErrorKind::Damaged,
+        format!(
+            "entry {committed} is committed, but the log ends at {last}; if the state machine has applied more, call RegionStorage::recover"
+        ),
+    )
 }

@@ -1,10 +1,13 @@
 //! Entries of one region: what a range of them means, where they are, and their bytes.
 //!
 //! A read copies the extents that it touches under the region's lock ([`view`], [`parts`]), and looks for
-//! entries and bytes without it ([`read`]). It knows nothing of who asks: an engine, whose regions repair and
-//! remember what they meet, or a look at files that another process writes.
+//! entries and bytes without it ([`read`]). It knows nothing of who asks: an engine, which counts its
+//! reads and remembers the damage that they meet ([`Reads`]), or a look at files that another process writes.
 
+mod reads;
 mod spans;
+
+pub(crate) use reads::Reads;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::batch::Loc;
@@ -148,6 +151,17 @@ pub(crate) fn unavailable(region: RegionId, s: &RegionState, indexes: RangeInclu
         false => format!("entries {first}..={until} are"),
     };
     Error::new(ErrorKind::Unavailable, format!("{named} not there: {last}")).in_region(region).naming(indexes)
+}
+
+/// The error of an entry that may be torn and may be rotten.
+pub(crate) fn doubtful(region: RegionId, index: u64) -> Error {
+    Error::damaged(format!(
+        "entry {index} does not match its checksum, and nothing proves that it was torn: it may have been acknowledged; \
+         append over it, or fetch it from a replica and hand it to repair()"
+    ))
+    .in_region(region)
+    .naming(index..=index)
+    .suspect()
 }
 
 // ---- the entries ------------------------------------------------------------------------------------------

@@ -12,14 +12,14 @@
 //! | valid records, none with a watermark beyond the hole            | torn: dropped, they were never acknowledged |
 //! | a valid record with a watermark beyond the hole                 | damage: the hole was acknowledged |
 
-use super::Purpose;
 use super::copies;
 use super::judge::refuse;
-use super::link::{Link, Said, scan_to_end, settle_old};
-use super::segments::{Opened, cut_short};
+use super::link::{Link, PastHole, Said, scan_to_end, settle_old};
+use super::recognise::{SegmentFiles, cut_short};
 use super::serving::{FIRST_SEGMENT, is_rebuilt};
 use super::tail::{self, TailRecord};
 use super::thread::{pass_last_gap, place, thread};
+use super::{Purpose, Unrecovered};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
 use crate::format::file_header::SegmentKind;
@@ -60,13 +60,13 @@ pub(super) struct Chain {
 /// that turn out to be no part of the log are taken out of `opened`, or kept empty.
 pub(super) fn follow(
     dir: &Dir,
-    opened: &mut Opened,
+    opened: &mut SegmentFiles,
     checkpoint: &CheckpointHeader,
     evidence: Evidence<'_>,
     options: &Options,
     purpose: Purpose,
     report: &mut OpenReport,
-) -> Result<Chain> {
+) -> Result<Chain, Unrecovered> {
     let mut found = read(dir, opened, checkpoint, &evidence, report)?;
     let Log { places: log, start_segment, gap } =
         find_log(&mut found, opened, checkpoint, evidence, options, report)?;
@@ -82,7 +82,7 @@ pub(super) fn follow(
     (report.trail.hole, report.trail.acknowledged) = (Some(hole), proof);
     report.trail.segments = links.iter().enumerate().map(|(at, l)| l.found(log.contains(&at))).collect();
     if let Some(watermark) = proof {
-        refuse(acknowledged_hole(&links, hole, watermark), options, report)?;
+        refuse(Unrecovered::Damaged(acknowledged_hole(&links, hole, watermark)), options, report)?;
     }
     for at in (0..links.len()).filter(|at| !log.contains(at)) {
         report.torn_bytes += u64::from(links[at].end.saturating_sub(FIRST_RECORD));
@@ -93,11 +93,15 @@ pub(super) fn follow(
     let (tail, mut cut) = match purpose {
         Purpose::Write => {
             let judged = proof.is_none();
-            let settled = if judged { settled } else { u32::MAX };
+            let settled = judged.then_some(settled);
             cut_at_watermark(&mut links, settled, watermark, &said.announced, options, report)?
         }
         Purpose::Inspect => {
             suspects = end_at_what_is_wrong(&mut links, watermark, &said.announced, options, report)?;
+            (Vec::new(), false)
+        }
+        Purpose::InspectDurable => {
+            end_at_watermark(&mut links, watermark);
             (Vec::new(), false)
         }
     };
@@ -125,12 +129,12 @@ struct Log {
 /// Follows the records from one segment to the next. Where there is no checkpoint, the log has to be whole.
 fn find_log(
     found: &mut Read,
-    opened: &Opened,
+    opened: &SegmentFiles,
     checkpoint: &CheckpointHeader,
     evidence: Evidence<'_>,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<Log> {
+) -> Result<Log, Unrecovered> {
     let Read { links, said, logs, .. } = found;
     let (start_segment, watermark) = (checkpoint.start_segment, said.watermark);
     let places = thread(links, start_segment, watermark);
@@ -141,14 +145,15 @@ fn find_log(
         }
         return Ok(Log { places, start_segment, gap: None });
     }
-    if let Err(e) = whole_history(opened, links, &places, watermark, &evidence) {
+    if let Some(gap) = gap_in_history(opened, links, &places, watermark, &evidence) {
         // The device may give the checkpoint another time.
-        refuse(evidence.unread.unwrap_or(e), options, report)?;
+        let why = evidence.unread.map_or(Unrecovered::Damaged(gap), Unrecovered::Failed);
+        refuse(why, options, report)?;
         let gap = pass_last_gap(links, start_segment, watermark);
         return Ok(Log { places: thread(links, gap, watermark), start_segment: gap, gap: Some(gap) });
     }
     if said.loss {
-        refuse(loss_accepted_before(logs), options, report)?;
+        refuse(Unrecovered::Damaged(loss_accepted_before(logs)), options, report)?;
     }
     Ok(Log { places, start_segment, gap: None })
 }
@@ -166,7 +171,7 @@ struct Read {
 /// Reads the segments as far as their records lead, those before the replay by their footers alone.
 fn read(
     dir: &Dir,
-    opened: &Opened,
+    opened: &SegmentFiles,
     checkpoint: &CheckpointHeader,
     evidence: &Evidence<'_>,
     report: &mut OpenReport,
@@ -205,8 +210,8 @@ fn read(
         if let Some(footer) = load_footer(dir, segment) {
             segment.set_sealed_end(footer.tail().end);
             segment.set_footer(footer);
-        } else if segment.sealed_end() == 0 {
-            segment.set_sealed_end(scan_to_end(segment)?.0);
+        } else if segment.known_end().is_none() {
+            segment.set_sealed_end(scan_to_end(segment)?.end);
         }
     }
     Ok(read)
@@ -228,13 +233,13 @@ pub(super) struct Evidence<'a> {
 /// the one before, and no segment is left over. And the mark, or what is left of a checkpoint, has to be
 /// there: half of a copy of a store looks like a whole log. Dead segments are given back in any order, and a
 /// replay with gaps would bring back what was rolled back, destroyed or voted before.
-fn whole_history(
-    opened: &Opened,
+fn gap_in_history(
+    opened: &SegmentFiles,
     links: &[Link],
     log: &[usize],
     watermark: Lsn,
     evidence: &Evidence<'_>,
-) -> Result<()> {
+) -> Option<Error> {
     let first = log.first().map(|&at| &links[at]);
     let begins =
         first.is_some_and(|l| l.segment.id == FIRST_SEGMENT && l.follows.is_some_and(|f| f.is_none()));
@@ -252,15 +257,15 @@ fn whole_history(
         opened.lost.iter().find(|(id, _)| opened.segments.get(id).is_none_or(|s| s.kind == SegmentKind::Log));
     let known = evidence.marked || evidence.durable > Lsn::ZERO;
     if planted(Bug::GapAcceptedAtRebuild) || gap.is_none() && begins && lost.is_none() && known {
-        return Ok(());
+        return None;
     }
     let path = gap.map_or(PathBuf::new(), |link| link.segment.path.clone());
-    Err(Error::damaged(
+    let error = Error::damaged(
         "no checkpoint of the store can be believed, and the log does not reach from its beginning to a known end without a gap: the \
          regions cannot be rebuilt; restore the store from a backup, or let the node join anew; `raftwood repair --accept-loss \
          --apply` (TailPolicy::AcceptLoss) opens it with all hard states lost, and answers nothing from before the last gap",
-    )
-    .at(&path, None))
+    );
+    Some(error.at(&path, None))
 }
 
 /// The log was cut where the caller accepted a loss, and what a checkpoint said of that is gone.
@@ -283,12 +288,12 @@ fn judge_hole(
 ) -> Option<Lsn> {
     let mut proof = None;
     for link in links.iter().filter(|l| l.segment.id >= hole.segment()) {
-        if let Some((watermark, bytes)) = link.past_hole {
+        if let Some(PastHole { watermark, bytes }) = link.past_hole {
             proof = proof.max(Some(watermark));
             report.torn_bytes += bytes;
         }
         let later = link.records.iter().filter(|_| link.segment.id > hole.segment());
-        proof = proof.max(later.map(|r| r.2).max());
+        proof = proof.max(later.map(|r| r.watermark).max());
     }
     proof = proof.filter(|watermark| *watermark > hole);
     // No record may claim that more was durable than there is.
@@ -334,23 +339,23 @@ fn settled_below(links: &[Link], log: &[usize], watermark: Lsn) -> u32 {
 /// Takes what lies past the watermark out of the log, verified, to be re-persisted. Also returns
 /// whether anything was taken out.
 ///
-/// The end of each unsealed segment from `settled` on has to be clear too.
+/// The end of each unsealed segment from `settled` on has to be clear too; without one, of none.
 fn cut_at_watermark(
     links: &mut [Link],
-    settled: u32,
+    settled: Option<u32>,
     watermark: Lsn,
     announced: &BTreeMap<Lsn, Shape>,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<(Vec<TailRecord>, bool)> {
+) -> Result<(Vec<TailRecord>, bool), Unrecovered> {
     let mut tail = Vec::new();
     let (mut ended, mut cuts) = (false, Vec::new());
     for (at, link) in links.iter().enumerate().filter(|(_, link)| !link.sealed) {
         let keep = match planted(Bug::TailNotRewritten) {
             true => link.records.len(),
-            false => link.records.partition_point(|r| Lsn::new(link.segment.id, r.0) <= watermark),
+            false => link.records_until(watermark),
         };
-        let (from, until) = (keep.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0), link.end);
+        let (from, until) = (keep.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].end), link.end);
         if keep < link.records.len() {
             cuts.push((at, keep));
             if !ended {
@@ -360,7 +365,7 @@ fn cut_at_watermark(
             }
         }
         // A segment without a record is judged too: its first may have rotted.
-        if !ended && link.segment.id >= settled {
+        if !ended && settled.is_some_and(|settled| link.segment.id >= settled) {
             ended = !tail::ends_clearly(&link.segment, until, announced, options, report)?;
         }
     }
@@ -374,6 +379,16 @@ fn cut_at_watermark(
     Ok((tail, !cuts.is_empty()))
 }
 
+/// Leaves out what is not known to be durable.
+fn end_at_watermark(links: &mut [Link], watermark: Lsn) {
+    if planted(Bug::ReaderShowsUnproven) {
+        return;
+    }
+    for link in links.iter_mut().filter(|link| !link.sealed) {
+        link.end_at(link.records_until(watermark));
+    }
+}
+
 /// Ends the log before the first record past the watermark that an open would not keep, for those who only
 /// look. Returns the entries before it that an open would call doubtful.
 fn end_at_what_is_wrong(
@@ -382,18 +397,18 @@ fn end_at_what_is_wrong(
     announced: &BTreeMap<Lsn, Shape>,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<Vec<Error>> {
+) -> Result<Vec<Error>, Unrecovered> {
     let (mut suspects, mut ended) = (Vec::new(), false);
     for link in links.iter_mut().filter(|link| !link.sealed) {
-        let durable = link.records.partition_point(|r| Lsn::new(link.segment.id, r.0) <= watermark);
-        let from = durable.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].0);
+        let durable = link.records_until(watermark);
+        let from = durable.checked_sub(1).map_or(FIRST_RECORD, |i| link.records[i].end);
         let end = match ended {
             true => from,
             false => tail::kept_until(&link.segment, from, link.end, announced, options, &mut suspects)?,
         };
         ended |= end < link.end;
         report.torn_bytes += u64::from(link.end - end);
-        link.end_at(link.records.partition_point(|r| r.0 <= end));
+        link.end_at(link.records.partition_point(|r| r.end <= end));
     }
     Ok(suspects)
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::copies::{Copies, decode_copies};
 use crate::format::mark::Mark;
 use crate::format::record::RecordKind;
-use crate::segment::scan::{FIRST_RECORD, Found, Scanner};
+use crate::segment::scan::{FIRST_RECORD, Found, Scanner, Sought};
 use crate::types::Lsn;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 /// `links` do not simply go on is missing then. What was not durable may never have been written, or be on
 /// its way, and is not made good.
 pub(super) fn wanted(links: &[Link], start_segment: u32, watermark: Lsn) -> Option<Lsn> {
-    let said = links.iter().filter_map(|link| link.past_hole).map(|(watermark, _)| watermark);
+    let said = links.iter().filter_map(|link| link.past_hole).map(|past| past.watermark);
     let durable = said.fold(watermark, Lsn::max);
     let mut end = Lsn::new(start_segment, FIRST_RECORD);
     let mut before: Option<&Link> = None;
@@ -74,7 +74,7 @@ pub(super) fn give(links: &[Link], marks: &[Mark], durable: Lsn) -> Result<bool>
 /// Every list of copies in a segment, whatever stands between.
 fn each_list(scanner: &mut Scanner<'_>, take: &mut dyn FnMut(&Bytes)) -> Result<()> {
     let mut at = FIRST_RECORD;
-    while let Some((offset, header, _)) = scanner.seek(at)? {
+    while let Some(Sought { offset, header }) = scanner.seek(at)? {
         if header.kind == RecordKind::Copies
             && let Found::Record(record) = scanner.look(offset)?
         {

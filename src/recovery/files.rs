@@ -18,7 +18,7 @@ pub(super) struct Listing {
     pub(super) logs: Vec<u32>,
     colds: Vec<u32>,
     pub(super) footers: Vec<u32>,
-    pub(super) free: Vec<(u32, u64)>,
+    pub(super) free: Vec<FreeListed>,
     pub(super) leftovers: Vec<String>,
     pub(super) foreign: Vec<String>,
     /// The highest segment number that any name bears.
@@ -36,6 +36,13 @@ impl Listing {
         let logs = self.logs.iter().map(|id| (*id, SegmentKind::Log));
         logs.chain(self.colds.iter().map(|id| (*id, SegmentKind::Cold)))
     }
+}
+
+/// A file of the pool, as the directory lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FreeListed {
+    pub(crate) number: u32,
+    pub(crate) len: u64,
 }
 
 /// Reads the directory.
@@ -68,7 +75,7 @@ pub(super) fn list(dir: &Dir) -> Result<Listing> {
             FileName::Log(n) => l.logs.push(n),
             FileName::Cold(n) => l.colds.push(n),
             FileName::Footer(n) => l.footers.push(n),
-            FileName::Free(n) => l.free.push((n, entry.len)),
+            FileName::Free(n) => l.free.push(FreeListed { number: n, len: entry.len }),
             FileName::Temp(_) => l.leftovers.push(entry.name),
             FileName::Lock | FileName::Mark => {}
         }

@@ -3,6 +3,7 @@
 //! Whole records past the watermark are re-persisted in the new run's first segment. What is doubtful is
 //! noted where the next run finds it. Only then does anything go that showed the crash.
 
+use super::files::FreeListed;
 use super::tail::TailRecord;
 use crate::checkpoint::{Checkpoints, Parts};
 use crate::commit::Accept;
@@ -12,7 +13,7 @@ use crate::format::record::RecordKind;
 use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
 use crate::segment::scan::FIRST_RECORD;
-use crate::segment::{Retire, RetiredFile, Segment, write_footer};
+use crate::segment::{Retire, RetiredFile, Segment, Unwritten, write_footer};
 use crate::sync::Arc;
 use crate::types::{Durability, Lsn, RegionId};
 
@@ -25,22 +26,28 @@ pub(crate) struct Unfinished {
     pub(super) last_witness: bool,
     /// Newer checkpoints that cannot be believed: to be removed once there is one that can.
     pub(super) bad_checkpoints: Vec<String>,
-    /// Segments of the runs before without a footer on disk.
-    pub(super) unsealed: Vec<Arc<Segment>>,
+    /// Segments of the runs before without a footer on disk, oldest first.
+    pub(crate) unsealed: Vec<Arc<Segment>>,
     /// Whole batches past the watermark, in order: to be re-persisted.
     pub(crate) tail: Vec<TailRecord>,
     /// Whether records that show in the files are no part of the log any more.
     pub(super) cut: bool,
     /// Log segments that hold no record of the log: they can be given back once the tail is durable.
     pub(crate) unused: Vec<RetiredFile>,
+    /// Files of the pool, to be taken or removed.
+    pub(crate) free: Vec<FreeListed>,
     /// Files that nothing needs, to be removed once the store is open.
     pub(crate) leftovers: Vec<String>,
 }
 
 impl Unfinished {
     /// Does it. Nobody else writes, checkpoints or seals meanwhile. Afterwards a crash finds a store that
-    /// needs none of what was recovered from.
-    pub(crate) fn finish(mut self, checkpoints: &Checkpoints, report: &mut OpenReport) -> Result<()> {
+    /// needs none of what was recovered from. Returns the segments that are sealed later if not now.
+    pub(crate) fn finish(
+        mut self,
+        checkpoints: &Checkpoints,
+        report: &mut OpenReport,
+    ) -> Result<Vec<Arc<Segment>>, Unwritten> {
         let Parts { committer, factory, mark, table, .. } = &checkpoints.parts;
         let votes_lost = report.assumed_torn || report.accepted_loss && !planted(Bug::LossNotSaid);
         let cut = self.cut || votes_lost;
@@ -75,15 +82,16 @@ impl Unfinished {
         if !self.tail.is_empty() {
             report.regions = table.figures().existing;
         }
-        Ok(())
+        Ok(self.unsealed)
     }
 
-    fn rewrite_tail(&mut self, parts: &Parts) -> Result<()> {
+    fn rewrite_tail(&mut self, parts: &Parts) -> Result<(), Unwritten> {
         for TailRecord { encoded, .. } in &mut self.tail {
             parts.committer.write(encoded, &Accept::internal(Durability::Written))?;
             if encoded.kind == RecordKind::Install {
-                let install = Install::decode(&encoded.desc)
-                    .map_err(|e| Error::damaged(format!("a control record is malformed: {e}")))?;
+                let install = Install::decode(&encoded.desc).map_err(|e| {
+                    Unwritten::Failed(Error::damaged(format!("a control record is malformed: {e}")))
+                })?;
                 if let Some(cold) = parts.segments.get(install.cold) {
                     parts.table.relocate(&cold, &install.sources);
                 }
@@ -133,7 +141,11 @@ fn remove(parts: &Parts, names: &[String], report: &mut OpenReport) {
 /// It is in a checkpoint before the log is cut off where the records were: the next run will find nothing
 /// that is wrong. And what the checkpoint says is past all records of the runs before, so that none of them
 /// is replayed as if it were good.
-fn note_doubts(checkpoints: &Checkpoints, suspects: &[(RegionId, u64)], votes_lost: bool) -> Result<u64> {
+fn note_doubts(
+    checkpoints: &Checkpoints,
+    suspects: &[(RegionId, u64)],
+    votes_lost: bool,
+) -> Result<u64, Unwritten> {
     let Parts { committer, table, .. } = &checkpoints.parts;
     committer.roll()?;
     let as_of = Lsn::new(committer.active_id(), FIRST_RECORD);

@@ -31,7 +31,7 @@
 //! not written shows its older generation. One flip: flipping one bit back makes the payload match, which
 //! no sector of other bytes does.
 
-use crate::error::{Error, Result};
+use super::Unrecovered;
 use crate::options::{Options, TailPolicy};
 use crate::planted::{Bug, planted};
 use crate::report::{OpenReport, RecordState, Verdict};
@@ -65,12 +65,16 @@ pub(super) fn judge(facts: Facts) -> Verdict {
 
 /// Damage that was acknowledged and cannot be tied to regions: open ends here, unless the caller accepted the
 /// loss. Then the log ends before it.
-pub(super) fn refuse(error: Error, options: &Options, report: &mut OpenReport) -> Result<()> {
+pub(super) fn refuse(
+    why: Unrecovered,
+    options: &Options,
+    report: &mut OpenReport,
+) -> Result<(), Unrecovered> {
     if options.tail_policy != TailPolicy::AcceptLoss && !planted(Bug::LossAlwaysAccepted) {
-        return Err(error);
+        return Err(why);
     }
     report.accepted_loss = true;
-    report.damage.push(error);
+    report.damage.push(why.into());
     Ok(())
 }
 

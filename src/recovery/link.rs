@@ -1,17 +1,18 @@
 //! One segment of the log: its records, what they follow, and where they end.
 
+use super::Unrecovered;
 use super::judge::refuse;
-use super::segments::cut_short;
+use super::recognise::cut_short;
 use super::tail::bytes_of;
 use crate::error::{Error, Result};
 use crate::format::batch::Announcement;
 use crate::format::footer::Footer;
-use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
+use crate::format::record::{RECORD_HEADER_LEN, RecordKind, Shape, record_len};
 use crate::limits::SECTOR;
 use crate::options::Options;
 use crate::report::{OpenReport, SegmentFinding};
 use crate::segment::Segment;
-use crate::segment::scan::{FIRST_RECORD, Found, Record, Scanner};
+use crate::segment::scan::{FIRST_RECORD, Found, Record, Scanner, Sought};
 use crate::types::Lsn;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,8 +46,8 @@ impl Said {
 /// One log segment on the way.
 pub(super) struct Link {
     pub(super) segment: Arc<Segment>,
-    /// End offset and shape of each record, for a segment that was scanned.
-    pub(super) records: Vec<(u32, Shape, Lsn)>,
+    /// Those that were read, of a segment that was scanned.
+    pub(super) records: Vec<ReadRecord>,
     /// What its records follow; `None` while it has none.
     pub(super) follows: Option<Shape>,
     /// End of its content.
@@ -55,13 +56,30 @@ pub(super) struct Link {
     pub(super) sealed: bool,
     /// It is sealed, and the header of its first record cannot be read: what it follows is not known.
     pub(super) is_headless: bool,
-    /// Valid records past a hole: the highest watermark among them, and their bytes.
-    pub(super) past_hole: Option<(Lsn, u64)>,
+    /// Valid records past a hole, if there are any.
+    pub(super) past_hole: Option<PastHole>,
     /// Why nobody can say that no record stands past its end.
     unclear: Option<Error>,
     /// Records that were recovered.
     pub(super) mended: u64,
     pub(super) batches: u64,
+}
+
+/// A record of a segment that was scanned.
+pub(super) struct ReadRecord {
+    /// One past it.
+    pub(super) end: u32,
+    pub(super) shape: Shape,
+    /// What it says that was durable.
+    pub(super) watermark: Lsn,
+}
+
+/// Valid records past a hole.
+#[derive(Clone, Copy)]
+pub(super) struct PastHole {
+    /// The highest among them.
+    pub(super) watermark: Lsn,
+    pub(super) bytes: u64,
 }
 
 impl Link {
@@ -112,8 +130,9 @@ impl Link {
     }
 
     /// Nobody can say that the log ends where a record may have been that cannot be read any more.
-    pub(super) fn judge_end(&self, options: &Options, report: &mut OpenReport) -> Result<()> {
-        self.unclear.clone().map_or(Ok(()), |error| refuse(error, options, report))
+    pub(super) fn judge_end(&self, options: &Options, report: &mut OpenReport) -> Result<(), Unrecovered> {
+        let unclear = self.unclear.clone().map(Unrecovered::Damaged);
+        unclear.map_or(Ok(()), |why| refuse(why, options, report))
     }
 
     /// A footer is only written once its records are durable. That of an empty segment says nothing.
@@ -154,7 +173,8 @@ impl Link {
             self.batches += u64::from(record.header.kind != RecordKind::Copies);
             self.end = record.end();
             self.last = record.shape;
-            self.records.push((record.end(), record.shape, record.header.watermark));
+            let (end, shape, watermark) = (record.end(), record.shape, record.header.watermark);
+            self.records.push(ReadRecord { end, shape, watermark });
             previous = Some(record.shape);
         }
         Ok(())
@@ -167,22 +187,28 @@ impl Link {
             Found::Record(record) => return Ok(Some(record)),
             found => found,
         };
-        let Some((at, next, _)) = scanner.seek(self.end.saturating_add(8))? else { return Ok(None) };
-        let here = next.previous.position == Lsn::new(self.segment.id, self.end);
-        match scanner.rebuild(next.previous, previous.unwrap_or_default())? {
+        let Some(next) = scanner.seek(self.end.saturating_add(8))? else { return Ok(None) };
+        let here = next.header.previous.position == Lsn::new(self.segment.id, self.end);
+        match scanner.rebuild(next.header.previous, previous.unwrap_or_default())? {
             Some(record) if here && matches!(found, Found::Nothing) && previous.is_some() => Ok(Some(record)),
             _ => {
-                self.past_hole = Some(past_hole(scanner, at, &next)?);
+                self.past_hole = Some(past_hole(scanner, next)?);
                 Ok(None)
             }
         }
     }
 
+    /// How many of its records end at this position or before it.
+    pub(super) fn records_until(&self, position: Lsn) -> usize {
+        self.records.partition_point(|r| Lsn::new(self.segment.id, r.end) <= position)
+    }
+
     /// Ends it after so many of its records.
     pub(super) fn end_at(&mut self, records: usize) {
-        let last = records.checked_sub(1).map(|i| self.records[i]);
-        (self.end, self.last) = last.map_or((FIRST_RECORD, Shape::default()), |(end, shape, _)| (end, shape));
         self.records.truncate(records);
+        let last = self.records.last();
+        self.end = last.map_or(FIRST_RECORD, |record| record.end);
+        self.last = last.map_or(Shape::default(), |record| record.shape);
     }
 
     /// The segment holds nothing that counts.
@@ -202,21 +228,21 @@ impl Link {
             end: self.end,
             follows: self.follows.map(|shape| shape.end().unwrap_or(Lsn::ZERO)),
             in_log,
-            past_hole: self.past_hole.map_or(0, |(_, bytes)| bytes),
+            past_hole: self.past_hole.map_or(0, |past| past.bytes),
         }
     }
 }
 
-/// The highest watermark of the records from `at` on, and their bytes.
-fn past_hole(scanner: &mut Scanner<'_>, at: u32, first: &RecordHeader) -> Result<(Lsn, u64)> {
-    let (mut watermark, mut bytes) = (first.watermark, 0);
-    let mut next = Some((at, *first));
-    while let Some((at, header)) = next {
-        watermark = watermark.max(header.watermark);
-        bytes += record_len(header.desc_len, header.payload_len);
-        next = scanner.seek(at.saturating_add(8))?.map(|(at, header, _)| (at, header));
+/// The records from `first` on.
+fn past_hole(scanner: &mut Scanner<'_>, first: Sought) -> Result<PastHole> {
+    let mut past = PastHole { watermark: Lsn::ZERO, bytes: 0 };
+    let mut next = Some(first);
+    while let Some(Sought { offset, header }) = next {
+        past.watermark = past.watermark.max(header.watermark);
+        past.bytes += record_len(header.desc_len, header.payload_len);
+        next = scanner.seek(offset.saturating_add(8))?;
     }
-    Ok((watermark, bytes))
+    Ok(past)
 }
 
 /// A segment from before the replay: only its index is needed, and its last record if that is known.
@@ -229,23 +255,29 @@ pub(super) fn settle_old(segment: &Segment, footer: Option<Arc<Footer>>) -> Resu
             Ok((tail.end > FIRST_RECORD).then_some(tail.last))
         }
         None => {
-            let (end, last) = scan_to_end(segment)?;
-            let known = segment.sealed_end();
-            if known == 0 {
+            let Scanned { end, last } = scan_to_end(segment)?;
+            let known = segment.known_end();
+            if known.is_none() {
                 segment.set_sealed_end(end);
             }
             // What the next record follows, if this is the last segment.
-            Ok(last.filter(|_| known == 0 || known == end))
+            Ok(last.filter(|_| known.is_none_or(|known| known == end)))
         }
     }
 }
 
-/// Where the records end, and the last one.
-pub(super) fn scan_to_end(segment: &Segment) -> Result<(u32, Option<Shape>)> {
+/// A segment as far as its records go.
+pub(super) struct Scanned {
+    pub(super) end: u32,
+    pub(super) last: Option<Shape>,
+}
+
+/// Reads its records to their end.
+pub(super) fn scan_to_end(segment: &Segment) -> Result<Scanned> {
     let mut scanner = segment.scanner(segment.records_end)?;
-    let (mut at, mut last) = (FIRST_RECORD, None);
-    while let Found::Record(record) = scanner.look(at)? {
-        (at, last) = (record.end(), Some(record.shape));
+    let mut scanned = Scanned { end: FIRST_RECORD, last: None };
+    while let Found::Record(record) = scanner.look(scanned.end)? {
+        scanned = Scanned { end: record.end(), last: Some(record.shape) };
     }
-    Ok((at, last))
+    Ok(scanned)
 }

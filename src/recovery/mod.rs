@@ -27,18 +27,19 @@ mod finish;
 mod judge;
 mod link;
 mod phases;
+mod recognise;
 mod replay;
-mod segments;
 mod serving;
 mod tail;
 mod thread;
+mod unrecovered;
 
+pub(crate) use files::FreeListed;
 pub(crate) use finish::Unfinished;
-pub(crate) use segments::read_header;
-pub(crate) use tail::doubtful;
+pub(crate) use recognise::read_header;
+pub(crate) use unrecovered::Unrecovered;
 
 use crate::checkpoint::Kept;
-use crate::error::Result;
 use crate::format::file_header::StoreId;
 use crate::format::mark::Mark;
 use crate::format::record::Shape;
@@ -59,35 +60,51 @@ pub(crate) enum Purpose {
     Write,
     /// Nothing is changed, and a running engine may be changing the files.
     Inspect,
+    /// The same, and what is not known to be durable is left out: nobody judges it.
+    InspectDurable,
 }
 
 /// The state of a store as its files show it.
 pub(crate) struct Recovered {
-    pub(crate) id: StoreId,
+    pub(crate) run: NextRun,
     pub(crate) table: Arc<Table>,
     /// Every segment that is part of the store; those without a footer on disk have one on the heap.
     pub(crate) segments: BTreeMap<u32, Arc<Segment>>,
-    /// Segments whose footer is to be written, oldest first.
-    pub(crate) unsealed: Vec<Arc<Segment>>,
     /// What the next record follows.
     pub(crate) chain: Shape,
     /// The log was durable up to here; an inspection judges nothing of what follows.
     pub(crate) durable: Lsn,
-    pub(crate) next_file: u32,
-    /// Runs with a lower number may have lost what was accepted and never acknowledged.
-    pub(crate) unclean_before: u32,
     pub(crate) checkpoints: Kept,
     /// What the mark file holds.
     pub(crate) marks: Vec<Mark>,
-    /// Free files: number and length.
-    pub(crate) free: Vec<(u32, u64)>,
     pub(crate) report: OpenReport,
     /// What is left to be done before anything is written, or answered.
     pub(crate) unfinished: Unfinished,
 }
 
+/// The run of an engine that would begin now.
+#[derive(Clone, Copy)]
+pub(crate) struct NextRun {
+    pub(crate) store: StoreId,
+    /// Its first file has the same number.
+    pub(crate) number: u32,
+    /// Runs with a lower number may have lost what was accepted and never acknowledged.
+    pub(crate) unclean_before: u32,
+}
+
+impl Recovered {
+    /// Where the log ends.
+    pub(crate) fn end(&self) -> Lsn {
+        self.chain.end().unwrap_or(Lsn::ZERO)
+    }
+}
+
 /// Reads the store in `dir`; `None` if there is none.
-pub(crate) fn recover(dir: &Dir, options: &Options, purpose: Purpose) -> Result<Option<Recovered>> {
+pub(crate) fn recover(
+    dir: &Dir,
+    options: &Options,
+    purpose: Purpose,
+) -> Result<Option<Recovered>, Unrecovered> {
     go(&mut Recovery { dir, options, purpose, report: OpenReport::default() })
 }
 
@@ -97,14 +114,14 @@ pub(crate) fn recover_and_report(
     options: &Options,
     purpose: Purpose,
     found: &mut OpenReport,
-) -> Result<Option<Recovered>> {
+) -> Result<Option<Recovered>, Unrecovered> {
     let mut recovery = Recovery { dir, options, purpose, report: OpenReport::default() };
     let outcome = go(&mut recovery);
     *found = recovery.report;
     outcome
 }
 
-fn go(recovery: &mut Recovery<'_>) -> Result<Option<Recovered>> {
+fn go(recovery: &mut Recovery<'_>) -> Result<Option<Recovered>, Unrecovered> {
     let listed = Listed::read(recovery.dir)?;
     let Some(served) = listed.choose_checkpoint(recovery)? else { return Ok(None) };
     let opened = served.open_segments(recovery)?;

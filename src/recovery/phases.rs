@@ -10,13 +10,13 @@
 use super::chain::{self, Chain, Evidence};
 use super::files::{self, Listing};
 use super::judge::refuse;
+use super::recognise::{SegmentFiles, open_segments};
 use super::replay::{give_up_before_gap, load, replay, truncate_what_was_lost};
-use super::segments;
 use super::serving::{
     self, Serving, all_but_the_mark_is_missing, has_mark, is_closed, is_ours_and_bad, is_rebuilt,
     known_durable, mark_is_missing, read_file,
 };
-use super::{Purpose, Recovered, Unfinished, tail};
+use super::{NextRun, Purpose, Recovered, Unfinished, Unrecovered, tail};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
@@ -25,12 +25,13 @@ use crate::format::footer::Footer;
 use crate::format::mark::Mark;
 use crate::format::names::FileName;
 use crate::index::Table;
+use crate::limits::SECTOR;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
 use crate::report::{OpenReport, Proof};
 use crate::segment::mark_file::{read_marks, settle_marks};
 use crate::segment::scan::{FIRST_RECORD, Scanner};
-use crate::segment::{RetiredFile, Segment, rebuild_footer};
+use crate::segment::{RetiredFile, Segment, Unreadable, rebuild_footer};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::types::Lsn;
@@ -62,12 +63,12 @@ impl Listed {
     }
 
     /// `None` if there is no store.
-    pub(super) fn choose_checkpoint(self, r: &mut Recovery<'_>) -> Result<Option<Served>> {
+    pub(super) fn choose_checkpoint(self, r: &mut Recovery<'_>) -> Result<Option<Served>, Unrecovered> {
         let Listed { began, marks, listing } = self;
         let Some(serving) = serving::choose(r.dir, &listing, &mut r.report)? else {
             // A mark is all that a crash leaves of a store that was being made, and it proves nothing then.
             return match marks.iter().any(|mark| mark.durable > Lsn::ZERO) {
-                true => Err(all_but_the_mark_is_missing(r.dir)),
+                true => Err(Unrecovered::Damaged(all_but_the_mark_is_missing(r.dir))),
                 false => Ok(None),
             };
         };
@@ -84,7 +85,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn open_segments(self, r: &mut Recovery<'_>) -> Result<Opened> {
+    pub(super) fn open_segments(self, r: &mut Recovery<'_>) -> Result<Opened, Unrecovered> {
         let began = clock::now();
         let Served { mut marks, mut listing, serving } = self;
         let header = &serving.header;
@@ -93,9 +94,9 @@ impl Served {
             settle_marks(r.dir)?;
             marks = read_marks(r.dir)?;
         }
-        let files = segments::open_segments(r.dir, r.options, &mut listing, header, &mut r.report)?;
+        let files = open_segments(r.dir, r.options, &mut listing, header, &mut r.report)?;
         if let Some(error) = missing_beside_its_footer(r.dir, &listing, &files, header) {
-            refuse(error, r.options, &mut r.report)?;
+            refuse(Unrecovered::Damaged(error), r.options, &mut r.report)?;
         }
         let id = header.identity.store;
         let is_marked = |marks: &[Mark]| marks.iter().any(|mark| mark.store == id);
@@ -103,7 +104,7 @@ impl Served {
             // It is the first file of all, but an inspection may have looked before that was there.
             marks = read_marks(r.dir)?;
             if !is_marked(&marks) && !planted(Bug::MissingMarkUnheeded) {
-                refuse(mark_is_missing(r.dir), r.options, &mut r.report)?;
+                refuse(Unrecovered::Damaged(mark_is_missing(r.dir)), r.options, &mut r.report)?;
             }
         }
         let marked = is_marked(&marks);
@@ -119,12 +120,12 @@ pub(super) struct Opened {
     marked: bool,
     listing: Listing,
     serving: Serving,
-    files: segments::Opened,
+    files: SegmentFiles,
 }
 
 impl Opened {
     /// Follows the log to its end.
-    pub(super) fn follow(self, r: &mut Recovery<'_>) -> Result<Followed> {
+    pub(super) fn follow(self, r: &mut Recovery<'_>) -> Result<Followed, Unrecovered> {
         let Opened { began, marks, marked, listing, mut serving, mut files } = self;
         let durable = known_durable(&serving.header, &marks);
         r.report.trail.proven(serving.header.synced, Proof::Checkpoint);
@@ -142,33 +143,33 @@ pub(super) struct Followed {
     marks: Vec<Mark>,
     listing: Listing,
     serving: Serving,
-    files: segments::Opened,
+    files: SegmentFiles,
     chain: Chain,
 }
 
 impl Followed {
     /// Builds the footers that are missing, on the heap.
-    pub(super) fn give_footers(self, r: &mut Recovery<'_>) -> Result<Indexed> {
+    pub(super) fn give_footers(self, r: &mut Recovery<'_>) -> Result<Indexed, Unrecovered> {
         let Followed { began, marks, listing, serving, files, chain } = self;
         let replayed_from = chain.gap.unwrap_or(serving.header.start_segment);
         let mut unsealed = Vec::new();
         let mut unsealable = Vec::new();
-        let mut failed: Option<Error> = None;
+        let mut failed: Option<Unreadable> = None;
         for segment in files.segments.values().filter(|s| s.footer().is_none() && !s.is_hole()) {
             match give_footer(segment, &mut r.report) {
                 Ok(()) => unsealed.push(segment.clone()),
                 // Its entries answer with an error, one by one; the rest of the store goes on.
                 Err(e) if segment.id < replayed_from || segment.kind == SegmentKind::Cold => {
                     segment.unsealable.store(true, Ordering::Release);
-                    unsealable.push((segment.clone(), e));
+                    unsealable.push((segment.clone(), e.into()));
                 }
                 Err(e) => {
                     failed.get_or_insert(e);
                 }
             }
         }
-        if let Some(e) = failed {
-            return Err(e);
+        if let Some(unreadable) = failed {
+            return Err(unreadable.into());
         }
         r.report.times.segments = clock::since(began);
         Ok(Indexed { marks, listing, serving, files, chain, unsealed, unsealable })
@@ -180,7 +181,7 @@ pub(super) struct Indexed {
     marks: Vec<Mark>,
     listing: Listing,
     serving: Serving,
-    files: segments::Opened,
+    files: SegmentFiles,
     chain: Chain,
     /// Those whose footer is to be written.
     unsealed: Vec<Arc<Segment>>,
@@ -190,21 +191,24 @@ pub(super) struct Indexed {
 
 impl Indexed {
     /// Fills the table: the checkpoint, and what the log did since.
-    pub(super) fn replay(self, r: &mut Recovery<'_>) -> Result<Replayed> {
+    pub(super) fn replay(self, r: &mut Recovery<'_>) -> Result<Replayed, Unrecovered> {
         let began = clock::now();
         let Indexed { marks, listing, mut serving, mut files, chain, unsealed, unsealable } = self;
         let report = &mut r.report;
         let table = Arc::new(Table::default());
-        let loaded = load(&table, std::mem::take(&mut serving.bytes), &files.segments, r.dir.path())?;
+        let loaded = load(&table, std::mem::take(&mut serving.bytes), &files.segments, r.dir.path())
+            .map_err(Unrecovered::Damaged)?;
         let mut installed = Vec::new();
         if let Some(gap) = chain.gap {
             let before = files.segments.range(serving.header.start_segment..gap);
-            installed = replay(&table, before, &files.segments, true, report)?;
+            installed =
+                replay(&table, before, &files.segments, true, report).map_err(Unrecovered::Damaged)?;
             give_up_before_gap(&table, &files.segments, gap, report);
             serving.header.start_segment = gap;
         }
         let rest = files.segments.range(serving.header.start_segment..);
-        installed.extend(replay(&table, rest, &files.segments, chain.gap.is_some(), report)?);
+        let replayed = replay(&table, rest, &files.segments, chain.gap.is_some(), report);
+        installed.extend(replayed.map_err(Unrecovered::Damaged)?);
         if report.accepted_loss {
             truncate_what_was_lost(&table, report);
         }
@@ -272,17 +276,17 @@ impl Replayed {
         r.report.segments = segments.len() as u64;
         r.report.foreign = std::mem::take(&mut listing.foreign);
         Recovered {
-            id,
+            run: NextRun {
+                store: id,
+                number: header.next_file.max(newest_file.saturating_add(1)),
+                unclean_before,
+            },
             table,
             segments,
-            unsealed: unsealed.clone(),
             chain: chain.last,
             durable: chain.durable,
-            next_file: header.next_file.max(newest_file.saturating_add(1)),
-            unclean_before,
             marks,
             checkpoints: serving.kept,
-            free: listing.free,
             report: std::mem::take(&mut r.report),
             unfinished: Unfinished {
                 last_witness,
@@ -292,6 +296,7 @@ impl Replayed {
                 tail: chain.tail,
                 cut: chain.cut,
                 unused,
+                free: listing.free,
                 leftovers: listing.leftovers,
             },
         }
@@ -348,7 +353,9 @@ fn take_unused(
             // of this process.
             let is_blank = |file: &Arc<dyn VfsFile>| {
                 let mut scanner = Scanner::new(&**file, &s.path, &s.identity, s.len);
-                scanner.read(u64::from(FIRST_RECORD), 512).is_ok_and(|b| b.iter().all(|b| *b == 0))
+                scanner
+                    .read(u64::from(FIRST_RECORD), SECTOR as usize)
+                    .is_ok_and(|b| b.iter().all(|b| *b == 0))
             };
             let blank = s.file().is_ok_and(is_blank);
             RetiredFile {
@@ -368,7 +375,7 @@ fn take_unused(
 fn missing_beside_its_footer(
     dir: &Dir,
     listing: &Listing,
-    opened: &segments::Opened,
+    opened: &SegmentFiles,
     checkpoint: &CheckpointHeader,
 ) -> Option<Error> {
     let replayed = listing.footers.iter().filter(|id| **id >= checkpoint.start_segment);
@@ -387,7 +394,7 @@ fn missing_beside_its_footer(
 }
 
 /// Builds the footer of a segment that has none, on the heap; it is written later.
-fn give_footer(segment: &Arc<Segment>, report: &mut OpenReport) -> Result<()> {
+fn give_footer(segment: &Arc<Segment>, report: &mut OpenReport) -> Result<(), Unreadable> {
     let end = segment.sealed_end();
     rebuild_footer(segment)?;
     report.scanned_segments += 1;

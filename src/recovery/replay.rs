@@ -81,7 +81,7 @@ fn load_region(
         state.extents.push(Extent::sealed(&extent, segment));
     }
     state.damage = Some(damage).filter(|d| !d.is_none()).map(Box::new);
-    makes_sense(&state, view.region, dir)?;
+    check_consistent(&state, view.region, dir)?;
     match table.insert(view.region, state) {
         true => Ok(()),
         false => {
@@ -91,7 +91,7 @@ fn load_region(
 }
 
 /// Refuses a region whose parts do not go together. Found by fuzzing, with checksums that were right.
-fn makes_sense(state: &RegionState, region: RegionId, path: &Path) -> Result<()> {
+fn check_consistent(state: &RegionState, region: RegionId, path: &Path) -> Result<()> {
     state.check().map_err(|e| {
         Error::damaged(format!("the log of the region is inconsistent: {e}; run `raftwood check`"))
             .in_region(region)
@@ -176,11 +176,11 @@ pub(super) fn replay<'a>(
             if only_one && !std::mem::take(&mut first) {
                 return Ok(());
             }
-            replay_delta(table, &delta, segment, gaps).map_err(Replayed::Refused)
+            replay_delta(table, &delta, segment, gaps).map_err(Ended::Refused)
         });
         replayed.map_err(|e| match e {
-            Replayed::Refused(e) => e,
-            Replayed::Malformed(e) => bad(e),
+            Ended::Refused(e) => e,
+            Ended::Malformed(e) => bad(e),
         })?;
         for install in footer.installs().map_err(bad)? {
             installed.push(install.cold);
@@ -194,14 +194,14 @@ pub(super) fn replay<'a>(
 }
 
 /// Why replay ended.
-enum Replayed {
+enum Ended {
     Malformed(Malformed),
     Refused(Error),
 }
 
-impl From<Malformed> for Replayed {
-    fn from(e: Malformed) -> Replayed {
-        Replayed::Malformed(e)
+impl From<Malformed> for Ended {
+    fn from(e: Malformed) -> Ended {
+        Ended::Malformed(e)
     }
 }
 
@@ -219,7 +219,7 @@ fn replay_delta(table: &Table, delta: &RegionDelta, segment: &Arc<Segment>, gaps
     if gaps {
         state.close_gap();
     }
-    makes_sense(&state, delta.region, &segment.path)?;
+    check_consistent(&state, delta.region, &segment.path)?;
     state.touched = Lsn::new(segment.id, segment.sealed_end());
     Ok(())
 }

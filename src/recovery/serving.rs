@@ -1,7 +1,8 @@
 //! Which checkpoint serves, and what it says of the log before any of it is read.
 
+use super::Unrecovered;
 use super::files::Listing;
-use super::segments::store_of_all_segments;
+use super::recognise::store_of_all_segments;
 use crate::checkpoint::{CHECKPOINTS_KEPT, CheckpointInfo, Kept};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{
@@ -14,7 +15,7 @@ use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
 use crate::types::Lsn;
 use crate::vfs::Dir;
-use crate::vfs::outcome::Unread;
+use crate::vfs::meaning::Unread;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -31,7 +32,11 @@ pub(super) struct Serving {
 /// The newest checkpoint that can be believed, read through once; without one, one of which a single bit has
 /// flipped; and where only the segments are left, what stands in for one. `None` in a directory without a
 /// store.
-pub(super) fn choose(dir: &Dir, listing: &Listing, report: &mut OpenReport) -> Result<Option<Serving>> {
+pub(super) fn choose(
+    dir: &Dir,
+    listing: &Listing,
+    report: &mut OpenReport,
+) -> Result<Option<Serving>, Unrecovered> {
     let mut passed = PassedOver::default();
     let right = newest_right(dir, listing, &mut passed)?;
     if right.is_none() && listing.is_fresh() {
@@ -52,7 +57,7 @@ pub(super) fn choose(dir: &Dir, listing: &Listing, report: &mut OpenReport) -> R
         report.bad_checkpoints = passed.reasons.len() as u64;
         return Ok(Some(Serving { unread, ..stand_in(listing, store, passed.synced(store)) }));
     }
-    Err(unread.unwrap_or_else(|| passed.error(dir)))
+    Err(unread.map_or_else(|| Unrecovered::Damaged(passed.error(dir)), Unrecovered::Failed))
 }
 
 /// Checkpoints that cannot be believed.
@@ -206,7 +211,7 @@ pub(super) fn mark_is_missing(dir: &Dir) -> Error {
     .at(&dir.join(FileName::Mark.to_string()), None)
 }
 
-/// Whether a checkpoint that was passed over is one of this store's. One without a header that makes sense
+/// Whether a checkpoint that was passed over is one of this store's. One without a header that can be read
 /// bears a name that only this store gives.
 pub(super) fn is_ours_and_bad(dir: &Dir, name: &str, id: StoreId) -> bool {
     let Ok(bytes) = read_file(dir, name) else { return false };

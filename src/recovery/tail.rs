@@ -1,5 +1,6 @@
 //! The end of the log past the watermark: whole batches are kept and re-persisted, a tear ends them.
 
+use super::Unrecovered;
 use super::judge::{Facts, judge};
 use crate::codec::checksum::entry_checksum;
 use crate::codec::mend::{Flip, find_flip};
@@ -10,6 +11,7 @@ use crate::format::zeros::{TELLING_BYTES, Zeros};
 use crate::limits::SECTOR;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
+use crate::read::doubtful;
 use crate::report::{OpenReport, RecordFinding, RecordState, Verdict};
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Record, Scanner};
@@ -54,7 +56,7 @@ pub(super) fn collect(
     options: &Options,
     report: &mut OpenReport,
     tail: &mut Vec<TailRecord>,
-) -> Result<bool> {
+) -> Result<bool, Unrecovered> {
     let range = u64::from(from)..u64::from(until);
     segment.file()?.sync_data().map_err(|e| Error::io("syncing the tail of the log", &segment.path, e))?;
     segment
@@ -80,7 +82,7 @@ pub(super) fn collect(
                 report.torn_bytes += u64::from(until - at);
                 return Ok(false);
             }
-            Verdict::Refuse => return Err(refused(segment, at)),
+            Verdict::Refuse => return Err(Unrecovered::Damaged(refused(segment, at))),
         }
     }
     Ok(true)
@@ -88,7 +90,7 @@ pub(super) fn collect(
 
 /// How far the records of `from..until` would be kept if the bytes in the files were all that will ever
 /// come, for those who only look: nothing is synced, and nothing noted. Entries that would be kept as
-/// doubtful go to `suspects`.
+/// doubtful go to `suspects`, and so does a record that only the tail policy drops.
 ///
 /// The last of them may just be on their way into the file. Such a record was not answered yet, so it may be
 /// shown or not, but never as damage.
@@ -99,7 +101,7 @@ pub(super) fn kept_until(
     announced: &BTreeMap<Lsn, Shape>,
     options: &Options,
     suspects: &mut Vec<Error>,
-) -> Result<u32> {
+) -> Result<u32, Unrecovered> {
     let mut at = from;
     let mut looks = 1;
     let mut scanner = segment.scanner(segment.records_end)?;
@@ -116,7 +118,12 @@ pub(super) fn kept_until(
                 suspects.extend(weighed.kept.iter().flat_map(|kept| kept.doubts(segment, at)));
                 (at, looks) = (weighed.end, 1);
             }
-            Verdict::Torn | Verdict::Lose | Verdict::Refuse => break,
+            Verdict::Torn => break,
+            Verdict::Lose => {
+                suspects.push(dropped(segment, at));
+                break;
+            }
+            Verdict::Refuse => return Err(Unrecovered::Damaged(refused(segment, at))),
         }
     }
     Ok(at)
@@ -141,7 +148,7 @@ fn look_at(
     announced: &BTreeMap<Lsn, Shape>,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<Weighed> {
+) -> Result<Weighed, Unrecovered> {
     let once_whole = was_whole(segment, at, announced);
     let (facts, end, kept) = match scanner.look(at)? {
         Found::Record(record) => {
@@ -166,7 +173,7 @@ pub(super) fn ends_clearly(
     announced: &BTreeMap<Lsn, Shape>,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<bool> {
+) -> Result<bool, Unrecovered> {
     let mut scanner = segment.scanner(segment.records_end)?;
     let header = match scanner.look(at)? {
         // It belongs to another history.
@@ -177,7 +184,7 @@ pub(super) fn ends_clearly(
     let once_whole = was_whole(segment, at, announced);
     let facts = unreadable(segment, &mut scanner, at, header.as_ref(), once_whole, options)?;
     match judged(segment, at, facts, once_whole, report) {
-        Verdict::Refuse => Err(refused(segment, at)),
+        Verdict::Refuse => Err(Unrecovered::Damaged(refused(segment, at))),
         Verdict::Lose => {
             report.assumed_torn = true;
             report.suspects.push(dropped(segment, at));
@@ -221,7 +228,7 @@ fn weigh(
     record: &Record,
     once_whole: bool,
     options: &Options,
-) -> Result<(Facts, Option<TailRecord>)> {
+) -> Result<(Facts, Option<TailRecord>), Unrecovered> {
     let policy = options.tail_policy;
     let right = Facts { record: RecordState::Right, tear: false, stale: false, rot: false, policy };
     let payload = scanner.payload(record)?;
@@ -230,7 +237,10 @@ fn weigh(
         RecordKind::Install => (Batch::default(), Vec::new()),
         RecordKind::Batch => match Batch::decode_desc(&record.desc, record.header.payload_len) {
             Ok(parts) => parts,
-            Err(e) => return Err(Error::damaged(e.0).at(&segment.path, Some(u64::from(record.offset)))),
+            Err(e) => {
+                let error = Error::damaged(e.0).at(&segment.path, Some(u64::from(record.offset)));
+                return Err(Unrecovered::Damaged(error));
+            }
         },
     };
     let facts = match wrong_entries(&batch, &blocks, &payload) {
@@ -333,17 +343,6 @@ fn header_looks_unwritten(scanner: &mut Scanner<'_>, place: Range<u64>) -> Resul
     let last = place.end.saturating_sub(1).max(place.start);
     let rest = scanner.read(last, ((last + 1).next_multiple_of(SECTOR) - last) as usize)?;
     Ok(rest.iter().all(|b| *b == 0))
-}
-
-/// The error of an entry that may be torn and may be rotten.
-pub(crate) fn doubtful(region: RegionId, index: u64) -> Error {
-    Error::damaged(format!(
-        "entry {index} does not match its checksum, and nothing proves that it was torn: it may have been acknowledged; \
-         append over it, or fetch it from a replica and hand it to repair()"
-    ))
-    .in_region(region)
-    .naming(index..=index)
-    .suspect()
 }
 
 fn dropped(segment: &Segment, at: u32) -> Error {

@@ -13,7 +13,7 @@ use crate::types::Lsn;
 /// whatever comes later: a run before this one may have cut it off already. A segment may also follow a
 /// record that is not the last one: then the run that wrote it had found the records after that one doubtful,
 /// or was re-persisting them. The second kind may not have come to its end, and then the older records still
-/// count. So a cut is believed only if a watermark says that something in the segment, and so all that
+/// count. Therefore a cut is believed only if a watermark says that something in the segment, and so all that
 /// recovery wrote there, was durable.
 pub(super) fn thread(links: &mut [Link], start_segment: u32, watermark: Lsn) -> Vec<usize> {
     let mut log: Vec<usize> = Vec::new();
@@ -68,13 +68,13 @@ pub(super) fn place(links: &[Link], log: &[usize], follows: Shape, start_segment
     }
     (0..log.len()).rev().find_map(|nth| {
         let link = &links[log[nth]];
-        let found = || link.records.binary_search_by_key(&follows.position, |r| r.1.position).ok();
+        let found = || link.records.binary_search_by_key(&follows.position, |r| r.shape.position).ok();
         let records = if link.last == follows {
             Records::All
         } else if link.follows == Some(follows) {
             Records::None
         } else if link.segment.id == follows.position.segment() {
-            Records::First(found().filter(|&i| link.records[i].1 == follows)? + 1)
+            Records::First(found().filter(|&i| link.records[i].shape == follows)? + 1)
         } else {
             return None;
         };
@@ -98,11 +98,7 @@ impl Place {
             links[at].forget();
         }
         if let (Records::First(n), Some(&at)) = (&self.records, log.last()) {
-            let link = &mut links[at];
-            link.records.truncate(*n);
-            if let Some((end, shape, _)) = link.records.last() {
-                (link.end, link.last) = (*end, *shape);
-            }
+            links[at].end_at(*n);
         }
     }
 }

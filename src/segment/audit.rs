@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::file_header::{FILE_HEADER_LEN, FileHeader};
 use crate::format::record::record_len;
 use crate::vfs::io::read_up_to;
-use crate::vfs::outcome::if_readable;
+use crate::vfs::meaning::if_readable;
 use std::ops::Range;
 
 /// What an audit saw.
@@ -65,7 +65,7 @@ pub(crate) fn audit(
             }
             Found::Nothing => {
                 audit.rot.push(rot("the header of a record is damaged", u64::from(at)));
-                scanner.seek(at.saturating_add(8))?.map_or(end, |(next, ..)| next)
+                scanner.seek(at.saturating_add(8))?.map_or(end, |next| next.offset)
             }
         };
         each(&mut scanner, at..next)?;

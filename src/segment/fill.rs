@@ -9,7 +9,7 @@
 //! under the same lock. A piece that is on its way has ended before the claim returns, and without the
 //! handle there is none after it.
 
-use crate::error::Error;
+use super::Unwritten;
 use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +35,8 @@ pub(crate) struct Filling {
     /// What zeros are written through, with the lock held. `None` once the segment is claimed, or
     /// full of zeros.
     handle: Mutex<Option<Arc<dyn VfsFile>>>,
-    /// Bytes below are filled. Only for those who decide when to fill: it proves nothing.
+    /// Bytes below are filled, or are not to be any more. Only for those who decide when to fill: it proves
+    /// nothing.
     filled: AtomicU64,
     /// Where the records have to end: what stands there is not filled.
     end: u64,
@@ -45,15 +46,15 @@ pub(crate) struct Filling {
 #[derive(Debug)]
 pub(crate) enum FillError {
     /// Zeros could not be written, where no record is.
-    Write(Error),
+    Write(Unwritten),
     /// Zeros could not be synced: records that were written meanwhile may be lost with them.
-    Sync(Error),
+    Sync(Unwritten),
 }
 
 impl Filling {
     /// Of a segment that needs none.
     pub(crate) fn none() -> Filling {
-        Filling { handle: Mutex::default(), filled: AtomicU64::new(u64::MAX), end: 0 }
+        Filling { handle: Mutex::default(), filled: AtomicU64::new(0), end: 0 }
     }
 
     /// Of a segment that holds a header in its first block, and none of whose blocks before `end` was written
@@ -69,7 +70,7 @@ impl Filling {
         let mut handle = self.handle.lock();
         if handle.is_some() && !planted(Bug::ZerosOverRecords) {
             *handle = None;
-            self.filled.store(u64::MAX, Ordering::Relaxed);
+            self.filled.store(self.end, Ordering::Relaxed);
         }
     }
 
@@ -91,13 +92,14 @@ impl Filling {
         if written.is_err() || from + len >= self.end {
             *handle = None;
         }
-        self.filled.store(if handle.is_some() { from + len } else { u64::MAX }, Ordering::Relaxed);
+        self.filled.store(if handle.is_some() { from + len } else { self.end }, Ordering::Relaxed);
         drop(handle);
-        written.map_err(|e| FillError::Write(Error::io("filling a segment", path, e)))?;
+        written.map_err(|e| FillError::Write(Unwritten::io("filling a segment", path, e)))?;
         // Not with the lock held: a record may come, and its own sync is no slower for this one.
         let to = from + len;
         if to >= self.end || from / SYNCED_BYTES < to / SYNCED_BYTES {
-            file.sync_data().map_err(|e| FillError::Sync(Error::io("syncing a filled segment", path, e)))?;
+            file.sync_data()
+                .map_err(|e| FillError::Sync(Unwritten::io("syncing a filled segment", path, e)))?;
         } else {
             // Linux begins to write the pages that are dirty. Where it does not, the next sync does.
             let _ = file.drop_cache(from..to);

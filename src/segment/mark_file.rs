@@ -6,6 +6,7 @@
 //! that is lost proves nothing; without either, a store that was not closed is refused, as the end
 //! of its log may be missing too.
 
+use super::Unwritten;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{HeaderError, StoreId};
 use crate::format::mark::{MARK_LEN, MARK_SLOT_LEN, Mark};
@@ -15,7 +16,7 @@ use crate::planted::{Bug, planted};
 use crate::sync::Mutex;
 use crate::types::Lsn;
 use crate::vfs::io::{read_up_to, write_parts_at};
-use crate::vfs::outcome::if_there;
+use crate::vfs::meaning::if_there;
 use crate::vfs::{Dir, OpenMode};
 use bytes::Bytes;
 
@@ -85,7 +86,7 @@ impl MarkFile {
     ///
     /// # Errors
     /// Of the operating system: then there is none, and the next call tries again.
-    pub(crate) fn ensure(&self) -> Result<()> {
+    pub(crate) fn ensure(&self) -> Result<(), Unwritten> {
         let mut state = self.state.lock();
         if state.exists {
             return Ok(());
@@ -103,7 +104,7 @@ impl MarkFile {
             // Its pages are not to be synced again.
             let name = FileName::Mark.to_string();
             state.failed |= self.dir.remove_if_there(&name).is_err();
-            return Err(Error::io("making the mark", &self.dir.join(name), e));
+            return Err(Unwritten::io("making the mark", &self.dir.join(name), e));
         }
         (state.exists, state.sequence) = (true, 2);
         Ok(())

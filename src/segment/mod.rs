@@ -22,6 +22,7 @@ mod body;
 mod demand;
 mod fill;
 mod footer_file;
+mod held;
 pub(crate) mod mark_file;
 mod notes;
 pub(crate) mod pool;
@@ -60,7 +61,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use crate::types::{EntryId, Lsn, RegionId};
 use crate::vfs::io::read_exact_at;
-use crate::vfs::outcome::if_readable;
+use crate::vfs::meaning::if_readable;
 use crate::vfs::{Map, VfsFile};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -350,6 +351,11 @@ impl Segment {
     /// The end of the records, or 0 while the segment is active.
     pub(crate) fn sealed_end(&self) -> u32 {
         self.sealed_end.load(Ordering::Acquire)
+    }
+
+    /// The same, once it is known.
+    pub(crate) fn known_end(&self) -> Option<u32> {
+        Some(self.sealed_end()).filter(|end| *end > 0)
     }
 
     /// The footer, once there is one.

@@ -14,8 +14,10 @@
 //! All of it happens off the path of a write. The number of files that lie about unused is capped.
 
 use super::demand::Demand;
+use super::held::Held;
 use super::{FillError, Filling, Notes, Retire, RetiredFile, SYNC_SLOTS, Segment, Unwritten};
 use crate::clock;
+use crate::disk_watch::DiskWatch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::file_header::{
     FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, SegmentKind, StoreId,
@@ -27,9 +29,8 @@ use crate::salt::SaltSource;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::vfs::io::{read_up_to, write_parts_at};
-use crate::vfs::outcome::{if_readable, if_there};
+use crate::vfs::meaning::{if_readable, if_there};
 use crate::vfs::{Dir, OpenMode, Reserved, VfsFile};
-use crate::watch::Watch;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -45,18 +46,37 @@ const FILL_BYTES: usize = 1 << 20;
 const LOOK_BYTES: usize = 256 << 10;
 const LOOK_PAUSE: Duration = Duration::from_micros(200);
 
-/// Stands for the salt of a file that an earlier run left: nothing is known of what it holds.
-const UNKNOWN_SALT: u64 = u64::MAX;
-
 /// A file without content that matters.
 #[derive(Clone, Debug)]
 struct FreeFile {
     name: String,
     len: u64,
-    /// The salt of its generation before, 0 if it was only ever zeros.
-    salt: u64,
+    holds: Holds,
     /// Its blocks are reserved and were never written: it is to be filled.
     unwritten: bool,
+}
+
+/// What a free file holds, which does not matter but for what it may look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holds {
+    /// It was made by this run, and was only ever zeros.
+    Zeros,
+    /// The generation with this salt.
+    Generation(u64),
+    /// What an earlier run left: nothing is known of it.
+    Unknown,
+}
+
+impl Holds {
+    /// The salt of the generation before the next, as a header has it: any but 0 says that stale bytes are
+    /// possible.
+    fn salt(self) -> u64 {
+        match self {
+            Holds::Zeros => 0,
+            Holds::Generation(salt) => salt,
+            Holds::Unknown => u64::MAX,
+        }
+    }
 }
 
 /// When a new file is filled, where blocks can be reserved for it.
@@ -93,6 +113,8 @@ pub(crate) struct SegmentFactory {
     free: Mutex<VecDeque<FreeFile>>,
     demand: Mutex<Demand>,
     retired: Mutex<Vec<RetiredFile>>,
+    /// Files without a name that entries of the caller's still show.
+    held: Held,
     /// Small files that only a full disk makes us touch: one becomes the first segment of an open that finds
     /// no space, and all are removed so that a purge can write footers and its checkpoint.
     reserve: Mutex<Vec<FreeFile>>,
@@ -105,7 +127,7 @@ pub(crate) struct SegmentFactory {
     /// Bytes written to fill files with zeros.
     pub(crate) filled_bytes: AtomicU64,
     /// What is done here, and by upkeep, with the disk.
-    pub(crate) watch: Watch,
+    pub(crate) watch: DiskWatch,
 }
 
 impl SegmentFactory {
@@ -124,11 +146,12 @@ impl SegmentFactory {
             free: Mutex::default(),
             demand: Mutex::default(),
             retired: Mutex::default(),
+            held: Held::default(),
             reserve: Mutex::default(),
             shut: AtomicBool::new(false),
             owes_sync: AtomicBool::new(false),
             filled_bytes: AtomicU64::new(0),
-            watch: Watch::new(options.stall_after),
+            watch: DiskWatch::new(options.stall_after),
         }
     }
 
@@ -170,9 +193,7 @@ impl SegmentFactory {
     pub(crate) fn adopt_free(&self, number: u32, len: u64) -> bool {
         self.next_free.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         let name = FileName::Free(number).to_string();
-        // What it holds is unknown, so its generation before is too; any salt but 0 says that stale
-        // bytes are possible.
-        let file = FreeFile { name, len, salt: UNKNOWN_SALT, unwritten: false };
+        let file = FreeFile { name, len, holds: Holds::Unknown, unwritten: false };
         let mut reserve = self.reserve.lock();
         match len == self.reserve_len() && reserve.len() < RESERVE_FILES {
             true => reserve.push(file),
@@ -220,7 +241,7 @@ impl SegmentFactory {
 
     /// Makes what is missing of the reserve, as long as the disk has room to spare, or was given back
     /// as much just now.
-    pub(crate) fn keep_reserve(&self, mut given_back: u64) -> Result<()> {
+    pub(crate) fn keep_reserve(&self, mut given_back: u64) -> Result<(), Unwritten> {
         self.check_open()?;
         let len = self.reserve_len();
         while self.reserve.lock().len() < RESERVE_FILES {
@@ -238,9 +259,9 @@ impl SegmentFactory {
             };
             if let Err(e) = file.sync_all() {
                 let _ = self.dir.remove(&name);
-                return Err(Error::io("syncing the reserve", &self.dir.join(&name), e));
+                return Err(Unwritten::io("syncing the reserve", &self.dir.join(&name), e));
             }
-            self.reserve.lock().push(FreeFile { name, len, salt: 0, unwritten: false });
+            self.reserve.lock().push(FreeFile { name, len, holds: Holds::Zeros, unwritten: false });
         }
         Ok(())
     }
@@ -317,7 +338,7 @@ impl SegmentFactory {
             kind: FileKind::Segment(SegmentKind::Log),
             identity: Identity { store: self.store, file: id, salt: self.salts.next() },
             len: free.len,
-            previous_salt: if planted(Bug::FormerGenerationForgotten) { 0 } else { free.salt },
+            previous_salt: if planted(Bug::FormerGenerationForgotten) { 0 } else { free.holds.salt() },
         };
         let name = FileName::Log(id).to_string();
         let mut renamed = false;
@@ -351,7 +372,7 @@ impl SegmentFactory {
         let (before, path) = (self.dir.join(&free.name), self.dir.join(name));
         let file = self.open(&free.name)?;
         // One that was made for this is zeros, and has to stay so.
-        if free.salt != 0 {
+        if free.holds != Holds::Zeros {
             file.begin_generation()
                 .map_err(|e| Unwritten::io("beginning another generation of a file", &before, e))?;
         }
@@ -376,8 +397,8 @@ impl SegmentFactory {
     }
 
     /// A file for a cold segment of at most `len` bytes, under a temporary name.
-    pub(crate) fn create_cold(&self, len: u64) -> Result<ColdFile> {
-        let id = self.take_id()?;
+    pub(crate) fn create_cold(&self, len: u64) -> Result<ColdFile, Unwritten> {
+        let id = self.take_id().map_err(Unwritten::Failed)?;
         let temp = FileName::Temp(id).to_string();
         let (file, _) = self.create(&temp, len)?;
         let identity = Identity { store: self.store, file: id, salt: self.salts.next() };
@@ -385,7 +406,7 @@ impl SegmentFactory {
     }
 
     /// Finishes a cold segment: its header, the length it came to, its name.
-    pub(crate) fn name_cold(&self, cold: &ColdFile, end: u32) -> Result<Arc<Segment>> {
+    pub(crate) fn name_cold(&self, cold: &ColdFile, end: u32) -> Result<Arc<Segment>, Unwritten> {
         self.check_open()?;
         let len = segment_len_for(u64::from(end) - u64::from(SEGMENT_HEADER_LEN));
         let header = FileHeader {
@@ -396,18 +417,22 @@ impl SegmentFactory {
             previous_salt: 0,
         };
         let temp = self.dir.join(&cold.temp);
-        cold.file.set_len(len).map_err(|e| Error::io("trimming a cold segment", &temp, e))?;
-        write_headers(&*cold.file, &header).map_err(|e| Error::io("writing a segment header", &temp, e))?;
+        cold.file.set_len(len).map_err(|e| Unwritten::io("trimming a cold segment", &temp, e))?;
+        write_headers(&*cold.file, &header)
+            .map_err(|e| Unwritten::io("writing a segment header", &temp, e))?;
         if !planted(Bug::ColdNotSynced) {
-            cold.file.sync_all().map_err(|e| Error::io("syncing a cold segment", &temp, e))?;
+            cold.file.sync_all().map_err(|e| Unwritten::io("syncing a cold segment", &temp, e))?;
         }
         let name = FileName::Cold(cold.identity.file).to_string();
         let path = self.dir.join(&name);
-        self.dir.rename_new(&cold.temp, &name).map_err(|e| Error::io("naming a cold segment", &path, e))?;
+        self.dir
+            .rename_new(&cold.temp, &name)
+            .map_err(|e| Unwritten::io("naming a cold segment", &path, e))?;
         self.sync_dir()?;
         let named = self.dir.by_name(&name, &cold.file);
-        let named = named.map_err(|e| Error::io("looking at a cold segment", &path, e))?;
-        let segment = Segment::new(SegmentKind::Cold, &header, path, len, named, Vec::new(), self.mapped)?;
+        let named = named.map_err(|e| Unwritten::io("looking at a cold segment", &path, e))?;
+        let segment = Segment::new(SegmentKind::Cold, &header, path, len, named, Vec::new(), self.mapped)
+            .map_err(Unwritten::Failed)?;
         segment.advance_written(end);
         segment.set_sealed_end(end);
         Ok(Arc::new(segment))
@@ -421,7 +446,7 @@ impl SegmentFactory {
 
     /// Makes free files of the retired ones, or removes them when pool and reserve are full or they are of no
     /// use. Returns how many bytes the file system got back.
-    pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64> {
+    pub(crate) fn absorb_retired(&self, ready: usize) -> Result<u64, Unwritten> {
         if self.retired.lock().is_empty() {
             let is_idle = self.demand.lock().is_idle(clock::now());
             return if is_idle { self.give_surplus_back() } else { Ok(0) };
@@ -445,14 +470,22 @@ impl SegmentFactory {
                     let number = self.next_free.fetch_add(1, Ordering::Relaxed);
                     let name = FileName::Free(number).to_string();
                     self.dir.rename_new(&file.name, &name).map(|()| {
-                        renamed.push(FreeFile { name, len: file.len, salt: file.salt, unwritten: false })
+                        renamed.push(FreeFile {
+                            name,
+                            len: file.len,
+                            holds: Holds::Generation(file.salt),
+                            unwritten: false,
+                        })
                     })
                 }
-                false => self.dir.remove(&file.name).map(|()| given_back += file.len),
+                false => self.dir.remove(&file.name).map(|()| {
+                    self.held.note(&file);
+                    given_back += file.len;
+                }),
             });
             // One that is gone takes no room.
             if let Err(e) = if_there(done) {
-                failed = Some(Error::io("giving back a segment", &self.dir.join(&file.name), e));
+                failed = Some(Unwritten::io("giving back a segment", &self.dir.join(&file.name), e));
                 files.push(file);
                 break;
             }
@@ -466,12 +499,12 @@ impl SegmentFactory {
                     files.extend(renamed.into_iter().map(|f| RetiredFile {
                         name: f.name,
                         len: f.len,
-                        salt: f.salt,
+                        salt: f.holds.salt(),
                         recyclable: true,
                         map: None,
                         has_footer: false,
                     }));
-                    failed = failed.or(Some(e.into()));
+                    failed = failed.or(Some(e));
                 }
             }
         }
@@ -479,9 +512,14 @@ impl SegmentFactory {
         failed.map_or(Ok(given_back), Err)
     }
 
+    /// Bytes of files without a name that entries of the caller's still show.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held.bytes()
+    }
+
     /// The store is not used any more, or not for now: free files go that were kept for a burst. Returns how
     /// many bytes the file system got back.
-    pub(crate) fn give_surplus_back(&self) -> Result<u64> {
+    pub(crate) fn give_surplus_back(&self) -> Result<u64, Unwritten> {
         self.demand.lock().end();
         let kept = self.demand.lock().files(self.files_max);
         let mut given_back = 0;
@@ -489,7 +527,7 @@ impl SegmentFactory {
             self.check_open()?;
             let Some(file) = self.free.lock().pop_back() else { break };
             let removed = self.dir.remove(&file.name);
-            removed.map_err(|e| Error::io("removing a free file", &self.dir.join(&file.name), e))?;
+            removed.map_err(|e| Unwritten::io("removing a free file", &self.dir.join(&file.name), e))?;
             given_back += file.len;
         }
         Ok(given_back)
@@ -530,7 +568,7 @@ impl SegmentFactory {
     ) -> Option<FreeFile> {
         loop {
             let free = take()?;
-            if free.salt != UNKNOWN_SALT
+            if free.holds != Holds::Unknown
                 || self.is_readable(&free, is_awaited)
                 || planted(Bug::BadFreeFileUsed)
             {
@@ -577,7 +615,7 @@ impl SegmentFactory {
             let _ = self.dir.remove(&name);
             return Err(e);
         }
-        Ok(FreeFile { name, len, salt: 0, unwritten: self.prewrite && !at_once })
+        Ok(FreeFile { name, len, holds: Holds::Zeros, unwritten: self.prewrite && !at_once })
     }
 
     fn create(&self, name: &str, len: u64) -> Result<(Arc<dyn VfsFile>, Reserved), Unwritten> {

@@ -17,7 +17,7 @@ use crate::planted::{Bug, planted};
 use crate::types::Lsn;
 use crate::vfs::VfsFile;
 use crate::vfs::io::read_up_to;
-use crate::vfs::outcome::if_readable;
+use crate::vfs::meaning::if_readable;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -64,6 +64,12 @@ pub(crate) enum Found {
     BadDescription(RecordHeader),
     /// No header of this file's present generation: zeros, an older generation, or rot.
     Nothing,
+}
+
+/// A header that was [sought](Scanner::seek), and is right.
+pub(crate) struct Sought {
+    pub(crate) offset: u32,
+    pub(crate) header: RecordHeader,
 }
 
 /// A window onto one segment file.
@@ -193,7 +199,7 @@ impl<'a> Scanner<'a> {
     pub(crate) fn look_ahead(&mut self, offset: u32, previous: Shape) -> Result<Found> {
         let found = self.look(offset)?;
         if let Found::Nothing = found
-            && let Some((_, next, _)) = self.seek(offset.saturating_add(8))?
+            && let Some(Sought { header: next, .. }) = self.seek(offset.saturating_add(8))?
             && next.previous.position == Lsn::new(self.segment, offset)
             && let Some(record) = self.rebuild(next.previous, previous)?
         {
@@ -203,7 +209,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The first valid header at or after `offset`, however far away.
-    pub(crate) fn seek(&mut self, offset: u32) -> Result<Option<(u32, RecordHeader, Shape)>> {
+    pub(crate) fn seek(&mut self, offset: u32) -> Result<Option<Sought>> {
         let mut at = u64::from(offset).next_multiple_of(8);
         while at + u64::from(RECORD_HEADER_LEN) <= self.limit {
             let (segment, seed) = (self.segment, self.seed);
@@ -219,9 +225,8 @@ impl<'a> Scanner<'a> {
                 }
                 let i = n * 8;
                 let here = (at + i as u64) as u32;
-                if let Ok((header, shape)) = RecordHeader::decode(&bytes[i..], seed, Lsn::new(segment, here))
-                {
-                    return Ok(Some((here, header, shape)));
+                if let Ok((header, _)) = RecordHeader::decode(&bytes[i..], seed, Lsn::new(segment, here)) {
+                    return Ok(Some(Sought { offset: here, header }));
                 }
             }
             at += (last as u64 & !7) + 8;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::types::RegionId;
-use crate::vfs::outcome::Unread;
+use crate::vfs::meaning::Unread;
 use std::io;
 
 /// Bytes that were written, and that a read does not give. The first two are damage.

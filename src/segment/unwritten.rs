@@ -21,6 +21,13 @@ impl Unwritten {
         if is_full { Unwritten::NoSpace(error) } else { Unwritten::Failed(error) }
     }
 
+    /// What is delivered.
+    pub(crate) fn error(&self) -> &Error {
+        match self {
+            Unwritten::NoSpace(error) | Unwritten::Failed(error) => error,
+        }
+    }
+
     /// The lack of space, if it is that.
     pub(crate) fn no_space(&self) -> Option<&Error> {
         match self {

@@ -5,8 +5,9 @@ use super::pace::Pace;
 use super::sealing::{Mending, mend_footer};
 use crate::codec::checksum::{crc32, entry_checksum};
 use crate::commit::Accept;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::format::batch::{Batch, Encoded, EntryMeta, Install, Op, Section, TermRun};
+use crate::format::file_header::SEGMENT_HEADER_LEN;
 use crate::format::footer::{FooterBuilder, Tail};
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, Shape, record_len};
 use crate::format::zeros::Zeros;
@@ -16,7 +17,7 @@ use crate::planted::{Bug, planted};
 use crate::report::PurgeReport;
 use crate::segment::pool::{ColdFile, SegmentFactory};
 use crate::segment::scan::FIRST_RECORD;
-use crate::segment::{Segment, Unreadable, load_footer, open_built, write_footer};
+use crate::segment::{Segment, Unreadable, Unwritten, load_footer, open_built, write_footer};
 use crate::sync::atomic::Ordering;
 use crate::trace;
 use crate::types::{Durability, EntryId, Lsn, RegionId};
@@ -94,16 +95,16 @@ impl Piece {
 }
 
 /// Moves what lives in the best victims into one cold segment. False when there was nothing to move.
-pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>) -> Result<bool> {
+pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>) -> Result<bool, Unwritten> {
     // What is being copied must not be copied elsewhere meanwhile. That it dies, is backed up or
     // loses its file is fine.
-    let _copying = store.copying.lock()?;
-    let one = store.upkeep.lock()?;
+    let _copying = store.copying.lock().map_err(Unwritten::Failed)?;
+    let one = store.upkeep.lock().map_err(Unwritten::Failed)?;
     let victims = victims(store);
     for victim in &victims {
         // A row of its index that rotted would look like a damaged entry.
         match mend_footer(store, victim) {
-            Ok(Mending::Damaged(error)) => store.listeners.deliver(&Event::Damage { error: &error }),
+            Ok(Mending::Damaged(error)) => store.listeners.deliver(&Event::DamageFound { error: &error }),
             mended => store.listeners.report(mended.map(drop)),
         }
     }
@@ -124,9 +125,9 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>
     let Some(cold) = cold else { return Ok(false) };
     report.moved_bytes += moved;
     report.segments_cleaned += victims.len() as u64;
-    store.cleaned_bytes.fetch_add(moved, Ordering::Relaxed);
+    store.done.cleaned_bytes.fetch_add(moved, Ordering::Relaxed);
     if one.is_none() {
-        one = Some(store.upkeep.lock()?);
+        one = Some(store.upkeep.lock().map_err(Unwritten::Failed)?);
     }
     install(store, &cold, &victims)?;
     drop(one);
@@ -157,7 +158,7 @@ fn regions_in(store: &Store, segment: &Segment) -> Vec<RegionId> {
 }
 
 /// A cold segment being written.
-pub(crate) struct Writer<'a> {
+pub(crate) struct ColdWriter<'a> {
     factory: &'a SegmentFactory,
     cold: &'a ColdFile,
     seed: u32,
@@ -175,11 +176,11 @@ pub(crate) struct Writer<'a> {
 pub(super) fn write_cold(
     store: &Store,
     bytes: u64,
-    fill: impl FnOnce(&mut Writer<'_>) -> Result<()>,
-) -> Result<Option<Arc<Segment>>> {
+    fill: impl FnOnce(&mut ColdWriter<'_>) -> Result<(), Unwritten>,
+) -> Result<Option<Arc<Segment>>, Unwritten> {
     let written = write_cold_of(&store.factory, bytes, fill)?;
     let footer_bytes = written.as_ref().map_or(0, |(_, footer_bytes)| *footer_bytes);
-    store.footer_bytes.fetch_add(footer_bytes, Ordering::Relaxed);
+    store.done.footer_bytes.fetch_add(footer_bytes, Ordering::Relaxed);
     Ok(written.map(|(cold, _)| cold))
 }
 
@@ -187,10 +188,10 @@ pub(super) fn write_cold(
 pub(crate) fn write_cold_of(
     factory: &SegmentFactory,
     bytes: u64,
-    fill: impl FnOnce(&mut Writer<'_>) -> Result<()>,
-) -> Result<Option<(Arc<Segment>, u64)>> {
-    let cold = factory.create_cold(u64::from(FIRST_RECORD) + bytes + 4096)?;
-    let mut w = Writer {
+    fill: impl FnOnce(&mut ColdWriter<'_>) -> Result<(), Unwritten>,
+) -> Result<Option<(Arc<Segment>, u64)>, Unwritten> {
+    let cold = factory.create_cold(u64::from(FIRST_RECORD) + bytes + u64::from(SEGMENT_HEADER_LEN))?;
+    let mut w = ColdWriter {
         factory,
         cold: &cold,
         seed: cold.identity.seed(),
@@ -210,25 +211,24 @@ pub(crate) fn write_cold_of(
     written
 }
 
-impl Writer<'_> {
+impl ColdWriter<'_> {
     /// Bytes of the file so far, with those that wait to be written.
     pub(crate) fn len(&self) -> u64 {
         self.offset + self.payload.len() as u64 + self.batch.entries.len() as u64 * 9
     }
 
     /// Makes it a segment with a name and a footer.
-    fn finish(mut self) -> Result<(Arc<Segment>, u64)> {
+    fn finish(mut self) -> Result<(Arc<Segment>, u64), Unwritten> {
         self.flush()?;
         let factory = self.factory;
-        let end = u32::try_from(self.offset)
-            .map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
+        let end = u32::try_from(self.offset).map_err(|_| too_large())?;
         let footer = self.footer.finish(Tail { end, last: self.chain, ..Tail::default() });
         let (watch, footer_bytes) = (&factory.watch, footer.len() as u64);
         let segment = watch.during("finishing a cold segment", || factory.name_cold(self.cold, end))?;
         watch.during("writing a footer", || write_footer(&factory.dir, segment.id, &footer))?;
         let view = match load_footer(&factory.dir, &segment) {
             Some(view) => view,
-            None => open_built(&segment, footer)?,
+            None => open_built(&segment, footer).map_err(|e| Unwritten::Failed(e.into()))?,
         };
         segment.set_footer(view);
         segment.record_bytes.store(u64::from(end - FIRST_RECORD), Ordering::Relaxed);
@@ -237,7 +237,12 @@ impl Writer<'_> {
 
     /// Adds the entries of a piece. Damaged ones stay where they are, so that a repair or an older copy of
     /// the file can still bring them back.
-    pub(super) fn piece(&mut self, store: &Store, piece: &Piece, pace: &mut Pace<'_>) -> Result<()> {
+    pub(super) fn piece(
+        &mut self,
+        store: &Store,
+        piece: &Piece,
+        pace: &mut Pace<'_>,
+    ) -> Result<(), Unwritten> {
         let (region, e) = (piece.region, &piece.part);
         for index in e.first()..=e.last() {
             if piece.damage.as_ref().is_some_and(|d| d.covers(index)) {
@@ -254,17 +259,23 @@ impl Writer<'_> {
             match read {
                 Ok((id, crc, bytes)) => {
                     self.push(region, id, crc, &bytes)?;
-                    pace.spend(bytes.len() as u64)?;
+                    pace.spend(bytes.len() as u64).map_err(Unwritten::Failed)?;
                 }
-                Err(Unreadable::Failed(error)) => return Err(error),
-                Err(damage) => store.note_damage(region, index, &damage.of_entry(region, index)),
+                Err(Unreadable::Failed(error)) => return Err(Unwritten::Failed(error)),
+                Err(damage) => store.reads.note_damage(region, index, &damage.of_entry(region, index)),
             }
         }
         Ok(())
     }
 
     /// Adds an entry with the checksum it has had since its caller handed it over.
-    pub(crate) fn push(&mut self, region: RegionId, id: EntryId, crc: u32, payload: &[u8]) -> Result<()> {
+    pub(crate) fn push(
+        &mut self,
+        region: RegionId,
+        id: EntryId,
+        crc: u32,
+        payload: &[u8],
+    ) -> Result<(), Unwritten> {
         debug_assert_eq!(crc, entry_checksum(region, id, payload));
         if !self.payload.is_empty() && self.payload.len() + payload.len() > RECORD_BYTES {
             self.flush()?;
@@ -297,15 +308,14 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self) -> Result<(), Unwritten> {
         if self.batch.entries.is_empty() {
             return Ok(());
         }
         let mut desc = Vec::new();
         self.batch.encode_desc(&[], &mut desc);
         let (desc_len, payload_len) = (desc.len() as u32, self.payload.len() as u32);
-        let offset = u32::try_from(self.offset)
-            .map_err(|_| Error::invalid("a cold segment came out larger than 4 GiB"))?;
+        let offset = u32::try_from(self.offset).map_err(|_| too_large())?;
         let header = RecordHeader {
             kind: RecordKind::Batch,
             position: Lsn::new(self.cold.identity.file, offset),
@@ -320,7 +330,7 @@ impl Writer<'_> {
         let write = || write_parts_at(&*self.cold.file, &[&head, &desc, &self.payload], self.offset);
         let written = self.factory.watch.during("writing a cold segment", write);
         let path = || self.factory.dir.join(&self.cold.temp);
-        written.map_err(|e| Error::io("writing a cold segment", &path(), e))?;
+        written.map_err(|e| Unwritten::io("writing a cold segment", &path(), e))?;
         self.footer
             .batch(
                 &self.batch,
@@ -328,7 +338,9 @@ impl Writer<'_> {
                 offset + RECORD_HEADER_LEN + desc_len,
                 shape.end().map_or(0, Lsn::offset),
             )
-            .map_err(|e| Error::invalid(format!("a batch of moved entries is malformed: {e}")))?;
+            .map_err(|e| {
+                Unwritten::Failed(Error::invalid(format!("a batch of moved entries is malformed: {e}")))
+            })?;
         self.chain = shape;
         self.offset += record_len(desc_len, payload_len);
         self.batch = Batch::default();
@@ -337,9 +349,13 @@ impl Writer<'_> {
     }
 }
 
+fn too_large() -> Unwritten {
+    Unwritten::Failed(Error::invalid("a cold segment came out larger than 4 GiB"))
+}
+
 /// Makes the copy the place to read from: durably in the log first, then in the table. The
 /// caller holds the turn of upkeep.
-pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment>]) -> Result<()> {
+pub(super) fn install(store: &Store, cold: &Arc<Segment>, victims: &[Arc<Segment>]) -> Result<(), Unwritten> {
     let sources: Vec<u32> = victims.iter().map(|v| v.id).collect();
     store.segments.add(cold.clone());
     let mut desc = Vec::new();

@@ -23,10 +23,12 @@
 //! from then on recovery moves the same ranges again, which is harmless.
 
 mod clean;
+mod done;
 mod name_watch;
 mod pace;
 mod pauses;
-mod repair;
+mod pins;
+mod put_back;
 mod scrub;
 mod sealing;
 mod store;
@@ -34,18 +36,18 @@ mod turn;
 
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use clean::clean as clean_once;
-pub(crate) use clean::{Writer, write_cold_of};
+pub(crate) use clean::{ColdWriter, write_cold_of};
 pub(crate) use name_watch::NameWatch;
 pub(crate) use pace::Pace;
 pub(crate) use pauses::Pauses;
-pub(crate) use repair::{repair, repair_all};
+pub(crate) use put_back::{repair, repair_all};
 pub(crate) use scrub::{scrub, verify};
 use sealing::seal_meanwhile;
 pub(crate) use sealing::{seal_at_leisure, seal_due};
 pub(crate) use store::{PipelineHooks, Signals, Store};
 
 use crate::checkpoint::CHECKPOINTS_KEPT;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::file_header::SegmentKind;
 use crate::listener::Event;
 use crate::planted::{Bug, planted};
@@ -66,7 +68,7 @@ const WAITING_GROWTH: u64 = 4;
 /// Everything the background thread does when it is woken. Cleaning is apart from it: that takes its time.
 pub(crate) fn upkeep(store: &Store) -> Result<()> {
     let _one = store.upkeep.lock()?;
-    store.deliver_news();
+    store.news.deliver();
     let mut report = PurgeReport::default();
     // A footer is a cache: where there is no space for one, what gives space back is not left undone.
     let sealed = seal_due(store);
@@ -115,8 +117,8 @@ pub(crate) fn upkeep_at_open(store: &Store) -> Result<()> {
 pub(crate) fn close(store: &Store, whole: bool) -> Result<()> {
     let turn = store.upkeep.lock_last();
     store.committer.end_segments();
-    store.deliver_news();
-    let outcome = store.committer.gate().check().and_then(|()| match &turn {
+    store.news.deliver();
+    let outcome = store.committer.gate().check().map_err(Error::from).and_then(|()| match &turn {
         Ok(_) if whole => finish(store),
         Ok(_) => Ok(()),
         Err(e) => Err(e.clone()),
@@ -193,28 +195,28 @@ fn keep_files(store: &Store) -> Result<()> {
         store.factory.sync_dir()?;
     }
     match store.committer.has_written() {
-        true => keep_reserve(store, given_back),
+        true => Ok(keep_reserve(store, given_back)?),
         false => Ok(()),
     }
 }
 
 /// Does `work`, and does it again for each file of the reserve that it takes until the disk is not
 /// full any more.
-fn on_reserve(store: &Store, mut work: impl FnMut() -> Result<()>) -> Result<()> {
+fn on_reserve(store: &Store, mut work: impl FnMut() -> Result<(), Unwritten>) -> Result<()> {
     loop {
         match work() {
-            Err(e) if e.kind() == ErrorKind::NoSpace && store.factory.spend_reserve()? => {}
-            outcome => return outcome,
+            Err(Unwritten::NoSpace(_)) if store.factory.spend_reserve()? => {}
+            outcome => return Ok(outcome?),
         }
     }
 }
 
-fn give_back(store: &Store) -> Result<u64> {
+fn give_back(store: &Store) -> Result<u64, Unwritten> {
     let ready = store.committer.ready_count();
     store.factory.watch.during("giving back segments", || store.factory.absorb_retired(ready))
 }
 
-fn keep_reserve(store: &Store, given_back: u64) -> Result<()> {
+fn keep_reserve(store: &Store, given_back: u64) -> Result<(), Unwritten> {
     store.factory.watch.during("making the reserve", || store.factory.keep_reserve(given_back))
 }
 
@@ -256,9 +258,9 @@ pub(crate) fn purge(store: &Store) -> Result<PurgeReport> {
     outcome.map(|()| report)
 }
 
-fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
+fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<(), Unwritten> {
     let _hurry = store.pauses.hurry();
-    let one = store.upkeep.lock()?;
+    let one = store.upkeep.lock().map_err(Unwritten::Failed)?;
     if !store.committer.gate().is_shut() {
         store.committer.flush()?;
     }
@@ -275,7 +277,7 @@ fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<()> {
             break;
         }
     }
-    let _one = store.upkeep.lock()?;
+    let _one = store.upkeep.lock().map_err(Unwritten::Failed)?;
     let may_forget = !store.committer.gate().is_shut() && !planted(Bug::DestroyedKept);
     let destroyed = store.table.last_destroyed().filter(|_| may_forget);
     if destroyed.is_some_and(|segment| segment >= store.committer.active_id()) {
@@ -317,7 +319,7 @@ fn mark_dead(store: &Store) {
 }
 
 /// Removes the segments that no kept checkpoint needs.
-fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<()> {
+fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<(), Unwritten> {
     mark_dead(store);
     let (start, accepted) = {
         let kept = store.checkpoints.kept();
@@ -343,7 +345,7 @@ fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<()> {
 }
 
 /// The files go when the last reader has let go of the segment.
-fn remove(store: &Store, segment: Arc<Segment>) -> Result<()> {
+fn remove(store: &Store, segment: Arc<Segment>) -> Result<(), Unwritten> {
     store.factory.check_open()?;
     store.segments.remove(segment.id);
     store.committer.retire(&segment);

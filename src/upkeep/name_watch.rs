@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;
 use crate::segment::Segment;
 use crate::sync::Mutex;
-use crate::vfs::outcome::if_there;
+use crate::vfs::meaning::if_there;
 use crate::vfs::{FileId, OpenMode};
 use std::io;
 
@@ -97,7 +97,7 @@ fn stop_if(store: &Store, lost: Option<Error>) -> Result<()> {
     match lost {
         Some(cause) => {
             store.committer.stop(cause);
-            store.committer.gate().check()
+            Ok(store.committer.gate().check()?)
         }
         None => Ok(()),
     }

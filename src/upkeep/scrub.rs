@@ -45,7 +45,7 @@ pub(crate) fn scrub(store: &Store, options: &ScrubOptions) -> Result<ScrubReport
                     pace.spend(bytes)
                 }
                 Err(error) => {
-                    store.note_damage(cell.id, index, &error);
+                    store.reads.note_damage(cell.id, index, &error);
                     report.damage.push(error.into());
                     pace.spend(0)
                 }
@@ -81,7 +81,7 @@ fn footers(store: &Store, options: &ScrubOptions, report: &mut ScrubReport) -> R
             Mending::Rebuilt => report.footers_rebuilt += 1,
             // Its entries are looked at one by one.
             Mending::Damaged(error) => {
-                store.listeners.deliver(&Event::Damage { error: &error });
+                store.listeners.deliver(&Event::DamageFound { error: &error });
                 report.damage.push(error);
             }
         }
@@ -95,9 +95,9 @@ fn records(store: &Store, pace: &mut Pace<'_>, report: &mut ScrubReport) -> Resu
     let durable = store.committer.durable();
     let mut rotten = Vec::new();
     for segment in segments.into_iter().filter(|s| !s.is_hole()) {
-        let end = match segment.sealed_end() {
-            0 if segment.id == durable.segment() => durable.offset(),
-            end => u64::from(end).min(segment.written()) as u32,
+        let end = match segment.known_end() {
+            None if segment.id == durable.segment() => durable.offset(),
+            end => u64::from(end.unwrap_or(0)).min(segment.written()) as u32,
         };
         if planted(Bug::ScrubSkipsRecords) {
             continue;
@@ -105,7 +105,7 @@ fn records(store: &Store, pace: &mut Pace<'_>, report: &mut ScrubReport) -> Resu
         let found = audit(&segment, end, |_, place| pace.spend(place.len() as u64))?;
         report.records += found.records;
         if !found.rot.is_empty() {
-            found.rot.iter().for_each(|error| store.listeners.deliver(&Event::Damage { error }));
+            found.rot.iter().for_each(|error| store.listeners.deliver(&Event::DamageFound { error }));
             report.rot.extend(found.rot);
             rotten.push(segment);
         }
@@ -129,7 +129,7 @@ fn checkpoints(store: &Store, report: &mut ScrubReport) -> Result<bool> {
         };
         let error =
             Error::damaged(format!("{error}; no entry is lost by it")).at(&store.dir.join(&name), None);
-        store.listeners.deliver(&Event::Damage { error: &error });
+        store.listeners.deliver(&Event::DamageFound { error: &error });
         report.rot.push(error);
     }
     Ok(report.rot.len() > before)

@@ -108,12 +108,12 @@ fn seal(
 ) -> Result<(), Unwritten> {
     let ended = match give_footer(store, segment, build) {
         Ok(Footing::Given) => {
-            store.seal_times.since(began);
+            store.done.seal_times.since(began);
             Ok(())
         }
         Ok(Footing::Damaged(error)) => {
             segment.unsealable.store(true, Ordering::Release);
-            store.listeners.deliver(&Event::Damage { error: &error });
+            store.listeners.deliver(&Event::DamageFound { error: &error });
             Ok(())
         }
         Err(unwritten) => Err(unwritten),
@@ -149,7 +149,7 @@ fn give_footer(
     store.factory.check_open()?;
     let write = || write_footer(&store.dir, segment.id, &built);
     store.factory.watch.during("writing a footer", write)?;
-    store.footer_bytes.fetch_add(built.len() as u64, Ordering::Relaxed);
+    store.done.footer_bytes.fetch_add(built.len() as u64, Ordering::Relaxed);
     let footer = match load_footer(&store.dir, segment) {
         Some(footer) => footer,
         // Written and not readable: keep the copy that is at hand; the next open builds it again.

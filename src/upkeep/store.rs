@@ -1,27 +1,26 @@
 //! What upkeep works on: an open engine without its threads.
 
+use super::done::Done;
 use super::pauses::Pauses;
 use super::turn::Turn;
 use crate::checkpoint::Checkpoints;
 use crate::commit::{Committer, Hooks, Level};
+use crate::disk_watch::{Pressure, Stall};
 use crate::error::{Error, Result};
 use crate::format::file_header::StoreId;
-use crate::histogram::Times;
-use crate::index::{RegionState, Table};
+use crate::index::Table;
 use crate::listener::{Event, Listeners};
+use crate::news::News;
 use crate::options::{Options, Tuned};
-use crate::planted::{Bug, planted};
-use crate::report::{Health, Pin};
+use crate::read::Reads;
 use crate::segment::mark_file::{MarkFile, Rest};
 use crate::segment::pool::SegmentFactory;
-use crate::segment::{Segment, SegmentSet, Unreadable};
+use crate::segment::{Segment, SegmentSet};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, Signal};
-use crate::types::{Lsn, RegionId};
+use crate::types::Lsn;
 use crate::vfs::Dir;
-use crate::watch::{Pressure, Stall};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// So many regions to compact are named where the disk budget becomes low.
 const HINTED_MAX: usize = 16;
@@ -46,26 +45,23 @@ pub(crate) struct Store {
     pub(crate) rested_at: AtomicU64,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) signals: Arc<Signals>,
-    pub(crate) stall: Mutex<Stall>,
-    pub(crate) pressure: Mutex<Pressure>,
-    /// What listeners were notified of last.
-    pub(crate) budget_level: Mutex<Level>,
+    pub(crate) notified: Notified,
     pub(crate) upkeep: Turn,
     /// Held by a thread that copies entries to a cold segment, and taken before `upkeep`: a copy takes its
     /// time, and whatever needs `upkeep` alone does not wait for it.
     pub(crate) copying: Turn,
     pub(crate) pauses: Pauses,
-    pub(crate) cleaned_bytes: AtomicU64,
-    pub(crate) seal_times: Times,
-    /// Of some reads.
-    pub(crate) read_times: Times,
-    /// Reads that were answered with what was asked for.
-    pub(crate) reads: AtomicU64,
-    /// Reads that met bytes which are wrong or cannot be read, and those that were tried once more for that.
-    pub(crate) read_errors: AtomicU64,
-    pub(crate) read_retries: AtomicU64,
-    /// Bytes of footers. Those of checkpoints are counted where they are written.
-    pub(crate) footer_bytes: AtomicU64,
+    pub(crate) reads: Reads,
+    pub(crate) news: Arc<News>,
+    pub(crate) done: Done,
+}
+
+/// What listeners were notified of last, of what comes and goes.
+#[derive(Debug, Default)]
+pub(crate) struct Notified {
+    pub(crate) stall: Mutex<Stall>,
+    pub(crate) pressure: Mutex<Pressure>,
+    pub(crate) budget: Mutex<Level>,
 }
 
 /// What wakes the threads of the engine: one each.
@@ -142,54 +138,6 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// An entry was found damaged: listeners are notified, and it is fenced if its bytes were seen to be
-    /// wrong. A read that failed may succeed the next time: the region's health shows it until it does,
-    /// and the entry is not fenced.
-    pub(crate) fn note_damage(&self, region: RegionId, index: u64, unreadable: &Unreadable) {
-        let note = |note: &dyn Fn(&mut RegionState) -> bool| {
-            self.table.get(region).is_none_or(|cell| note(&mut self.table.change(&cell)))
-        };
-        let news = match unreadable {
-            Unreadable::Wrong(_) => note(&|state| {
-                state.note_damage(index);
-                true
-            }),
-            Unreadable::Lost(_) => note(&|state| state.note_unread(index)),
-            Unreadable::Failed(_) => return,
-        };
-        if news {
-            self.listeners.deliver(&Event::Damage { error: unreadable.error() });
-        }
-        self.deliver_news();
-    }
-
-    /// These entries were read and are right.
-    pub(crate) fn forget_damage(&self, region: RegionId, indexes: std::ops::Range<u64>) {
-        if let Some(cell) = self.table.get(region) {
-            self.table.change(&cell).forget_damage(indexes);
-        }
-        self.deliver_news();
-    }
-
-    /// Notifies the listeners of what has happened where none may be called: called by a thread that has no
-    /// lock, after what may have made news. A listener that panics does not fail what was done before.
-    pub(crate) fn deliver_news(&self) {
-        if !self.listeners.is_heard() {
-            return;
-        }
-        let deliver = || {
-            self.listeners.deliver_rotated();
-            for region in self.table.take_changed() {
-                let health = self.table.get(region).map_or(Health::Healthy, |cell| cell.read().health());
-                self.listeners.deliver(&Event::HealthChanged { region, health: &health });
-            }
-        };
-        if planted(Bug::NewsFailWrites) {
-            return deliver();
-        }
-        drop(catch_unwind(AssertUnwindSafe(deliver)));
-    }
-
     /// Notes in the mark file up to where the log is durable, if nothing is on its way: what says that the
     /// last record was acknowledged must not lie beside it.
     ///
@@ -228,7 +176,7 @@ impl Store {
         let segments = self.all_segments().iter().map(|s| s.bytes_on_disk()).sum();
         let level = budget.judge(segments, self.committer.usual_len());
         self.factory.set_budget(budget.left());
-        let before = std::mem::replace(&mut *self.budget_level.lock(), level);
+        let before = std::mem::replace(&mut *self.notified.budget.lock(), level);
         if before == level {
             return;
         }
@@ -240,31 +188,6 @@ impl Store {
             Level::Low => Event::BudgetLow { used_bytes, budget_bytes, pins },
             Level::Spent => Event::BudgetSpent { used_bytes, budget_bytes, pins },
         });
-    }
-
-    /// Regions whose entries keep the oldest segments alive, oldest first.
-    pub(crate) fn pins(&self, limit: usize) -> Vec<Pin> {
-        let newest = self.committer.active_id();
-        let mut pins: Vec<Pin> = self
-            .table
-            .cells()
-            .filter_map(|cell| {
-                let state = cell.read();
-                let oldest = state.extents.iter().min_by_key(|e| e.segment_id())?;
-                Some(Pin {
-                    region: cell.id,
-                    oldest_segment: oldest.segment_id(),
-                    age: newest.saturating_sub(oldest.segment_id()),
-                    garbage_percent: oldest.segment().garbage_percent(),
-                    first: state.first()?,
-                    last: state.last()?,
-                    bytes: state.extents.iter().map(|e| e.bytes()).sum(),
-                })
-            })
-            .collect();
-        pins.sort_by_key(|p| (p.oldest_segment, std::cmp::Reverse(p.bytes), p.region));
-        pins.truncate(limit);
-        pins
     }
 
     /// Fails in a fork of the process that opened the engine. Asked first in every call: locks may have been

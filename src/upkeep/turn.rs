@@ -48,7 +48,7 @@ impl Turn {
         loop {
             if state.holder == Some(me) {
                 return Err(Error::invalid(
-                    "refused inside a listener that is being told of upkeep: call it from another thread, or later",
+                    "refused inside a listener that is being notified by upkeep: call it from another thread, or later",
                 ));
             }
             if (state.closed || state.ending && !is_last) && !planted(Bug::ClosedEngineWorks) {

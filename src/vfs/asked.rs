@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// One bit stands for so many bytes. Where pages are larger, several bits stand for one.
-const PAGE: usize = 4096;
+const PAGE: usize = crate::limits::PAGE as usize;
 
 /// One bit a page, once the first of them is read or written.
 pub(super) struct Asked {

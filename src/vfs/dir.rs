@@ -1,8 +1,8 @@
 //! An open directory, with the path by which it was opened.
 
 use super::by_name::{self, ByName, OpenFiles};
+use super::meaning::if_there;
 use super::origin::Origin;
-use super::outcome::if_there;
 use super::{OpenMode, VfsDir, VfsFile};
 use crate::planted::{Bug, planted};
 use std::fmt;

@@ -8,6 +8,7 @@
 //!   sectors whole or as it was, whatever the system took at once.
 //! - A write that takes nothing is an error, not a loop. A read that gives nothing is the end of the file.
 
+use super::meaning::again;
 use super::{OpenMode, VfsDir, VfsFile};
 use crate::limits::SECTOR;
 use crate::planted::{Bug, planted};
@@ -16,7 +17,10 @@ use std::io::{Error, ErrorKind, IoSlice, Result};
 /// Slices in one call: what Linux and the BSDs accept (`IOV_MAX`).
 pub const SLICES_MAX: usize = 1024;
 
-/// Fills `buf` from `offset`; `UnexpectedEof` if the file ends before it is full.
+/// Fills `buf` from `offset`.
+///
+/// # Errors
+/// `UnexpectedEof` if the file ends before it is full; otherwise the file's.
 pub fn read_exact_at(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> Result<()> {
     let wanted = buf.len();
     let got = read_up_to(file, buf, offset)?;
@@ -29,6 +33,9 @@ pub fn read_exact_at(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> Result<
 }
 
 /// A small file as a whole.
+///
+/// # Errors
+/// The directory's and the file's; `InvalidData` if the file is longer than an address space.
 pub fn read_file(dir: &dyn VfsDir, name: &str) -> Result<Vec<u8>> {
     let file = dir.open(name, OpenMode::Read)?;
     let len = usize::try_from(file.len()?)
@@ -39,14 +46,16 @@ pub fn read_file(dir: &dyn VfsDir, name: &str) -> Result<Vec<u8>> {
 }
 
 /// Fills as much of `buf` as the file has from `offset` on, and returns how much that was.
+///
+/// # Errors
+/// The file's, but for `Interrupted`.
 pub fn read_up_to(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> Result<usize> {
     let mut done = 0;
     while done < buf.len() {
-        match file.read_at(&mut buf[done..], advance(offset, done)?) {
-            Ok(0) => break,
-            Ok(n) => done += n.min(buf.len() - done),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+        let at = advance(offset, done)?;
+        match again(|| file.read_at(&mut buf[done..], at))? {
+            0 => break,
+            n => done += n.min(buf.len() - done),
         }
     }
     Ok(done)
@@ -54,6 +63,9 @@ pub fn read_up_to(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> Result<usi
 
 /// Writes all slices, back to back, from `offset` on. The slices are used up: what is left in them is of no
 /// use to the caller.
+///
+/// # Errors
+/// The file's, but for `Interrupted`; `WriteZero` if it takes no bytes. What the range holds is unknown then.
 pub fn write_all_at(file: &dyn VfsFile, mut bufs: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
     let mut at = offset;
     // Empty slices are skipped, so that a call never consists of nothing else and "took nothing"
@@ -70,18 +82,10 @@ pub fn write_all_at(file: &dyn VfsFile, mut bufs: &mut [IoSlice<'_>], offset: u6
 /// One write, as short as the system makes it. The slices are not all empty.
 fn write_some(file: &dyn VfsFile, bufs: &[IoSlice<'_>], at: u64) -> Result<usize> {
     let offered: usize = bufs.iter().map(|b| b.len()).sum();
-    loop {
-        match file.write_at(bufs, at) {
-            Ok(0) => {
-                return Err(Error::new(ErrorKind::WriteZero, format!("the write at {at} took no bytes")));
-            }
-            Ok(n) if n > offered => {
-                return Err(Error::other(format!("the write at {at} took {n} of {offered} bytes")));
-            }
-            Ok(n) => return Ok(n),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
+    match again(|| file.write_at(bufs, at))? {
+        0 => Err(Error::new(ErrorKind::WriteZero, format!("the write at {at} took no bytes"))),
+        n if n > offered => Err(Error::other(format!("the write at {at} took {n} of {offered} bytes"))),
+        n => Ok(n),
     }
 }
 
@@ -89,6 +93,9 @@ fn write_some(file: &dyn VfsFile, bufs: &[IoSlice<'_>], at: u64) -> Result<usize
 /// with something after it: that would look like rot in what may have been acknowledged. More slices than a
 /// call takes are split where a sector ends. Where the system stops within one, the rest of that sector is
 /// written and synced before anything that follows it.
+///
+/// # Errors
+/// As [`write_all_at`].
 pub fn write_log_at(file: &dyn VfsFile, mut bufs: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
     let mut at = offset;
     IoSlice::advance_slices(&mut bufs, 0);
@@ -126,6 +133,9 @@ fn up_to_a_sector<'a>(bufs: &'a [IoSlice<'_>], at: u64) -> Vec<IoSlice<'a>> {
 }
 
 /// [`write_all_at`] for those who do not hold `IoSlice`s.
+///
+/// # Errors
+/// As [`write_all_at`].
 pub fn write_parts_at(file: &dyn VfsFile, parts: &[&[u8]], offset: u64) -> Result<()> {
     match parts {
         [one] => write_all_at(file, &mut [IoSlice::new(one)], offset),

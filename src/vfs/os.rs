@@ -8,6 +8,7 @@
 //!
 //! Linux is the system this is made for. On others, what is missing is replaced by the nearest plain call.
 
+use super::meaning::again;
 use super::origin::Origin;
 use super::{DirEntry, FileId, FileType, LockMode, Map, OpenMode, Reserved, Vfs, VfsDir, VfsFile};
 use crate::planted::{Bug, planted};
@@ -316,17 +317,6 @@ fn list(dir: &File) -> rustix::io::Result<Vec<DirEntry>> {
 
 fn stat_at<N: rustix::path::Arg + Copy>(dir: &File, name: N) -> rustix::io::Result<rustix::fs::Stat> {
     retry_on_intr(|| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))
-}
-
-/// A call that the standard library does not repeat by itself, repeated while signals interrupt it: network
-/// file systems and those in user space answer so. (It does repeat opens and syncs.)
-fn again<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
-    loop {
-        match call() {
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
-    }
 }
 
 /// Follows links: this is the one time that a path is looked up.

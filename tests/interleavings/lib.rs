@@ -530,7 +530,7 @@ fn no_entry_is_discarded_that_the_listener_was_not_shown() {
 }
 
 #[test]
-fn whoever_opens_the_store_after_a_close_finds_what_a_writer_beside_it_was_told() {
+fn an_open_after_a_close_finds_what_a_writer_beside_it_was_answered() {
     explore(|| {
         let vfs = SimVfs::new(9);
         let engine = options(&vfs, 1).open("/db").unwrap();

@@ -48,7 +48,7 @@ fn open(vfs: &SimVfs, policy: TailPolicy) -> raftwood::Result<Engine> {
 }
 
 fn check(vfs: &SimVfs) -> CheckReport {
-    of_run(vfs, 41).check(DIR, &Default::default(), |done, total| assert!(done <= total)).unwrap()
+    of_run(vfs, 41).check(DIR, &Default::default(), |p| assert!(p.done_bytes <= p.total_bytes)).unwrap()
 }
 
 /// The description of a batch is ruined, wherever it stands.
@@ -74,7 +74,7 @@ fn all_lost_their_votes(engine: &Engine) {
     for id in engine.regions() {
         let lost = Health::Damaged { ranges: Vec::new(), hard_state: HardStateHealth::Lost };
         assert_eq!(engine.region(id).health(), lost, "{id}");
-        assert_eq!(engine.region(id).hard_state_or_lost().unwrap_err().kind(), ErrorKind::Damaged);
+        assert_eq!(engine.region(id).hard_state_or_lost().unwrap_err().kind(), ErrorKind::HardStateLost);
     }
 }
 

@@ -165,7 +165,7 @@ impl EventListener for Ears {
 }
 
 #[test]
-fn options_are_set_one_behind_the_other_and_heeded() {
+fn options_are_set_back_to_back_and_heeded() {
     let dir = tempfile::tempdir().unwrap();
     let ears = Arc::new(Ears::default());
     let options = Options::new()
@@ -190,7 +190,7 @@ fn options_are_set_one_behind_the_other_and_heeded() {
     assert!(engine.stats().written_bytes < 20_000, "compressed");
     append(&engine, A, 2, 1..=3);
     assert_eq!(*ears.rolled_back.lock().unwrap(), [(A, 1, 1, vec![1])]);
-    let reader: Reader = options.open_read_only(dir.path()).unwrap();
+    let reader: Reader = options.show_unproven(true).open_read_only(dir.path()).unwrap();
     assert_eq!(reader.regions().iter().map(|r| (r.id, r.log.last)).collect::<Vec<_>>(), [(A, 3)]);
     assert!(
         Options::new()

@@ -54,8 +54,7 @@ fn a_backup_has_everything_that_was_acknowledged_and_is_durable_on_return() {
     append(&engine, R, 15..=15);
     for loss in [LossPolicy::LoseAll, LossPolicy::KeepAll] {
         let vfs = f.vfs.crash(loss);
-        let checked =
-            of_run(&vfs, 91).check(COPY, &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
+        let checked = of_run(&vfs, 91).check(COPY, &ScrubOptions::default().rate_bytes(0), |_| {}).unwrap();
         assert!(checked.is_clean(), "{checked:?}");
         let copy = open_copy(&vfs);
         has_all(&copy);

@@ -167,7 +167,7 @@ fn a_panic_while_a_segment_is_prepared_fails_the_append_that_needs_it_and_no_oth
     struct Panics(AtomicU64);
     impl EventListener for Panics {
         fn on_event(&self, event: &Event<'_>) {
-            if let Event::BackgroundError { .. } = event
+            if let Event::BackgroundFailed { .. } = event
                 && self.0.fetch_add(1, Ordering::Relaxed) < 3
             {
                 panic!("on purpose");
@@ -265,7 +265,7 @@ fn a_listener_that_calls_upkeep_from_within_upkeep_is_refused_and_nothing_hangs(
     impl EventListener for Calls {
         fn on_event(&self, event: &Event<'_>) {
             let engine = self.0.lock().unwrap().clone();
-            if let (Event::Checkpoint { .. }, Some(engine)) = (event, engine) {
+            if let (Event::CheckpointTaken { .. }, Some(engine)) = (event, engine) {
                 let refused = [
                     engine.purge().map(drop),
                     engine.tick(),
@@ -312,7 +312,7 @@ fn a_listener_that_calls_upkeep_from_within_upkeep_is_refused_and_nothing_hangs(
 /// A thread that looked at a ticket whose batch another thread was at took the place of the
 /// ticket's own callback.
 #[test]
-fn without_threads_of_the_engine_a_callback_is_called_whoever_completes_its_batch() {
+fn without_threads_of_the_engine_a_callback_is_called_whichever_thread_completes_its_batch() {
     let vfs = SimVfs::new(88);
     let engine = options(&vfs).background(Background::Manual).open("/db").unwrap();
     begin(&engine);
@@ -349,7 +349,7 @@ fn without_threads_of_the_engine_a_callback_is_called_whoever_completes_its_batc
 /// Upkeep reported stalls, until it waited for the disk itself: a full segment that had to be sealed was
 /// enough, and nobody learned of a disk that hung. And nobody learned of an end.
 #[test]
-fn a_disk_that_hangs_is_told_of_whoever_waits_for_it_and_so_is_the_end() {
+fn a_disk_that_hangs_is_reported_whichever_thread_waits_for_it_and_its_end_too() {
     // A writer alone; a writer, and upkeep that has a segment to seal; upkeep alone; the
     // preparation of a segment alone.
     for (hangs, operation) in [

@@ -142,7 +142,7 @@ fn a_segment_without_a_header_is_recognised_by_checkpoint_and_footer() {
 /// a right checksum: the device had lost the write. The other copy was right, and was not looked at: the
 /// segment counted as another one's.
 #[test]
-fn a_stale_copy_of_a_segments_header_gives_way_to_the_one_that_fits() {
+fn a_stale_copy_of_a_segments_header_is_replaced_by_the_one_that_fits() {
     for close in [true, false] {
         let vfs = SimVfs::new(12);
         let engine = of_run(&vfs, 1).open(DIR).unwrap();

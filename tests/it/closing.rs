@@ -153,7 +153,7 @@ struct ClosesItself(Mutex<Option<Engine>>, Mutex<Vec<bool>>);
 impl EventListener for ClosesItself {
     fn on_event(&self, event: &Event<'_>) {
         let engine = self.0.lock().unwrap().clone();
-        if let (Event::Checkpoint { .. } | Event::SegmentSealed { .. }, Some(engine)) = (event, engine) {
+        if let (Event::CheckpointTaken { .. } | Event::SegmentSealed { .. }, Some(engine)) = (event, engine) {
             let outcome = engine.close();
             self.1.lock().unwrap().push(outcome.is_ok());
         }
@@ -194,7 +194,7 @@ fn a_close_by_a_listener_of_a_purge_does_not_wait_for_threads_that_wait_for_the_
     struct ClosesLate(Mutex<Option<Engine>>);
     impl EventListener for ClosesLate {
         fn on_event(&self, event: &Event<'_>) {
-            let Event::Checkpoint { .. } = event else { return };
+            let Event::CheckpointTaken { .. } = event else { return };
             if thread::current().name().is_some_and(|name| name.starts_with("raftwood-")) {
                 return;
             }

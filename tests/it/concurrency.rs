@@ -1,5 +1,6 @@
 //! Many threads, one log: tickets, order, back-pressure, and a disk that stands still or fails.
 
+mod fetches;
 mod groups;
 
 use crate::support::threads::*;
@@ -206,7 +207,7 @@ fn a_sync_that_ends_after_the_first_error_acknowledges_nothing() {
 }
 
 #[test]
-fn whoever_is_done_with_its_own_batch_wakes_somebody_for_the_others() {
+fn a_thread_that_is_done_with_its_own_batch_wakes_somebody_for_the_others() {
     let vfs = SimVfs::new(13);
     let engine = open(&vfs);
     for round in 1..=50 {
@@ -355,22 +356,6 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
 }
 
 #[test]
-fn fetch_answers_on_a_thread_of_the_engine() {
-    let vfs = SimVfs::new(10);
-    let engine = open(&vfs);
-    for index in 1..=10 {
-        submit(&engine, 1, index).wait().unwrap();
-    }
-    let (send, receive) = channel();
-    let here = thread::current().id();
-    engine.fetch(RegionId(1), 3..=5, ReadLimit::NONE, move |read| {
-        assert_ne!(thread::current().id(), here);
-        send.send(read.unwrap().iter().map(|e| e.id.index).collect::<Vec<_>>()).unwrap();
-    });
-    assert_eq!(receive.recv().unwrap(), [3, 4, 5]);
-}
-
-#[test]
 fn one_sync_serves_all_that_were_written_before_it_began() {
     let vfs = SimVfs::new(11);
     let engine = open(&vfs);
@@ -501,7 +486,7 @@ fn a_callback_may_close_the_engine_or_drop_its_last_handle() {
 /// The lock was once released while a writer that had been let in before still had its batch in its hands:
 /// the one that opened the store then did not see it, and it was acknowledged all the same.
 #[test]
-fn a_close_waits_for_whoever_was_let_in_before() {
+fn a_close_waits_for_those_who_were_let_in_before() {
     let vfs = SimVfs::new(26);
     let engine = open(&vfs);
     submit(&engine, 1, 1).wait().unwrap();

@@ -18,6 +18,8 @@ fn all_changed() -> Options {
         .read_mode(ReadMode::Pread)
         .in_flight_bytes_max(5)
         .stall_after(Duration::from_secs(90))
+        .fetch_threads(7)
+        .fetch_queue_max(5)
         .must_exist(true)
         .disk_budget(100 << 30)
         .compression(Compression::Lz4 { min_batch_bytes: 1000 })
@@ -95,6 +97,9 @@ fn an_error_names_the_field_and_what_may_stand_there() {
         ("stall_after = 500", &["stall_after = 500", "500", "ms"]),
         ("stall_after = \"half a second\"", &["stall_after", "\"30s\""]),
         ("stall_after = [1]", &["stall_after", "no time"]),
+        ("fetch_threads = 0", &["fetch_threads is 0", "between 1 and 1024"]),
+        ("fetch_threads = \"two\"", &["fetch_threads = \"two\"", "a number"]),
+        ("fetch_queue_max = 0", &["fetch_queue_max is 0", "at least 1"]),
         ("must_exist = 1", &["must_exist = 1", "true or false"]),
         ("disk_budget = \"1 MiB\"", &["disk_budget is 1048576", "16 segments"]),
         ("disk_budget = \"half\"", &["disk_budget = \"half\"", "no size"]),

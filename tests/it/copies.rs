@@ -132,7 +132,7 @@ fn nothing_else_is_lost(disk: &SimVfs, lens: Lens, batches: u64, per: u64, unrea
 }
 
 #[test]
-fn a_lost_description_of_an_idle_store_costs_nothing_else() {
+fn a_lost_description_of_an_idle_store_affects_no_entry() {
     for batches in [1, 2, 9, 40] {
         let disk = killed(LARGE, batches, true);
         assert!(nothing_else_is_lost(&disk, LARGE, batches, 1, false) > batches as usize);
@@ -141,7 +141,7 @@ fn a_lost_description_of_an_idle_store_costs_nothing_else() {
 }
 
 #[test]
-fn a_sector_of_an_idle_store_that_cannot_be_read_costs_nothing_else() {
+fn a_sector_of_an_idle_store_that_cannot_be_read_affects_no_entry() {
     nothing_else_is_lost(&killed(LARGE, 12, true), LARGE, 12, 1, true);
 }
 
@@ -175,13 +175,13 @@ fn of_a_busy_store(lens: Lens, batches: u64, last: usize, per: u64) {
 }
 
 #[test]
-fn a_lost_description_of_a_busy_store_costs_nothing_else() {
+fn a_lost_description_of_a_busy_store_affects_no_entry() {
     of_a_busy_store(LARGE, 40, 80, 1);
     of_a_busy_store(LARGE, 60, 80, 1);
 }
 
 #[test]
-fn a_lost_block_of_a_busy_store_costs_nothing_else() {
+fn a_lost_block_of_a_busy_store_affects_no_entry() {
     of_a_busy_store(LARGE, 60, 80, 8);
     of_a_busy_store(SMALL, 200, 24, 8);
 }

@@ -446,7 +446,7 @@ fn rot_before_the_seal(f: &Fixture, engine: &Engine, small_records: u64) {
 /// What the engine wrote itself it knows: the footer is right whatever became of the bytes that it
 /// repeats, and a scrub reports them.
 #[test]
-fn a_description_that_rots_before_its_segment_is_sealed_costs_nothing_and_a_scrub_tells_of_it() {
+fn a_description_that_rots_before_its_segment_is_sealed_affects_no_entry_and_a_scrub_reports_it() {
     let mut f = Fixture::new();
     let engine = f.active();
     rot_before_the_seal(&f, &engine, 0);
@@ -589,7 +589,7 @@ fn a_segment_of_another_store_is_never_taken_for_ours() {
 fn a_check_finds_what_is_wrong_in_each_kind_of_file_and_changes_nothing() {
     let check = |vfs: &SimVfs| {
         let before = vfs.digest();
-        let report = of_run(vfs, 60).check(DIR, &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
+        let report = of_run(vfs, 60).check(DIR, &ScrubOptions::default().rate_bytes(0), |_| {}).unwrap();
         assert_eq!(vfs.digest(), before);
         report
     };
@@ -628,5 +628,5 @@ fn a_check_finds_what_is_wrong_in_each_kind_of_file_and_changes_nothing() {
     assert!(beside.is_clean() && beside.in_use, "{beside:?}");
     drop(engine);
     let nothing = SimVfs::new(1);
-    assert!(of_run(&nothing, 1).check(DIR, &ScrubOptions::default(), |_, _| {}).is_err());
+    assert!(of_run(&nothing, 1).check(DIR, &ScrubOptions::default(), |_| {}).is_err());
 }

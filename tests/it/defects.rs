@@ -180,7 +180,7 @@ fn a_check_changes_no_file() {
         vfs.write_bytes(&path, at + 100, &[0xee; 200]).unwrap();
         let before = files(&vfs);
         for _ in 0..2 {
-            let reader = options(&vfs, 2).open_read_only(DIR).unwrap();
+            let reader = options(&vfs, 2).show_unproven(true).open_read_only(DIR).unwrap();
             assert_eq!(reader.regions().iter().map(|r| r.entries).sum::<u64>(), 100);
             assert_eq!(files(&vfs), before, "a reader changes nothing");
         }

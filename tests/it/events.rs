@@ -6,7 +6,7 @@ use crate::support::files::ruin;
 use crate::support::heard::Heard;
 use crate::support::threads::{batch, begin, in_time, options};
 use crate::support::two_regions::{self, Fixture, OTHER, R, payload, term};
-use raftwood::vfs::sim::{ENOSPC, Fault, OpKind, SimVfs};
+use raftwood::vfs::sim::{EIO, ENOSPC, Fault, OpKind, SimVfs};
 use raftwood::{
     Background, Durability, Engine, EntryId, ErrorKind, Event, EventListener, HardStateHealth, Health,
     RegionId, TailPolicy,
@@ -87,6 +87,41 @@ fn back_pressure_is_an_event_once_it_lasts_and_when_it_is_over() {
             thread::yield_now();
         }
         assert_eq!(heard.all()[1..], [(0, 0)]);
+    });
+}
+
+/// A writer that was refused while it waited for room stood in the line for good: the end of the
+/// back-pressure was never an event.
+#[test]
+fn back_pressure_is_over_too_once_writing_has_stopped() {
+    let vfs = SimVfs::new(73);
+    let heard = Heard::new(|event| match event {
+        Event::Throttled { waiting, .. } => Some(*waiting),
+        Event::ThrottlingEnded => Some(0),
+        _ => None,
+    });
+    let engine = options(&vfs).in_flight_bytes_max(2000).listener(heard.clone()).open(DIR).unwrap();
+    in_time("writing stops", move || {
+        begin(&engine);
+        vfs.set_fault(Fault::error(EIO).on(OpKind::SyncData));
+        vfs.block_syncs();
+        let first = engine.submit(batch(&engine, 1, 1, 1900), Durability::Synced).unwrap();
+        vfs.wait_for_syncs(1);
+        let others = [2, 3].map(|region| {
+            let engine = engine.clone();
+            thread::spawn(move || engine.write(batch(&engine, region, 1, 900), Durability::Synced))
+        });
+        while heard.all().last() != Some(&1) && heard.all().last() != Some(&2) {
+            thread::yield_now();
+        }
+        vfs.release_syncs();
+        first.wait().unwrap_err();
+        for other in others {
+            assert_eq!(other.join().unwrap().unwrap_err().kind(), ErrorKind::Poisoned);
+        }
+        while heard.all().last() != Some(&0) {
+            thread::yield_now();
+        }
     });
 }
 

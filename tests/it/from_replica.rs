@@ -145,7 +145,7 @@ fn a_lost_hard_state_stays_lost_whatever_the_replica_has() {
         engine.write(batch, Durability::Synced).unwrap();
     });
     let how = raftwood::RestoreOptions::default();
-    of_run(&f.vfs, 73).restore(OTHER_DIR, DIR, &how, |_, _| {}).unwrap();
+    of_run(&f.vfs, 73).restore(OTHER_DIR, DIR, &how, |_| {}).unwrap();
     let (path, at) = place_of(&f.vfs, DIR, 4);
     files::rot(&f.vfs, path, at + 3);
     let engine = of_run(&f.vfs, 74).open(DIR).unwrap();

@@ -196,7 +196,7 @@ fn newer_version_or_unknown_flag_is_refused_without_writing_a_byte() {
 }
 
 #[test]
-fn footer_of_a_newer_release_is_built_anew() {
+fn footer_of_a_newer_release_is_rebuilt() {
     for name in ["sealed", "cold"] {
         let mut files = load(TODAY, name);
         for (_, footer) in files.iter_mut().filter(|(file, _)| file.ends_with("foot")) {

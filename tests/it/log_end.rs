@@ -93,7 +93,7 @@ fn harmed(disk: &SimVfs, harm: impl Fn(&SimVfs)) -> SimVfs {
 }
 
 #[test]
-fn a_sector_that_cannot_be_read_past_the_end_costs_nothing() {
+fn a_sector_that_cannot_be_read_past_the_end_affects_no_entry() {
     let mut tried = 0;
     for (batches, len, idle) in [(1, 20, false), (3, 700, true), (5, 1111, false), (9, 9000, true)] {
         let (disk, end) = killed(batches, len, idle);
@@ -139,7 +139,7 @@ fn no_sector_that_cannot_be_read_hides_what_was_acknowledged() {
 }
 
 #[test]
-fn a_file_of_the_log_that_is_cut_past_the_end_costs_nothing_and_never_hides_what_was_acknowledged() {
+fn a_file_of_the_log_that_is_cut_past_the_end_affects_no_entry_and_never_hides_what_was_acknowledged() {
     let (mut opened, mut refused) = (0, 0);
     for (batches, len, idle) in [(1, 20, false), (3, 700, true), (5, 1111, false), (6, 333, true)] {
         let (disk, end) = killed(batches, len, idle);

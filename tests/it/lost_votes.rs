@@ -26,7 +26,7 @@ fn has_lost_its_vote(engine: &Engine, region: RegionId) -> bool {
     let asked = engine.region(region).hard_state_or_lost();
     match &asked {
         Ok(known) => assert_eq!(known, &engine.region(region).hard_state()),
-        Err(e) => assert_eq!((e.kind(), e.region()), (ErrorKind::Damaged, Some(region)), "{e}"),
+        Err(e) => assert_eq!((e.kind(), e.region()), (ErrorKind::HardStateLost, Some(region)), "{e}"),
     }
     assert_eq!(asked.is_err(), lost);
     lost

@@ -39,6 +39,8 @@ mod deferred;
 #[cfg(feature = "sim")]
 mod events;
 #[cfg(feature = "sim")]
+mod evidence;
+#[cfg(feature = "sim")]
 mod flip;
 #[cfg(all(feature = "raft-rs-protobuf", feature = "sim"))]
 mod follower_replication;
@@ -83,6 +85,7 @@ mod reopening;
 mod restarts;
 #[cfg(feature = "sim")]
 mod restore;
+mod rollback;
 #[cfg(feature = "sim")]
 mod rot_in_recovery;
 #[cfg(feature = "sim")]

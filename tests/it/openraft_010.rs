@@ -183,7 +183,6 @@ async fn a_vote_is_durable_on_return_and_the_committed_id_takes_no_sync() {
     let stalled = Stalled::new(&vfs);
     let before = engine.stats().syncs;
     soon("save_committed", store.save_committed(Some(log_id(1, 2)))).await.unwrap();
-    soon("truncate_after", store.truncate_after(Some(log_id(1, 2)))).await.unwrap();
     soon("purge", store.purge(log_id(1, 1))).await.unwrap();
     // Nor is one on its way, that nobody waits for.
     written(&engine);
@@ -192,7 +191,7 @@ async fn a_vote_is_durable_on_return_and_the_committed_id_takes_no_sync() {
     // A killed process leaves what it has written.
     let mut killed = LogStore::<Types>::new(&open(&vfs.crash(LossPolicy::KeepAll)), R);
     assert_eq!(killed.read_committed().await.unwrap(), Some(log_id(1, 2)));
-    assert_eq!(ends(&mut killed).await, (Some(log_id(1, 1)), Some(log_id(1, 2))));
+    assert_eq!(ends(&mut killed).await, (Some(log_id(1, 1)), Some(log_id(1, 3))));
 
     let saving = tokio::spawn(async move { store.save_vote(&Vote::new(4, 2)).await.unwrap() });
     sync_is_stuck(&vfs).await;
@@ -206,7 +205,7 @@ async fn a_vote_is_durable_on_return_and_the_committed_id_takes_no_sync() {
 }
 
 #[tokio::test]
-async fn nothing_but_a_vote_waits_for_a_sync_that_is_running() {
+async fn nothing_but_a_vote_and_a_truncation_waits_for_a_sync_that_is_running() {
     let vfs = SimVfs::new(15);
     let engine = open(&vfs);
     let mut store: Store = LogStore::new(&engine, R);
@@ -217,13 +216,20 @@ async fn nothing_but_a_vote_waits_for_a_sync_that_is_running() {
     sync_is_stuck(&vfs).await;
     soon("save_committed", store.save_committed(Some(log_id(1, 2)))).await.unwrap();
     soon("purge", store.purge(log_id(1, 3))).await.unwrap();
-    soon("truncate_after", store.truncate_after(Some(log_id(1, 7)))).await.unwrap();
-    assert_eq!(store.read_committed().await.unwrap(), Some(log_id(1, 2)));
-    assert_eq!(ends(&mut store).await, (Some(log_id(1, 3)), Some(log_id(1, 7))));
-    assert_eq!(read(&mut store).await, entries(1, 4..=7));
-    assert!(!appending.is_finished());
+    let mut reader = store.get_log_reader().await;
+    let truncating = tokio::spawn(async move {
+        store.truncate_after(Some(log_id(1, 7))).await.unwrap();
+        store
+    });
+    while reader.try_get_log_entries(..).await.unwrap() != entries(1, 4..=7) {
+        tokio::task::yield_now().await;
+    }
+    assert!(!appending.is_finished() && !truncating.is_finished());
     drop(stalled);
     soon("the append", appending).await.unwrap();
+    let mut store = soon("the truncation", truncating).await.unwrap();
+    assert_eq!(store.read_committed().await.unwrap(), Some(log_id(1, 2)));
+    assert_eq!(ends(&mut store).await, (Some(log_id(1, 3)), Some(log_id(1, 7))));
     // And it is in the log, before what comes after.
     store.blocking_append(entries(2, 8..=8)).await.unwrap();
     let mut after = LogStore::<Types>::new(&crashed(&vfs), R);
@@ -384,20 +390,37 @@ async fn what_would_tear_the_log_is_refused() {
 }
 
 #[tokio::test]
-async fn a_purge_that_contradicts_the_log_empties_it_unless_it_is_of_an_older_term() {
+async fn a_purge_that_contradicts_the_log_is_refused() {
     let vfs = SimVfs::new(13);
     let engine = open(&vfs);
     let mut store: Store = LogStore::new(&engine, R);
+    store.blocking_append(entries(3, 4..=6)).await.unwrap();
+    for (purged, named) in [(log_id(2, 5), 5), (log_id(4, 5), 5), (log_id(4, 6), 6)] {
+        let error = store.purge(purged).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("the log has entry {named} (term 3)")), "{error}");
+        assert_eq!(read(&mut store).await, entries(3, 4..=6));
+        assert_eq!(ends(&mut store).await, (None, Some(log_id(3, 6))));
+    }
+    // A snapshot of a newer leader: what contradicts it was truncated before.
+    store.purge(log_id(4, 9)).await.unwrap();
+    assert_eq!(ends(&mut store).await, (Some(log_id(4, 9)), Some(log_id(4, 9))));
+    store.blocking_append(entries(4, 10..=10)).await.unwrap();
+    assert_eq!(read(&mut store).await, entries(4, 10..=10));
+}
+
+#[tokio::test]
+async fn a_truncation_survives_a_power_cut_once_it_has_returned() {
+    let vfs = SimVfs::new(14);
+    let engine = open(&vfs);
+    let mut store: Store = LogStore::new(&engine, R);
     store.blocking_append(entries(3, 1..=5)).await.unwrap();
-    let error = store.purge(log_id(2, 3)).await.unwrap_err();
-    assert!(error.to_string().contains("entry 3 (term 3) is here"), "{error}");
-    assert_eq!(read(&mut store).await, entries(3, 1..=5));
-    // A snapshot of a newer leader was installed, and the truncation before it was lost in a crash.
+    store.truncate_after(Some(log_id(3, 2))).await.unwrap();
+    let engine = open(&vfs.crash(LossPolicy::LoseAll));
+    let mut store: Store = LogStore::new(&engine, R);
+    assert_eq!(read(&mut store).await, entries(3, 1..=2));
+    // The snapshot that it made room for.
     store.purge(log_id(4, 3)).await.unwrap();
     assert_eq!(ends(&mut store).await, (Some(log_id(4, 3)), Some(log_id(4, 3))));
-    assert_eq!(read(&mut store).await, []);
-    store.blocking_append(entries(4, 4..=4)).await.unwrap();
-    assert_eq!(read(&mut store).await, entries(4, 4..=4));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::support::{beside_for, entries};
 use bytes::Bytes;
 use raftwood::{
     Background, Compression, Durability, Engine, EntryId, ErrorKind, Health, Options, ReadLimit, ReadMode,
-    Reader, RegionId,
+    Reader, RegionId, ScrubOptions,
 };
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::RangeInclusive;
@@ -17,6 +17,10 @@ const SEGMENT: u64 = 64 << 10;
 
 fn options() -> Options {
     Options::new().segment_bytes(SEGMENT).background(Background::Manual)
+}
+
+fn all() -> Options {
+    options().show_unproven(true)
 }
 
 /// What an entry holds: no two have the same bytes.
@@ -99,6 +103,7 @@ fn a_reader_says_what_the_engine_says() {
         batch.region(RegionId(4)).destroy();
         engine.write(batch, Durability::Synced).unwrap();
         engine.sync().unwrap();
+        engine.tick().unwrap(); // writes the mark
         assert_same(&options.open_read_only(dir.path()).unwrap(), &engine, &regions);
         engine.purge().unwrap();
         assert_same(&options.open_read_only(dir.path()).unwrap(), &engine, &regions);
@@ -107,7 +112,7 @@ fn a_reader_says_what_the_engine_says() {
     }
 }
 
-/// What was written and not synced is shown, and is not called durable.
+/// What was written and not synced is shown where that is asked for, and is not called durable.
 #[test]
 fn what_is_not_known_to_be_on_the_device_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
@@ -115,12 +120,25 @@ fn what_is_not_known_to_be_on_the_device_is_told_apart() {
     append(&engine, RegionId(1), 1..=3, 100);
     append_as(&engine, RegionId(1), 4..=5, 100, Durability::Written);
     append_as(&engine, RegionId(1), 6..=6, 100, Durability::Written);
-    let reader = options().open_read_only(dir.path()).unwrap();
+    let reader = all().open_read_only(dir.path()).unwrap();
     let state = reader.state(RegionId(1));
     assert_eq!((state.last, reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap().len()), (6, 6));
     assert!(state.durable < 6, "{state:?}");
+    assert!(reader.durable() < reader.end() && reader.end() == reader.written());
+    let known = options().open_read_only(dir.path()).unwrap();
+    let log = known.state(RegionId(1));
+    assert_eq!((log.last, log.durable), (state.durable, state.durable));
+    assert_eq!((known.end(), known.written()), (reader.durable(), reader.written()));
     engine.close().unwrap();
     assert_eq!(options().open_read_only(dir.path()).unwrap().state(RegionId(1)).durable, 6);
+}
+
+fn the_end_is_not_judged_beside_an_engine(dir: &Path) {
+    let why = options().explain(dir).unwrap();
+    assert!(why.in_use && why.refusal.is_none() && why.trail.judged.is_empty(), "{why:?}");
+    assert!(why.report.suspects.is_empty() && why.report.torn_bytes == 0, "{:?}", why.report);
+    let found = options().check(dir, &ScrubOptions::default(), |_| ()).unwrap();
+    assert!(found.in_use && found.is_clean() && found.torn_bytes == 0, "{found:?}");
 }
 
 /// A record may be on its way into the file while somebody looks, or have been torn by a crash: nobody was
@@ -140,15 +158,22 @@ fn a_record_of_which_a_part_is_there_is_not_shown() {
         let at = bytes.windows(3000).position(|w| w == wanted).unwrap();
         let missing = vec![0; 3000 - length];
         write_at(&path, at + length, &missing);
-        let reader = options().open_read_only(dir.path()).unwrap();
+        let reader = all().open_read_only(dir.path()).unwrap();
         let state = reader.state(RegionId(1));
         assert_eq!((state.first, state.last), (1, 4), "{length} bytes of it");
         assert_eq!(reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap().len(), 4);
         assert_eq!(reader.health(RegionId(1)), Health::Healthy);
         assert!(reader.report().suspects.is_empty() && reader.report().torn_bytes > 0);
+        the_end_is_not_judged_beside_an_engine(dir.path());
+        // Wrong, and not as a write on its way is.
+        write_at(&path, at, &wanted);
+        write_at(&path, at + 1000, &[0xAA; 5]);
+        let reader = all().open_read_only(dir.path()).unwrap();
+        assert_eq!(reader.health(RegionId(1)), Health::Suspect { ranges: vec![5..=5] });
+        the_end_is_not_judged_beside_an_engine(dir.path());
         // The rest of it has come.
         write_at(&path, at, &wanted);
-        let reader = options().open_read_only(dir.path()).unwrap();
+        let reader = all().open_read_only(dir.path()).unwrap();
         assert_eq!(reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap().len(), 6);
     }
 }
@@ -167,7 +192,7 @@ fn a_file_that_was_given_back_is_no_damage_and_none_of_its_bytes_get_out() {
     }
     engine.purge().unwrap();
     append(&engine, old, 61..=64, 3000);
-    let reader = options().open_read_only(dir.path()).unwrap();
+    let reader = all().open_read_only(dir.path()).unwrap();
     assert_eq!(reader.entries(old, .., ReadLimit::NONE).unwrap().len(), 64);
 
     compact(&engine, old, 64);
@@ -195,7 +220,7 @@ fn a_file_that_was_given_back_is_no_damage_and_none_of_its_bytes_get_out() {
     assert_eq!(lost, 64, "all its files were used again");
     assert_eq!(reader.health(old), Health::Healthy);
     // A new look goes on.
-    let reader = options().open_read_only(dir.path()).unwrap();
+    let reader = all().open_read_only(dir.path()).unwrap();
     assert_eq!(reader.entries(old, 64.., ReadLimit::NONE).unwrap_err().kind(), ErrorKind::Compacted);
     assert_eq!(reader.state(new), engine.region(new).state());
 }
@@ -206,7 +231,7 @@ fn a_file_that_was_given_back_is_no_damage_and_none_of_its_bytes_get_out() {
 fn beside_a_writer_that_recycles_every_file_no_wrong_bytes_are_read() {
     for mode in [ReadMode::Map, ReadMode::Pread] {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options::new().segment_bytes(SEGMENT).read_mode(mode);
+        let options = Options::new().segment_bytes(SEGMENT).read_mode(mode).show_unproven(true);
         let engine = options.open(dir.path()).unwrap();
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let writer = {
@@ -327,10 +352,89 @@ fn entries_outlive_the_reader_and_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let engine = options().open(dir.path()).unwrap();
     append(&engine, RegionId(1), 1..=3, 5000);
-    let reader = options().open_read_only(dir.path()).unwrap();
+    let reader = all().open_read_only(dir.path()).unwrap();
     let entries = reader.entries(RegionId(1), .., ReadLimit::NONE).unwrap();
     drop((reader, engine));
     drop(dir);
     let all: Vec<Bytes> = entries.into_iter().map(|e| e.payload).collect();
     assert_eq!(all, (1..=3).map(|index| payload(RegionId(1), index, 5000)).collect::<Vec<_>>());
+}
+
+#[cfg(feature = "sim")]
+mod power_cut {
+    use super::*;
+    use crate::support::engines::{DIR, of_run};
+    use raftwood::random::Rng;
+    use raftwood::vfs::sim::{LossPolicy, SimVfs};
+    use std::collections::BTreeMap;
+
+    const REGIONS: u64 = 3;
+
+    /// What a reader shows of a region: its compaction point, its hard state, and its entries.
+    type Shown = (u64, u64, BTreeMap<u64, Bytes>);
+
+    fn shown(reader: &Reader, region: RegionId) -> Shown {
+        let entries = reader.entries(region, .., ReadLimit::NONE);
+        let entries = entries.unwrap().into_iter().map(|e| (e.id.index, e.payload));
+        (reader.state(region).first, number(reader.hard_state(region)), entries.collect())
+    }
+
+    /// Hard states are counted here.
+    fn number(hard_state: Option<Bytes>) -> u64 {
+        hard_state.map_or(0, |bytes| u64::from_le_bytes(bytes[..].try_into().unwrap()))
+    }
+
+    /// Writes, syncs, compactions and rotations by chance. None of them takes an entry back.
+    fn step(engine: &Engine, rng: &mut Rng, count: u64) {
+        let id = RegionId(1 + rng.below(REGIONS));
+        let log = engine.region(id).state();
+        let mut batch = engine.batch();
+        match rng.below(12) {
+            0 => engine.tick().unwrap(),
+            1 => drop(engine.sync().unwrap()),
+            2 => drop(engine.purge().unwrap()),
+            3 if !log.is_empty() => drop(batch.region(id).compact_to(log.first + rng.below(3))),
+            4 => drop(batch.region(id).set_hard_state(&count.to_le_bytes()).unwrap()),
+            _ => {
+                let index = log.last + 1;
+                let payload = payload(id, index, 1 + rng.below(9000) as usize);
+                batch.region(id).append([(EntryId::new(1, index), &payload[..])]).unwrap();
+            }
+        }
+        let synced = rng.below(3) > 0;
+        engine.write(batch, if synced { Durability::Synced } else { Durability::Written }).unwrap();
+    }
+
+    #[test]
+    fn no_power_cut_takes_what_a_reader_showed() {
+        let mut unproven = 0;
+        for seed in 0..60 {
+            let (disk, mut rng) = (SimVfs::new(seed), Rng::new(seed + 1));
+            let engine = of_run(&disk, seed).open(DIR).unwrap();
+            for count in 1..=60 {
+                step(&engine, &mut rng, count);
+                if count % 5 > 0 {
+                    continue;
+                }
+                let reader = of_run(&disk, 100).open_read_only(DIR).unwrap();
+                let before: Vec<Shown> = (1..=REGIONS).map(|id| shown(&reader, RegionId(id))).collect();
+                unproven += u64::from(reader.written() > reader.end());
+                for loss in [LossPolicy::LoseAll, LossPolicy::Random(count)] {
+                    let after = of_run(&disk.crash(loss), 101).open(DIR).unwrap();
+                    for (id, (first, hard_state, entries)) in (1..).map(RegionId).zip(&before) {
+                        let region = after.region(id);
+                        assert!(number(region.hard_state()) >= *hard_state, "seed {seed}, {count}: {id}");
+                        assert!(region.first_index() >= *first, "seed {seed}, {count}: {id}");
+                        for (index, payload) in entries.range(region.first_index()..) {
+                            let entry = region.entry(*index);
+                            let entry =
+                                entry.unwrap_or_else(|e| panic!("seed {seed}, {count}, {loss:?}: {e}"));
+                            assert_eq!(entry.payload, payload);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(unproven > 100, "{unproven}: there was hardly anything that it might have shown");
+    }
 }

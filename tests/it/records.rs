@@ -41,6 +41,10 @@ fn read(dir: &Path) -> Reader {
     options().open_read_only(dir).unwrap()
 }
 
+fn read_all(dir: &Path) -> Reader {
+    options().show_unproven(true).open_read_only(dir).unwrap()
+}
+
 fn items(reader: &Reader, what: RecordOptions) -> Vec<LogItem> {
     reader.records(what).map(|item| item.unwrap()).collect()
 }
@@ -189,7 +193,7 @@ fn only_what_is_known_to_be_durable_is_shown_unless_asked() {
     append_as(&engine, 2, 100, Durability::Written);
     let written = append_as(&engine, 3, 100, Durability::Written);
     assert_eq!(shown(&items(&read(dir.path()), payloads())).0, [(1, synced)]);
-    let all = items(&read(dir.path()), payloads().unproven(true));
+    let all = items(&read_all(dir.path()), payloads());
     let marks: Vec<_> = all
         .iter()
         .filter_map(|item| match item {
@@ -201,7 +205,7 @@ fn only_what_is_known_to_be_durable_is_shown_unless_asked() {
 
     // A tail waits for the proof, or does not.
     let mut proven = read(dir.path()).follow(payloads());
-    let mut eager = read(dir.path()).follow(payloads().unproven(true));
+    let mut eager = read_all(dir.path()).follow(payloads());
     let take = |tail: &mut raftwood::Follow| {
         let mut all = Vec::new();
         while let Some(item) = tail.next_within(Duration::from_millis(30)).unwrap() {
@@ -228,7 +232,7 @@ fn what_was_given_back_since_the_look_is_gone_and_no_damage() {
         append(&engine, index, 3000);
     }
     engine.tick().unwrap();
-    let reader = read(dir.path());
+    let reader = read_all(dir.path());
     let mut next = 61;
     for _ in 0..6 {
         compact(&engine, R, next - 1).unwrap();
@@ -238,7 +242,7 @@ fn what_was_given_back_since_the_look_is_gone_and_no_damage() {
         }
         next += 60;
     }
-    let (seen, other) = shown(&items(&reader, payloads().unproven(true)));
+    let (seen, other) = shown(&items(&reader, payloads()));
     assert_eq!(other, ["gone"]);
     assert!(seen.len() < 20, "{seen:?}");
     // A tail of that reader finds its way to what is there now.
@@ -326,9 +330,9 @@ fn a_file_that_is_cut_under_a_walk_is_damage() {
 /// comes by, right, or is said to be gone.
 #[test]
 fn beside_a_writer_that_recycles_its_files_all_is_shown_or_said_to_be_gone() {
-    for unproven in [false, true] {
+    for show_unproven in [false, true] {
         let dir = tempfile::tempdir().unwrap();
-        let options = small();
+        let options = small().show_unproven(show_unproven);
         let engine = options.open(dir.path()).unwrap();
         let acked: Arc<Mutex<BTreeMap<Lsn, u64>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
@@ -355,7 +359,7 @@ fn beside_a_writer_that_recycles_its_files_all_is_shown_or_said_to_be_gone() {
                 Err(e) => assert_eq!(e.kind(), ErrorKind::Locked, "{e:?}"),
             }
         };
-        let mut tail = reader.follow(payloads().unproven(unproven));
+        let mut tail = reader.follow(payloads());
         let (mut seen, mut gone) = (BTreeMap::new(), Vec::new());
         let began = Instant::now();
         let mut taken = 0;
@@ -374,7 +378,7 @@ fn beside_a_writer_that_recycles_its_files_all_is_shown_or_said_to_be_gone() {
             match tail.next_within(Duration::from_millis(50)) {
                 Ok(Some(LogItem::Record(record))) => {
                     assert!(record.damage.is_empty(), "{:?}", record.damage);
-                    assert!(record.durable || unproven);
+                    assert!(record.durable || show_unproven);
                     for entry in entries(&record) {
                         assert_eq!(entry.payload, payload(entry.id.index, 1500));
                         assert_eq!(seen.insert(record.end, entry.id.index), None, "shown twice");
@@ -417,9 +421,8 @@ mod killed {
         engine.tick().unwrap();
         append_as(&engine, 3, 100, Durability::Written);
         append_as(&engine, 4, 100, Durability::Written);
-        let reader = of_run(&vfs, 9).open_read_only(DIR).unwrap();
-        let mut eager = reader.follow(payloads().unproven(true));
-        let mut proven = reader.follow(payloads());
+        let read = |all: bool| of_run(&vfs, 9).show_unproven(all).open_read_only(DIR).unwrap();
+        let (mut eager, mut proven) = (read(true).follow(payloads()), read(false).follow(payloads()));
         let take = |tail: &mut raftwood::Follow| {
             let mut all = Vec::new();
             while let Some(item) = tail.next_within(Duration::from_millis(150)).unwrap() {

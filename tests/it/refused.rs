@@ -1,5 +1,6 @@
 //! What is refused is refused before anything is written, by name, and leaves nothing behind.
 
+use crate::support::asked::with_causes;
 use crate::support::entries::refs;
 use raftwood::{
     BoxError, Compression, Durability, Engine, EntryId, ErrorKind, EventListener, Options, Pool, ReadLimit,
@@ -235,6 +236,47 @@ fn a_closure_that_panics_leaves_the_batch_as_it_was() {
     check(&Engine::open(dir.path()).unwrap());
 }
 
+#[test]
+fn what_is_added_atomically_is_there_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path()).unwrap();
+    let mut b = engine.batch();
+    b.region(R).append(refs(&run(3, 10..=10))).unwrap();
+    let before = (b.entry_count(), b.encoded_len());
+    let inner = b.atomically(|b| {
+        b.region(R).append(refs(&run(3, 11..=12))).unwrap();
+        // What is taken back within is not taken back twice.
+        let refused: Result<(), &str> = b.atomically(|b| {
+            b.region(RegionId(8)).set_hard_state(b"x").unwrap();
+            Err("refused")
+        });
+        assert_eq!((refused, b.entry_count()), (Err("refused"), 3));
+        Err::<(), _>("refused too")
+    });
+    assert_eq!((inner, (b.entry_count(), b.encoded_len())), (Err("refused too"), before));
+    let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        b.atomically(|b| -> Result<(), ()> {
+            b.region(R).append(refs(&run(3, 11..=12))).unwrap();
+            panic!("on purpose");
+        })
+    }));
+    assert!(panics.is_err());
+    assert_eq!((b.entry_count(), b.encoded_len()), before);
+    b.atomically(|b| b.region(R).append(refs(&run(3, 11..=11))).map(drop)).unwrap();
+    let mut spoilt = b.clone();
+    engine.write(b, Durability::Synced).unwrap();
+    assert_eq!(engine.region(R).last_index(), 11);
+
+    // What it was before is not known any more.
+    let cleared = spoilt.atomically(|b| {
+        b.clear();
+        b.region(R).append(refs(&run(3, 12..=12))).unwrap();
+        Err::<(), _>("refused")
+    });
+    assert!(cleared.is_err());
+    assert_eq!(engine.write(spoilt, Durability::Synced).unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
 /// Operations without bytes of their own were not counted, and the reader's limit on descriptions
 /// refused what had been acknowledged.
 #[test]
@@ -343,7 +385,12 @@ fn a_truncation_asks_the_listener_too_and_a_plain_append_does_not() {
     assert_eq!(keeper.asked.load(Ordering::Relaxed), 1);
 }
 
-/// Puts a key of the region that it is asked about, and counts how often it was asked.
+/// On another thread: a listener's own writes to the region that it is asked about are refused.
+fn elsewhere<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|threads| threads.spawn(act).join().unwrap())
+}
+
+/// Has a key put in the region that it is asked about, and counts how often it was asked.
 struct PutsKeys(Mutex<Option<Engine>>, AtomicU64);
 
 impl EventListener for PutsKeys {
@@ -353,7 +400,7 @@ impl EventListener for PutsKeys {
         let mut b = engine.batch();
         b.region(r.region()).put(b"discarded", &asked.to_le_bytes())?.set_hard_state(b"newer")?;
         b.region(r.region()).compact_through(r.first() - 1)?;
-        engine.write(b, Durability::Written)?;
+        elsewhere(|| engine.write(b, Durability::Written))?;
         Ok(())
     }
 }
@@ -402,7 +449,7 @@ impl EventListener for Meddler {
         if let Some(engine) = self.engine.lock().unwrap().take() {
             let mut b = engine.batch();
             b.region(R).append(refs(&run(3, 10..=10)))?;
-            engine.write(b, Durability::Synced)?;
+            elsewhere(|| engine.write(b, Durability::Synced))?;
         }
         Ok(())
     }
@@ -419,29 +466,85 @@ fn a_log_that_changes_while_a_listener_is_asked_is_shown_to_it_again() {
     assert_eq!(f.engine.region(R).last_index(), 8);
 }
 
+/// Writes to the region that it is asked about and to another one, by itself or by a thread that it waits
+/// for.
+#[derive(Default)]
+struct Writes {
+    engine: Mutex<Option<Engine>>,
+    elsewhere: bool,
+    build: Option<fn(&mut WriteBatch, &Rollback<'_>) -> raftwood::Result<()>>,
+    asked: AtomicU64,
+}
+
+impl EventListener for Writes {
+    fn before_rollback(&self, r: &Rollback<'_>) -> Result<(), BoxError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let engine = self.engine.lock().unwrap().clone().ok_or("no engine")?;
+        let mut b = engine.batch();
+        b.region(RegionId(99)).put(b"discarded", &r.first().to_le_bytes())?;
+        self.build.map_or(Ok(()), |build| build(&mut b, r))?;
+        match self.elsewhere {
+            true => elsewhere(|| engine.submit(b, Durability::Written).map(drop))?,
+            false => drop(engine.submit(b, Durability::Written)?),
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of an overwriting batch, and how often the listener was asked.
+fn overwritten_with(writes: Writes) -> (Fixture, Result<(), WriteError>, u64) {
+    let writes = Arc::new(writes);
+    let f = Fixture::with(Options::new().listener(writes.clone()));
+    *writes.engine.lock().unwrap() = Some(f.engine.clone());
+    let b = f.batch(|b| drop(b.region(R).append(refs(&run(4, 8..=8))).map(|_| ())));
+    let written = f.engine.write(b, Durability::Synced).map(drop);
+    *writes.engine.lock().unwrap() = None;
+    (f, written, writes.asked.load(Ordering::Relaxed))
+}
+
+/// A key was let through, and an append was asked about a hundred times.
+#[test]
+fn a_listener_that_writes_to_the_region_it_is_asked_about_is_told_so_at_once() {
+    for build in [
+        |b: &mut WriteBatch, r: &Rollback<'_>| b.region(r.region()).put(b"discarded", b"1").map(drop),
+        |b: &mut WriteBatch, r: &Rollback<'_>| {
+            b.region(r.region()).append(refs(&run(3, r.last() + 1..=r.last() + 1))).map(drop)
+        },
+    ] {
+        let (f, written, asked) = overwritten_with(Writes { build: Some(build), ..Writes::default() });
+        let error = written.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.error().region(), asked),
+            (ErrorKind::Refused, Some(R), 1),
+            "{error}"
+        );
+        let said = with_causes(error.error());
+        for words in ["region 7: a listener that is asked", "before_rollback", "write to another region"] {
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(f.engine.region(R).term(8).unwrap(), 3);
+        assert!(!f.engine.region(RegionId(99)).exists() && f.engine.region(R).get(b"discarded").is_none());
+        // Once nobody is asked, the region is as free as any.
+        f.engine.write(f.batch(|b| drop(b.region(R).put(b"k", b"v"))), Durability::Synced).unwrap();
+    }
+    let (f, written, asked) = overwritten_with(Writes::default());
+    written.unwrap();
+    assert_eq!((asked, f.engine.region(R).term(8).unwrap()), (1, 4), "another region is written to freely");
+    assert!(f.engine.region(RegionId(99)).exists());
+}
+
 /// It was once asked forever.
 #[test]
-fn a_listener_that_appends_to_the_region_it_is_asked_about_is_told_so() {
-    #[derive(Default)]
-    struct Writes(Mutex<Option<Engine>>);
-    impl EventListener for Writes {
-        fn before_rollback(&self, r: &Rollback<'_>) -> Result<(), BoxError> {
-            let engine = self.0.lock().unwrap().clone().ok_or("no engine")?;
-            let mut b = engine.batch();
-            b.region(r.region()).append(refs(&run(3, r.last() + 1..=r.last() + 1)))?;
-            b.region(RegionId(99)).put(b"discarded", &r.first().to_le_bytes())?;
-            engine.write(b, Durability::Written)?;
-            Ok(())
-        }
-    }
-    let writes = Arc::new(Writes::default());
-    let f = Fixture::with(Options::new().listener(writes.clone()));
-    *writes.0.lock().unwrap() = Some(f.engine.clone());
-    let b = f.batch(|b| drop(b.region(R).append(refs(&run(4, 8..=8))).map(|_| ())));
-    let error = f.engine.write(b, Durability::Synced).unwrap_err();
+fn a_listener_that_has_another_thread_append_is_not_asked_forever() {
+    let build = |b: &mut WriteBatch, r: &Rollback<'_>| {
+        b.region(r.region()).append(refs(&run(3, r.last() + 1..=r.last() + 1))).map(drop)
+    };
+    let (f, written, asked) =
+        overwritten_with(Writes { build: Some(build), elsewhere: true, ..Writes::default() });
+    let error = written.unwrap_err();
     assert_eq!((error.kind(), error.error().region()), (ErrorKind::Refused, Some(R)), "{error}");
+    assert!((2..=100).contains(&asked), "asked {asked} times");
     assert_eq!(f.engine.region(R).term(8).unwrap(), 3);
-    *writes.0.lock().unwrap() = None;
 }
 
 #[test]

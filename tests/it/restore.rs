@@ -43,7 +43,7 @@ fn copied() -> Fixture {
 }
 
 fn restore(vfs: &SimVfs, run: u64) -> Result<RestoreReport> {
-    of_run(vfs, run).restore(COPY, NEW, &RestoreOptions::default(), |_, _| {})
+    of_run(vfs, run).restore(COPY, NEW, &RestoreOptions::default(), |_| {})
 }
 
 fn open_new(vfs: &SimVfs) -> Engine {
@@ -74,9 +74,9 @@ fn a_restored_store_has_every_entry_and_no_hard_state_that_it_may_act_on() {
     let f = copied();
     let before = copy_of(&f.vfs);
     let mut seen = (0, 0);
-    let report = of_run(&f.vfs, 90).restore(COPY, NEW, &RestoreOptions::default(), |done, total| {
-        assert!(done <= total && done >= seen.0, "{done} of {total} after {seen:?}");
-        seen = (done, total);
+    let report = of_run(&f.vfs, 90).restore(COPY, NEW, &RestoreOptions::default(), |p| {
+        assert!(p.done_bytes <= p.total_bytes && p.done_bytes >= seen.0, "{p:?} after {seen:?}");
+        seen = (p.done_bytes, p.total_bytes);
     });
     let report = report.unwrap();
     assert_eq!((report.regions, report.entries, report.hard_states_lost), (4, 26, 4), "{report:?}");
@@ -85,7 +85,7 @@ fn a_restored_store_has_every_entry_and_no_hard_state_that_it_may_act_on() {
     assert_eq!(copy_of(&f.vfs), before, "the copy was changed");
     for loss in [LossPolicy::LoseAll, LossPolicy::KeepAll] {
         let vfs = f.vfs.crash(loss);
-        let checked = of_run(&vfs, 91).check(NEW, &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
+        let checked = of_run(&vfs, 91).check(NEW, &ScrubOptions::default().rate_bytes(0), |_| {}).unwrap();
         assert!(checked.is_clean() && checked.entries == 26, "{checked:?}");
         let engine = open_new(&vfs);
         has_all(&engine);
@@ -127,7 +127,7 @@ fn copy_of(vfs: &SimVfs) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 fn of_a_cluster_that_is_restored_as_a_whole_the_hard_states_are_taken() {
     let f = copied();
     let how = RestoreOptions::default().whole_cluster(true);
-    let report = of_run(&f.vfs, 90).restore(COPY, NEW, &how, |_, _| {}).unwrap();
+    let report = of_run(&f.vfs, 90).restore(COPY, NEW, &how, |_| {}).unwrap();
     assert_eq!(report.hard_states_lost, 0);
     let engine = open_new(&f.vfs);
     has_all(&engine);
@@ -141,7 +141,7 @@ fn a_hard_state_that_the_copy_lacks_is_lost_in_a_whole_cluster_too() {
     let f = copied();
     restore(&f.vfs, 90).unwrap();
     let how = RestoreOptions::default().whole_cluster(true);
-    let report = of_run(&f.vfs, 92).restore(NEW, "/newer", &how, |_, _| {}).unwrap();
+    let report = of_run(&f.vfs, 92).restore(NEW, "/newer", &how, |_| {}).unwrap();
     assert_eq!(report.hard_states_lost, 4);
     assert!(is_lost(&of_run(&f.vfs, 93).open("/newer").unwrap(), R));
 }
@@ -256,11 +256,11 @@ fn what_is_in_use_or_not_empty_or_no_store_is_left_alone() {
     let engine = of_run(&f.vfs, 90).open(COPY).unwrap();
     assert_eq!(restore(&f.vfs, 91).unwrap_err().kind(), ErrorKind::Locked);
     engine.close().unwrap();
-    let to = |to: &str| of_run(&f.vfs, 92).restore(COPY, to, &RestoreOptions::default(), |_, _| {});
+    let to = |to: &str| of_run(&f.vfs, 92).restore(COPY, to, &RestoreOptions::default(), |_| {});
     let before = files::files(&f.vfs);
     assert_eq!(to(DIR).unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(to(COPY).unwrap_err().kind(), ErrorKind::Locked);
-    let from = of_run(&f.vfs, 93).restore("/nothing", NEW, &RestoreOptions::default(), |_, _| {});
+    let from = of_run(&f.vfs, 93).restore("/nothing", NEW, &RestoreOptions::default(), |_| {});
     assert_eq!(from.unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(files::files(&f.vfs), before);
     // One that was opened and closed is a copy still.

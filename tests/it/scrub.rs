@@ -3,6 +3,7 @@
 use crate::support::engines::{DIR, kill, of_run};
 use crate::support::files::{self, RECORD_HEADER, Record, is_a, newest, of_kind, remove_all, ruin};
 use crate::support::heard::Heard;
+use crate::support::threads::in_time;
 use crate::support::two_regions::*;
 use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
 use raftwood::{
@@ -198,6 +199,33 @@ fn a_store_is_scrubbed_in_the_background_again_and_again_until_it_is_closed() {
     let after = ends.count();
     assert_eq!(engine.scrub(&ScrubOptions::default()).unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(ends.count(), after);
+}
+
+#[test]
+fn how_often_a_running_engine_scrubs_can_be_changed() {
+    for from_the_start in [Some(Duration::from_secs(86400)), None] {
+        let mut f = Fixture::new();
+        f.sealed().close().unwrap();
+        let ends = Heard::new(|event| matches!(event, Event::Scrubbed { .. }).then_some(()));
+        let mut options = of_run(&f.vfs, 60).background(Background::Threads).listener(ends.clone());
+        if let Some(pause) = from_the_start {
+            options = options.scrub_every(pause, ScrubOptions::default());
+        }
+        let engine = options.open(DIR).unwrap();
+        let three_end = |ends: &Arc<Heard<()>>| {
+            let ends = ends.clone();
+            in_time("three scrubs", move || (0..3).for_each(|_| ends.next()));
+        };
+        assert_eq!(ends.count(), 0);
+        engine.set_scrub_every(Some(Duration::from_millis(1))).unwrap();
+        three_end(&ends);
+        engine.set_scrub_every(None).unwrap();
+        engine.set_scrub_every(Some(Duration::ZERO)).unwrap();
+        three_end(&ends);
+        engine.set_scrub_every(None).unwrap();
+        engine.close().unwrap();
+        assert_eq!(engine.set_scrub_every(None).unwrap_err().kind(), ErrorKind::Closed);
+    }
 }
 
 /// The thread might not have begun when the store was closed, and the test could not fail; so it

@@ -98,7 +98,7 @@ fn full_segments_are_sealed_while_a_checkpoint_is_written() {
     let vfs = SimVfs::new(92);
     let heard = Heard::new(|event| match event {
         Event::SegmentSealed { segment, .. } => Some(("sealed", *segment)),
-        Event::Checkpoint { start_segment, .. } => Some(("checkpoint", *start_segment)),
+        Event::CheckpointTaken { start_segment, .. } => Some(("checkpoint", *start_segment)),
         _ => None,
     });
     let engine = by_hand(&vfs).listener(heard.clone()).open(DIR).unwrap();

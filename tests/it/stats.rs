@@ -6,7 +6,7 @@ use crate::support::threads::{batch, begin, in_time, options, submit};
 use crate::support::two_regions::{self, Fixture, OTHER, R, payload, term};
 use crate::support::{engines, entries};
 use raftwood::vfs::sim::{EIO, ENOSPC, Fault, OpKind, SimVfs};
-use raftwood::{Durability, Engine, EntryId, ErrorKind, Stats, TailPolicy};
+use raftwood::{Background, Durability, Engine, EntryId, ErrorKind, ReadMode, RegionId, Stats, TailPolicy};
 use std::ops::Range;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -99,6 +99,74 @@ fn an_operation_that_does_not_take_long_is_no_stall() {
     engine.tick().unwrap();
     let stats = engine.stats();
     assert_eq!((stats.stalls, stats.stalls_ended), (0, 0));
+}
+
+/// Of a file that an entry shows the blocks stay when it has lost its name, and no figure said so.
+#[test]
+fn what_entries_of_the_caller_keep_of_removed_files_is_counted_until_they_are_dropped() {
+    for (read_mode, held_bytes) in [(ReadMode::Map, 2 * (64 << 10)), (ReadMode::Pread, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = engines::small().background(Background::Manual).read_mode(read_mode);
+        let engine = options.open(dir.path()).unwrap();
+        append(&engine, 1..13);
+        engine.tick().unwrap();
+        // Of the first segment two, of the second one and a copy, of the third a copy.
+        let entry = |index| engine.region(R).entry(index).unwrap();
+        let (first, second) = ([entry(1), entry(2)], entry(4));
+        let copies = [entry(5).detached(), entry(7).detached()];
+        assert_eq!(engine.stats().held_bytes, 0, "the files are there");
+        let mut batch = engine.batch();
+        batch.region(R).compact_through(12).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+        while engine.purge().unwrap().segments_freed > 0 {}
+        let held = || engine.stats().held_bytes;
+        assert_eq!(held(), held_bytes, "{read_mode:?}");
+        let [one, other] = first;
+        drop(one);
+        assert_eq!(held(), held_bytes, "another entry shows the same file");
+        drop(other);
+        assert_eq!(held(), held_bytes / 2);
+        drop(second);
+        assert_eq!(held(), 0);
+        assert!(copies.iter().all(|copy| copy.payload.len() == 20 << 10));
+    }
+}
+
+/// Sealed segments are asked for the regions that they list; the others have to be walked.
+#[test]
+fn the_first_pins_are_the_first_of_all_pins() {
+    let vfs = SimVfs::new(69);
+    let engine = by_hand(&vfs).open(DIR).unwrap();
+    for round in 1..=6 {
+        for region in 1..=40 {
+            // Some stop early, and some begin late.
+            if region % 6 + 1 >= round || region % 5 < round {
+                let next = engine.region(RegionId(region)).last_index() + 1;
+                let len = (1 + region as usize % 7) * 300;
+                entries::append(&engine, RegionId(region), next, len).unwrap();
+            }
+        }
+        let mut batch = engine.batch();
+        (1..=40)
+            .step_by(round as usize)
+            .for_each(|region| _ = batch.region(RegionId(region)).compact_to(round / 2));
+        engine.write(batch, Durability::Synced).unwrap();
+        if round < 6 {
+            engine.tick().unwrap();
+        }
+        let all = engine.pins(usize::MAX);
+        let mut with_entries = 0;
+        engine.for_each_region(|_, log| {
+            with_entries += usize::from(log.last >= log.first);
+            std::ops::ControlFlow::<()>::Continue(())
+        });
+        assert_eq!(all.len(), with_entries, "each once, round {round}");
+        let key = |pin: &raftwood::Pin| (pin.oldest_segment, std::cmp::Reverse(pin.bytes), pin.region);
+        assert!(all.is_sorted_by_key(key));
+        for limit in 0..=all.len() {
+            assert_eq!(engine.pins(limit), all[..limit], "{limit} of round {round}");
+        }
+    }
 }
 
 #[test]

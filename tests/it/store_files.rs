@@ -262,7 +262,7 @@ fn those_that_look_at_a_store_do_not_lock_each_other_out() {
     append(&engine, 1).unwrap();
     let check = || {
         let options = options.clone();
-        options.check("/db", &ScrubOptions::default(), |_, _| {}).unwrap().in_use
+        options.check("/db", &ScrubOptions::default(), |_| {}).unwrap().in_use
     };
     assert!(check());
     engine.backup("/copy").unwrap();
@@ -272,7 +272,7 @@ fn those_that_look_at_a_store_do_not_lock_each_other_out() {
     // A check inside of a check: the second runs while the first one has its locks.
     let mut seen = Vec::new();
     let report = options
-        .check("/db", &ScrubOptions::default(), |_, _| {
+        .check("/db", &ScrubOptions::default(), |_| {
             seen.push((check(), options.clone().open("/db").map(drop).map_err(|e| e.kind())));
         })
         .unwrap();

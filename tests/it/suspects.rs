@@ -5,7 +5,9 @@ use crate::support::engines::{DIR, kill, of_run};
 use crate::support::files::ruin;
 use crate::support::two_regions::*;
 use raftwood::vfs::sim::{LossPolicy, Moment, SimVfs};
-use raftwood::{Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Lookup, ReadLimit};
+use raftwood::{
+    Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Lookup, ReadLimit, TailPolicy,
+};
 
 /// Entry 9 of `R` in the last record, which nothing proves to be durable, and rotten by more than one bit.
 fn rotten_last_group() -> Fixture {
@@ -75,13 +77,21 @@ fn a_wrong_entry_of_the_last_group_is_kept_and_suspect_in_this_life_and_in_later
 #[test]
 fn a_reader_says_the_same_of_it() {
     let f = rotten_last_group();
-    let reader = of_run(&f.vfs, 77).open_read_only(DIR).unwrap();
+    let all = || of_run(&f.vfs, 77).show_unproven(true);
+    let reader = all().open_read_only(DIR).unwrap();
     assert_eq!(reader.health(R), Health::Suspect { ranges: vec![9..=9] });
     assert_eq!(reader.report().suspects.len(), 1);
     let error = reader.entry(R, 9).unwrap_err();
     assert!(error.is_suspect() && error.kind() == ErrorKind::Damaged, "{error}");
     assert_eq!(reader.entries(R, 1..=8, ReadLimit::NONE).unwrap().len(), 8);
     assert_eq!((reader.state(R).last, reader.health(OTHER)), (9, Health::Healthy));
+    // As by an open that is told to, it is dropped, and said to be.
+    let reader = all().tail_policy(TailPolicy::AssumeTorn).open_read_only(DIR).unwrap();
+    assert_eq!((reader.state(R).last, reader.report().suspects.len()), (8, 1));
+    // What is not known to be durable is not judged.
+    let reader = of_run(&f.vfs, 77).open_read_only(DIR).unwrap();
+    assert!(reader.state(R).last < 9 && reader.written() > reader.end());
+    assert_eq!((reader.health(R), reader.report().suspects.len()), (Health::Healthy, 0));
 }
 
 #[test]

@@ -133,6 +133,56 @@ fn a_refused_batch_comes_back_from_wherever_it_waited() {
     });
 }
 
+#[test]
+fn a_batch_that_is_handed_over_is_accepted_in_its_turn_though_nobody_waits_for_it() {
+    let vfs = SimVfs::new(5);
+    let (engine, first) = full(&vfs);
+    in_time("the writes", move || {
+        let (send, answers) = std::sync::mpsc::channel();
+        for index in [2, 3, 9] {
+            let send = send.clone();
+            engine.submit_then(large(&engine, index), Durability::Synced, move |submitted| {
+                let told = submitted.map(|ticket| ticket.lsn()).map_err(|refused| refused.into_parts());
+                _ = send.send(told);
+            });
+        }
+        assert!(answers.try_recv().is_err() && engine.region(R).last_index() == 1);
+        vfs.release_syncs();
+        first.wait().unwrap();
+        assert!(answers.recv().unwrap().unwrap() < answers.recv().unwrap().unwrap());
+        let (error, batch) = answers.recv().unwrap().unwrap_err();
+        assert_eq!((error.kind(), batch.map(|batch| batch.entry_count())), (ErrorKind::Gap, Some(1)));
+        // Where there is room it is accepted on the spot.
+        let here = thread::current().id();
+        let (send, answer) = std::sync::mpsc::channel();
+        engine.submit_then(large(&engine, 4), Durability::Synced, move |submitted| {
+            _ = send.send((submitted.is_ok(), thread::current().id() == here));
+        });
+        assert!(answer.recv().unwrap().0 && engine.region(R).last_index() == 4);
+    });
+}
+
+#[test]
+fn a_task_reads_what_is_recent_at_once_and_what_lies_far_back_on_another_thread() {
+    let vfs = SimVfs::new(6);
+    let engine = on(&vfs).open("/db").unwrap();
+    in_time("the reads", move || {
+        let region = engine.region(R);
+        for index in 1..=400 {
+            engine.write(large(&engine, index), Durability::Written).unwrap();
+        }
+        let read = |range| Box::pin(region.entries_clamped_async(range, raftwood::ReadLimit::NONE));
+        assert_eq!(region.segments_back(400), Some(0));
+        assert!(matches!(poll(read(399..1000).as_mut()), Poll::Ready(Ok(entries)) if entries.len() == 2));
+        assert!(region.segments_back(1).unwrap() > 1);
+        let mut far = read(0..3);
+        assert!(poll(far.as_mut()).is_pending());
+        assert_eq!(wait(far).unwrap().len(), 2);
+        assert_eq!(wait(read(500..501)).unwrap().len(), 0);
+        assert_eq!(region.segments_back(401), None);
+    });
+}
+
 /// A batch that fits into the segment would go past one that waits for the next.
 #[test]
 fn a_batch_that_could_be_accepted_at_once_goes_after_those_that_wait() {

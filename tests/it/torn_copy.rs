@@ -136,7 +136,7 @@ fn a_copy_that_is_synced_half_way_does_not_count_as_complete() {
 /// copy follows the same record as the rotten original, and was taken for its continuation: the log ended
 /// with it, or in front of it, without a word. The same rot without the copy was refused.
 #[test]
-fn an_unfinished_copy_does_not_vouch_for_its_original() {
+fn an_unfinished_copy_does_not_stand_for_its_original() {
     const LEN: usize = 3000;
     let mut tried = 0;
     let mut silent = Vec::new();

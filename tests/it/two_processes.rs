@@ -108,7 +108,7 @@ fn reader_beside_a_purge(mode: ReadMode) {
         let reader = reader.unwrap_or_else(|e| panic!("{mode:?}, look {look}: {e:?}"));
         assert!(reader.report().damage.is_empty(), "look {look}: {:?}", reader.report().damage);
         if look % 10 == 0 {
-            let checked = options().check(dir.path(), &ScrubOptions::default().rate_bytes(0), |_, _| {});
+            let checked = options().check(dir.path(), &ScrubOptions::default().rate_bytes(0), |_| {});
             let checked = checked.unwrap_or_else(|e| panic!("{mode:?}, check {look}: {e:?}"));
             assert!(checked.in_use && checked.is_clean(), "check {look}: {checked:?}");
         }
@@ -138,8 +138,7 @@ fn a_check_beside_an_engine_judges_what_was_durable_and_nothing_else() {
         file.seek(SeekFrom::Start(at as u64)).unwrap();
         file.write_all(&bytes[at..at + payload.len()]).unwrap();
     };
-    let check =
-        || Options::new().check(dir.path(), &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
+    let check = || Options::new().check(dir.path(), &ScrubOptions::default().rate_bytes(0), |_| {}).unwrap();
     erase(&payloads[2]);
     let report = check();
     assert!(report.in_use && report.is_clean(), "{report:?}");

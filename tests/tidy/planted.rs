@@ -35,6 +35,17 @@ fn planted_mistakes_are_listed_each_with_a_test_that_is_there() {
     let code: String = CODE.iter().copied().chain(["src"]).flat_map(sources).map(|s| s.text).collect();
     let is_there = |test: &str| code.contains(&format!("fn {}(", last(test))) && is_in_its_module(test);
     wrong.extend(declared.values().filter(|m| !is_there(&m.test)).map(|m| format!("there is no {}", m.test)));
+    let code_alone = declared.iter().filter(|(_, mistake)| mistake.made_by == "code");
+    let is_made = |name: &str| {
+        let place = format!("Bug::{name}");
+        let made = |text: &str| {
+            let mut rests = text.split(&place).skip(1);
+            rests.any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+        };
+        sources("src").iter().any(|source| made(&source.text))
+    };
+    let never = code_alone.filter(|(name, _)| !is_made(name));
+    wrong.extend(never.map(|(name, _)| format!("{name} is declared, and made nowhere")));
     let count = declared.len();
     assert!(count >= MISTAKES_MIN, "{count} are fewer than there were");
     for (document, says) in [

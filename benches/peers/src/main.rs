@@ -7,11 +7,15 @@
 //!          results ─▶ tables, plots        docs/benchmarks
 //!
 //!  main ─▶ tail ─▶ trace                   raftwood's latency over time, with names
+//!
+//!  main ─▶ consensus                       openraft over raftwood, raft-log and memory
 //! ```
 //!
 //! Exit codes: 0 all is well, 1 an engine lost what it had acknowledged, 2 it could not run.
 
 mod child;
+#[cfg(feature = "openraft")]
+mod consensus;
 mod driver;
 mod engines;
 mod environment;
@@ -59,6 +63,9 @@ enum Command {
     /// Raftwood's latency over time: each wait above a bound, with the events and operations of the
     /// disk that overlap it.
     Tail(TailArgs),
+    /// openraft 0.10, one group on one node, over raftwood, raft-log and a log in memory.
+    #[cfg(feature = "openraft")]
+    Openraft(OpenraftArgs),
     /// A process that measures one run.
     #[command(hide = true)]
     Child { job: String },
@@ -135,11 +142,30 @@ struct TailArgs {
     json: bool,
 }
 
+#[cfg(feature = "openraft")]
+#[derive(clap::Args)]
+struct OpenraftArgs {
+    /// How long each run writes.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Medians are of so many.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Where stores are made and removed: on the disk that is to be measured [default: the current directory]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// All of it as JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Report(args) => report(&args),
         Command::Draw { out } => Results::load(&out.join(RESULTS)).and_then(|results| draw(&results, &out)),
         Command::Tail(args) => tail_alone(&args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "openraft")]
+        Command::Openraft(args) => openraft(&args),
         Command::Child { job } => child::run(&job).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {
@@ -227,4 +253,15 @@ fn tail_alone(args: &TailArgs) -> Result<()> {
         false => print!("{}", tail::text(&tail)),
     }
     Ok(())
+}
+
+#[cfg(feature = "openraft")]
+fn openraft(args: &OpenraftArgs) -> Result<ExitCode> {
+    let scratch = Scratch::new(args.dir.as_deref().unwrap_or(Path::new(".")))?;
+    let measured = consensus::measure(args.seconds, args.rounds, &scratch)?;
+    match args.json {
+        true => println!("{}", serde_json::to_string(&measured)?),
+        false => print!("{}", consensus::text(&measured)),
+    }
+    Ok(ExitCode::from(u8::from(measured.lost() > 0)))
 }

@@ -73,7 +73,7 @@ impl EventListener for Listener {
     fn on_event(&self, event: &Event<'_>) {
         let name = match event {
             Event::SegmentSealed { segment, .. } => format!("segment {segment} sealed"),
-            Event::Checkpoint { bytes, .. } => format!("checkpoint of {} KiB", bytes >> 10),
+            Event::CheckpointTaken { bytes, .. } => format!("checkpoint of {} KiB", bytes >> 10),
             Event::Purged { segments, moved_bytes } => {
                 format!("purge: {segments} files given back, {} KiB cleaned", moved_bytes >> 10)
             }

@@ -162,9 +162,9 @@ fn examine(options: &Options, dir: &Path, rate_bytes: u64, quiet: bool) -> Resul
     bar.set_style(ProgressStyle::with_template(
         "checking {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
     )?);
-    let report = options.check(dir, &ScrubOptions::default().rate_bytes(rate_bytes), |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
+    let report = options.check(dir, &ScrubOptions::default().rate_bytes(rate_bytes), |p| {
+        bar.set_length(p.total_bytes);
+        bar.set_position(p.done_bytes);
     });
     bar.finish_and_clear();
     Ok(report?)
@@ -296,7 +296,7 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<Outcome, Failure> {
         Err(e) if e.kind() == ErrorKind::Damaged => options,
         Err(e) => return Err(e.into()),
     };
-    let replica = args.from_replica.as_deref().map(|dir| Options::new().open_read_only(dir)).transpose()?;
+    let replica = args.from_replica.as_deref().map(look).transpose()?;
     // Once it is done, nobody can say any more what was dropped.
     let lost = match policy {
         TailPolicy::Prove => None,
@@ -349,10 +349,15 @@ fn dry_run(args: &RepairArgs, options: &Options) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
+/// A look at a replica: what it has beyond what it can prove is as good, where it is what is recorded here.
+fn look(replica: &Path) -> Result<Reader, Error> {
+    Options::new().show_unproven(true).open_read_only(replica)
+}
+
 /// How many of the entries that were found damaged a replica could give. What is recorded of them is compared
 /// first: no bytes are needed for that.
 fn given(options: &Options, dir: &Path, replica: &Path, found: &CheckReport) -> Result<u64, Failure> {
-    let (local, replica) = (options.open_read_only(dir)?, Options::new().open_read_only(replica)?);
+    let (local, replica) = (options.clone().show_unproven(true).open_read_only(dir)?, look(replica)?);
     let harmed = found.damage.iter().chain(&found.suspects).filter_map(|e| Some((e.region()?, e.entries()?)));
     let ids: BTreeSet<(RegionId, u64)> =
         harmed.flat_map(|(region, entries)| entries.map(move |index| (region, index))).collect();

@@ -1,6 +1,6 @@
 //! `raftwood diff`: where the logs of two replicas first differ.
 
-use crate::out::{count, say, say_json};
+use crate::out::{count, in_columns, say, say_json};
 use crate::{Failure, Outcome};
 use raftwood::{Error, ErrorKind, Options, Reader, RegionId};
 use serde::Serialize;
@@ -93,14 +93,14 @@ struct Stores {
 
 impl Stores {
     fn open(args: &Args) -> Result<Stores, Failure> {
-        let open = |dir: &Path| Options::new().open_read_only(dir);
+        let open = |dir: &Path| Options::new().show_unproven(args.unproven).open_read_only(dir);
         Ok(Stores { a: open(&args.a)?, b: open(&args.b)?, looks: 0 })
     }
 
     /// The same region in both, as often as it takes beside engines that give files back.
     fn compare(&mut self, args: &Args, id: RegionId) -> Result<Line, Failure> {
         loop {
-            match self.difference(args, id) {
+            match self.difference(id) {
                 Err(e) if e.kind() == ErrorKind::Locked && self.looks < LOOKS_MAX => {
                     *self = Stores { looks: self.looks + 1, ..Stores::open(args)? };
                 }
@@ -109,12 +109,11 @@ impl Stores {
         }
     }
 
-    fn difference(&self, args: &Args, id: RegionId) -> Result<Line, Error> {
-        let last = |reader: &Reader| {
+    fn difference(&self, id: RegionId) -> Result<Line, Error> {
+        let side = |reader: &Reader| {
             let state = reader.state(id);
-            if args.unproven { state.last } else { state.last.min(state.durable) }
+            Side { first: state.first, last: state.last, term: None }
         };
-        let side = |reader: &Reader| Side { first: reader.state(id).first, last: last(reader), term: None };
         let exists = |reader: &Reader| reader.regions().binary_search_by_key(&id, |r| r.id).is_ok();
         let mut line = Line {
             kind: "equal",
@@ -185,12 +184,13 @@ fn print(line: &Line) -> Result<(), Failure> {
         ("differs", Some(index)) => {
             let (a, b) = (term(&line.a), term(&line.b));
             let how = if a == b { format!("both of {a}, with other bytes") } else { format!("A {a}, B {b}") };
-            say!("region {id}: DIFFERS from entry {index} on: {how}\n  {logs}")
+            let differs = format!("region {id}: DIFFERS from entry {index} on:");
+            say!("{}\n  {logs}", in_columns(&differs, &how))
         }
         ("only_a", _) => say!("region {id}: only in A, {}", range(&line.a)),
         ("only_b", _) => say!("region {id}: only in B, {}", range(&line.b)),
         ("longer_a", _) => say!("region {id}: A goes on; what both have is equal\n  {logs}"),
         ("longer_b", _) => say!("region {id}: B goes on; what both have is equal\n  {logs}"),
-        _ => say!("region {id}: equal, {logs}"),
+        _ => say!("{}", in_columns(&format!("region {id}: equal,"), &logs)),
     }
 }

@@ -5,11 +5,9 @@
 //! any that can be read is refused, and says why.
 
 use crate::Failure;
-use crate::out::size;
-use crate::top::number;
+use crate::out::{number, size};
 use raftwood::{FIGURES_SCHEMA, Figures, Latencies, Latency};
 use serde::Serialize;
-use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -195,43 +193,39 @@ impl Window {
     }
 }
 
-/// One line.
-impl Display for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.per_second {
-            None => f.write_str("engine since open:")?,
-            Some(r) => write!(
-                f,
-                "engine: {} batches/s, {}/s, {} syncs/s, cleaner {}/s,",
-                number(r.batches),
-                size(r.batch_bytes as u64),
-                number(r.syncs),
-                size(r.cleaned_bytes as u64)
-            )?,
+impl Window {
+    /// What it says, part by part.
+    pub(crate) fn parts(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        if let Some(r) = &self.per_second {
+            parts.push(format!("{} batches/s", number(r.batches)));
+            parts.push(format!("{}/s", size(r.batch_bytes as u64)));
+            parts.push(format!("{} syncs/s", number(r.syncs)));
+            parts.push(format!("cleaner {}/s", size(r.cleaned_bytes as u64)));
         }
         for (name, q) in
             [("commit", &self.commit), ("queue", &self.queue), ("write", &self.write), ("sync", &self.sync)]
         {
             let at = |micros: Option<u64>| short(micros.map(Duration::from_micros));
-            write!(f, " {name} p50 {} p99 {},", at(q.p50_us), at(q.p99_us))?;
+            parts.push(format!("{name} p50 {} p99 {}", at(q.p50_us), at(q.p99_us)));
         }
-        write!(
-            f,
-            " {} waiting, {} in flight, {} stalls",
-            self.waiting_writers,
-            size(self.in_flight_bytes),
-            self.stalls
-        )?;
+        parts.push(format!("{} waiting", self.waiting_writers));
+        parts.push(format!("{} in flight", size(self.in_flight_bytes)));
+        parts.push(format!("{} stalls", self.stalls));
         if self.stalls_under_way > 0 {
-            f.write_str(", the disk hangs")?;
+            parts.push("the disk hangs".to_string());
         }
         if self.poisoned {
-            f.write_str(", poisoned: nothing is written any more")?;
+            parts.push("poisoned: nothing is written any more".to_string());
         }
         if self.age_seconds > OLD_AFTER.as_secs_f64() {
-            write!(f, ", {:.0} s old", self.age_seconds)?;
+            parts.push(format!("{:.0} s old", self.age_seconds));
         }
-        Ok(())
+        let of = if self.per_second.is_some() { "engine:" } else { "engine since open:" };
+        if let Some(first) = parts.first_mut() {
+            *first = format!("{of} {first}");
+        }
+        parts
     }
 }
 
@@ -255,5 +249,34 @@ pub(crate) fn short(time: Option<Duration>) -> String {
         Some(time) if time < Duration::from_millis(1) => format!("{} us", time.as_micros()),
         Some(time) if time < Duration::from_secs(1) => format!("{:.1} ms", time.as_secs_f64() * 1000.0),
         Some(time) => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+impl Window {
+    /// One with the largest figures that a machine may come to.
+    pub(crate) fn largest() -> Window {
+        let quantiles = || Quantiles { count: 1, p50_us: Some(999_940), p99_us: Some(599_900_000) };
+        Window {
+            age_seconds: 86_400.0,
+            seconds: Some(1.0),
+            per_second: Some(EngineRates {
+                batches: 9_999_999.0,
+                batch_bytes: 1023.0 * (1u64 << 30) as f64,
+                syncs: 9_999_999.0,
+                cleaned_bytes: 1023.0 * (1u64 << 30) as f64,
+            }),
+            write: quantiles(),
+            sync: quantiles(),
+            queue: quantiles(),
+            commit: quantiles(),
+            waiting_writers: 100_000,
+            in_flight_bytes: 1023 << 30,
+            undurable_bytes: 0,
+            stalls: 1_000_000,
+            stalls_under_way: 1,
+            poisoned: true,
+            latencies: Latencies::default(),
+        }
     }
 }

@@ -135,7 +135,7 @@ struct ShownRegion {
 
 /// Runs `inspect`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let reader = Options::new().open_read_only(&args.dir)?;
+    let reader = Options::new().show_unproven(true).open_read_only(&args.dir)?;
     let shown = show(&reader, &args.choose(&reader));
     match args.json {
         true => say_json(&shown)?,

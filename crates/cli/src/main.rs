@@ -4,8 +4,8 @@
 //! the number of SIGPIPE) nobody read what it printed: it ended there, without a word, and what it
 //! would have found is not known.
 //!
-//! With `--json` every object has the version of its schema, and an error is one too, on standard error:
-//! `{"schema":1,"kind":"error","error":"..."}`.
+//! With `--json` every object has the version of its schema, and whatever is said beside them, on standard
+//! error, is such an object too: `{"schema":1,"kind":"error","error":"..."}`.
 
 mod backup;
 mod bench;
@@ -21,13 +21,13 @@ mod manual;
 mod out;
 mod page;
 mod purge;
-mod records;
 mod restore;
 mod top;
 mod torture;
 
 use clap::{Parser, Subcommand};
 use std::any::Any;
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -144,9 +144,23 @@ pub(crate) enum Outcome {
     FoundWrong,
 }
 
+/// Whether JSON is asked for by arguments that are not understood otherwise.
+fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
+    let args: Vec<OsString> = args.take_while(|arg| arg != "--").collect();
+    let format = args.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json");
+    format || args.iter().any(|arg| arg == "--json" || arg == "--format=json")
+}
+
 fn main() -> ExitCode {
-    // clap itself exits with 2 when it does not understand the arguments.
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(misuse) if misuse.use_stderr() && asks_for_json(std::env::args_os()) => {
+            out::misused(&misuse);
+            return ExitCode::from(2);
+        }
+        // It exits with 2 when it does not understand the arguments.
+        Err(shown) => shown.exit(),
+    };
     let is_json = command.is_json();
     let outcome = match command {
         Command::Bench(args) => bench::run(&args),

@@ -3,6 +3,8 @@
 //! The page needs nothing but itself: no script, no font, no address. It is light or dark as the reader's
 //! system is, and well-formed as XML, so that programs can read it too.
 
+mod terms;
+
 use crate::figures::{Source, Window, named, short};
 use crate::inspect::described;
 use crate::out::{count, say, size, with_causes};
@@ -34,11 +36,11 @@ pub(crate) struct Args {
 /// Runs `report`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let metrics = args.metrics.clone().map(Source::open).transpose()?;
-    let reader = Options::new().open_read_only(&args.dir)?;
+    let reader = Options::new().show_unproven(true).open_read_only(&args.dir)?;
     let mut wrong: Vec<String> = reader.report().damage.iter().map(|e| with_causes(e)).collect();
     let mut rot = Vec::new();
     if args.check {
-        let found = Options::new().check(&args.dir, &ScrubOptions::default().rate_bytes(0), |_, _| ())?;
+        let found = Options::new().check(&args.dir, &ScrubOptions::default().rate_bytes(0), |_| ())?;
         rot.extend(found.rot.iter().map(|e| with_causes(e)));
         let all = found.refusals.iter().chain(&found.damage).chain(&found.suspects);
         wrong.extend(
@@ -97,6 +99,8 @@ th { font-weight: 600; } .wide { overflow-x: auto; } svg { max-width: 100%; heig
 .l0 { fill: var(--l0); } .l1 { fill: var(--l1); } .l2 { fill: var(--l2); } .l3 { fill: var(--l3); } .l4 { fill: var(--l4); }
 .cold { stroke: var(--cold); stroke-width: 2; } svg text { fill: var(--dim); font: 11px system-ui, sans-serif; }
 .bar { fill: var(--l3); } .track { fill: var(--l0); }
+.t0 { fill: var(--l1); } .t1 { fill: var(--l2); }
+.terms { max-width: none; } svg .term { fill: var(--fg); } svg .bad { fill: var(--bad); }
 ";
 
 fn page(
@@ -154,6 +158,7 @@ fn page(
     map(&mut p, &segments)?;
     regions.sort_by_key(|r| Reverse(r.bytes));
     list(&mut p, "Regions by what they hold", &regions, args.limit, |r| r.bytes)?;
+    terms::timelines(&mut p, reader, &regions, args.limit)?;
     regions.sort_by_key(|r| Reverse(r.pinned_bytes));
     let keep: Vec<RegionInfo> = regions.into_iter().filter(|r| r.pinned_bytes > 0).collect();
     list(&mut p, "Regions by what they keep", &keep, args.limit, |r| r.pinned_bytes)?;
@@ -167,7 +172,7 @@ fn page(
 
 /// What the engine's process left of itself.
 fn latencies(p: &mut String, engine: &Window) -> fmt::Result {
-    writeln!(p, "<h2>The engine</h2>\n<p>{}</p>", Escaped(engine))?;
+    writeln!(p, "<h2>The engine</h2>\n<p>{}</p>", Escaped(engine.parts().join(", ")))?;
     writeln!(
         p,
         "<div class=\"wide\"><table>\n<tr><th></th><th>operations</th><th>p50</th><th>p99</th><th>p99.9</th><th>longest</th></tr>"

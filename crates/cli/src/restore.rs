@@ -43,9 +43,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         "restoring {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
     )?);
     let how = RestoreOptions::default().whole_cluster(args.whole_cluster);
-    let report = Options::new().restore(&args.from, &args.to, &how, |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
+    let report = Options::new().restore(&args.from, &args.to, &how, |p| {
+        bar.set_length(p.total_bytes);
+        bar.set_position(p.done_bytes);
     });
     bar.finish_and_clear();
     let report = match report {

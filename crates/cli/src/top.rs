@@ -5,8 +5,7 @@
 //! and are shown where that leaves them in a file.
 
 use crate::figures::{Source, Window};
-use crate::out::{as_json, count, say, size, table, warn_of};
-use crate::records::check_read;
+use crate::out::{Damage, as_json, aside, check_read, count, filled, number, say, size, table, with_causes};
 use crate::{Failure, Outcome};
 use raftwood::{ErrorKind, Follow, LogItem, LogOp, LogRecord, Options, Reader, RecordContent, RecordOptions};
 use serde::Serialize;
@@ -117,18 +116,19 @@ struct Top {
 /// Runs `top`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let mut metrics = args.metrics.clone().map(Source::open).transpose()?;
-    let reader = Options::new().open_read_only(&args.dir)?;
-    // From here on, also what is not known to be durable yet: a rate is no promise.
-    let mut tail = reader.follow(RecordOptions::new().unproven(true).from(reader.end()));
+    // Also what is not known to be durable yet: a rate is no promise.
+    let options = Options::new().show_unproven(true);
+    let reader = options.open_read_only(&args.dir)?;
+    let mut tail = reader.follow(RecordOptions::new().from(reader.end()));
     let mut space = space(&reader);
     drop(reader);
     let redraws = !args.json && std::io::stdout().is_terminal();
     let mut looks = 0;
     while args.count.is_none_or(|count| looks < count) {
         let began = Instant::now();
-        let seen = follow(&mut tail, args.interval)?;
+        let seen = follow(&mut tail, args)?;
         let seconds = began.elapsed().as_secs_f64();
-        match Options::new().open_read_only(&args.dir) {
+        match options.open_read_only(&args.dir) {
             Ok(reader) => space = self::space(&reader),
             // Files come and go faster than they can be looked at.
             Err(e) if e.kind() == ErrorKind::Locked => {}
@@ -150,9 +150,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
             (true, _) => say!("{}", as_json(&shown)?)?,
             (false, true) => draw(args, &shown)?,
             (false, false) => {
-                say!("{}  {}", rates(&shown), space_line(&shown))?;
+                say!("{}  {}", rates(&shown).join("  "), space_parts(&shown).join(", "))?;
                 if let Some(engine) = &shown.engine {
-                    say!("  {engine}")?;
+                    say!("  {}", engine.parts().join(", "))?;
                 }
             }
         }
@@ -162,15 +162,19 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     Ok(Outcome::Fine)
 }
 
-/// Follows the log for so long.
-fn follow(tail: &mut Follow, for_long: Duration) -> Result<Seen, Failure> {
+/// Follows the log until the next look.
+fn follow(tail: &mut Follow, args: &Args) -> Result<Seen, Failure> {
     let (began, mut seen) = (Instant::now(), Seen::default());
     loop {
-        let left = for_long.saturating_sub(began.elapsed());
+        let left = args.interval.saturating_sub(began.elapsed());
         if left.is_zero() {
             return Ok(seen);
         }
         match tail.next_within(left.min(PAUSE)) {
+            Ok(Some(LogItem::Damaged(error))) => {
+                let words = format!("raftwood: {}", with_causes(&error));
+                aside(args.json, &Damage::of(&error), &words);
+            }
             Ok(Some(item)) => seen.note(&item),
             Ok(None) => check_read()?,
             // It looks again.
@@ -186,7 +190,6 @@ impl Seen {
             LogItem::Record(record) => self.record(record),
             LogItem::Gone { .. } => self.gaps += 1,
             LogItem::TakenBack { .. } => self.taken_back += 1,
-            LogItem::Damaged(error) => warn_of!("raftwood: {}", crate::out::with_causes(error)),
             _ => {}
         }
     }
@@ -233,48 +236,49 @@ fn space(reader: &Reader) -> Space {
     }
 }
 
-/// A rate as a whole number, but for one that is small.
-pub(crate) fn number(rate: f64) -> String {
-    if rate >= 10.0 || rate == 0.0 { format!("{rate:.0}") } else { format!("{rate:.1}") }
-}
-
 fn garbage_percent(space: &Space) -> u64 {
     space.garbage_bytes * 100 / space.used_bytes.max(1)
 }
 
 /// What is written.
-fn rates(s: &Shown) -> String {
+fn rates(s: &Shown) -> Vec<String> {
     let r = &s.per_second;
-    let (batches, bytes, entries) = (number(r.batches), size(r.bytes as u64), number(r.entries));
-    format!("{batches} batches/s  {bytes}/s  {entries} entries/s  durable {}", s.durable)
+    vec![
+        format!("{} batches/s", number(r.batches)),
+        format!("{}/s", size(r.bytes as u64)),
+        format!("{} entries/s", number(r.entries)),
+        format!("durable {}", s.durable),
+    ]
 }
 
 /// What it takes, and what was not seen of it.
-fn space_line(s: &Shown) -> String {
-    let mut line = format!(
-        "{}, {}, garbage {}%",
+fn space_parts(s: &Shown) -> Vec<String> {
+    let mut parts = vec![
         count(s.space.segments, "segment"),
         size(s.space.file_bytes),
-        garbage_percent(&s.space)
-    );
+        format!("garbage {}%", garbage_percent(&s.space)),
+    ];
     for (is, says) in [(s.gaps > 0, "gaps"), (s.taken_back > 0, "taken back")] {
         if is {
-            line.push_str("  ");
-            line.push_str(says);
+            parts.push(says.to_string());
         }
     }
-    line
+    parts
+}
+
+/// What stands above the table.
+fn head(s: &Shown) -> Vec<String> {
+    let mut lines = filled(&rates(s));
+    lines.extend(filled(&space_parts(s)));
+    lines.extend(s.engine.iter().flat_map(|engine| filled(&engine.parts())));
+    lines.push(format!("{} of {} written to", s.active_regions, count(s.space.regions, "region")));
+    lines
 }
 
 /// The whole screen anew.
 fn draw(args: &Args, s: &Shown) -> Result<(), Failure> {
     say!("\x1b[H\x1b[2J{}, over {:.1} s", args.dir.display(), s.seconds)?;
-    say!("{}", rates(s))?;
-    say!("{}", space_line(s))?;
-    if let Some(engine) = &s.engine {
-        say!("{engine}")?;
-    }
-    say!("{} of {} written to", s.active_regions, count(s.space.regions, "region"))?;
+    head(s).iter().try_for_each(|line| say!("{line}"))?;
     say!()?;
     let titles = ["region", "batches/s", "bytes/s", "entries/s", ""].map(String::from);
     let row = |top: &Top| {
@@ -283,4 +287,39 @@ fn draw(args: &Args, s: &Shown) -> Result<(), Failure> {
         [top.region.to_string(), batches, size(r.bytes as u64), entries, String::new()]
     };
     table(&std::iter::once(titles).chain(s.top.iter().map(row)).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::out::COLUMNS;
+
+    #[test]
+    fn what_stands_above_the_table_fits_a_terminal() {
+        let shown = Shown {
+            kind: "top",
+            seconds: 2.0,
+            durable: format!("{0}:{0}", u32::MAX),
+            per_second: Rates { batches: 9_999_999.0, bytes: 1e15, entries: 999_999_999.0 },
+            space: Space {
+                regions: 10_000_000,
+                segments: 1_000_000,
+                file_bytes: 1023 << 40,
+                used_bytes: 1023 << 40,
+                live_bytes: 0,
+                garbage_bytes: 1023 << 40,
+            },
+            top: Vec::new(),
+            active_regions: 10_000_000,
+            gaps: 1,
+            taken_back: 1,
+            engine: Some(Window::largest()),
+        };
+        let lines = head(&shown);
+        assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS), "{lines:#?}");
+        let all = lines.join(" ");
+        let parts =
+            ["9999999 batches/s", "durable", "1023.0 TiB", "taken back", "sync p50 999.9 ms p99 599.9 s"];
+        assert!(parts.iter().all(|part| all.contains(part)) && all.contains("poisoned"), "{lines:#?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! `raftwood torture`: crashes, errors and kills, by number, and what was survived.
 
 use crate::bench;
-use crate::out::{count, say, say_json, warn_of};
+use crate::out::{count, remark, say, say_json};
 use crate::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use raftwood::vfs::sim::Profile;
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let began = Instant::now();
     let mut total = Counts::default();
     let (mut rounds, mut nested) = (0, 0);
-    let progress = ProgressBar::new(args.sim);
+    let progress = if args.json { ProgressBar::hidden() } else { ProgressBar::new(args.sim) };
     if let Ok(style) =
         ProgressStyle::with_template("simulated {wide_bar} {pos} of {len} recoveries, {elapsed}")
     {
@@ -73,11 +73,11 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     }
     progress.finish_and_clear();
     for violation in &total.violations {
-        warn_of!("{violation}");
+        remark(args.json, "violation", &violation.to_string());
     }
     let (kills, killed) = match args.kills {
         0 => (bench::Kills::default(), Outcome::Fine),
-        kills => bench::kills(kills, args.seed, args.dir.as_deref())?,
+        kills => bench::kills(kills, args.seed, args.dir.as_deref(), args.json)?,
     };
 
     let survived = Survived {

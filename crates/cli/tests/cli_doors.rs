@@ -173,6 +173,12 @@ fn what_is_whole_or_merely_torn_is_fine() {
         check(&ground.run(args, "healthy", &[], None), args, "healthy", 0);
         check(&ground.run(args, "torn", &["--json"], None), args, "torn", 0);
         check(&ground.run(args, "first", &[], None), args, "first", 0);
+        check(&ground.run(args, "second", &["--json"], None), args, "second", 0);
+        check(&ground.run(args, "third", &[], None), args, "third", 0);
+    }
+    // They are of today's format now, and nothing is missing.
+    for name in ["first", "second", "third"] {
+        check(&ground.run(&["check", "DIR"], name, &[], None), &["check", "DIR"], name, 0);
     }
 }
 
@@ -193,7 +199,74 @@ fn what_is_damaged_is_named_and_exits_with_1() {
             assert!(named.iter().all(|part| said.contains(part)), "{args:?}: {said}");
         }
     }
+    // What is damaged is copied and kept as it is: neither hides it, nor spreads it.
+    for args in &CHANGES[..2] {
+        let out = ground.run(args, "damaged", &["--json"], None);
+        check(&out, args, "damaged", 0);
+        let out = ground.run(&["check", "DIR"], "damaged", &[], None);
+        assert!(text(&out.stdout).contains("region 1: entry 3"), "{args:?}: {}", text(&out.stdout));
+    }
     check(&ground.run(CHANGES[2], "damaged", &[], None), CHANGES[2], "damaged", 1);
+}
+
+/// A file of which nothing is known is neither damage nor the end of the log.
+#[test]
+fn a_single_file_that_may_not_be_read_is_named() {
+    let ground = Ground::new();
+    ground.store("secret", true);
+    let (path, _) = ground.place("secret", 3);
+    let file = path.file_name().unwrap().to_str().unwrap();
+    let files: Vec<PathBuf> = ground.bytes("secret").into_keys().chain([ground.dir("secret")]).collect();
+    ground.nobody.inspect(|id| files.iter().for_each(|path| chown(path, Some(*id), None).unwrap()));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    let by = ground.nobody.or(Some(own_id()));
+    for args in LOOKS.iter().chain(&CHANGES) {
+        ground.looks(args, "secret", 2, by);
+        let said = text(&ground.run(args, "secret", &[], by).stderr);
+        assert!(said.contains(&format!("secret/{file}")) && said.contains("denied"), "{args:?}: {said}");
+    }
+    // Nothing was taken for damage: once it may be read, all is well.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    ground.looks(&["check", "DIR"], "secret", 0, None);
+}
+
+#[test]
+fn what_is_compared_or_taken_from_is_judged_as_it_is() {
+    let ground = Ground::new();
+    ground.store("whole", true);
+    ground.store("torn", false);
+    let end = ground.place("torn", 40);
+    ground.overwrite((end.0, end.1 + 500), &[0; 2500]);
+    fs::create_dir(ground.dir("foreign")).unwrap();
+    fs::write(ground.dir("foreign").join("notes.txt"), b"hello").unwrap();
+    ground.golden("older", "v2/unsealed-tail");
+    for (name, differs) in [("whole", 0), ("torn", 1), ("older", 1), ("foreign", 2)] {
+        ground.looks(&["diff", "whole", "DIR"], name, differs, None);
+        ground.looks(&["diff", "DIR", "whole"], name, differs, None);
+        let healed = match name {
+            "whole" | "torn" => 0,
+            // It has another entry there, which is not what was recorded here.
+            "older" => 1,
+            _ => 2,
+        };
+        ground.store("damaged", true);
+        let place = ground.place("damaged", 3);
+        ground.overwrite((place.0, place.1 + 100), b"X");
+        let before = ground.bytes("damaged");
+        let from = ["repair", "damaged", "--from-replica", "DIR"];
+        // Without --apply it is found, and counted what the replica has of it.
+        ground.looks(&from, name, healed.max(1), None);
+        let said = text(&ground.run(&from, name, &[], None).stdout);
+        let has = format!("the replica has {}", if healed == 0 { "1 entry" } else { "0 entries" });
+        assert!(healed == 2 || said.contains(&has), "{name}: {said}");
+        assert!(before == ground.bytes("damaged"), "{name}");
+        // The replica itself is never changed.
+        ground.looks(&[&from[..], &["--apply"]].concat(), name, healed, None);
+        assert_eq!(before == ground.bytes("damaged"), healed != 0, "{name}");
+        let checked = ground.run(&["check", "DIR"], "damaged", &[], None);
+        assert_eq!(checked.status.code(), Some(healed.min(1)), "{name}: {}", text(&checked.stdout));
+        fs::remove_dir_all(ground.dir("damaged")).unwrap();
+    }
 }
 
 #[test]
@@ -256,9 +329,12 @@ fn beside_an_engine_what_looks_goes_on_and_what_changes_does_not() {
         let refuses = matches!(args[0], "repair" | "restore");
         let out = ground.run(args, "busy", &[], None);
         assert_eq!(out.status.code(), Some(if refuses { 2 } else { 0 }), "{args:?}: {}", text(&out.stderr));
+        if args[0] != "report" {
+            ground.looks(args, "busy", if refuses { 2 } else { 0 }, None);
+        }
     }
     for args in CHANGES {
-        check(&ground.run(args, "busy", &[], None), args, "busy", 2);
+        ground.looks(args, "busy", 2, None);
     }
     engine.close().unwrap();
 }

@@ -398,6 +398,41 @@ fn a_purge_from_outside_gives_back_what_was_compacted() {
 }
 
 #[test]
+fn large_numbers_and_long_values_fit_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path().join("store")).unwrap();
+    let (region, term, index) = (RegionId(u64::MAX), 1_234_567_890_123, 9_876_543_210_987_654);
+    let mut batch = engine.batch();
+    let mut to = batch.region(region);
+    to.reset(EntryId::new(term, index)).unwrap();
+    to.append([(EntryId::new(term, index + 1), &[7u8; 300][..])]).unwrap();
+    to.set_hard_state(&[0u8; 60]).unwrap();
+    to.put(b"applied", &[9u8; 100]).unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    // The other replica has another entry there.
+    let other = Engine::open(dir.path().join("other")).unwrap();
+    let mut batch = other.batch();
+    let mut to = batch.region(region);
+    to.reset(EntryId::new(term, index)).unwrap();
+    to.append([(EntryId::new(term + 1, index + 1), &b"x"[..])]).unwrap();
+    other.write(batch, Durability::Synced).unwrap();
+    engine.close().unwrap();
+    other.close().unwrap();
+    for (args, code) in [
+        (&["inspect", "store", "--regions"][..], 0),
+        (&["dump", "store"], 0),
+        (&["dump", "store", "--format", "hex"], 0),
+        (&["dump", "store", "--records", "--entries"], 0),
+        (&["diff", "store", "other"], 1),
+    ] {
+        let text = printed(&tool(dir.path(), args), code);
+        let long = text.lines().find(|line| line.chars().count() > 80);
+        assert!(long.is_none() && text.contains(&u64::MAX.to_string()), "{args:?}: {long:?}\n{text}");
+        assert!(args[0] == "inspect" || text.contains(&(index + 1).to_string()), "{args:?}: {text}");
+    }
+}
+
+#[test]
 fn completions_and_manual_pages_know_every_command() {
     let dir = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
@@ -492,4 +527,34 @@ fn a_report_is_one_well_formed_page_that_needs_no_network() {
     assert_well_formed(&printed(&tool(dir.path(), &["report", "empty"]), 0));
     assert_eq!(tool(dir.path(), &["report", "missing"]).status.code(), Some(2));
     assert_eq!(tool(dir.path(), &["report", "empty", "-o", "no/such/dir"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_report_shows_the_terms_of_each_region_over_its_indexes() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = store(dir.path());
+    let mut batch = engine.batch();
+    let entry = |index| (EntryId::new(if index <= 60 { 3 } else { 1_000_004 }, index), &b"set b"[..]);
+    batch.region(RegionId(9)).append((1..=100).map(entry)).unwrap();
+    batch.region(RegionId(9)).compact_through(20).unwrap();
+    batch.region(RegionId(10)).set_hard_state(b"no entries").unwrap();
+    engine.write(batch, Durability::Synced).unwrap();
+    engine.close().unwrap();
+    let page = printed(&tool(dir.path(), &["report", "store"]), 0);
+    assert_well_formed(&page);
+    let (_, terms) = page.split_once("<h2>Terms</h2>").unwrap();
+    let (terms, _) = terms.split_once("</svg>").unwrap();
+    for run in [
+        "region 5, term 1: 1 to 3, 3 entries",
+        "region 6, term 7: 1 to 1, 1 entry",
+        "region 9, term 3: 21 to 60, 40 entries",
+        "region 9, term 1000004: 61 to 100, 40 entries",
+    ] {
+        assert!(terms.contains(run), "{run} is not in {terms}");
+    }
+    assert!(terms.contains(">term 1000004<") && terms.contains(">2 terms<"), "{terms}");
+    assert!(!terms.contains("region 10"), "it has no entries");
+    // As many as are listed.
+    let page = printed(&tool(dir.path(), &["report", "store", "--limit", "1"]), 0);
+    assert!(page.contains("region 9, term 3") && !page.contains("region 5, term 1"), "{page}");
 }

@@ -348,7 +348,7 @@ fn a_restored_store_may_not_vote_unless_the_whole_cluster_is_restored() {
         let engine = Options::new().open(store.root.path().join(name)).unwrap();
         engine.region(RegionId(3)).hard_state_or_lost().map_err(|e| e.kind())
     };
-    assert_eq!(hard_state("new"), Err(raftwood::ErrorKind::Damaged));
+    assert_eq!(hard_state("new"), Err(raftwood::ErrorKind::HardStateLost));
     assert_eq!(hard_state("all").unwrap().as_deref(), Some(&b"vote"[..]));
     assert_eq!(run(&["restore", "copy", "new"]).0, 2, "there is something in the way");
     assert_eq!(run(&["restore", "nothing", "newer"]).0, 2);

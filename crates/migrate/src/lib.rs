@@ -19,7 +19,7 @@ mod tikv;
 
 pub use failure::{Failure, Result};
 pub use ours::Layout;
-pub use store::{Progress, Report};
+pub use store::{Dropped, Progress, Report};
 
 use ours::{Made, Ours};
 use place::Place;
@@ -27,23 +27,44 @@ use std::path::Path;
 use store::{Reads, copy, verify};
 use theirs::Theirs;
 
-/// Makes a store of Raftwood's in `to`, which must not exist, of raft-engine's in `from`. `spill` is its
-/// `spill-dir`. `watch` is notified of progress.
+/// A store of raft-engine's.
+#[derive(Clone, Copy, Debug)]
+pub struct RaftEngineDir<'a> {
+    /// Where it is.
+    pub dir: &'a Path,
+    /// Its `spill-dir`, if it has one.
+    pub spill_dir: Option<&'a Path>,
+    /// Whether it is taken over without what follows damage at the end of its log. Without this such a store
+    /// is refused.
+    pub accepts_torn_tail: bool,
+}
+
+impl<'a> RaftEngineDir<'a> {
+    /// The store in `dir`, whole.
+    pub fn new(dir: &'a Path) -> RaftEngineDir<'a> {
+        RaftEngineDir { dir, spill_dir: None, accepts_torn_tail: false }
+    }
+}
+
+/// Makes a store of Raftwood's in `to`, which must not exist, of raft-engine's in `from`. `watch` is notified
+/// of progress.
 ///
 /// # Errors
 /// `CannotRun` when the source is open elsewhere or is none, the destination exists, or the operating system
-/// refuses something; `Wrong` when raft-engine finds damage, entries are no `eraftpb::Entry`, terms fall, a
-/// key or value is larger than Raftwood takes, or the copy differs.
+/// refuses something; `Wrong` when raft-engine finds damage, its log has a torn end that `from` does not
+/// accept, entries are no `eraftpb::Entry`, terms fall, a key or value is larger than Raftwood takes, or the
+/// copy differs.
 pub fn import(
-    from: &Path,
-    spill: Option<&Path>,
+    from: RaftEngineDir<'_>,
     to: &Path,
     layout: Layout,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Report> {
     let place = Place::take(to)?;
-    let source = Theirs::open_source(from, spill, &place.scratch())?;
-    fill(place, &source, layout, watch)
+    let source = Theirs::open_source(from, &place.scratch())?;
+    let mut report = fill(place, &source, layout, watch)?;
+    report.dropped = source.into_dropped();
+    Ok(report)
 }
 
 /// A directory of RocksDB's.

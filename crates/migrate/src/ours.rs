@@ -25,14 +25,27 @@ pub enum Layout {
 /// What the adapter for raft-rs keeps under keys of its own.
 const ADAPTER_KEYS: &[u8] = b"raft/";
 
-/// An error of the engine's, in full.
+/// An error of the engine's, in full, of what it does to a store that is open. What it says of the system is
+/// no fault of the source.
 fn failed(e: impl Into<raftwood::Error>) -> Failure {
     let e = e.into();
     match e.kind() {
-        ErrorKind::Io | ErrorKind::NoSpace | ErrorKind::Poisoned | ErrorKind::Locked => {
-            Failure::CannotRun(format!("{e:?}"))
-        }
+        ErrorKind::Io
+        | ErrorKind::NoSpace
+        | ErrorKind::Poisoned
+        | ErrorKind::Closed
+        | ErrorKind::Locked
+        | ErrorKind::Unsupported => Failure::CannotRun(format!("{e:?}")),
         _ => Failure::Wrong(format!("{e:?}")),
+    }
+}
+
+/// As [`failed`], of opening a store: there is something wrong with it only if it is damaged. A directory
+/// without a store, and a store of a newer release, are none of that.
+fn unopened(e: raftwood::Error) -> Failure {
+    match e.kind() {
+        ErrorKind::Damaged => Failure::Wrong(format!("{e:?}")),
+        _ => Failure::CannotRun(format!("{e:?}")),
     }
 }
 
@@ -44,7 +57,7 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn create(dir: &Path, layout: Layout) -> Result<Made> {
-        Ok(Made { engine: Engine::open(dir).map_err(failed)?, layout })
+        Ok(Made { engine: Engine::open(dir).map_err(unopened)?, layout })
     }
 
     /// Makes everything durable, and the next open one that has nothing to replay.
@@ -111,12 +124,12 @@ impl Ours {
 
     /// One that was made here: opened as its program will open it, then read.
     pub(crate) fn open_own(dir: &Path, layout: Layout) -> Result<Ours> {
-        Engine::open(dir).and_then(|engine| engine.close()).map_err(failed)?;
+        Engine::open(dir).and_then(|engine| engine.close()).map_err(unopened)?;
         Ours::open(dir, layout, None)
     }
 
     fn open(dir: &Path, layout: Layout, lock: Option<Lock>) -> Result<Ours> {
-        let reader = Options::new().open_read_only(dir).map_err(failed)?;
+        let reader = Options::new().show_unproven(true).open_read_only(dir).map_err(unopened)?;
         let report = reader.report();
         if let Some(found) = report.damage.iter().chain(&report.suspects).next() {
             let advice = "repair it first, see `raftwood check` and `raftwood repair`";

@@ -3,6 +3,8 @@
 use crate::failure::{Failure, Result};
 use raft_proto::eraftpb::Entry;
 use raftwood::EntryId;
+use std::fmt;
+use std::path::PathBuf;
 
 /// About so many bytes of entries are in memory at once.
 pub(crate) const CHUNK_BYTES: usize = 4 << 20;
@@ -36,7 +38,7 @@ pub(crate) trait Writes {
 }
 
 /// What was copied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
     /// Regions.
     pub regions: u64,
@@ -44,6 +46,34 @@ pub struct Report {
     pub entries: u64,
     /// Key-values.
     pub pairs: u64,
+    /// Ends of the source's log that are not in the copy, since it was allowed to leave them out.
+    pub dropped: Vec<Dropped>,
+}
+
+/// The end of a file of the source's log, from the first record that cannot be read. Records in it are not in
+/// the copy, whole ones that follow the damage included.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dropped {
+    /// The file.
+    pub file: PathBuf,
+    /// Where the end begins.
+    pub offset: u64,
+    /// Its bytes up to the last that is not zero.
+    pub bytes: u64,
+    /// The zeros after them: room that raft-engine allocates ahead.
+    pub zeros: u64,
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Dropped { file, offset, bytes, zeros } = self;
+        write!(f, "{}, offset {offset}: ", file.display())?;
+        match (bytes, zeros) {
+            (0, _) => write!(f, "{zeros} zeros, as raft-engine allocates them ahead"),
+            (_, 0) => write!(f, "{bytes} bytes that begin with no whole record"),
+            _ => write!(f, "{bytes} bytes that begin with no whole record, then {zeros} zeros"),
+        }
+    }
 }
 
 /// How far it has come.
@@ -206,7 +236,7 @@ mod tests {
     fn a_copy_has_everything_and_is_verified() {
         let (from, mut to) = (store(), Memory::default());
         let report = copy(&from, &mut to, &mut |_| {}).unwrap();
-        assert_eq!(report, Report { regions: 2, entries: 26, pairs: 1 });
+        assert_eq!(report, Report { regions: 2, entries: 26, pairs: 1, ..Report::default() });
         assert_eq!(from.0, to.0);
         let mut last = None;
         verify(&from, &to, &mut |progress| last = Some(progress)).unwrap();

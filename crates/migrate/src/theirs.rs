@@ -1,13 +1,15 @@
 //! raft-engine's side.
 
+use crate::RaftEngineDir;
 use crate::failure::{Failure, Result};
 use crate::lock::Lock;
-use crate::store::{CHUNK_BYTES, Pair, Reads, Writes};
-use raft_engine::{Command, Config, Engine, LogBatch, MessageExt};
+use crate::store::{CHUNK_BYTES, Dropped, Pair, Reads, Writes};
+use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, RecoveryMode};
 use raft_proto::eraftpb::Entry;
 use raftwood::EntryId;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,7 @@ impl MessageExt for Entries {
 /// A store of raft-engine's, open.
 pub(crate) struct Theirs {
     engine: Engine,
+    dropped: Vec<Dropped>,
     _lock: Option<Lock>,
 }
 
@@ -32,6 +35,7 @@ pub(crate) struct Theirs {
 fn caught<T>(what: &str, call: impl FnOnce() -> raft_engine::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(raft_engine::Error::Io(e))) => Err(Failure::CannotRun(format!("{what}: {e}"))),
         Ok(Err(e)) => Err(Failure::Wrong(format!("{what}: raft-engine says: {e}"))),
         Err(_) => Err(Failure::Wrong(format!(
             "{what}: raft-engine panicked; are the entries of this store eraftpb::Entry?"
@@ -39,57 +43,138 @@ fn caught<T>(what: &str, call: impl FnOnce() -> raft_engine::Result<T>) -> Resul
     }
 }
 
-fn open(dir: &Path) -> Result<Engine> {
+/// Opens what is in `dir`; errors name `called`.
+fn open(dir: &Path, called: &Path, recovery_mode: RecoveryMode) -> Result<Engine> {
     let text = dir.to_str().ok_or_else(|| Failure::CannotRun(format!("{} is not UTF-8", dir.display())))?;
     // Without recycling a free file is not kept, and nothing is prepared.
-    let config = Config { dir: text.to_owned(), enable_log_recycle: false, ..Config::default() };
-    caught(&format!("opening {}", dir.display()), || Engine::open(config))
+    let config =
+        Config { dir: text.to_owned(), recovery_mode, enable_log_recycle: false, ..Config::default() };
+    caught(&format!("opening {}", called.display()), || Engine::open(config))
+}
+
+/// The last file of a kind, and its copy, which raft-engine may cut or write to.
+struct LastFile {
+    original: PathBuf,
+    copy: PathBuf,
+}
+
+impl LastFile {
+    /// What raft-engine has cut from the copy, if anything.
+    fn dropped(&self) -> Result<Option<Dropped>> {
+        let read = |path: &Path| fs::read(path).map_err(|e| Failure::io("reading", path, &e));
+        let (original, copy) = (read(&self.original)?, read(&self.copy)?);
+        // A file whose header was torn has a new one now, so the length of the copy alone does not say it.
+        let equal = original.iter().zip(&copy).take_while(|(original, copy)| original == copy).count();
+        let kept = if copy.len() > original.len() { 0 } else { equal };
+        let end = &original[kept..];
+        let bytes = end.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let (offset, zeros) = (kept as u64, (end.len() - bytes) as u64);
+        let dropped = Dropped { file: self.original.clone(), offset, bytes: bytes as u64, zeros };
+        Ok((!end.is_empty()).then_some(dropped))
+    }
 }
 
 impl Theirs {
-    /// Opens the store in `dir` (and `spill`, where new files went when `dir` was full) without changing it:
-    /// raft-engine opens `scratch`, which has links to all files but the last of each kind, and copies of
-    /// those two, which it may cut or write to. The store's locks are held meanwhile.
-    pub(crate) fn open_source(dir: &Path, spill: Option<&Path>, scratch: &Path) -> Result<Theirs> {
-        let lock = Lock::of_theirs(dir, spill)?;
-        fs::create_dir(scratch).map_err(|e| Failure::io("making", scratch, &e))?;
-        let mut queues: BTreeMap<&str, BTreeMap<String, PathBuf>> = BTreeMap::new();
-        for dir in [Some(dir), spill].into_iter().flatten() {
-            let dir = fs::canonicalize(dir).map_err(|e| Failure::io("looking up", dir, &e))?;
-            for (name, path) in files(&dir)? {
-                let kind = [".raftlog", ".rewrite"].into_iter().find(|end| name.ends_with(end));
-                if let Some(kind) = kind {
-                    queues.entry(kind).or_default().insert(name, path);
-                }
-            }
-        }
-        if queues.is_empty() {
-            return Err(Failure::CannotRun(format!(
-                "there is no store of raft-engine's in {}",
-                dir.display()
-            )));
-        }
-        for mut files in queues.into_values() {
-            let last = files.pop_last();
-            for (name, path) in files {
-                let link = scratch.join(name);
-                symlink(path, &link).map_err(|e| Failure::io("linking", &link, &e))?;
-            }
-            if let Some((name, path)) = last {
-                fs::copy(&path, scratch.join(name)).map_err(|e| Failure::io("copying", &path, &e))?;
-            }
-        }
-        Ok(Theirs { engine: open(scratch)?, _lock: Some(lock) })
+    /// Opens a store without changing it: raft-engine opens `scratch`, which has links to all files but the
+    /// last of each kind, and copies of those two. The store's locks are held meanwhile.
+    pub(crate) fn open_source(source: RaftEngineDir<'_>, scratch: &Path) -> Result<Theirs> {
+        let RaftEngineDir { dir, spill_dir, accepts_torn_tail } = source;
+        // A directory of something else gets no lock.
+        log_files(dir, spill_dir)?;
+        let lock = Lock::of_theirs(dir, spill_dir)?;
+        let last = link(dir, spill_dir, scratch)?;
+        let (engine, dropped) = match open(scratch, dir, RecoveryMode::AbsoluteConsistency) {
+            Err(Failure::Wrong(why)) => open_torn(dir, scratch, &last, accepts_torn_tail, why)?,
+            opened => (opened?, Vec::new()),
+        };
+        Ok(Theirs { engine, dropped, _lock: Some(lock) })
+    }
+
+    /// What was left out of the source when it was opened.
+    pub(crate) fn into_dropped(self) -> Vec<Dropped> {
+        self.dropped
     }
 
     /// A new store, or one that was made here.
     pub(crate) fn open_own(dir: &Path) -> Result<Theirs> {
-        Ok(Theirs { engine: open(dir)?, _lock: None })
+        let engine = open(dir, dir, RecoveryMode::AbsoluteConsistency)?;
+        Ok(Theirs { engine, dropped: Vec::new(), _lock: None })
     }
 
     fn write(&self, region: u64, mut batch: LogBatch) -> Result<()> {
         caught(&format!("writing region {region}"), || self.engine.write(&mut batch, false)).map(drop)
     }
+}
+
+/// The files of a log, by their kind and name.
+type LogFiles = BTreeMap<&'static str, BTreeMap<String, PathBuf>>;
+
+/// Those of a store.
+fn log_files(dir: &Path, spill: Option<&Path>) -> Result<LogFiles> {
+    let mut queues = LogFiles::new();
+    for dir in [Some(dir), spill].into_iter().flatten() {
+        let dir = fs::canonicalize(dir).map_err(|e| Failure::io("looking up", dir, &e))?;
+        for (name, path) in files(&dir)? {
+            let kind = [".raftlog", ".rewrite"].into_iter().find(|end| name.ends_with(end));
+            if let Some(kind) = kind {
+                queues.entry(kind).or_default().insert(name, path);
+            }
+        }
+    }
+    if queues.is_empty() {
+        return Err(Failure::CannotRun(format!("there is no store of raft-engine's in {}", dir.display())));
+    }
+    Ok(queues)
+}
+
+/// Fills `scratch`; returns the copies.
+fn link(dir: &Path, spill: Option<&Path>, scratch: &Path) -> Result<Vec<LastFile>> {
+    fs::create_dir(scratch).map_err(|e| Failure::io("making", scratch, &e))?;
+    let mut copies = Vec::new();
+    for mut files in log_files(dir, spill)?.into_values() {
+        let last = files.pop_last();
+        for (name, path) in files {
+            let link = scratch.join(name);
+            symlink(path, &link).map_err(|e| Failure::io("linking", &link, &e))?;
+        }
+        if let Some((name, original)) = last {
+            let copy = scratch.join(name);
+            copy_writable(&original, &copy).map_err(|e| Failure::io("copying", &original, &e))?;
+            copies.push(LastFile { original, copy });
+        }
+    }
+    Ok(copies)
+}
+
+/// As `fs::copy`, but for the permissions: those of the source may forbid to write.
+fn copy_writable(from: &Path, to: &Path) -> io::Result<()> {
+    io::copy(&mut File::open(from)?, &mut File::create_new(to)?).map(drop)
+}
+
+/// After raft-engine's strictest mode has refused a store: its default mode cuts the copies of the last files
+/// where they are damaged, and so says where that is. `why` is what the strictest mode said.
+fn open_torn(
+    dir: &Path,
+    scratch: &Path,
+    last: &[LastFile],
+    is_accepted: bool,
+    why: String,
+) -> Result<(Engine, Vec<Dropped>)> {
+    // What it refuses too is no torn end. Beyond the last files it finds links to the source, read-only.
+    let Ok(engine) = open(scratch, dir, RecoveryMode::TolerateTailCorruption) else {
+        return Err(Failure::Wrong(why));
+    };
+    let dropped = last.iter().filter_map(|file| file.dropped().transpose()).collect::<Result<Vec<_>>>()?;
+    if is_accepted {
+        return Ok((engine, dropped));
+    }
+    let ends = dropped.iter().map(Dropped::to_string).collect::<Vec<_>>().join("; ");
+    Err(Failure::Wrong(format!(
+        "{why}. The end of its log is torn or damaged: {ends}. A process that was killed leaves such an end. \
+         With --accept-torn-tail the store is taken over without it: records from there on may be missing then. \
+         If they may have been acknowledged, because a disk lost or changed them, import the store of \
+         another replica instead"
+    )))
 }
 
 /// Regular files, by name.

@@ -1,26 +1,13 @@
 //! A copy of the store while it is written to: `src/engine/backup.rs`.
 
+use crate::bounds::{Bounds, bits};
 use crate::disk::{Bytes, Ckpt, Disk, Entry, FILES, File, Mark, Name, Part, Pos};
 use crate::ghost::Wrong;
 use crate::judge::Policy;
 use crate::mistakes::Mistake;
 use crate::recovery::{How, Outcome, recover};
-use crate::run::{Bounds, Job, Task, World, bits};
-
-/// A backup.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Backup {
-    /// It was answered for.
-    pub done: bool,
-    /// Files that it has as links, and the segment that each was then.
-    pub links: [u8; FILES],
-    /// The file that was being written to, copied up to where it was durable.
-    pub copy: File,
-    /// Its checkpoint.
-    pub ckpt: Ckpt,
-    /// Batches that were acknowledged before the call.
-    pub acked: u8,
-}
+use crate::run::{Job, Task};
+use crate::world::World;
 
 impl World {
     /// `Engine::backup`

@@ -1,9 +1,9 @@
 //! Where the log ends: `src/recovery/chain.rs`.
 
+use crate::bounds::Mask;
 use crate::disk::{Ckpt, Disk, FILES, File, Pos, SLOTS, Shape, Side, View};
 use crate::mistakes::Mistake;
 use crate::recovery::{Found, Reader, Result, TailRec, Why};
-use crate::run::Mask;
 
 /// One log segment on the way (`chain::Link`).
 struct Link {

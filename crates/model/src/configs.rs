@@ -1,8 +1,8 @@
 //! What is explored: bounds that are small enough to be exhausted, each around one part of the protocol.
 
+use crate::bounds::{Bounds, Changes};
 use crate::ghost::Harm;
 use crate::mistakes::Mistake;
-use crate::run::{Bounds, Changes};
 use crate::state::{Config, Do, Harms, Upkeep};
 use crate::table::{Batch, Op};
 use Op::{Append, Compact, Destroy, Leave, Over};

@@ -3,9 +3,10 @@
 //! The observer sees what was accepted and acknowledged, what was synced, and which sector a fault hit. It
 //! knows nothing of watermarks and marks as they stand on the disk: only when there ought to be one.
 
+use crate::bounds::Bounds;
 use crate::disk::{Disk, Kind, Name, Part, Pos, Side, View};
 use crate::recovery::Why;
-use crate::run::{Bounds, Run};
+use crate::run::Run;
 use crate::table::{BATCHES, Indexes, Table, has_payload};
 
 /// A promise that was broken.

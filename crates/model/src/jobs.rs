@@ -1,9 +1,11 @@
 //! The jobs of upkeep, a step at a time: `src/segment/pool.rs`, `src/upkeep`, `src/checkpoint`,
 //! `src/segment/mark_file.rs`.
 
+use crate::bounds::{Bounds, bits};
 use crate::disk::{Bytes, Ckpt, Entry, File, Foot, Header, Listed, Mark, Name, Pos};
 use crate::mistakes::Mistake;
-use crate::run::{Bounds, Job, Run, World, bits};
+use crate::run::{Job, Run};
+use crate::world::World;
 
 /// More checkpoints than this are not written in one history.
 const CKPT_SEQ_MAX: u8 = 16;

@@ -1,6 +1,6 @@
 //! A checked model of the log and its recovery.
 //!
-//! ```no_run
+//! ```
 //! use raftwood_model::{configs::named, explore::explore};
 //!
 //! let explored = explore(named("crashes").expect("it is one of them"), 2);
@@ -19,6 +19,8 @@
 //! # The model
 //!
 //! ```text
+//!  world      disk, run and ghost, and the steps that concern more than one
+//!    |
 //!  ghost      what was accepted, acknowledged, synced; which sector a fault hit       the promises
 //!    |
 //!  run        accept -> write -> sync -> acknowledge; jobs: prepare, seal,            what a crash forgets
@@ -29,10 +31,11 @@
 //! ```
 //!
 //! Every transition names the function of the engine that it follows, and decides by the same comparisons:
-//! [`disk`] is `src/vfs/sim` in small; [`run`] is `src/commit`; the jobs are `src/upkeep`, `src/checkpoint`,
-//! `src/segment/pool.rs` and `src/segment/mark_file.rs`; [`recovery`] is `src/recovery` with its `chain`,
-//! `tail`, `judge` and `finish`, and `src/engine/open.rs`; [`backup`] is `src/engine/backup.rs`. The model
-//! does not use the engine, so that a mistake of one is not one of the other.
+//! [`disk`] is `src/vfs/sim` in small; [`run`] and [`world`] are `src/commit`; the jobs are `src/upkeep`,
+//! `src/checkpoint`, `src/segment/pool.rs` and `src/segment/mark_file.rs`; [`recovery`] is `src/recovery`
+//! with its `chain`, `tail`, `judge` and `finish`, and `src/engine/open.rs`; [`backup`] is
+//! `src/engine/backup.rs`. The model does not use the engine, so that a mistake of one is not one of the
+//! other.
 //!
 //! # What is modelled
 //!
@@ -88,6 +91,7 @@
 //! [`Config::strict_rebuild`]: state::Config::strict_rebuild
 
 pub mod backup;
+pub mod bounds;
 mod chain;
 pub mod configs;
 pub mod disk;
@@ -103,3 +107,4 @@ pub mod state;
 pub mod table;
 mod tail;
 mod tasks;
+pub mod world;

@@ -1,10 +1,12 @@
 //! `src/engine/open.rs` and `src/recovery/finish.rs`: what an open does once the files are read.
 
+use crate::bounds::{Bounds, bits};
 use crate::disk::{Entry, FILES, Kind, Mark, Name, Pos, Side, View};
 use crate::ghost::Wrong;
 use crate::mistakes::Mistake;
 use crate::recovery::Todo;
-use crate::run::{Bounds, Job, Task, World, bits};
+use crate::run::{Job, Task};
+use crate::world::World;
 
 impl World {
     /// `Engine::open`, from where the files are read (`Unfinished::finish`).

@@ -4,10 +4,10 @@
 //! same comparisons. What it reads, it reads through the page cache, but for the end of the log past the
 //! watermark, which is synced, dropped from the cache and read again (`tail::collect`).
 
+use crate::bounds::Mask;
 use crate::disk::{Bytes, Ckpt, Disk, FILES, File, Kind, Name, Pos, Rec, Shape, Side, View};
 use crate::judge::Policy;
 use crate::mistakes::Mistake;
-use crate::run::Mask;
 use crate::table::{Batch, Indexes, Table};
 
 /// What recovery has to know besides the disk.
@@ -120,7 +120,7 @@ pub enum Why {
     BadSector,
     /// `whole_history`
     Gap,
-    /// `makes_sense`
+    /// `check_consistent`
     Inconsistent,
     /// The records of an unsealed segment cannot be read again.
     Unsealable,

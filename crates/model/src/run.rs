@@ -4,41 +4,11 @@
 //! A job goes on step by step, and a crash may come between any two. Within one step stands what a crash
 //! cannot divide: a write whose sectors are pending afterwards, one sync, one sync of the directory.
 
+use crate::bounds::{Bounds, Mask, bits};
 use crate::disk::{Ckpt, Disk, Entry, FILES, Kind, Mark, Part, Pos, Rec, Shape};
-use crate::ghost::Ghost;
-use crate::judge::Policy;
 use crate::mistakes::Mistake;
 use crate::recovery::Todo;
-use crate::table::{Batch, Table, has_payload};
-
-/// What cannot change while a configuration is explored.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    /// The mistake that is made.
-    pub mistake: Mistake,
-    /// What each batch does, in the order in which they are accepted.
-    pub script: Vec<Batch>,
-    /// Records that a segment has room for.
-    pub slots: u8,
-    /// Payloads end in zeros.
-    pub own_zeros: bool,
-    /// What the engine would do otherwise than it does.
-    pub changes: Changes,
-}
-
-/// Changes of the protocol, each of which does away with a counterexample.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Changes {
-    /// An open syncs the mark file before it relies on what it read of it, which may stand in the cache only.
-    pub mark_synced_at_open: bool,
-    /// The mark that says that recovery's copy is whole is written to both slots.
-    pub copy_marked_twice: bool,
-    /// The first group in a segment is acknowledged when a mark that leads there is durable.
-    pub entry_marked: bool,
-}
-
-/// Files, or checkpoints, one bit each.
-pub type Mask = u16;
+use crate::table::{Table, has_payload};
 
 /// A record that was accepted and not written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -185,23 +155,6 @@ pub struct Run {
     pub todo: Todo,
     /// How far the copy of the tail is.
     pub copied: u8,
-}
-
-/// The moving parts: the disk, the run if there is one, and what an observer knows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct World {
-    /// The disk.
-    pub disk: Disk,
-    /// The run.
-    pub run: Option<Run>,
-    /// The observer.
-    pub ghost: Ghost,
-    /// The copy in another directory.
-    pub backup: crate::backup::Backup,
-}
-
-pub(crate) fn bits(mask: Mask) -> impl Iterator<Item = usize> {
-    (0..16).filter(move |n| mask >> n & 1 == 1)
 }
 
 impl Run {
@@ -373,7 +326,7 @@ impl Run {
 
     /// The next step of the mark that leads to a new segment (`MarkFile::enter`): it is written, or synced.
     /// Whether anything is acknowledged by it.
-    fn enter(&mut self, disk: &mut Disk, mistake: Mistake) -> bool {
+    pub(crate) fn enter(&mut self, disk: &mut Disk, mistake: Mistake) -> bool {
         if self.marked < self.entering {
             self.marked = self.entering;
             disk.marks.cached[usize::from(self.mark_seq % 2)] =
@@ -425,94 +378,6 @@ impl Run {
                     self.recyclable |= file;
                 }
             }
-        }
-    }
-}
-
-impl World {
-    /// Accepts the next batch of the script. False when it has to wait for a segment.
-    pub fn accept(&mut self, bounds: &Bounds) -> bool {
-        let Some(run) = &mut self.run else { return false };
-        let batch = self.ghost.next;
-        let ops = bounds.script[usize::from(batch) - 1];
-        let Some(pos) = run.place(&self.disk, Kind::Batch(batch), bounds.slots) else { return false };
-        run.table.accept(ops, batch, pos.seg(), &mut self.ghost.at);
-        self.ghost.accepted(batch, Pos(pos.0 + 1), run.number);
-        true
-    }
-
-    /// Writes what is queued.
-    pub fn write(&mut self, bounds: &Bounds) {
-        let Some(run) = &mut self.run else { return };
-        run.write(&mut self.disk, bounds);
-        self.ghost.written(run.written);
-        if bounds.mistake == Mistake::AckBeforeSync {
-            self.ghost.acknowledged(run.written);
-        }
-    }
-
-    /// A sync begins.
-    pub fn begin_sync(&mut self) {
-        if let Some(run) = &mut self.run {
-            run.begin_sync(&mut self.disk);
-        }
-    }
-
-    /// A sync ends.
-    pub fn end_sync(&mut self, n: usize, ok: bool, bounds: &Bounds) {
-        let Some(run) = &mut self.run else { return };
-        if run.end_sync(&mut self.disk, n, ok, bounds) && !run.recovering {
-            self.ghost.acknowledged(run.durable);
-        }
-    }
-
-    /// Whether a mark is on its way that the end of a sync waits for.
-    pub fn is_entering(&self) -> bool {
-        self.run.is_some_and(|run| run.entering != Pos::ZERO)
-    }
-
-    /// The next step of that mark.
-    pub fn enter(&mut self, bounds: &Bounds) {
-        let Some(run) = &mut self.run else { return };
-        if run.enter(&mut self.disk, bounds.mistake) {
-            self.ghost.acknowledged(run.durable);
-            self.ghost.proven_to(run.marked);
-        }
-    }
-
-    /// Writes and syncs until everything before `flush_to` is durable, a step at a time. True when it is.
-    pub(crate) fn flush(&mut self, bounds: &Bounds) -> bool {
-        let Some(run) = &mut self.run else { return true };
-        if run.durable >= run.flush_to || run.shut {
-            return true;
-        }
-        if run.entering != Pos::ZERO {
-            self.enter(bounds);
-        } else if run.queued > 0 {
-            self.write(bounds);
-        } else if run.syncs[0].target != Pos::ZERO {
-            self.end_sync(0, true, bounds);
-        } else {
-            run.begin_sync(&mut self.disk);
-            self.end_sync(0, true, bounds);
-        }
-        false
-    }
-
-    /// Whether a run is opening the store.
-    pub fn is_opening(&self) -> bool {
-        self.run.is_some_and(|run| run.task.0 == Task::Open)
-    }
-
-    /// What an open has to know besides the disk.
-    pub fn how<'a>(&'a self, bounds: &'a Bounds, policy: Policy) -> crate::recovery::How<'a> {
-        crate::recovery::How {
-            mistake: bounds.mistake,
-            policy,
-            slots: bounds.slots,
-            script: &bounds.script,
-            at: &self.ghost.at,
-            own_zeros: bounds.own_zeros,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The state that the checker explores, its actions, and the properties.
 
+use crate::bounds::{Bounds, bits};
 use crate::disk::{Bytes, Ckpt, Entry, FILES, Mark, Name, Part, Pos, Side};
 use crate::ghost::{Fault, Harm, Wrong};
 use crate::judge::Policy;
 use crate::recovery::{Outcome, recover};
-use crate::run::{Bounds, Job, Run, Task, World, bits};
+use crate::run::{Job, Run, Task};
+use crate::world::World;
 use stateright::{Model, Property};
 use std::sync::atomic::{AtomicU64, Ordering};
 

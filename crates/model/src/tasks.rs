@@ -1,7 +1,9 @@
 //! What consists of jobs: `purge` and `close` of `src/upkeep/mod.rs`.
 
+use crate::bounds::{Bounds, bits};
 use crate::disk::Pos;
-use crate::run::{Bounds, Job, Task, World, bits};
+use crate::run::{Job, Task};
+use crate::world::World;
 
 impl World {
     /// One step of the task, when no job is under way.

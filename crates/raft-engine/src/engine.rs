@@ -324,7 +324,7 @@ impl Engine {
         if !path.exists() {
             return Err(Error::invalid(format!("there is no directory {}", path.display())));
         }
-        let report = Options::new().check(path, &ScrubOptions::default().rate_bytes(0), |_, _| {})?;
+        let report = Options::new().check(path, &ScrubOptions::default().rate_bytes(0), |_| {})?;
         if let Some(refusal) = report.refusals.into_iter().next() {
             return Err(refusal.into());
         }

@@ -58,7 +58,7 @@ impl From<raftwood::Error> for Error {
             | ErrorKind::InvalidArgument
             | ErrorKind::Unsupported => Error::InvalidArgument(text()),
             ErrorKind::TooLarge => Error::Full,
-            ErrorKind::Damaged => Error::Corruption(text()),
+            ErrorKind::Damaged | ErrorKind::HardStateLost => Error::Corruption(text()),
             ErrorKind::Io | ErrorKind::NoSpace | ErrorKind::Poisoned => Error::Io(e.into()),
             _ => Error::Other(Box::new(e)),
         }

@@ -121,8 +121,6 @@ pub struct Protocol {
     is_open: bool,
     /// A name was made, changed or removed, and the directory was not synced since.
     is_dir_changed: bool,
-    /// A sync or write of the log or of the mark failed: nothing is acknowledged any more.
-    is_broken: bool,
     /// Log segments with records that were synced, and no mark was written since.
     to_mark: BTreeSet<u32>,
     /// The same, with a mark that was written and not synced.
@@ -169,7 +167,7 @@ impl Protocol {
     }
 
     fn end_run(&mut self) {
-        (self.is_locked, self.is_open, self.is_broken, self.last) = (false, false, false, None);
+        (self.is_locked, self.is_open, self.last) = (false, false, None);
         self.named = None;
         self.is_copied = false;
         self.slots.clear();
@@ -202,8 +200,6 @@ impl Protocol {
         let name = op.path.to_string_lossy().into_owned();
         let at = kind(&op.path);
         if op.error.is_some() {
-            let tells = matches!(op.kind, OpKind::Write | OpKind::SyncData | OpKind::SyncAll);
-            self.is_broken |= self.is_open && tells && matches!(at, Kind::Log(_) | Kind::Mark);
             let is_missing = op.error.as_ref().is_some_and(|error| error.contains("No such file"));
             return match is_missing && op.to.is_none() && self.files.contains_key(&name) {
                 true => Err("a file is not found that is there".into()),
@@ -429,7 +425,7 @@ impl Protocol {
 
     // ---- answers ------------------------------------------------------------------------------------------
 
-    fn written(&mut self, lsn: Lsn) -> Result<(), String> {
+    fn written(&self, lsn: Lsn) -> Result<(), String> {
         if self.last.is_some_and(|last| lsn <= last) {
             return Ok(());
         }
@@ -447,9 +443,6 @@ impl Protocol {
             return Ok(());
         }
         self.names_are_durable("")?;
-        if self.is_broken {
-            return Err("after an error nothing is acknowledged".into());
-        }
         self.written(lsn)?;
         let end = u64::from(lsn.offset());
         for (name, file) in &self.files {
@@ -457,9 +450,6 @@ impl Protocol {
             let until = if id == lsn.segment() { end } else { u64::MAX };
             if id <= lsn.segment() && file.has_pending_before(until) {
                 return Err(format!("segment {id} is not synced"));
-            }
-            if id == lsn.segment() && file.is_named_lately {
-                return Err(format!("the name of segment {id} is not durable"));
             }
         }
         if !self.marked.contains(&lsn.segment()) {

@@ -117,7 +117,7 @@ fn every_subset_of_up_to_ten_pending_changes_leaves_a_prefix_that_holds_all_that
 }
 
 #[test]
-fn garbage_in_the_sectors_that_were_being_written_is_dropped_or_in_doubt_and_costs_nothing_acknowledged() {
+fn garbage_in_the_sectors_that_were_being_written_is_dropped_or_in_doubt_and_affects_nothing_acknowledged() {
     let counts = explore(&setups(), |workloads, setups| explorer().garbled(workloads, setups));
     println!("garbled sectors: {counts}");
     assert!(counts.violations.is_empty(), "{counts}");

@@ -129,7 +129,7 @@ fn an_engine_on_it_loses_nothing_to_kills_and_power_cuts_and_shows_nothing() {
             if round % 3 == 2 {
                 engine.close().unwrap();
                 let checked =
-                    options(&disk).check(DIR, &ScrubOptions::default().rate_bytes(0), |_, _| {}).unwrap();
+                    options(&disk).check(DIR, &ScrubOptions::default().rate_bytes(0), |_| {}).unwrap();
                 assert!(checked.is_clean(), "{checked:?}");
                 continue;
             }
@@ -296,7 +296,7 @@ fn a_crash_after_the_first_write_leaves_a_file_that_can_be_read() {
 }
 
 #[test]
-fn a_lost_copy_of_the_identity_costs_nothing_and_both_are_an_error() {
+fn a_lost_copy_of_the_identity_affects_no_entry_and_both_are_an_error() {
     for block in 0..2 {
         let disk = SimVfs::new(1);
         let (_, dir) = directory(&disk);

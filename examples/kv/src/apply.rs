@@ -19,6 +19,8 @@ pub const SPANS: TableDefinition<u64, &[u8]> = TableDefinition::new("spans");
 pub const APPLIED: TableDefinition<u64, (u64, u64, u64)> = TableDefinition::new("applied");
 /// Group to its conf state as of the applied index.
 pub const CONF_STATES: TableDefinition<u64, &[u8]> = TableDefinition::new("conf_states");
+/// Which incarnation of the store it all belongs to.
+pub const INCARNATION: TableDefinition<(), u64> = TableDefinition::new("incarnation");
 
 /// Does one of them within the transaction.
 pub fn run_task(txn: &WriteTransaction, task: Task, after: &mut After) -> Result<()> {
@@ -44,9 +46,9 @@ pub fn run_task(txn: &WriteTransaction, task: Task, after: &mut After) -> Result
                 after.made.push((group, to_snapshot(&dump)?));
             }
         }
-        Task::Install { group, snapshot, done } => {
+        Task::Install { group, run, snapshot } => {
             install(txn, group, &serde_json::from_slice(&snapshot.data)?, after)?;
-            after.awaited.push(done);
+            after.installed.push((group, run));
         }
         Task::Dump { group, waiter } => after.replies.push((waiter, Reply::Dump(dump(txn, group)?))),
     }

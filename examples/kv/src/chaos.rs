@@ -4,9 +4,10 @@ use crate::cluster::{Cluster, NODES};
 use crate::history::{Op, What};
 use crate::lease::Timing;
 use crate::load::{Load, QUIET, Rng};
+use crate::peers::nodes_of;
 use crate::region::{Span, Standing, home};
 use crate::reshape::Merging;
-use crate::rot::rot;
+use crate::skew::Skew;
 use crate::wire::{Client, Dump, Reply, Request, Result, Stats, Via};
 use indicatif::ProgressBar;
 use raftwood::raft_rs::decode_conf_state;
@@ -15,13 +16,14 @@ use std::time::{Duration, Instant};
 pub struct Chaos {
     pub rng: Rng,
     time: Duration,
-    kills: u64,
-    /// How often bits of a log are still to flip.
-    rots: u64,
+    /// What is still to be done to logs, and the kills in all.
+    pub harms: Harms,
     /// The node whose log was harmed last: no other is, before its replicas are whole again.
-    harmed: Option<u64>,
+    pub harmed: Option<u64>,
     groups: u64,
     timing: Timing,
+    /// What becomes of the nodes' clocks.
+    pub skew: Skew,
     /// Nodes that are down, and when they come back.
     down: Vec<(u64, Instant)>,
     cut_off: Option<CutOff>,
@@ -39,7 +41,19 @@ pub struct Chaos {
     pub ops: Vec<Op>,
     /// Values that a leader appended while it was cut off: each must be committed in the end, or saved.
     pub appended: Vec<u64>,
+    /// Values that rotted in a log, which therefore cannot save them.
+    pub rotten: Vec<u64>,
     pub done: Done,
+}
+
+/// How often which harm is done.
+#[derive(Clone, Copy)]
+pub struct Harms {
+    pub kills: u64,
+    /// Bits of a log flip.
+    pub rots: u64,
+    /// The end of a log is lost, and with it all votes of a node.
+    pub lost_votes: u64,
 }
 
 /// What was done, and what came of it at once.
@@ -70,6 +84,9 @@ pub struct Done {
     pub unfenced: u64,
     /// Votes that fenced replicas have given.
     pub fenced_votes: u64,
+    /// Replicas whose hard state was lost, and those that came back under a new id.
+    pub votes_lost: u64,
+    pub replaced: u64,
 }
 
 /// A node that receives nothing from the others, until when, and whether all the others stay up.
@@ -97,6 +114,8 @@ const REFUSE: Duration = Duration::from_millis(400);
 const FREEZE: u32 = 3;
 /// Election timeouts from one of those to the next, and a second.
 const DISTURB_EVERY: u32 = 10;
+/// Times as long as it was asked to, a run goes on for what has not happened yet.
+const LONGER: u32 = 4;
 /// Values written by this thread are like nobody else's.
 const OWN: u64 = 1 << 62;
 /// Writes to a leader that is cut off.
@@ -105,15 +124,15 @@ const LONE_WRITES: usize = 8;
 const LONE_READS: usize = 16;
 
 impl Chaos {
-    pub fn new(seed: u64, time: Duration, kills: u64, rots: u64, groups: u64, timing: Timing) -> Chaos {
+    pub fn new(seed: u64, time: Duration, harms: Harms, groups: u64, timing: Timing, skew: Skew) -> Chaos {
         Chaos {
             rng: Rng(seed ^ 0x00c0_ffee),
             time,
-            kills,
-            rots,
+            harms,
             harmed: None,
             groups,
             timing,
+            skew,
             down: Vec::new(),
             cut_off: None,
             demoted: None,
@@ -123,6 +142,7 @@ impl Chaos {
             last_group: groups,
             ops: Vec::new(),
             appended: Vec::new(),
+            rotten: Vec::new(),
             done: Done::default(),
         }
     }
@@ -130,20 +150,22 @@ impl Chaos {
     pub fn run(&mut self, cluster: &mut Cluster, load: &Load, bar: &ProgressBar) -> Result<()> {
         let began = Instant::now();
         // Half a second at either end is quiet.
-        let between = self.time.saturating_sub(Duration::from_secs(1)) / self.kills.max(1) as u32;
+        let between = self.time.saturating_sub(Duration::from_secs(1)) / self.harms.kills.max(1) as u32;
         let mut next_kill = began + Duration::from_millis(500);
         let mut next_disturbance = began + Duration::from_millis(1500);
         let mut next_change = began + Duration::from_secs(1);
         let mut next_reshape = next_change;
         let mut disturbances = 0u64;
-        // Where there is hardly time for so many kills, it takes longer.
-        while began.elapsed() < self.time || cluster.kills < self.kills && began.elapsed() < self.time * 2 {
+        // On a slow machine, or where there is hardly time for so many kills, it takes longer.
+        while began.elapsed() < self.time
+            || !self.was_all_done(cluster) && began.elapsed() < self.time * LONGER
+        {
             cluster.check()?;
             self.come_back(cluster, Instant::now())?;
             let now = Instant::now();
-            let is_due = now >= next_disturbance && began.elapsed() < self.time;
+            let is_due = now >= next_disturbance;
             let is_calm = self.cut_off.as_ref().is_some_and(|c| c.is_calm);
-            if now >= next_kill && cluster.kills < self.kills && !is_due && !is_calm {
+            if now >= next_kill && cluster.kills < self.harms.kills && !is_due && !is_calm {
                 next_kill += self.kill(cluster, load)?.map_or(Duration::ZERO, |()| between);
             }
             // It needs everybody else: beside a node that is down nothing would be committed.
@@ -157,6 +179,7 @@ impl Chaos {
                 let pause = self.timing.election() * DISTURB_EVERY + Duration::from_secs(1);
                 next_disturbance = now + if worked { pause } else { Duration::from_millis(200) };
             }
+            self.skew.any(cluster, &mut self.rng);
             if Instant::now() >= next_change {
                 next_change = Instant::now() + Duration::from_millis(250);
                 self.change(cluster);
@@ -166,11 +189,28 @@ impl Chaos {
                 self.reshape(cluster, Duration::from_millis(300));
             }
             bar.set_position(began.elapsed().as_secs());
-            bar.set_message(format!("{} of {} kills", cluster.kills, self.kills));
+            bar.set_message(format!("{} of {} kills", cluster.kills, self.harms.kills));
             std::thread::sleep(Duration::from_millis(20));
         }
         bar.set_message("all nodes up and equal?");
         self.make_whole(cluster)
+    }
+
+    /// Everything that a run is to show and that happens by this thread alone, has happened.
+    fn was_all_done(&self, cluster: &Cluster) -> bool {
+        let done = &self.done;
+        let each = [
+            done.partitions,
+            done.freezes,
+            done.transfers,
+            done.changes,
+            done.splits,
+            done.merges,
+            done.lease_probes + done.late_answers,
+        ];
+        // Votes are lost where a node comes back, and nowhere else.
+        let may_lose_votes = self.harms.lost_votes > 0 && !self.down.is_empty();
+        cluster.kills >= self.harms.kills && !may_lose_votes && each.iter().all(|&n| n > 0)
     }
 
     /// `None` if too many are down already.
@@ -203,24 +243,6 @@ impl Chaos {
         if let Some(CutOff { node, .. }) = self.cut_off.take_if(|c| c.until <= now) {
             self.heal(cluster, node)?;
         }
-        Ok(())
-    }
-
-    /// Flips bits in the log of a node that is about to come back, if all others are up and whole: then
-    /// whatever was acknowledged is with them.
-    fn harm(&mut self, cluster: &Cluster, id: u64) -> Result<()> {
-        let is_whole = |node: u64| match cluster.ask(node, &Request::Stats, Duration::from_secs(2)) {
-            Ok(Reply::Stats(stats)) => stats.fenced.is_empty() && stats.lost.is_empty(),
-            _ => false,
-        };
-        self.harmed.take_if(|node| is_whole(*node));
-        let mut others = (1..=NODES).filter(|&node| node != id);
-        if self.rots == 0 || self.harmed.is_some_and(|node| node != id) || !others.all(is_whole) {
-            return Ok(());
-        }
-        self.rots -= 1;
-        self.harmed = Some(id);
-        self.done.harmed += rot(&cluster.dir_of(id).join("log"), &mut self.rng)?;
         Ok(())
     }
 
@@ -262,6 +284,13 @@ impl Chaos {
         let given_up = given_up.filter(|&group| {
             matches!(cluster.ask(node, &transfer(group), Duration::from_secs(2)), Ok(Reply::Done))
         });
+        // Each group has a lease when the cut comes: one that hardly anybody writes to has none by itself.
+        for (_, span) in &led {
+            let (group, key) = self.some_key(span);
+            let read = Request::Read { group, key, via: Via::Index };
+            let _ = cluster.ask(node, &read, Duration::from_millis(200));
+        }
+        self.skew.of_a_leader(cluster, node, &mut self.rng);
         cluster.partition(node, (1..=NODES).filter(|&id| id != node).collect())?;
         let cut = Instant::now();
         self.done.partitions += 1;
@@ -293,6 +322,22 @@ impl Chaos {
         written
     }
 
+    /// Writes to a key through another node than `node`, if one of them leads its group by now: a value that
+    /// `node` has not heard of.
+    fn write_elsewhere(&mut self, cluster: &Cluster, load: &Load, node: u64, (group, key): (u64, u64)) {
+        for other in (1..=NODES).filter(|&id| id != node) {
+            let (value, start) = (OWN | self.ops.len() as u64, load.nanos());
+            let reply = cluster.ask(other, &Request::Write { group, key, value }, Duration::from_millis(100));
+            let (version, end) = match reply {
+                Ok(Reply::Written { version }) => (Some(version), load.nanos()),
+                Ok(Reply::NotLeader { .. } | Reply::Failed { .. } | Reply::Moved | Reply::Gone) => continue,
+                _ => (None, u64::MAX),
+            };
+            self.ops.push(Op { group, key, start, end, what: What::Write { value, version } });
+            return;
+        }
+    }
+
     /// Reads by lease, which the node may answer for as long as its lease says, and by index,
     /// which it cannot answer at all.
     fn read_alone(
@@ -307,15 +352,17 @@ impl Chaos {
         let mut first = led.iter().find(|led| Some(led.0) == given_up);
         let connect = || Client::connect(cluster.addrs[node as usize - 1], Duration::from_millis(60));
         let Ok(mut client) = connect() else { return };
-        let lease = self.timing.lease();
-        while cut.elapsed() < lease * 4 {
+        let longest = self.skew.longest_lease();
+        while cut.elapsed() < longest * 4 {
             let any = &led[self.rng.below(led.len() as u64) as usize];
             let via = if first.is_none() && self.rng.below(4) == 0 { Via::Index } else { Via::Lease };
             let (region, span) = first.take().unwrap_or(any);
             let (group, key) = self.some_key(span);
-            // Whatever renewed the lease was sent before the cut, and the clock is the same for both
-            // processes.
-            let is_over = via == Via::Lease && (cut.elapsed() > lease || given_up == Some(*region));
+            // Whatever renewed the lease was sent before the cut.
+            let is_over = via == Via::Lease && (cut.elapsed() > longest || given_up == Some(*region));
+            if cut.elapsed() > self.timing.election() && via == Via::Lease {
+                self.write_elsewhere(cluster, load, node, (group, key));
+            }
             let start = load.nanos();
             match client.call(&Request::Read { group, key, via }) {
                 Ok(Reply::Value { version, value, .. }) => {
@@ -376,6 +423,7 @@ impl Chaos {
         if !cluster.is_up(node) {
             return Ok(());
         }
+        self.skew.end(cluster, node);
         let fail = |fail| cluster.ask(node, &Request::FailRollbacks { fail }, Duration::from_secs(5));
         fail(true)?;
         cluster.partition(node, Vec::new())?;
@@ -457,7 +505,8 @@ impl Chaos {
             let state = decode_conf_state(&dump.conf_state).map(|s| s.1).unwrap_or_default();
             let stats = self.stats(cluster, id);
             let raft = stats.configurations.iter().find(|c| c.0 == group);
-            let knows = state.learners.contains(&node) && raft.is_none_or(|c| c.2.contains(&node));
+            let learns = |peers: &[u64]| nodes_of(peers).contains(&node);
+            let knows = learns(&state.learners) && raft.is_none_or(|c| learns(&c.2));
             self.done.forgotten += u64::from(!knows);
         }
     }
@@ -480,13 +529,15 @@ impl Chaos {
         self.done.healed += stats.healed;
         self.done.unfenced += stats.unfenced;
         self.done.fenced_votes += stats.fenced_votes;
+        self.done.replaced += stats.replaced;
     }
 
     /// Everybody up, connected and a voter.
     fn make_whole(&mut self, cluster: &mut Cluster) -> Result<()> {
         let later = Instant::now() + self.timing.election() * 1000;
-        self.rots = 0;
+        (self.harms.rots, self.harms.lost_votes) = (0, 0);
         self.come_back(cluster, later)?;
+        self.wait_until_whole(cluster);
         if let Some(demoted) = self.demoted.take() {
             let Demoted { group, node, .. } = demoted;
             self.promote(cluster, demoted, Duration::from_secs(30));

@@ -1,5 +1,6 @@
 //! The node processes, and how they are tormented.
 
+use crate::clocks::Trust;
 use crate::lease::Timing;
 use crate::wire::{Client, Reply, Request, Result};
 use std::io::{BufRead, BufReader};
@@ -25,6 +26,9 @@ pub struct Cluster {
     dir: PathBuf,
     groups: u64,
     timing: Timing,
+    trust: Trust,
+    /// What else its nodes are started with.
+    others: Vec<String>,
     pub addrs: Vec<SocketAddr>,
     children: Vec<Option<Child>>,
     pub kills: u64,
@@ -34,7 +38,19 @@ pub struct Cluster {
 
 impl Cluster {
     /// `program` is this package's `kv`.
-    pub fn start(program: PathBuf, dir: &Path, groups: u64, timing: Timing) -> Result<Cluster> {
+    pub fn start(program: PathBuf, dir: &Path, groups: u64, timing: Timing, trust: Trust) -> Result<Cluster> {
+        Cluster::start_with(program, dir, groups, timing, trust, Vec::new())
+    }
+
+    /// With these arguments too.
+    pub fn start_with(
+        program: PathBuf,
+        dir: &Path,
+        groups: u64,
+        timing: Timing,
+        trust: Trust,
+        others: Vec<String>,
+    ) -> Result<Cluster> {
         // Taken and given back: the nodes bind them in a moment.
         let free: Vec<TcpListener> =
             (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
@@ -42,7 +58,8 @@ impl Cluster {
         drop(free);
         let children = (0..NODES).map(|_| None).collect();
         let dir = dir.to_path_buf();
-        let mut cluster = Cluster { program, dir, groups, timing, addrs, children, kills: 0, replayed: 0 };
+        let mut cluster =
+            Cluster { program, dir, groups, timing, trust, others, addrs, children, kills: 0, replayed: 0 };
         for id in 1..=NODES {
             cluster.start_node(id)?;
         }
@@ -64,6 +81,8 @@ impl Cluster {
             .args(["--election-ticks", &self.timing.election_ticks.to_string()])
             .args(["--heartbeat-ticks", &self.timing.heartbeat_ticks.to_string()])
             .args(["--lease-ms", &self.timing.lease_ms.to_string()])
+            .args(["--trust", self.trust.name()])
+            .args(&self.others)
             .arg("--dir")
             .arg(self.dir_of(id))
             .stdin(Stdio::piped())

@@ -1,14 +1,16 @@
 //! One group of a node: its `RawNode`, who waits for what, and what it hands to the state machine.
 
-use crate::lease::{Lease, Moment};
+use crate::clocks::Moment;
+use crate::lease::Lease;
 use crate::machine::{Stand, Task, Waiter};
 use crate::nursery::{Nursery, begin_child};
-use crate::region::{Change, Outcome, Span};
+use crate::peers::{node_of, peer_on};
+use crate::region::{Change, Outcome, Span, Standing};
 use crate::wire::{Command, Reply, Request, Result, Via};
 use raft::prelude::{ConfChange, ConfChangeType, ConfChangeV2, Entry, EntryType, Message};
-use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::{ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 use raftwood::RegionId;
-use raftwood::raft_rs::{BOOTSTRAP, Creation, RegionStorage, encode_conf_state};
+use raftwood::raft_rs::{Agent, BOOTSTRAP, Creation, RegionStorage, Route, encode_conf_state};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -44,6 +46,9 @@ pub struct Group {
     /// What it will own when the snapshot that it has been given is installed.
     pub expected: Option<Span>,
     pub node: RawNode<RegionStorage>,
+    /// Which way its messages go while it leads, and what it hands on in its own zone while it follows.
+    pub route: Route,
+    pub agent: Agent,
     /// Proposals by index: their term, and who waits.
     pub proposals: BTreeMap<u64, (u64, Waiter)>,
     /// Reads whose index raft is finding out.
@@ -54,12 +59,41 @@ pub struct Group {
     pub held: VecDeque<(u64, Vec<Message>)>,
     /// The last entry that was handed to the state machine.
     pub handed: u64,
-    /// A snapshot on its way into the log: the number of its `Ready`, and its index. Until it is there, raft
-    /// would look for entries that are gone if it had to campaign, so it is notified of nothing.
-    pub installing: Option<(u64, u64)>,
+    /// A snapshot on its way into the state machine and the log. Until it is in both, raft would look for
+    /// entries that are gone if it had to campaign, so the group is parked: it is notified of nothing.
+    pub installing: Option<Installing>,
     /// Followers that were sent a snapshot, and when.
     pub sent: BTreeMap<u64, Moment>,
     pub lease: Lease,
+}
+
+/// A snapshot on its way.
+pub struct Installing {
+    /// The number of its `Ready`, and its index.
+    pub number: u64,
+    pub index: u64,
+    /// What it came with, until the state machine holds it.
+    pub parked: Option<Parked>,
+    pub since: u64,
+}
+
+/// A `Ready` with a snapshot, before it may go to the log.
+pub struct Parked {
+    pub ready: Ready,
+    /// What may be sent before it is in the log.
+    pub messages: Vec<Message>,
+    /// Earlier ones that have become durable meanwhile, up to this number.
+    pub persisted: Option<u64>,
+    pub is_in_machine: bool,
+}
+
+/// What an entry does to the groups of a node.
+pub enum Effect {
+    Split(Child),
+    /// This one was merged into the entry's.
+    Merged(u64),
+    /// A peer of its group was exchanged for another.
+    Exchanged,
 }
 
 /// A group that a split makes.
@@ -77,6 +111,30 @@ impl Group {
 
     pub fn committed(&self) -> u64 {
         self.node.raft.raft_log.committed
+    }
+
+    /// Another group's snapshot, or entry, has ended it in the state machine. Its log stays until that is
+    /// durable, and raft is notified of nothing more.
+    pub fn end(&mut self) {
+        self.expected = None;
+        if let Some(span) = &mut self.span {
+            span.standing = Standing::Gone;
+        }
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.span.as_ref().is_some_and(|span| span.standing == Standing::Gone)
+    }
+
+    /// Whether raft is to be left alone.
+    pub fn is_parked(&self) -> bool {
+        self.installing.is_some() || self.is_ended()
+    }
+
+    /// The `Ready` of a snapshot that the state machine holds by now.
+    pub fn unpark(&mut self) -> Option<Parked> {
+        let is_ended = self.is_ended();
+        self.installing.as_mut()?.parked.take_if(|parked| parked.is_in_machine && !is_ended)
     }
 }
 
@@ -103,8 +161,8 @@ impl Group {
     pub fn request(&mut self, request: Request, key: u64, waiter: Waiter, asked: &mut u64, id: u64) {
         let (term, at) = (self.node.raft.term, Moment::now());
         let by_index = matches!(request, Request::Read { via: Via::Index, .. });
-        if self.installing.is_some() || !self.is_leader() && !by_index {
-            let _ = waiter.send(Reply::NotLeader { leader: self.node.raft.leader_id });
+        if self.is_parked() || !self.is_leader() && !by_index {
+            let _ = waiter.send(Reply::NotLeader { leader: node_of(self.node.raft.leader_id) });
             return;
         }
         let outcome = match request {
@@ -130,10 +188,13 @@ impl Group {
             Request::Transfer { to, .. } if to == id => Err(raft::Error::ProposalDropped),
             Request::Transfer { to, .. } => {
                 self.lease.give_up(term);
-                self.node.transfer_leader(to);
-                let _ = waiter.send(Reply::Done);
-                Ok(())
+                peer_on(to, &self.conf_state()).ok_or(raft::Error::ProposalDropped).map(|to| {
+                    self.node.transfer_leader(to);
+                    let _ = waiter.send(Reply::Done);
+                })
             }
+            // The child begins with this configuration, and is to have one that is not half done.
+            Request::Split { .. } if self.is_changing() => Err(raft::Error::ProposalDropped),
             Request::Split { at: key, child, .. } => {
                 let version = self.span.as_ref().map_or(0, |s| s.version);
                 self.propose(&Command::Change(Change::Split { version, at: key, child }), Some(&waiter), at)
@@ -169,12 +230,13 @@ impl Group {
     }
 
     pub fn change(&mut self, kind: ConfChangeType, node: u64, waiter: &Waiter) -> raft::Result<()> {
+        let peer = peer_on(node, &self.conf_state()).ok_or(raft::Error::ProposalDropped)?;
         let mut change = ConfChange::default();
         change.set_change_type(kind);
-        change.set_node_id(node);
+        change.set_node_id(peer);
         // Raft takes one at a time. Of a second it would make an empty entry, and committing that
         // changes nothing.
-        if self.node.raft.has_pending_conf() {
+        if self.is_changing() {
             return Err(raft::Error::ProposalDropped);
         }
         self.node.propose_conf_change(vec![], change)?;
@@ -183,14 +245,14 @@ impl Group {
         Ok(())
     }
 
-    /// Gives a committed entry to the state machine, and a change of the configuration to raft. Returns the
-    /// group that a split has made.
+    /// Gives a committed entry to the state machine, and a change of the configuration to raft. Returns what
+    /// it does to other groups.
     pub fn hand_over(
         &mut self,
         entry: Entry,
         machine: &Sender<Task>,
         nursery: &Nursery,
-    ) -> Result<Option<Child>> {
+    ) -> Result<Option<Effect>> {
         self.handed = entry.index;
         let waiter = match self.proposals.remove(&entry.index) {
             Some((term, waiter)) if term == entry.term => Some(waiter),
@@ -204,6 +266,7 @@ impl Group {
         };
         // Raft learns of a change of the configuration when it is applied; the state machine keeps the
         // outcome, so that after a restart both stand at the same entry.
+        let mut exchanged = None;
         let changed = match entry.get_entry_type() {
             EntryType::EntryNormal => None,
             EntryType::EntryConfChange => {
@@ -212,46 +275,48 @@ impl Group {
             }
             EntryType::EntryConfChangeV2 => {
                 let change: ConfChangeV2 = protobuf::Message::parse_from_bytes(&entry.data)?;
+                exchanged = (!change.changes.is_empty()).then_some(Effect::Exchanged);
                 Some(self.node.apply_conf_change(&change)?)
             }
         };
         let conf_state = changed.map(|state| encode_conf_state(entry.index, &state));
-        let child = match Command::of(&entry) {
+        let effect = match Command::of(&entry) {
             Some(Command::Change(change)) => self.change_span(&change, nursery)?,
-            _ => None,
+            _ => exchanged,
         };
         let (done, split) = channel();
-        let done = child.as_ref().map(|_| done);
+        let done = matches!(effect, Some(Effect::Split(_))).then_some(done);
         let must_wait = done.is_some();
         machine.send(Task::Apply { group: self.id, entry, conf_state, waiter, done })?;
         // Its log may go on only when the state machine knows it, whatever happens then.
         if must_wait {
             split.recv()?;
         }
-        Ok(child)
+        Ok(effect)
     }
 
     /// What the state machine is about to do, done here first: the log of a new group begins before that.
-    pub fn change_span(&mut self, change: &Change, nursery: &Nursery) -> Result<Option<Child>> {
+    pub fn change_span(&mut self, change: &Change, nursery: &Nursery) -> Result<Option<Effect>> {
         let Some(span) = &self.span else { return Ok(None) };
         match (span.after(change), change) {
             (Outcome::Split { left, right }, &Change::Split { child, .. }) => {
-                let conf_state = self.node.raft.prs().conf().to_conf_state();
+                let conf_state = self.conf_state();
                 let existed = nursery.engine.region(RegionId(child)).exists();
-                let id = nursery.args.id;
-                let found = begin_child(&nursery.engine, &nursery.tombstones, id, child, &conf_state)?;
+                let me = nursery.me;
+                let found = begin_child(&nursery.engine, &nursery.tombstones, me, child, &conf_state)?;
                 self.span = Some(left);
                 let conf_state = encode_conf_state(BOOTSTRAP.index, &conf_state);
                 let stand = Stand { span: right, applied: BOOTSTRAP, conf_state };
-                Ok((found != Creation::Gone).then_some(Child { id: child, stand, existed }))
+                let begun = found != Creation::Gone;
+                Ok(begun.then_some(Effect::Split(Child { id: child, stand, existed })))
             }
             (Outcome::Frozen(frozen), _) => {
                 self.span = Some(frozen);
                 Ok(None)
             }
-            (Outcome::Absorbed(wider), _) => {
+            (Outcome::Absorbed(wider), &Change::Absorb { source, .. }) => {
                 self.span = Some(wider);
-                Ok(None)
+                Ok(Some(Effect::Merged(source)))
             }
             _ => Ok(None),
         }

@@ -3,20 +3,19 @@
 //!
 //! A replica that is fenced is a [`FencedVoter`], and no `RawNode`: it acknowledges, leads and serves
 //! nothing. It asks the others for what it lost, a few times, and puts back what is identical; then it asks
-//! the leader for a snapshot. One whose term and vote are lost does not run again: the library's rule is a
-//! new peer id, and here a replica's id is its node's.
+//! the leader for a snapshot. One whose term and vote are lost is no matter for this file: it does not run
+//! again (`replace.rs`).
 
-use crate::lease::Moment;
+use crate::clocks::{self, Moment};
 use crate::machine::{Stand, Task};
 use crate::node::Node;
-use crate::region::ended_by;
+use crate::region::{Standing as SpanStanding, ended_by};
 use crate::wire::{Dump, Result, Said};
 use raft::prelude::{Message, MessageType};
 use raftwood::healing::{Answer, Healer, Question, Standing, Taken};
 use raftwood::raft_rs::{FencedVoter, RegionStorage};
 use raftwood::{Durability, Engine, Entry, EntryId, ErrorKind, ReadLimit, Region, RegionId};
 use std::collections::BTreeSet;
-use std::sync::mpsc::channel;
 
 /// Ticks from one question to the next.
 const ASK_EVERY: u64 = 5;
@@ -31,13 +30,31 @@ pub struct Fenced {
     healer: Healer,
     since: Moment,
     ticks: u64,
+    /// A snapshot on its way into the state machine: for which run of it, the leader's message, and when it
+    /// was given. Until then the replica is parked like any other.
+    installing: Option<(u64, Message, u64)>,
+}
+
+impl Fenced {
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    /// Whether another group's snapshot, or entry, has ended it, or it waits for the state machine.
+    fn is_parked(&self) -> bool {
+        self.is_installing() || self.is_ended()
+    }
+
+    fn is_ended(&self) -> bool {
+        self.stand.span.standing == SpanStanding::Gone
+    }
 }
 
 /// What can be done with a replica.
 pub enum Found {
     Whole,
     Fenced(Box<Fenced>),
-    /// It does not come back.
+    /// It does not come back: it has lost something that nobody can name, and has no state.
     Lost,
 }
 
@@ -63,7 +80,14 @@ pub fn examine(engine: &Engine, id: u64, peer: u64, stand: Option<Stand>) -> Res
         return Ok(Found::Whole);
     }
     let voter = FencedVoter::new(RegionStorage::new(engine, region), peer)?;
-    Ok(Found::Fenced(Box::new(Fenced { stand, voter, healer, since: Moment::now(), ticks: 0 })))
+    Ok(Found::Fenced(Box::new(Fenced {
+        stand,
+        voter,
+        healer,
+        since: Moment::now(),
+        ticks: 0,
+        installing: None,
+    })))
 }
 
 /// The entries from `first` on, without those that cannot be read.
@@ -80,7 +104,7 @@ impl Node {
     /// Asks the others for what fenced replicas have lost.
     pub fn ask_for_copies(&mut self) {
         let mut asked: Vec<Question> = Vec::new();
-        for fenced in self.fenced.values_mut() {
+        for fenced in self.fenced.values_mut().filter(|f| !f.is_parked()) {
             fenced.ticks += 1;
             if !fenced.ticks.is_multiple_of(ASK_EVERY) {
                 continue;
@@ -118,9 +142,8 @@ impl Node {
         answers: Vec<Answer>,
         awake: &mut BTreeSet<u64>,
     ) -> Result<()> {
-        let Some(fenced) = self.fenced.get_mut(&id).filter(|_| !self.cut_off.contains(&from)) else {
-            return Ok(());
-        };
+        let hears = |f: &&mut Fenced| !f.is_parked() && !self.cut_off.contains(&from);
+        let Some(fenced) = self.fenced.get_mut(&id).filter(hears) else { return Ok(()) };
         for answer in answers {
             self.stats.healed += u64::from(fenced.healer.take(from, answer)? == Taken::PutBack);
         }
@@ -132,9 +155,8 @@ impl Node {
     pub fn message_to_fenced(&mut self, id: u64, message: &Message, awake: &mut BTreeSet<u64>) -> Result<()> {
         let vote_after = self.args.timing.vote_after();
         let now = Moment::now();
-        let Some(fenced) = self.fenced.get_mut(&id).filter(|f| now.is_beyond(f.since, vote_after)) else {
-            return Ok(());
-        };
+        let hears = |f: &&mut Fenced| !f.is_parked() && now.is_beyond(f.since, vote_after);
+        let Some(fenced) = self.fenced.get_mut(&id).filter(hears) else { return Ok(()) };
         if message.get_msg_type() == MessageType::MsgSnapshot {
             self.snapshot_to_fenced(id, message)?;
         } else {
@@ -153,7 +175,7 @@ impl Node {
         self.start_if_whole(id, awake)
     }
 
-    /// First the state machine, durably, unless it is further; then the log.
+    /// First the state machine, durably, unless it is further, and [then](Self::installed_in_fenced) the log.
     fn snapshot_to_fenced(&mut self, id: u64, message: &Message) -> Result<()> {
         let snapshot = message.get_snapshot();
         let dump: Dump = serde_json::from_slice(&snapshot.data)?;
@@ -167,21 +189,35 @@ impl Node {
         if index > applied {
             let doubtful = readable(&self.engine.region(RegionId(id)), applied + 1)?;
             self.rollbacks.save_displaced(RegionId(id), &doubtful)?;
-            let (done, installed) = channel();
-            self.machine.send(Task::Install { group: id, snapshot: snapshot.clone(), done })?;
-            installed.recv()?;
+            self.nursery.runs += 1;
+            let run = self.nursery.runs;
+            self.machine.send(Task::Install { group: id, run, snapshot: snapshot.clone() })?;
             let applied = EntryId::new(snapshot.get_metadata().term, index);
             fenced.stand = Stand { span, applied, conf_state: dump.conf_state };
+            fenced.installing = Some((run, message.clone(), clocks::nanos()));
+            self.end(&ended);
+        } else {
+            fenced.voter.install(message)?;
+            self.stats.snapshots_installed += 1;
         }
-        fenced.voter.install(message)?;
+        Ok(())
+    }
+
+    /// The state machine holds the snapshot of a fenced replica, unless that has ended meanwhile.
+    pub fn installed_in_fenced(&mut self, id: u64, run: u64, awake: &mut BTreeSet<u64>) -> Result<()> {
+        let Some(fenced) = self.fenced.get_mut(&id).filter(|f| !f.is_ended()) else { return Ok(()) };
+        let Some((_, message, since)) = fenced.installing.take_if(|i| i.0 == run) else { return Ok(()) };
+        fenced.voter.install(&message)?;
         self.stats.snapshots_installed += 1;
-        if index > applied { self.bury(&ended) } else { Ok(()) }
+        self.stats.installs.push((since, clocks::nanos()));
+        self.start_if_whole(id, awake)
     }
 
     /// The fence falls. The leader that the replica has voted for, or taken a snapshot from, is not known to
     /// the `RawNode`, which votes for nobody else for an election timeout.
     fn start_if_whole(&mut self, id: u64, awake: &mut BTreeSet<u64>) -> Result<()> {
-        if self.fenced.get(&id).is_some_and(|f| f.healer.standing() == Standing::Whole)
+        let is_whole = |f: &Fenced| !f.is_parked() && f.healer.standing() == Standing::Whole;
+        if self.fenced.get(&id).is_some_and(is_whole)
             && let Some(fenced) = self.fenced.remove(&id)
         {
             let group = self.nursery.start(id, Some(&fenced.stand), Moment::now())?;

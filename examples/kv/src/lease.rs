@@ -21,39 +21,9 @@
 //! have applied a split or a merge, and lead what came of it, before this one has (from its proposal until it
 //! is applied here there is no lease, nor is one renewed, and a new region begins without one).
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::clocks::Moment;
 use std::collections::VecDeque;
 use std::time::Duration;
-
-/// The two clocks, read at one moment. Made by hand in tests: this is where their clocks come in.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Moment {
-    /// `CLOCK_MONOTONIC_RAW`: never slewed, stands still while the machine sleeps.
-    pub raw: Duration,
-    /// `CLOCK_BOOTTIME`: slewed, goes on while the machine sleeps.
-    pub boot: Duration,
-}
-
-impl Moment {
-    pub fn now() -> Moment {
-        let read = |clock| {
-            let t = clock_gettime(clock);
-            Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec.unsigned_abs() as u32)
-        };
-        Moment { raw: read(ClockId::MonotonicRaw), boot: read(ClockId::Boottime) }
-    }
-
-    /// Whether less than `span` has passed since `since`, by both clocks. Not if one of them went back.
-    pub fn is_within(self, since: Moment, span: Duration) -> bool {
-        let within = |now: Duration, since| now.checked_sub(since).is_some_and(|passed| passed < span);
-        within(self.raw, since.raw) && within(self.boot, since.boot)
-    }
-
-    /// Whether `span` or more has passed since `since`, by both clocks.
-    pub fn is_beyond(self, since: Moment, span: Duration) -> bool {
-        self.raw >= since.raw + span && self.boot >= since.boot + span
-    }
-}
 
 /// How fast raft's clock ticks, and what follows from it. All nodes are started with the same.
 #[derive(clap::Args, Clone, Copy, Debug)]

@@ -4,7 +4,7 @@
 //! a second, not one by one: after a crash it stands somewhere behind the log, and what is missing is
 //! replayed. The applied index is part of the transaction, so nothing is applied twice.
 
-use crate::apply::{APPLIED, CONF_STATES, REGISTERS, SPANS, WRITES, begin, run_task};
+use crate::apply::{APPLIED, CONF_STATES, INCARNATION, REGISTERS, SPANS, WRITES, begin, run_task};
 use crate::node::Input;
 use crate::region::Span;
 use crate::wire::{Reply, Result};
@@ -12,8 +12,8 @@ use raft::prelude::{Entry, Snapshot};
 use raftwood::EntryId;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use std::collections::{BTreeMap, HashMap};
-use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -48,11 +48,11 @@ pub enum Task {
     Make {
         group: u64,
     },
-    /// A snapshot came: `done` is notified when it is durable here.
+    /// A snapshot came, for this run of the group's replica: the node is notified when it is durable here.
     Install {
         group: u64,
+        run: u64,
         snapshot: Snapshot,
-        done: Sender<()>,
     },
     Dump {
         group: u64,
@@ -87,13 +87,37 @@ impl Machine {
         txn.open_table(SPANS)?;
         txn.open_table(APPLIED)?;
         txn.open_table(CONF_STATES)?;
+        txn.open_table(INCARNATION)?;
         txn.commit()?;
         Ok(Machine { db })
     }
 
+    /// Which incarnation of the store it belongs to; `None` if it is new.
+    pub fn incarnation(&self) -> Result<Option<u64>> {
+        Ok(self.db.begin_read()?.open_table(INCARNATION)?.get(())?.map(|n| n.value()))
+    }
+
+    /// Nothing is left of the one before, durably.
+    pub fn begin_incarnation(&self, incarnation: u64) -> Result<()> {
+        let txn = self.db.begin_write()?;
+        txn.open_table(REGISTERS)?.retain(|_, _| false)?;
+        txn.open_table(WRITES)?.retain(|_, _| false)?;
+        txn.open_table(SPANS)?.retain(|_, _| false)?;
+        txn.open_table(APPLIED)?.retain(|_, _| false)?;
+        txn.open_table(CONF_STATES)?.retain(|_, _| false)?;
+        txn.open_table(INCARNATION)?.insert((), incarnation)?;
+        txn.commit()?;
+        Ok(())
+    }
+
     /// Where the groups stand. A new state machine is given its first groups, with their first configuration;
-    /// they stand where their logs begin.
-    pub fn stands(&self, first: RangeInclusive<u64>, conf_state: &[u8]) -> Result<BTreeMap<u64, Stand>> {
+    /// they stand where their logs begin. One of a later incarnation is not: all that it holds
+    /// comes by snapshots.
+    pub fn stands(
+        &self,
+        first: impl IntoIterator<Item = u64>,
+        conf_state: &[u8],
+    ) -> Result<BTreeMap<u64, Stand>> {
         let txn = self.db.begin_write()?;
         if txn.open_table(SPANS)?.is_empty()? {
             for group in first {
@@ -122,17 +146,23 @@ impl Machine {
         for task in tasks {
             run_task(&txn, task, &mut after)?;
         }
-        after.is_durable = must_last || !after.awaited.is_empty();
+        after.is_durable = must_last || !after.awaited.is_empty() || !after.installed.is_empty();
         txn.set_durability(if after.is_durable { Durability::Immediate } else { Durability::None })?;
         txn.commit()?;
         Ok(after)
     }
 
-    /// Starts the thread; tasks go to the sender that is returned, what was done is delivered to `node`.
-    pub fn start(self, node: Sender<Input>, snapshots: Snapshots) -> Sender<Task> {
+    /// Starts the thread; tasks go to the sender that is returned, what was done is delivered to `node`. As
+    /// long as it is to hold installs, it says nothing of snapshots that it has taken.
+    pub fn start(
+        self,
+        node: Sender<Input>,
+        snapshots: Snapshots,
+        hold_installs: Arc<AtomicBool>,
+    ) -> Sender<Task> {
         let (send, tasks) = channel();
         std::thread::spawn(move || {
-            let worker = Worker { machine: self, node, snapshots };
+            let worker = Worker { machine: self, node, snapshots, hold_installs };
             if let Err(e) = worker.run(&tasks) {
                 eprintln!("the state machine failed: {e}");
                 std::process::abort();
@@ -146,6 +176,7 @@ struct Worker {
     machine: Machine,
     node: Sender<Input>,
     snapshots: Snapshots,
+    hold_installs: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -154,6 +185,7 @@ impl Worker {
         // Groups that moved since the last durable transaction, and those that ended.
         let mut moved: BTreeMap<u64, u64> = BTreeMap::new();
         let mut ended: Vec<u64> = Vec::new();
+        let mut installed: Vec<(u64, u64)> = Vec::new();
         loop {
             let mut todo = Vec::new();
             match tasks.recv_timeout(DURABLE_EVERY) {
@@ -170,6 +202,13 @@ impl Worker {
             }
             for done in after.awaited {
                 let _ = done.send(());
+            }
+            // Before anybody is notified of what ended: that of a group which has taken one comes later.
+            installed.extend(after.installed);
+            if !self.hold_installs.load(Ordering::SeqCst) {
+                for (group, run) in installed.drain(..) {
+                    let _ = self.node.send(Input::Installed(group, run));
+                }
             }
             moved.extend(after.applied.iter().map(|(&g, &i)| (g, i)));
             ended.extend(after.ended);
@@ -196,6 +235,8 @@ pub struct After {
     pub made: Vec<(u64, Snapshot)>,
     /// Those who wait for this to be durable.
     pub awaited: Vec<Sender<()>>,
+    /// Groups that took a snapshot, and for which run.
+    pub installed: Vec<(u64, u64)>,
     /// Groups that were merged: their logs may go once this is durable.
     pub ended: Vec<u64>,
     /// It is, and all that was before.

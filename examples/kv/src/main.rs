@@ -5,16 +5,20 @@
 
 use clap::{Parser, Subcommand, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
-use raftwood_kv::chaos::Chaos;
+use raftwood::raft_rs::decode_conf_state;
+use raftwood_kv::chaos::{Chaos, Harms};
+use raftwood_kv::clocks::Trust;
 use raftwood_kv::cluster::{Cluster, NODES};
 use raftwood_kv::history::Op;
 use raftwood_kv::janitor::Temporary;
 use raftwood_kv::lease::Timing;
 use raftwood_kv::load::{Load, StopOnDrop};
+use raftwood_kv::peers::is_joint;
 use raftwood_kv::region::{KEYS, Span, Standing};
+use raftwood_kv::skew::{ClockFaults, Skew};
 use raftwood_kv::verdict::{Evidence, Verdict};
 use raftwood_kv::wire::{Dump, Reply, Request, Result};
-use raftwood_kv::{janitor, node, verdict};
+use raftwood_kv::{janitor, node, relay, verdict};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -54,11 +58,20 @@ struct Args {
     /// How often bits flip in the log of a killed node, in a few groups each time, before it comes back.
     #[arg(long, default_value_t = 4)]
     rots: u64,
+    /// How often a killed node loses the end of its log, and with it the votes of all its replicas.
+    #[arg(long, default_value_t = 0)]
+    lost_votes: u64,
     /// Clients, each with one request at a time.
     #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..))]
     clients: u64,
     #[command(flatten)]
     timing: Timing,
+    /// What becomes of the nodes' clocks. Beyond what the lease allows for, reads must be seen to be stale
+    #[arg(long, value_enum, default_value_t)]
+    clock_faults: ClockFaults,
+    /// The clocks that the nodes go by. With one alone, reads must be seen to be stale
+    #[arg(long, value_enum, default_value_t)]
+    trust: Trust,
     /// All choices come from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -66,6 +79,11 @@ struct Args {
     /// removed at the end if all is well]
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Instead of all that: two nodes in one zone and the leaders in another, with follower replication and
+    /// without. Counts what goes over the boundary. Of the other arguments only the clocks, `--seconds`,
+    /// `--dir` and `--json` count.
+    #[arg(long)]
+    relay: bool,
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -101,7 +119,16 @@ fn run(args: &Args) -> Result<ExitCode> {
     if std::fs::read_dir(&dir).map_err(named)?.next().is_some() {
         return Err(format!("{} is not empty: what it holds would be taken for lost", dir.display()).into());
     }
-    let cluster = Cluster::start(std::env::current_exe()?, &dir, args.groups, args.timing)?;
+    if args.relay {
+        let time = Duration::from_secs(args.seconds);
+        let zones = relay::run(&std::env::current_exe()?, &dir, args.timing, time)?;
+        match args.json {
+            true => println!("{}", serde_json::to_string(&zones)?),
+            false => zones.print(),
+        }
+        return Ok(ExitCode::from(zones.code()));
+    }
+    let cluster = Cluster::start(std::env::current_exe()?, &dir, args.groups, args.timing, args.trust)?;
     let verdict = torment(args, cluster);
     let code = match &verdict {
         Ok(verdict) => {
@@ -133,7 +160,9 @@ fn torment(args: &Args, mut cluster: Cluster) -> Result<Verdict> {
         bar.enable_steady_tick(Duration::from_millis(200));
     }
     let time = Duration::from_secs(args.seconds);
-    let mut chaos = Chaos::new(args.seed, time, args.kills, args.rots, args.groups, args.timing);
+    let skew = Skew::new(args.clock_faults, args.timing, args.trust);
+    let harms = Harms { kills: args.kills, rots: args.rots, lost_votes: args.lost_votes };
+    let mut chaos = Chaos::new(args.seed, time, harms, args.groups, args.timing, skew);
     let ops = std::thread::scope(|scope| -> Result<Vec<Op>> {
         let load = &*load;
         let clients: Vec<_> = (0..args.clients).map(|n| scope.spawn(move || load.client(n))).collect();
@@ -157,7 +186,7 @@ fn torment(args: &Args, mut cluster: Cluster) -> Result<Verdict> {
         dumps: &dumps,
         seconds: began.elapsed().as_secs_f64(),
         reads_covered_by_lease: load.covered.load(Ordering::Relaxed),
-        kills_wanted: args.kills,
+        wanted: harms,
     });
     bar.finish_and_clear();
     verdict
@@ -189,7 +218,9 @@ fn settle(cluster: &mut Cluster, groups: u64) -> Result<BTreeMap<u64, Vec<Dump>>
                     _ => None,
                 })
                 .collect();
-            if dumps.len() == NODES as usize && dumps.iter().all(|d| d.applied == dumps[0].applied) {
+            if dumps.len() == NODES as usize
+                && dumps.iter().all(|d| d.applied == dumps[0].applied && !is_half_done(d))
+            {
                 settled.insert(group, dumps);
             }
         }
@@ -201,6 +232,11 @@ fn settle(cluster: &mut Cluster, groups: u64) -> Result<BTreeMap<u64, Vec<Dump>>
         }
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// Whether its configuration is on its way from one to another.
+fn is_half_done(dump: &Dump) -> bool {
+    decode_conf_state(&dump.conf_state).is_ok_and(|(_, state)| is_joint(&state))
 }
 
 /// Whether these own each key of that many first groups, once.

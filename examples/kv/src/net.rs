@@ -6,7 +6,7 @@ use crate::wire::{CLIENT, PEER, Reply, Request, Result, Said, read_frame, write_
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
@@ -14,25 +14,53 @@ use std::time::Duration;
 const QUEUE: usize = 8192;
 
 /// The way to a peer. Connects when there is something to say, and again when the connection breaks.
-pub struct Peer(SyncSender<(u64, Said)>);
+pub struct Peer {
+    queue: SyncSender<(u64, Said)>,
+    sent: Arc<AtomicU64>,
+}
 
 impl Peer {
     pub fn new(addr: SocketAddr) -> Peer {
         let (send, queue) = sync_channel(QUEUE);
-        std::thread::spawn(move || deliver(addr, &queue));
-        Peer(send)
+        let sent = Arc::new(AtomicU64::new(0));
+        let counter = sent.clone();
+        std::thread::spawn(move || deliver(addr, &queue, &counter));
+        Peer { queue: send, sent }
     }
 
     pub fn send(&self, group: u64, said: Said) {
-        let _ = self.0.try_send((group, said));
+        let _ = self.queue.try_send((group, said));
+    }
+
+    /// Bytes that the socket has taken.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 }
 
-fn deliver(addr: SocketAddr, queue: &Receiver<(u64, Said)>) {
-    let mut connection: Option<BufWriter<TcpStream>> = None;
+/// Counts what a socket takes.
+struct Counted {
+    stream: TcpStream,
+    sent: Arc<AtomicU64>,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let taken = self.stream.write(bytes)?;
+        self.sent.fetch_add(taken as u64, Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+fn deliver(addr: SocketAddr, queue: &Receiver<(u64, Said)>, sent: &Arc<AtomicU64>) {
+    let mut connection: Option<BufWriter<Counted>> = None;
     while let Ok(first) = queue.recv() {
         if connection.is_none() {
-            connection = connect(addr).ok();
+            connection = connect(addr, sent).ok();
         }
         let Some(out) = &mut connection else {
             // Nobody there: what has gathered is lost, or it would be stale when the peer is back.
@@ -52,25 +80,36 @@ fn deliver(addr: SocketAddr, queue: &Receiver<(u64, Said)>) {
     }
 }
 
-fn connect(addr: SocketAddr) -> Result<BufWriter<TcpStream>> {
-    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_millis(200))?;
+fn connect(addr: SocketAddr, sent: &Arc<AtomicU64>) -> Result<BufWriter<Counted>> {
+    let stream = TcpStream::connect_timeout(&addr, Duration::from_millis(200))?;
     stream.set_nodelay(true)?;
+    let mut stream = Counted { stream, sent: sent.clone() };
     stream.write_all(&[PEER])?;
     Ok(BufWriter::with_capacity(64 << 10, stream))
 }
 
 /// Takes connections forever.
-pub fn listen(listener: TcpListener, node: Sender<Input>, rollbacks: Arc<SaveRollbacks>) {
+pub fn listen(
+    listener: TcpListener,
+    node: Sender<Input>,
+    rollbacks: Arc<SaveRollbacks>,
+    hold_installs: Arc<AtomicBool>,
+) {
     for stream in listener.incoming().flatten() {
-        let (node, rollbacks) = (node.clone(), rollbacks.clone());
+        let (node, rollbacks, hold_installs) = (node.clone(), rollbacks.clone(), hold_installs.clone());
         std::thread::spawn(move || {
             // A connection that breaks is the other side's affair.
-            let _ = serve(stream, &node, &rollbacks);
+            let _ = serve(stream, &node, &rollbacks, &hold_installs);
         });
     }
 }
 
-fn serve(mut stream: TcpStream, node: &Sender<Input>, rollbacks: &SaveRollbacks) -> Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    node: &Sender<Input>,
+    rollbacks: &SaveRollbacks,
+    hold_installs: &AtomicBool,
+) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut kind = [0];
     stream.read_exact(&mut kind)?;
@@ -90,6 +129,10 @@ fn serve(mut stream: TcpStream, node: &Sender<Input>, rollbacks: &SaveRollbacks)
                     // Not for the thread that drives the groups: it may be waiting for just this.
                     Request::FailRollbacks { fail } => {
                         rollbacks.fail.store(fail, Ordering::SeqCst);
+                        Reply::Done
+                    }
+                    Request::HoldInstalls { hold } => {
+                        hold_installs.store(hold, Ordering::SeqCst);
                         Reply::Done
                     }
                     request => ask(node, request)?,

@@ -2,23 +2,27 @@
 //!
 //! The loop: take what came in, let raft think, gather the `Ready`s of all groups into one batch, submit it,
 //! send what a leader may send at once. When the engine says that the batch is durable, send what had to wait
-//! for that. The loop waits for a disk in three cases only: a snapshot must be in the state machine before it
-//! is in the log, a new group's log must begin before the state machine splits, and what the listener refuses
-//! to let go of is tried again.
+//! for that. A group that is sent a snapshot is parked meanwhile: its `Ready` goes to the log only when the
+//! state machine holds the snapshot durably, and until then raft is notified of nothing. The loop itself
+//! waits for a disk in two cases only: a new group's log must begin before the state machine splits, and what
+//! the listener refuses to let go of is tried again.
 
-use crate::group::{Child, Group, PendingRead};
+use crate::clocks::{self, Moment, Trust};
+use crate::group::{Child, Effect, Group, Installing, Parked, PendingRead};
 use crate::healing::{Fenced, readable};
-use crate::lease::{Moment, Ticks, Timing};
+use crate::lease::{Ticks, Timing};
 use crate::machine::{Machine, Snapshots, Task, Waiter};
 use crate::net::{Peer, listen};
 use crate::nursery::{Nursery, Started, TOMBSTONES, keep_what_is_needed};
-use crate::region::{Span, Standing, ended_by, place};
+use crate::peers::{STRIDE, node_of, peer_of};
+use crate::region::{Span, Standing, ended_by};
+use crate::replace;
 use crate::rollback::SaveRollbacks;
-use crate::wire::{Dump, Reply, Request, Result, Said, Stats};
-use raft::prelude::{ConfState, Message, MessageType, Snapshot};
+use crate::wire::{Dump, PAYLOAD, Reply, Request, Result, Said, Stats};
+use raft::prelude::{ConfState, Message, Snapshot};
 use raft::{GetEntriesContext, Ready};
 use raftwood::raft_rs::{
-    BOOTSTRAP, Creation, Persisted, ReadyBatch, ReadyWriter, Tombstones, encode_conf_state, may_send_first,
+    BOOTSTRAP, Persisted, ReadyBatch, ReadyWriter, Tombstones, Zones, encode_conf_state, may_send_first,
 };
 use raftwood::{Engine, ErrorKind, Options, ReadLimit, RegionId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -26,6 +30,7 @@ use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -37,6 +42,10 @@ pub enum Input {
     Applied(BTreeMap<u64, u64>),
     /// Up to where, and the groups that have been merged.
     AppliedDurably(BTreeMap<u64, u64>, Vec<u64>),
+    /// The state machine holds, durably, the snapshot that this run of the group was sent.
+    Installed(u64, u64),
+    /// What an agent was given is readable, or cannot be read.
+    HandedOn(u64),
     Fetched(u64, GetEntriesContext),
 }
 
@@ -58,6 +67,15 @@ pub struct Args {
     pub keep: u64,
     #[command(flatten)]
     pub timing: Timing,
+    /// The zones of all nodes, by id: entries for two nodes of another zone go there once.
+    #[arg(long, value_delimiter = ',')]
+    pub zones: Vec<String>,
+    /// Writes that it proposes are no shorter than this, and do not compress.
+    #[arg(long, default_value_t = 0)]
+    pub payload: usize,
+    /// The clocks that it goes by.
+    #[arg(long, value_enum, default_value_t)]
+    pub trust: Trust,
 }
 
 /// A read that nobody confirms in this time has failed.
@@ -70,7 +88,7 @@ pub struct Node {
     pub args: Args,
     pub engine: Engine,
     pub groups: BTreeMap<u64, Group>,
-    /// Replicas that have lost something, and those that do not come back.
+    /// Replicas that have lost something, and those that do not come back under their id.
     pub fenced: BTreeMap<u64, Fenced>,
     pub lost: BTreeSet<u64>,
     writer: ReadyWriter,
@@ -79,14 +97,17 @@ pub struct Node {
     pub nursery: Nursery,
     pub rollbacks: Arc<SaveRollbacks>,
     pub cut_off: BTreeSet<u64>,
-    started: Moment,
-    asked: u64,
+    pub deaf: BTreeSet<u64>,
+    pub started: Moment,
+    pub asked: u64,
     pub stats: Stats,
 }
 
 /// Runs a node until it is killed.
 pub fn run(args: Args) -> Result<()> {
     args.timing.check()?;
+    clocks::trust(args.trust);
+    PAYLOAD.store(args.payload, Ordering::Relaxed);
     // A thread that panics would leave a node that looks alive.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -95,7 +116,11 @@ pub fn run(args: Args) -> Result<()> {
     }));
     std::thread::spawn(end_with_the_parent);
     std::fs::create_dir_all(&args.dir)?;
-    let here = args.nodes.get(args.id as usize - 1).copied().ok_or("no address for this id")?;
+    if args.nodes.len() as u64 >= STRIDE {
+        return Err(format!("{} nodes are too many for the ids of their replicas", args.nodes.len()).into());
+    }
+    let place = (args.id as usize).checked_sub(1).ok_or("no node has the id 0")?;
+    let here = args.nodes.get(place).copied().ok_or("no address for this id")?;
     let listener = bind(here)?;
     let (send, inputs) = channel();
 
@@ -107,9 +132,15 @@ pub fn run(args: Args) -> Result<()> {
     let (tasks, first_tasks) = channel();
 
     let everybody = ConfState::from(((1..=args.nodes.len() as u64).collect::<Vec<_>>(), vec![]));
-    let stands = machine.stands(1..=args.groups, &encode_conf_state(BOOTSTRAP.index, &everybody))?;
+    let incarnation = replace::incarnation(&engine, &machine, &rollbacks)?;
+    let first = (1..=args.groups).filter(|_| incarnation == 0);
+    let stands = machine.stands(first, &encode_conf_state(BOOTSTRAP.index, &everybody))?;
+    let (zone_updates, zones) = Zones::shared();
+    zone_updates.replace((1..).zip(args.zones.iter().map(String::as_str)));
     let mut nursery = Nursery {
+        zones,
         args: args.clone(),
+        me: peer_of(args.id, incarnation),
         tombstones: Tombstones::new(&engine, TOMBSTONES),
         engine: engine.clone(),
         inputs: send.clone(),
@@ -124,7 +155,8 @@ pub fn run(args: Args) -> Result<()> {
     }
     let Started { groups, fenced, lost } = nursery.start_all(stands)?;
     let replay: u64 = groups.values().map(|g| g.committed().saturating_sub(g.handed)).sum();
-    let machine = machine.start(send.clone(), snapshots);
+    let hold_installs = Arc::new(AtomicBool::new(false));
+    let machine = machine.start(send.clone(), snapshots, hold_installs.clone());
     // Snapshots may be asked for from within raft, on whichever thread: through a channel that
     // outlives the start.
     let forward = machine.clone();
@@ -143,7 +175,7 @@ pub fn run(args: Args) -> Result<()> {
     let others = (1..).zip(&args.nodes).filter(|(id, _)| *id != args.id);
     let peers = others.map(|(id, addr)| (id, Peer::new(*addr))).collect();
     let for_clients = rollbacks.clone();
-    std::thread::spawn(move || listen(listener, send, for_clients));
+    std::thread::spawn(move || listen(listener, send, for_clients, hold_installs));
 
     // The parent waits for this line, and reads from it how much is being applied again.
     println!("ready {replay}");
@@ -160,6 +192,7 @@ pub fn run(args: Args) -> Result<()> {
         nursery,
         rollbacks,
         cut_off: BTreeSet::new(),
+        deaf: BTreeSet::new(),
         started: Moment::now(),
         asked: Moment::now().boot.as_nanos() as u64,
         stats: Stats::default(),
@@ -213,11 +246,13 @@ impl Node {
 
     fn tick(&mut self, now: Moment, awake: &mut BTreeSet<u64>) {
         for (id, group) in &mut self.groups {
-            if group.installing.is_none() && group.node.tick() {
-                awake.insert(*id);
-            }
-            if group.give_up_snapshots(now) {
-                awake.insert(*id);
+            if !group.is_parked() {
+                let ticked = group.node.tick() | group.give_up_snapshots(now);
+                group.route.tick(&mut group.node);
+                group.agent.tick();
+                if ticked || group.is_leader() || !group.agent.is_idle() {
+                    awake.insert(*id);
+                }
             }
             group.asked.retain(|_, asked| {
                 let patient = now.is_within(asked.at, READ_PATIENCE);
@@ -232,29 +267,32 @@ impl Node {
     fn take(&mut self, input: Input, awake: &mut BTreeSet<u64>) -> Result<()> {
         match input {
             Input::Said(id, Said::Raft(message)) => self.message(id, message, awake)?,
+            Input::Said(id, Said::Broadcast(broadcast)) => self.broadcast(id, broadcast, awake),
+            Input::Said(id, Said::Refusal(refusal)) => {
+                let is_heard = !self.cut_off.contains(&node_of(refusal.from)) && !self.deaf.contains(&id);
+                if let Some(group) = self.groups.get_mut(&id).filter(|g| is_heard && !g.is_parked()) {
+                    group.route.refused(&mut group.node, &refusal);
+                    awake.insert(id);
+                }
+            }
+            Input::Said(id, Said::Replaced { old, new }) => {
+                if !self.cut_off.contains(&node_of(new)) && !self.deaf.contains(&id) {
+                    self.replaced(id, old, new);
+                    awake.insert(id);
+                }
+            }
+            Input::HandedOn(id) => _ = awake.insert(id),
             Input::Said(_, Said::Question(from, question)) => self.answer(from, &question)?,
             Input::Said(id, Said::Answers(from, answers)) => self.take_answers(id, from, answers, awake)?,
             Input::Request(request, waiter) => self.request(request, waiter, awake),
             Input::Persisted(outcome) => {
                 for Persisted { region, tag, ready } in outcome? {
-                    // The group may be another `RawNode` by now, or gone.
-                    let is_of = |g: &&mut Group| g.run == tag;
-                    let Some(group) = self.groups.get_mut(&region.0).filter(is_of) else { continue };
-                    group.node.on_persist_ready(ready);
-                    if let Some((_, index)) = group.installing.take_if(|i| i.0 <= ready) {
-                        group.node.advance_apply_to(index);
-                    }
-                    awake.insert(region.0);
-                    let mut messages = Vec::new();
-                    while group.held.front().is_some_and(|h| h.0 <= ready) {
-                        messages.extend(group.held.pop_front().into_iter().flat_map(|h| h.1));
-                    }
-                    self.send(region.0, messages);
+                    self.persisted(region.0, tag, ready, awake);
                 }
             }
             Input::Applied(applied) => {
                 for (id, index) in applied {
-                    if let Some(group) = self.groups.get_mut(&id)
+                    if let Some(group) = self.groups.get_mut(&id).filter(|g| !g.is_parked())
                         && index > group.node.raft.raft_log.applied()
                     {
                         group.node.advance_apply_to(index);
@@ -267,80 +305,54 @@ impl Node {
                 self.bury(&ended)?;
             }
             Input::Fetched(id, context) => {
-                if let Some(group) = self.groups.get_mut(&id) {
+                if let Some(group) = self.groups.get_mut(&id).filter(|g| !g.is_parked()) {
                     group.node.on_entries_fetched(context);
                     awake.insert(id);
                 }
             }
+            Input::Installed(id, run) => self.installed(id, run, awake)?,
         }
         Ok(())
     }
 
-    fn message(&mut self, id: u64, message: Message, awake: &mut BTreeSet<u64>) -> Result<()> {
-        if self.cut_off.contains(&message.from) || self.lost.contains(&id) {
-            return Ok(());
+    /// A `Ready` is durable, and all before it.
+    fn persisted(&mut self, id: u64, run: u64, ready: u64, awake: &mut BTreeSet<u64>) {
+        // The group may be another `RawNode` by now, or gone.
+        let is_of = |g: &&mut Group| g.run == run && !g.is_ended();
+        let Some(group) = self.groups.get_mut(&id).filter(is_of) else { return };
+        if let Some(Installing { parked: Some(parked), .. }) = &mut group.installing {
+            parked.persisted = Some(ready);
+            return;
         }
+        group.node.on_persist_ready(ready);
+        if let Some(Installing { index, .. }) = group.installing.take_if(|i| i.number <= ready) {
+            group.node.advance_apply_to(index);
+        }
+        awake.insert(id);
+        let mut messages = Vec::new();
+        while group.held.front().is_some_and(|h| h.0 <= ready) {
+            messages.extend(group.held.pop_front().into_iter().flat_map(|h| h.1));
+        }
+        self.send(id, messages);
+    }
+
+    /// The log's turn, if the replica that was sent the snapshot is still there.
+    fn installed(&mut self, id: u64, run: u64, awake: &mut BTreeSet<u64>) -> Result<()> {
         if self.fenced.contains_key(&id) {
-            return self.message_to_fenced(id, &message, awake);
+            return self.installed_in_fenced(id, run, awake);
         }
-        if !self.groups.contains_key(&id) && !self.create(id, &message)? {
-            return Ok(());
-        }
-        let kind = message.get_msg_type();
-        let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        if kind == MessageType::MsgSnapshot && !self.expects(id, &message)? {
-            return Ok(());
-        }
-        let vote_after = self.args.timing.vote_after();
-        if let Some(group) = self.groups.get_mut(&id).filter(|g| g.installing.is_none())
-            && (!is_vote || Moment::now().is_beyond(group.started, vote_after))
+        if let Some(group) = self.groups.get_mut(&id).filter(|g| g.run == run)
+            && let Some(Installing { parked: Some(parked), since, .. }) = &mut group.installing
         {
+            parked.is_in_machine = true;
+            self.stats.installs.push((*since, clocks::nanos()));
             awake.insert(id);
-            // Messages of peers that are no longer, or not yet, in the group are refused here.
-            let _ = group.node.step(message);
         }
         Ok(())
     }
 
-    /// Makes the replica that a message is for: its group was split off where this node has not come to yet.
-    fn create(&mut self, id: u64, message: &Message) -> Result<bool> {
-        let makes = matches!(
-            message.get_msg_type(),
-            MessageType::MsgRequestVote
-                | MessageType::MsgRequestPreVote
-                | MessageType::MsgAppend
-                | MessageType::MsgHeartbeat
-                | MessageType::MsgSnapshot
-        );
-        if !makes || message.to != self.args.id || RegionId(id) == TOMBSTONES {
-            return Ok(false);
-        }
-        let mut batch = ReadyBatch::new(&self.engine);
-        if batch.create(RegionId(id), self.args.id, &self.nursery.tombstones)? == Creation::Gone {
-            return Ok(false);
-        }
-        // What it says waits for a later batch, and so for this one.
-        self.submit(batch)?;
-        let group = self.nursery.start(id, None, self.started)?;
-        self.groups.insert(id, group);
-        Ok(true)
-    }
-
-    /// Whether a snapshot can be taken: what it holds must not be another group's here. If not, it is sent
-    /// again.
-    fn expects(&mut self, id: u64, message: &Message) -> Result<bool> {
-        let dump: Dump = serde_json::from_slice(&message.get_snapshot().data)?;
-        let Some(span) = dump.span else { return Ok(false) };
-        if ended_by(id, &span, &self.spans()).is_none() {
-            return Ok(false);
-        }
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.expected = Some(span);
-        }
-        Ok(true)
-    }
-
-    /// What the groups own, or will own once their snapshots are installed.
+    /// What the groups own once the state machine has done all that it was given, and once the snapshots that
+    /// they have been given are installed.
     pub fn spans(&self) -> BTreeMap<u64, Span> {
         let spans =
             self.groups.values().filter_map(|g| Some((g.id, g.expected.as_ref().or(g.span.as_ref())?)));
@@ -348,8 +360,21 @@ impl Node {
         spans.chain(fenced).map(|(id, span)| (id, span.clone())).collect()
     }
 
+    /// Parks the groups that the state machine ends when it comes to what it was given last.
+    pub fn end(&mut self, ended: &[u64]) {
+        for id in ended {
+            if let Some(group) = self.groups.get_mut(id) {
+                group.end();
+            }
+            if let Some(fenced) = self.fenced.get_mut(id) {
+                fenced.stand.span.standing = Standing::Gone;
+            }
+        }
+    }
+
     /// Ends a group that was merged. Its log may have entries that were never committed, of a leader that was
-    /// cut off: no listener is asked about a log that is destroyed, so they are saved here.
+    /// cut off. The listener would be asked for those above the log's own commit index; what the machine has
+    /// applied, which may be less, is known here: they are saved here.
     fn dismiss(&mut self, id: u64) -> Result<()> {
         let handed = self.groups.remove(&id).map(|group| group.handed);
         if let Some(applied) = handed.or(self.fenced.remove(&id).map(|f| f.stand.applied.index)) {
@@ -364,7 +389,7 @@ impl Node {
         let mut batch = ReadyBatch::new(&self.engine);
         for id in ended {
             self.dismiss(*id)?;
-            self.nursery.tombstones.destroy(&mut batch, RegionId(*id), self.args.id)?;
+            self.nursery.tombstones.destroy(&mut batch, RegionId(*id), self.nursery.me)?;
             self.stats.buried += 1;
         }
         if !batch.is_empty() {
@@ -378,7 +403,7 @@ impl Node {
         let mut batch = ReadyBatch::new(&self.engine);
         for (&id, &index) in durable.iter().filter(|(id, _)| self.groups.contains_key(id)) {
             let kept = self.args.keep;
-            let compacted = keep_what_is_needed(&self.engine, &mut batch, RegionId(id), index, kept)?;
+            let compacted = keep_what_is_needed(&self.engine, &mut batch, RegionId(id), index, kept);
             self.stats.compactions += u64::from(compacted);
         }
         if !batch.is_empty() {
@@ -387,137 +412,35 @@ impl Node {
         Ok(())
     }
 
-    pub fn send(&self, group: u64, messages: Vec<Message>) {
-        for message in messages {
-            if !self.cut_off.contains(&message.to)
-                && let Some(peer) = self.peers.get(&message.to)
-            {
-                peer.send(group, Said::Raft(message));
-            }
-        }
-    }
-
-    // ---- requests -----------------------------------------------------------------------------------------
-
-    fn request(&mut self, request: Request, waiter: Waiter, awake: &mut BTreeSet<u64>) {
-        let reply = match request {
-            Request::Partition { from } => {
-                self.cut_off = from.into_iter().collect();
-                Reply::Done
-            }
-            Request::Stats => Reply::Stats(self.stats()),
-            Request::Dump { group } => {
-                let _ = self.machine.send(Task::Dump { group, waiter });
-                return;
-            }
-            // It never comes here.
-            Request::FailRollbacks { .. } => Reply::Done,
-            Request::Write { group, key, .. }
-            | Request::Propose { group, key, .. }
-            | Request::Read { group, key, .. } => {
-                let at = place(group, key);
-                let owns = |g: &&Group| g.span.as_ref().is_some_and(|s| s.contains(at));
-                match self.groups.values().find(owns).map(|g| g.id) {
-                    Some(id) => return self.group_request(id, at, request, waiter, awake),
-                    None if self.fenced.values().any(|f| f.stand.span.contains(at)) => {
-                        Reply::NotLeader { leader: 0 }
-                    }
-                    None => Reply::Moved,
-                }
-            }
-            Request::Transfer { group, .. }
-            | Request::Demote { group, .. }
-            | Request::Promote { group, .. }
-            | Request::Split { group, .. }
-            | Request::Freeze { group }
-            | Request::Absorb { group, .. } => {
-                if self.groups.contains_key(&group) {
-                    return self.group_request(group, 0, request, waiter, awake);
-                }
-                match self.nursery.tombstones.is_gone(RegionId(group), self.args.id) {
-                    _ if self.fenced.contains_key(&group) => Reply::NotLeader { leader: 0 },
-                    Ok(true) => Reply::Gone,
-                    _ => Reply::Failed { why: format!("there is no group {group}") },
-                }
-            }
-        };
-        let _ = waiter.send(reply);
-    }
-
-    fn group_request(
-        &mut self,
-        id: u64,
-        at: u64,
-        request: Request,
-        waiter: Waiter,
-        awake: &mut BTreeSet<u64>,
-    ) {
-        awake.insert(id);
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.request(request, at, waiter, &mut self.asked, self.args.id);
-        }
-    }
-
-    fn stats(&self) -> Stats {
-        let leads = self.groups.values().filter(|g| g.is_leader()).map(|g| g.id).collect();
-        let configurations = self.groups.values().map(|g| {
-            let state = g.node.raft.prs().conf().to_conf_state();
-            (g.id, state.voters, state.learners)
-        });
-        let owned = self.groups.values().filter_map(|g| Some((g.id, g.span.clone()?)));
-        Stats {
-            leads,
-            configurations: configurations.collect(),
-            spans: owned.collect(),
-            fenced: self.fenced.keys().copied().collect(),
-            lost: self.lost.iter().copied().collect(),
-            ..self.stats.clone()
-        }
-    }
-
-    // ---- what raft needs done -----------------------------------------------------------------------------
-
     /// Returns the groups that are to be looked at again.
     fn handle_ready(&mut self, awake: BTreeSet<u64>) -> Result<BTreeSet<u64>> {
         let mut readies: Vec<(u64, u64, Ready)> = Vec::new();
-        let mut ended: Vec<u64> = Vec::new();
+        let mut late: Vec<(u64, u64, u64)> = Vec::new();
         let mut batch = ReadyBatch::new(&self.engine);
-        for id in awake {
+        for &id in &awake {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            if !group.node.has_ready() {
-                continue;
-            }
-            let (run, mut ready) = (group.run, group.node.ready());
-            // A leader's messages need not wait for its own disk, unless nobody else elected it.
-            let mut messages = ready.take_messages();
-            let mut held = ready.take_persisted_messages();
-            if !may_send_first(&group.node) {
-                held.splice(..0, std::mem::take(&mut messages));
-            }
-            group.held.push_back((ready.number(), held));
-            if !ready.snapshot().is_empty() {
-                let (done, installed) = channel();
-                let snapshot: Snapshot = ready.snapshot().clone();
-                // The listener is notified of what an append or a truncation discards. What a
-                // snapshot displaces is the application's to look after, for only it knows how
-                // far the old log was committed.
-                let region = self.engine.region(RegionId(id));
-                let doubtful = region.entries_clamped(group.handed + 1.., ReadLimit::NONE)?;
-                self.rollbacks.save_displaced(RegionId(id), &doubtful)?;
-                let dump: Dump = serde_json::from_slice(&snapshot.data)?;
-                group.span = dump.span;
-                group.handed = snapshot.get_metadata().index;
-                group.installing = Some((ready.number(), group.handed));
-                // Those that waited for entries that the snapshot covers will not learn what became of them.
-                group.proposals.clear();
+            let run = group.run;
+            let (ready, messages) = if let Some(parked) = group.unpark() {
                 self.stats.snapshots_installed += 1;
-                // First the state machine, durably, then the log: see the documentation of the adapter.
-                self.machine.send(Task::Install { group: id, snapshot, done })?;
-                installed.recv()?;
-                let spans = self.spans();
-                ended.extend(ended_by(id, &spans[&id], &spans).unwrap_or_default());
-                ended.iter().try_for_each(|id| self.dismiss(*id))?;
-            }
+                late.extend(parked.persisted.map(|number| (id, run, number)));
+                (parked.ready, parked.messages)
+            } else if group.is_parked() || !group.node.has_ready() {
+                continue;
+            } else {
+                let mut ready = group.node.ready();
+                // A leader's messages need not wait for its own disk, unless nobody else elected it.
+                let mut messages = ready.take_messages();
+                let mut held = ready.take_persisted_messages();
+                if !may_send_first(&group.node) {
+                    held.splice(..0, std::mem::take(&mut messages));
+                }
+                group.held.push_back((ready.number(), held));
+                if !ready.snapshot().is_empty() {
+                    self.park(id, ready, messages)?;
+                    continue;
+                }
+                (ready, messages)
+            };
             if let Err(e) = batch.add_as(RegionId(id), run, &ready) {
                 if e.kind() != ErrorKind::TooLarge || batch.is_empty() {
                     return Err(e.into());
@@ -533,12 +456,16 @@ impl Node {
         if !readies.is_empty() {
             self.submit(batch)?;
         }
-        // A snapshot ended them, and is durable in the state machine.
-        self.bury(&ended)?;
+        // What was written can be handed on, and what was acknowledged may let others follow.
+        for id in awake {
+            self.hand_on(id);
+            self.send(id, Vec::new());
+        }
         let mut again = BTreeSet::new();
         for (id, run, mut ready) in readies {
-            // A split or a snapshot of this round may have put another in its place, or none.
-            let Some(group) = self.groups.get_mut(&id).filter(|g| g.run == run) else { continue };
+            // A split of this round may have put another in its place, a snapshot or a merge have ended it.
+            let is_of = |g: &&mut Group| g.run == run && !g.is_ended();
+            let Some(group) = self.groups.get_mut(&id).filter(is_of) else { continue };
             let (committed, read_states) = (ready.take_committed_entries(), ready.take_read_states());
             group.node.advance_append_async(ready);
             let (term, is_leader) = (group.node.raft.term, group.is_leader());
@@ -554,9 +481,14 @@ impl Node {
                     group.reads.push(PendingRead { index: read.index, key, by_lease: false, waiter });
                 }
             }
-            let mut children = Vec::new();
+            let (mut children, mut merged) = (Vec::new(), Vec::new());
             for entry in committed {
-                children.extend(group.hand_over(entry, &self.machine, &self.nursery)?);
+                match group.hand_over(entry, &self.machine, &self.nursery)? {
+                    Some(Effect::Split(child)) => children.push(child),
+                    Some(Effect::Merged(source)) => merged.push(source),
+                    Some(Effect::Exchanged) => self.stats.replaced += u64::from(is_leader),
+                    None => {}
+                }
             }
             group.expected = None;
             group.lease.applied(group.handed, Moment::now());
@@ -565,12 +497,41 @@ impl Node {
                 let PendingRead { key, by_lease, waiter, .. } = read;
                 self.machine.send(Task::Read { group: id, key, by_lease, waiter })?;
             }
+            self.end(&merged);
             for child in children {
                 again.insert(child.id);
                 self.adopt(child, is_leader)?;
             }
         }
+        for (id, run, number) in late {
+            self.persisted(id, run, number, &mut again);
+        }
         Ok(again)
+    }
+
+    /// First the state machine, durably, then the log: see the documentation of the adapter. The `Ready`
+    /// waits until the state machine says so, and nothing else of the group goes on.
+    fn park(&mut self, id: u64, ready: Ready, messages: Vec<Message>) -> Result<()> {
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let snapshot: Snapshot = ready.snapshot().clone();
+        let (number, index) = (ready.number(), snapshot.get_metadata().index);
+        // The listener is asked for what an append or a truncation discards. What a snapshot displaces may
+        // lie below its index: only the application knows how far the old log was committed.
+        let region = self.engine.region(RegionId(id));
+        let doubtful = region.entries_clamped(group.handed + 1.., ReadLimit::NONE)?;
+        self.rollbacks.save_displaced(RegionId(id), &doubtful)?;
+        let dump: Dump = serde_json::from_slice(&snapshot.data)?;
+        // What the state machine is given, in this order, is what the groups own here from now on.
+        (group.span, group.expected, group.handed) = (dump.span, None, index);
+        let parked = Parked { ready, messages, persisted: None, is_in_machine: false };
+        group.installing = Some(Installing { number, index, parked: Some(parked), since: clocks::nanos() });
+        // Those that waited for entries that the snapshot covers will not learn what became of them.
+        group.proposals.clear();
+        self.machine.send(Task::Install { group: id, run: group.run, snapshot })?;
+        let spans = self.spans();
+        let ended = spans.get(&id).and_then(|span| ended_by(id, span, &spans));
+        self.end(&ended.unwrap_or_default());
+        Ok(())
     }
 
     /// Starts the group that a split has made, unless it is here by a snapshot and further on.
@@ -595,7 +556,7 @@ impl Node {
     }
 
     /// Writes a batch. A refusal of the listener is waited out: raft cannot take a `Ready` back.
-    fn submit(&mut self, mut batch: ReadyBatch) -> Result<()> {
+    pub fn submit(&mut self, mut batch: ReadyBatch) -> Result<()> {
         loop {
             match self.writer.submit(batch) {
                 Ok(()) => return Ok(()),

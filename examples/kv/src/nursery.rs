@@ -1,17 +1,20 @@
 //! How groups are started, and how their logs begin and end: what the state machine and the log, each with a
 //! disk of its own, must do in this order.
 
+use crate::clocks::Moment;
 use crate::group::{Group, PROPOSAL_MAX};
 use crate::healing::{Fenced, Found, examine};
-use crate::lease::{Lease, Moment};
+use crate::lease::Lease;
 use crate::machine::{Snapshots, Stand, Task};
 use crate::node::{Args, Input};
+use crate::peers::has_peer;
 use crate::region::Standing;
 use crate::wire::Result;
-use raft::prelude::ConfState;
+use raft::prelude::{ConfState, Snapshot};
 use raft::{Config, RawNode};
 use raftwood::raft_rs::{
-    BOOTSTRAP, Creation, ReadyBatch, RegionStorage, Tombstones, check_config, decode_conf_state,
+    Agent, BOOTSTRAP, Creation, ReadyBatch, RegionStorage, Route, Tombstones, Zones, check_config,
+    decode_conf_state,
 };
 use raftwood::{Engine, EntryId, RegionId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -20,8 +23,16 @@ use std::sync::mpsc::Sender;
 /// Where the tombstones are: no group has this id.
 pub const TOMBSTONES: RegionId = RegionId(u64::MAX);
 
+/// Where the log has a hard state for the store as a whole, its incarnation: no group has this id either.
+pub const STORE: RegionId = RegionId(u64::MAX - 1);
+
 /// Of what is compacted, so many entries stay for followers that are a little behind.
 const SLACK: u64 = 10;
+
+/// Whether it is the store's own, and no group's.
+pub fn is_own(region: RegionId) -> bool {
+    region >= STORE
+}
 
 /// The replicas of a store.
 #[derive(Default)]
@@ -34,27 +45,29 @@ pub struct Started {
 /// Starts groups.
 pub struct Nursery {
     pub args: Args,
+    /// The peer id of all replicas here.
+    pub me: u64,
     pub engine: Engine,
     pub tombstones: Tombstones,
     pub inputs: Sender<Input>,
     pub tasks: Sender<Task>,
     pub snapshots: Snapshots,
+    pub zones: Zones,
     pub runs: u64,
 }
 
 impl Nursery {
     /// All that this store has, after what a crash has interrupted is brought to its end.
     pub fn start_all(&mut self, stands: BTreeMap<u64, Stand>) -> Result<Started> {
-        begin_at(&self.engine, &self.tombstones, self.args.id, &stands)?;
+        begin_at(&self.engine, &self.tombstones, self.me, &stands)?;
         let now = Moment::now();
         let known: BTreeSet<u64> = stands.keys().copied().collect();
-        let by_message =
-            self.engine.regions().into_iter().filter(|r| *r != TOMBSTONES && !known.contains(&r.0));
+        let by_message = self.engine.regions().into_iter().filter(|r| !is_own(*r) && !known.contains(&r.0));
         let by_message: Vec<_> = by_message.map(|region| (region.0, None)).collect();
         let serving = stands.into_iter().filter(|(_, s)| s.span.standing != Standing::Gone);
         let mut started = Started::default();
         for (id, stand) in serving.map(|(id, stand)| (id, Some(stand))).chain(by_message) {
-            match examine(&self.engine, id, self.args.id, stand.clone())? {
+            match examine(&self.engine, id, self.me, stand.clone())? {
                 Found::Whole => drop(started.groups.insert(id, self.start(id, stand.as_ref(), now)?)),
                 Found::Fenced(fenced) => drop(started.fenced.insert(id, *fenced)),
                 Found::Lost => drop(started.lost.insert(id)),
@@ -71,10 +84,14 @@ impl Nursery {
             .fetch_far(1, move |region, context| {
                 let _ = fetched.send(Input::Fetched(region.0, context));
             })
-            .snapshots(move |request_index: u64, _to: u64| {
+            .snapshots(move |request_index: u64, to: u64| {
                 let least = request_index.max(region.first_index().saturating_sub(1));
-                let made =
-                    snapshots.lock().unwrap().get(&id).filter(|s| s.get_metadata().index >= least).cloned();
+                // A peer takes none that was made before it was one: there it is nobody.
+                let serves = |s: &&Snapshot| {
+                    let meta = s.get_metadata();
+                    meta.index >= least && has_peer(meta.get_conf_state(), to)
+                };
+                let made = snapshots.lock().unwrap().get(&id).filter(serves).cloned();
                 if made.is_none() {
                     let _ = tasks.send(Task::Make { group: id });
                 }
@@ -89,7 +106,7 @@ impl Nursery {
         }
         let timing = &self.args.timing;
         let config = Config {
-            id: self.args.id,
+            id: self.me,
             applied: applied.index,
             election_tick: timing.election_ticks as usize,
             heartbeat_tick: timing.heartbeat_ticks as usize,
@@ -102,7 +119,13 @@ impl Nursery {
         };
         check_config(&config, PROPOSAL_MAX)?;
         self.runs += 1;
+        let handed_on = self.inputs.clone();
+        let agent = Agent::new(&storage, self.me, move |region| {
+            let _ = handed_on.send(Input::HandedOn(region.0));
+        });
         Ok(Group {
+            route: Route::new(&self.zones, self.args.id),
+            agent,
             id,
             run: self.runs,
             started,
@@ -142,7 +165,7 @@ pub fn begin_at(
         }
     }
     for region in engine.regions() {
-        if region != tombstones.region() && !stands.contains_key(&region.0) {
+        if !is_own(region) && !stands.contains_key(&region.0) {
             batch.undo_split_off(region)?;
         }
     }
@@ -158,13 +181,13 @@ pub fn keep_what_is_needed(
     region: RegionId,
     durable: u64,
     keep: u64,
-) -> Result<bool> {
+) -> bool {
     let first = engine.region(region).first_index();
     let is_due = durable >= first + keep;
     if is_due {
-        batch.region(region).compact_through(durable - SLACK.min(keep))?;
+        batch.compact_applied(region, durable, SLACK.min(keep));
     }
-    Ok(is_due)
+    is_due
 }
 
 /// Begins the log of the group that a split makes: durable on return, so that the state machine may apply it.

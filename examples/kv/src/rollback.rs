@@ -2,7 +2,7 @@
 
 use crate::wire::Command;
 use raftwood::raft_rs::decode_entry;
-use raftwood::{BoxError, Entry, EventListener, RegionId, Rollback};
+use raftwood::{BoxError, Entry, EventListener, RegionId, Rollback, RollbackCause};
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
@@ -93,6 +93,11 @@ impl SaveRollbacks {
 
 impl EventListener for SaveRollbacks {
     fn before_rollback(&self, rollback: &Rollback<'_>) -> Result<(), BoxError> {
+        // What a snapshot or the end of a replica displaces may be committed elsewhere, and was saved before:
+        // see `save_displaced`.
+        if rollback.cause() != RollbackCause::Replaced {
+            return Ok(());
+        }
         if self.fail.load(Ordering::SeqCst) {
             self.save(Fate::Refused, rollback.region(), rollback.entries())?;
             return Err("told to fail".into());

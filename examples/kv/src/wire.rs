@@ -1,12 +1,17 @@
 //! What goes over the sockets: framed raft messages between nodes, lines of JSON between clients and nodes.
 
+use crate::clocks::Fault;
+use crate::load::Rng;
 use crate::region::{Change, Span};
 use raft::prelude::{Entry, Message};
+use raftwood::EntryId;
 use raftwood::healing::{Answer, Question};
+use raftwood::raft_rs::{Broadcast, Delegated, Neighbour, Refusal};
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -79,9 +84,21 @@ pub enum Request {
     Partition {
         from: Vec<u64>,
     },
+    /// Messages of these groups, to and from this node, are lost from now on.
+    Deafen {
+        groups: Vec<u64>,
+    },
+    /// Whether the state machine keeps to itself from now on that it holds a snapshot durably.
+    HoldInstalls {
+        hold: bool,
+    },
     /// Whether the listener that saves rolled-back entries fails from now on.
     FailRollbacks {
         fail: bool,
+    },
+    /// The clocks of the node go like this from now on.
+    Disturb {
+        clocks: Fault,
     },
     Stats,
     Dump {
@@ -129,11 +146,27 @@ pub struct Stats {
     pub refused: u64,
     pub compactions: u64,
     pub snapshots_installed: u64,
+    /// Groups whose snapshot is on its way into the state machine, and from when to when there were others:
+    /// nanoseconds of `CLOCK_MONOTONIC`.
+    pub installing: Vec<u64>,
+    pub installs: Vec<(u64, u64)>,
+    /// Bytes that went into the socket to each other node, whole frames.
+    pub sent: Vec<(u64, u64)>,
+    /// What this node, as the agent of its zone, has handed on, and what it refused to.
+    pub handed_on: u64,
+    pub not_handed_on: u64,
     pub splits: u64,
     /// Logs of groups that were merged.
     pub buried: u64,
-    /// Group, voters, learners: what raft itself goes by.
+    /// The peer id of this node's replicas, peers that were exchanged in groups that it led, and messages
+    /// that came for replicas which are no more.
+    pub peer: u64,
+    pub replaced: u64,
+    pub late: u64,
+    /// Group, voters, learners, by their peer ids: what raft itself goes by.
     pub configurations: Vec<(u64, Vec<u64>, Vec<u64>)>,
+    /// How many groups have a configuration that is on its way from one to another.
+    pub half_done: u64,
     /// Groups whose replica here has lost something, and those whose replica has lost its term and vote.
     pub fenced: Vec<u64>,
     pub lost: Vec<u64>,
@@ -170,6 +203,9 @@ pub enum Command {
     Change(Change),
 }
 
+/// Writes that this process proposes are no shorter than this.
+pub static PAYLOAD: AtomicUsize = AtomicUsize::new(0);
+
 /// Real commands are not all of one size.
 const PADDING: usize = 100;
 
@@ -190,6 +226,11 @@ impl Command {
         out.extend_from_slice(&key.to_le_bytes());
         out.extend_from_slice(&value.to_le_bytes());
         out.resize(out.len() + *value as usize % PADDING, 0);
+        // Where what goes over the sockets is counted: nothing on the way may compress it.
+        let mut noise = Rng(*value);
+        while kind == 1 && out.len() < PAYLOAD.load(Ordering::Relaxed) {
+            out.extend(noise.below(u64::MAX).to_le_bytes());
+        }
         Ok(out)
     }
 
@@ -215,6 +256,37 @@ pub enum Said {
     /// Who asks for copies of entries, and which.
     Question(u64, Question),
     Answers(u64, Vec<Answer>),
+    /// From a leader to the agent of another zone, and what that says to it.
+    Broadcast(Broadcast),
+    Refusal(Refusal),
+    /// The sender's replicas have a new id: what was sent to the old one came to nobody.
+    Replaced {
+        old: u64,
+        new: u64,
+    },
+}
+
+/// What a broadcast is on the wire: the agent, its own append, and for each neighbour its store, its append
+/// and the last entry that belongs there.
+type Relayed = (u64, Option<Vec<u8>>, Vec<(u64, Vec<u8>, u64, u64)>);
+
+fn relayed(broadcast: &Broadcast) -> Result<Relayed> {
+    let encode = |message: &Message| protobuf::Message::write_to_bytes(message);
+    let neighbour = |n: &Neighbour| -> Result<_> {
+        Ok((n.store, encode(&n.append.message)?, n.append.last.term, n.append.last.index))
+    };
+    let neighbours = broadcast.neighbours.iter().map(neighbour).collect::<Result<_>>()?;
+    Ok((broadcast.to, broadcast.append.as_ref().map(encode).transpose()?, neighbours))
+}
+
+fn broadcast((to, append, neighbours): Relayed) -> Result<Broadcast> {
+    let decode = |bytes: Vec<u8>| protobuf::Message::parse_from_bytes(&bytes);
+    let neighbour = |(store, message, term, index)| -> Result<Neighbour> {
+        let append = Delegated { message: decode(message)?, last: EntryId::new(term, index) };
+        Ok(Neighbour { store, append })
+    };
+    let neighbours = neighbours.into_iter().map(neighbour).collect::<Result<_>>()?;
+    Ok(Broadcast { to, append: append.map(decode).transpose()?, neighbours })
 }
 
 pub fn write_frame(out: &mut impl Write, group: u64, said: &Said) -> Result<()> {
@@ -222,6 +294,9 @@ pub fn write_frame(out: &mut impl Write, group: u64, said: &Said) -> Result<()> 
         Said::Raft(message) => (0u8, protobuf::Message::write_to_bytes(message)?),
         Said::Question(from, question) => (1, postcard::to_stdvec(&(from, question))?),
         Said::Answers(from, answers) => (2, postcard::to_stdvec(&(from, answers))?),
+        Said::Broadcast(broadcast) => (3, postcard::to_stdvec(&relayed(broadcast)?)?),
+        Said::Replaced { old, new } => (5, postcard::to_stdvec(&(old, new))?),
+        Said::Refusal(r) => (4, postcard::to_stdvec(&(r.from, r.to, r.term, r.neighbour))?),
     };
     out.write_all(&(body.len() as u32).to_le_bytes())?;
     out.write_all(&group.to_le_bytes())?;
@@ -244,6 +319,10 @@ pub fn read_frame(from: &mut impl Read) -> Result<(u64, Said)> {
         0 => Said::Raft(protobuf::Message::parse_from_bytes(&body)?),
         1 => postcard::from_bytes(&body).map(|(from, question)| Said::Question(from, question))?,
         2 => postcard::from_bytes(&body).map(|(from, answers)| Said::Answers(from, answers))?,
+        3 => Said::Broadcast(broadcast(postcard::from_bytes(&body)?)?),
+        4 => postcard::from_bytes(&body)
+            .map(|(from, to, term, neighbour)| Said::Refusal(Refusal { from, to, term, neighbour }))?,
+        5 => postcard::from_bytes(&body).map(|(old, new)| Said::Replaced { old, new })?,
         _ => return Err("a frame of no known kind".into()),
     };
     Ok((u64::from_le_bytes(group), said))

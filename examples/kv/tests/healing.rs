@@ -2,47 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+#[path = "support/example.rs"]
+mod example;
+#[path = "support/nodes.rs"]
+mod nodes;
+
+use example::example;
+use nodes::{TIMING, dump, stats, until};
+use raftwood_kv::clocks::Trust;
 use raftwood_kv::cluster::{Cluster, NODES};
-use raftwood_kv::lease::Timing;
-use raftwood_kv::wire::{Dump, Reply, Request, Stats, Via};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use raftwood_kv::wire::{Dump, Reply, Request, Via};
+use std::path::Path;
+use std::time::Duration;
 
 const GROUP: u64 = 1;
 const KEY: u64 = 2;
 const VICTIM: u64 = 3;
-const PATIENCE: Duration = Duration::from_secs(60);
-const TIMING: Timing = Timing { tick_ms: 30, election_ticks: 20, heartbeat_ticks: 4, lease_ms: 480 };
-
-fn kv() -> PathBuf {
-    let path = std::env::current_exe().unwrap();
-    let path = path.ancestors().nth(2).unwrap().join("examples/kv");
-    assert!(path.exists(), "{} is not built: run `cargo build --examples` first", path.display());
-    path
-}
-
-fn stats(cluster: &Cluster, node: u64) -> Stats {
-    match cluster.ask(node, &Request::Stats, Duration::from_secs(10)).unwrap() {
-        Reply::Stats(stats) => stats,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn dump(cluster: &Cluster, node: u64) -> Dump {
-    match cluster.ask(node, &Request::Dump { group: GROUP }, Duration::from_secs(10)).unwrap() {
-        Reply::Dump(dump) => dump,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[track_caller]
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "{what}: still not");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// Writes the value, and comes back when it is acknowledged.
 fn write(cluster: &Cluster, value: u64) {
@@ -83,7 +58,7 @@ fn harm(log: &Path, values: &[u64]) -> usize {
 #[test]
 fn a_node_whose_log_was_harmed_is_fenced_healed_and_has_lost_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::start(kv(), dir.path(), GROUP, TIMING).unwrap();
+    let mut cluster = Cluster::start(example("kv"), dir.path(), GROUP, TIMING, Trust::Both).unwrap();
     let mut acknowledged = Vec::new();
     // What the state machine holds durably is not missed in the log: a round may find nothing to heal.
     for round in 0..10u64 {
@@ -119,7 +94,7 @@ fn a_node_whose_log_was_harmed_is_fenced_healed_and_has_lost_nothing() {
             acknowledged.iter().all(|value| values.iter().filter(|v| *v == value).count() == 1)
         };
         for node in 1..=NODES {
-            until("all that was acknowledged, once", || all(&dump(&cluster, node)));
+            until("all that was acknowledged, once", || all(&dump(&cluster, node, GROUP)));
         }
         cluster.check().unwrap();
         if is_fenced {

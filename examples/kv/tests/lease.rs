@@ -6,7 +6,8 @@
 use raft::prelude::{ConfState, Message};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode, StateRole};
-use raftwood_kv::lease::{Lease, Moment, Ticks, Timing};
+use raftwood_kv::clocks::Moment;
+use raftwood_kv::lease::{Lease, Ticks, Timing};
 use std::collections::VecDeque;
 use std::time::Duration;
 

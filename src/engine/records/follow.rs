@@ -10,11 +10,11 @@ use crate::format::names::FileName;
 use crate::format::record::Shape;
 use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::recovery::{Recovered, read_header};
+use crate::recovery::{Purpose, Recovered, read_header};
 use crate::segment::mark_file::read_marks;
 use crate::segment::scan::{FIRST_RECORD, Found};
 use crate::types::Lsn;
-use crate::vfs::outcome::if_there;
+use crate::vfs::meaning::if_there;
 use crate::vfs::{Dir, OpenMode};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -30,7 +30,28 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// So many bytes of the log are gone through before anything of them is shown.
 const AHEAD_BYTES: u32 = 1 << 20;
 
-/// See [`Reader::follow`](crate::Reader::follow).
+/// A tail of a log that goes on as its writer does: what [`Reader::follow`](crate::Reader::follow) returns.
+///
+/// ```
+/// use raftwood::{Durability, Engine, LogItem, Options, RecordOptions, RegionId};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// engine.append_next(RegionId(7), ["a"], Durability::Synced)?;
+/// let all = Options::new().show_unproven(true);
+/// let mut tail = all.open_read_only(dir.path())?.follow(RecordOptions::new());
+/// while let Some(item) = tail.next_within(Duration::ZERO)? {
+///     if let LogItem::Record(record) = item {
+///         println!("{}..{}, on the device: {}", record.start, record.end, record.durable);
+///     }
+/// }
+/// // Kept by the program: where another tail goes on after a restart of it.
+/// let next = RecordOptions::new().from(tail.position());
+/// # drop(next);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Follow {
     walk: Walk,
@@ -45,11 +66,11 @@ pub struct Follow {
 
 impl Follow {
     pub(super) fn new(dir: &Dir, options: Options, state: &Recovered, what: RecordOptions) -> Follow {
-        let walk = Walk::new(dir, state, what);
+        let walk = Walk::new(dir, state, what, options.show_unproven);
         Follow {
             walk,
             options,
-            store: state.id,
+            store: state.run.store,
             scouted: state.chain,
             looked: clock::now(),
             pause: PAUSE_MIN,
@@ -211,15 +232,15 @@ impl Follow {
         self.looked = clock::now();
         let says = "the store that was followed is not there any more";
         let missing = || Error::new(ErrorKind::Unavailable, says).at(self.walk.dir.path(), None);
-        let state = recover_beside(&self.walk.dir, &self.options)?.ok_or_else(missing)?;
-        if state.id != self.store {
+        let state = recover_beside(&self.walk.dir, &self.options, Purpose::Inspect)?.ok_or_else(missing)?;
+        if state.run.store != self.store {
             let says = "another store has taken the place of the one that was followed: open it anew";
             return Err(Error::new(ErrorKind::Unavailable, says).at(self.walk.dir.path(), None));
         }
         let seen = (self.scouted, self.walk.durable, self.walk.links.len());
         self.find_place(&state)?;
         self.scouted = state.chain;
-        self.walk.end = state.chain.end().unwrap_or(Lsn::ZERO);
+        self.walk.end = state.end();
         self.walk.durable = self.walk.durable.max(state.durable);
         let is_news = seen != (self.scouted, self.walk.durable, self.walk.links.len());
         self.pause = if is_news { PAUSE_MIN } else { PAUSE_MAX.min(self.pause * 2) };
@@ -236,7 +257,7 @@ impl Follow {
         let here = was_in.unwrap_or(shown.segment());
         found.retain(|link| link.id() >= here);
         walk.links = found;
-        let end = state.chain.end().unwrap_or(Lsn::ZERO);
+        let end = state.end();
         let first = match walk.links.front() {
             Some(Link::Segment(first)) => first,
             // The walk says so when it comes there.

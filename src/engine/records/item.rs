@@ -9,11 +9,10 @@ use bytes::Bytes;
 pub struct RecordOptions {
     pub(super) from: Lsn,
     pub(super) payloads: bool,
-    pub(super) unproven: bool,
 }
 
 impl RecordOptions {
-    /// From the first record that is there, without payloads, and only what is known to be durable.
+    /// From the first record that is there, and without payloads.
     pub fn new() -> RecordOptions {
         RecordOptions::default()
     }
@@ -29,14 +28,6 @@ impl RecordOptions {
     /// Also read the payloads of entries, and verify each. Without it they are not read. Default: no.
     pub fn payloads(mut self, yes: bool) -> RecordOptions {
         self.payloads = yes;
-        self
-    }
-
-    /// Also show whole records that are not known to be on the device, marked by
-    /// [`durable`](LogRecord::durable): a power cut may take them, a restart of the engine may take them out
-    /// of the log ([`LogItem::TakenBack`]), and nobody may have been told that they are there. Default: no.
-    pub fn unproven(mut self, yes: bool) -> RecordOptions {
-        self.unproven = yes;
         self
     }
 }

@@ -37,7 +37,7 @@ impl Reader {
     /// entries that were dropped since included. What the cleaner moved is not among them twice: its segments
     /// are no part of the log.
     ///
-    /// Without [`unproven`](RecordOptions::unproven) it ends where the log is known to be durable.
+    /// Without [`show_unproven`](crate::Options::show_unproven) it ends where the log is known to be durable.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,7 +62,7 @@ impl Reader {
     /// # }
     /// ```
     pub fn records(&self, options: RecordOptions) -> Records {
-        let mut walk = Walk::new(&self.dir, &self.state, options);
+        let mut walk = Walk::new(&self.dir, &self.state, options, self.options.show_unproven);
         walk.close_last();
         Records { walk, ended: false }
     }
@@ -77,7 +77,8 @@ impl Reader {
     ///
     /// # let dir = tempfile::tempdir()?;
     /// let engine = Options::new().open(dir.path())?;
-    /// let mut tail = Options::new().open_read_only(dir.path())?.follow(RecordOptions::new().unproven(true));
+    /// let all = Options::new().show_unproven(true);
+    /// let mut tail = all.open_read_only(dir.path())?.follow(RecordOptions::new());
     /// assert!(tail.next_within(Duration::ZERO)?.is_none());
     ///
     /// let mut batch = engine.batch();
@@ -93,7 +94,21 @@ impl Reader {
     }
 }
 
-/// See [`Reader::records`].
+/// The records of a log as a reader found it, in their order, as an iterator: what [`Reader::records`]
+/// returns, where an example of its items is.
+///
+/// ```
+/// use raftwood::{Durability, Engine, LogItem, Options, RecordOptions, RegionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// engine.append_next(RegionId(7), ["a"], Durability::Synced)?;
+/// engine.close()?;
+/// let mut records = Options::new().open_read_only(dir.path())?.records(RecordOptions::new());
+/// assert!(records.any(|item| matches!(item, Ok(LogItem::Record(_)))));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Records {
     walk: Walk,

@@ -104,6 +104,8 @@ pub(super) fn links(state: &Recovered) -> VecDeque<Link> {
 pub(super) struct Walk {
     pub(super) dir: Dir,
     pub(super) options: RecordOptions,
+    /// Also what is not known to be on the device.
+    show_unproven: bool,
     /// The segment that is read, and those after it.
     pub(super) links: VecDeque<Link>,
     /// Offset in the first of them.
@@ -124,12 +126,13 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(dir: &Dir, state: &Recovered, options: RecordOptions) -> Walk {
+    pub(super) fn new(dir: &Dir, state: &Recovered, options: RecordOptions, show_unproven: bool) -> Walk {
         let mut links = links(state);
         links.retain(|link| link.id() >= options.from.segment());
         Walk {
             dir: dir.clone(),
             options,
+            show_unproven,
             links,
             at: FIRST_RECORD,
             before: if options.from == Lsn::ZERO {
@@ -140,7 +143,7 @@ impl Walk {
             shown: options.from,
             is_open: true,
             durable: state.durable,
-            end: state.chain.end().unwrap_or(Lsn::ZERO),
+            end: state.end(),
             gone: false,
             ready: VecDeque::new(),
         }
@@ -244,7 +247,7 @@ impl Walk {
         let Found::Record(record) = found else { return self.unreadable(link, scanner, &found) };
         let end = Lsn::new(link.id, record.end());
         let durable = end <= self.durable || planted(Bug::TailShowsUnproven);
-        if !durable && !self.options.unproven {
+        if !durable && !self.show_unproven {
             return Ok(Next::Stop);
         }
         if here >= self.options.from {
@@ -281,7 +284,7 @@ impl Walk {
                 u64::from(self.at) + record_len(header.desc_len, header.payload_len)
             }
             _ => match scanner.seek(self.at.saturating_add(8))? {
-                Some((next, ..)) => u64::from(next),
+                Some(next) => u64::from(next.offset),
                 None => u64::from(link.end),
             },
         };

@@ -47,6 +47,9 @@ impl WriteBatch {
             return Ok(());
         }
         let (mine, theirs) = (&mut self.batch, &mut other.batch);
+        let before = mine.ops.len();
+        theirs.committed.iter_mut().for_each(|c| c.ops_before += before);
+        mine.committed.append(&mut theirs.committed);
         mine.sections.append(&mut theirs.sections);
         mine.ops.append(&mut theirs.ops);
         mine.runs.append(&mut theirs.runs);

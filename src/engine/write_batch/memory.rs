@@ -1,6 +1,6 @@
 //! The memory of batches: what a refused one is restored from, and what the next one begins with.
 
-use super::WriteBatch;
+use super::{Identity, WriteBatch};
 use crate::format::batch::{Batch, Encoded};
 use crate::index::Table;
 use bytes::BytesMut;
@@ -24,7 +24,8 @@ impl Remains {
         // Of the buffer that both lie in.
         drop(encoded.desc);
         let payload = raw.unwrap_or_else(|| Vec::from(encoded.payload));
-        WriteBatch { table, batch: encoded.batch, payload, values, inline_bytes, is_spoilt }
+        let identity = Identity::default();
+        WriteBatch { table, batch: encoded.batch, payload, values, inline_bytes, is_spoilt, identity }
     }
 
     /// The batch was accepted: its memory is for the next one.
@@ -67,10 +68,11 @@ impl Memory {
     }
 
     fn give_back(mut self) {
-        let Batch { sections, ops, runs, entries } = &self.batch;
+        let Batch { sections, ops, runs, entries, committed } = &self.batch;
         let kept = self.payload.capacity().max(self.values.capacity());
         let kept = kept.max(size_of_val(&sections[..]) + size_of_val(&ops[..]));
         let kept = kept.max(size_of_val(&runs[..]) + size_of_val(&entries[..]));
+        let kept = kept.max(size_of_val(&committed[..]));
         if kept <= KEPT_BYTES_MAX {
             empty(&mut self.batch);
             self.payload.clear();
@@ -85,4 +87,5 @@ pub(super) fn empty(batch: &mut Batch) {
     batch.ops.clear();
     batch.runs.clear();
     batch.entries.clear();
+    batch.committed.clear();
 }

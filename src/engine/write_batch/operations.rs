@@ -4,7 +4,7 @@ use super::WriteBatch;
 use super::memory::VALUES_BYTES;
 use crate::codec::checksum::entry_checksum;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::batch::{EntryMeta, Op, Section, TermRun};
+use crate::format::batch::{Committed, EntryMeta, Op, Section, TermRun};
 use crate::index::compaction_term;
 use crate::limits::{
     BATCH_BYTES_MAX, DESC_BYTES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, KEY_BYTES_MAX, TERM_MAX, VALUE_BYTES_MAX,
@@ -15,6 +15,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// The operations on one region, added to a [`WriteBatch`]. Nothing is written before
 /// [`Engine::write`](crate::Engine::write), and a refusal there leaves no trace.
+///
+/// What a crash leaves of them is a matter of the batch: all operations of all regions in it, or none. None
+/// has a durability of its own.
 ///
 /// ```
 /// use raftwood::{Durability, Engine, EntryId, RegionId};
@@ -51,6 +54,24 @@ impl RegionBatch<'_> {
     /// # Errors
     /// `InvalidArgument` when indexes are not consecutive, `TermRegression` when a term falls, `TooLarge`
     /// beyond [`ENTRY_BYTES_MAX`] or [`BATCH_BYTES_MAX`]. The batch is then as it was before the call.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, EntryRef, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append([(EntryId::new(1, 1), &b"a"[..]), (EntryId::new(1, 2), b"b")])?;
+    /// engine.write(batch, Durability::Synced)?;
+    ///
+    /// // Another leader has something else at 2.
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).append([EntryRef { id: EntryId::new(2, 2), payload: b"B" }])?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// assert_eq!(engine.region(RegionId(7)).entry(2)?.payload, "B");
+    /// # Ok(()) }
+    /// ```
     pub fn append<'e, I>(&mut self, entries: I) -> Result<&mut Self>
     where
         I: IntoIterator,
@@ -87,6 +108,8 @@ impl RegionBatch<'_> {
     /// As [`append`](Self::append). `InvalidArgument` also when `fill` is seen to have changed what stood
     /// there: then the bytes of other entries are lost, and writing the batch fails until it is
     /// [cleared](WriteBatch::clear).
+    ///
+    /// [`RegionBatch`] shows it.
     pub fn append_with(&mut self, id: EntryId, fill: impl FnOnce(&mut Vec<u8>)) -> Result<&mut Self> {
         let undo = self.batch.mark();
         let before = Ending::of(&self.batch.payload);
@@ -108,6 +131,20 @@ impl RegionBatch<'_> {
 
     /// Discards the entries from `first_discarded` on; 0 discards all. The compaction point and the
     /// metadata stay.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a", "b", "c"], Durability::Written)?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).truncate_from(2);
+    /// engine.write(batch, Durability::Synced)?;
+    /// assert_eq!(engine.region(RegionId(7)).last_index(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn truncate_from(&mut self, first_discarded: u64) -> &mut Self {
         self.op(Op::TruncateFrom(first_discarded));
         self
@@ -122,6 +159,25 @@ impl RegionBatch<'_> {
     /// [`reset`](Self::reset). `Damaged` when the term of `last_removed` stands in an index that cannot be
     /// read. `Gap`, `Compacted`, `TermRegression` and `InvalidArgument` when an operation that this batch
     /// already has for the region is going to be refused for that.
+    ///
+    /// After a crash what was compacted is compacted still, or readable again where the batch was not
+    /// durable.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, ErrorKind, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a", "b", "c"], Durability::Written)?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).compact_through(2)?;
+    /// let refused = batch.region(RegionId(7)).compact_through(4).map(drop).unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    /// engine.write(batch, Durability::Written)?;
+    /// assert_eq!(engine.region(RegionId(7)).first_index(), 3);
+    /// # Ok(()) }
+    /// ```
     pub fn compact_through(&mut self, last_removed: u64) -> Result<&mut Self> {
         let b = &*self.batch;
         if let Some(id) = compaction_term(&b.table, &b.batch, self.region, last_removed)? {
@@ -133,8 +189,28 @@ impl RegionBatch<'_> {
     /// Empties the log and lets it start after `base`, which may lie beyond the last entry: a snapshot was
     /// installed, or entries were applied before they were persisted. The metadata stays.
     ///
+    /// What `base` covers is superseded. Entries above it are rolled back, and so is one at its index that
+    /// has another term: listeners are asked for those
+    /// ([`before_rollback`](crate::EventListener::before_rollback)). [`committed`](Self::committed) names
+    /// another bound.
+    ///
     /// # Errors
     /// `TooLarge` when the base's index or term is beyond [`INDEX_MAX`] or [`TERM_MAX`].
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, EntryId, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// // The state machine has durably taken a snapshot that ends with entry 100 of term 3.
+    /// batch.region(RegionId(7)).reset(EntryId::new(3, 100))?.set_hard_state(b"term 3")?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// let log = engine.region(RegionId(7)).state();
+    /// assert_eq!((log.is_empty(), log.first, log.last_term), (true, 101, Some(3)));
+    /// # Ok(()) }
+    /// ```
     pub fn reset(&mut self, base: EntryId) -> Result<&mut Self> {
         check_id(self.region, base)?;
         self.op(Op::Reset(base));
@@ -146,9 +222,8 @@ impl RegionBatch<'_> {
     /// whose first index may be any then, or a [`reset`](Self::reset). A region never is without the log that
     /// its hard state speaks of.
     ///
-    /// It discards entries, so listeners are asked
-    /// ([`before_rollback`](crate::EventListener::before_rollback)), unlike by a reset, which a snapshot
-    /// covers.
+    /// It discards entries that no snapshot covers, so listeners are asked for all of them
+    /// ([`before_rollback`](crate::EventListener::before_rollback)).
     ///
     /// # Errors
     /// [`Engine::write`](crate::Engine::write) refuses it with `InvalidArgument` where nothing of the batch
@@ -182,6 +257,19 @@ impl RegionBatch<'_> {
     ///
     /// # Errors
     /// `TooLarge` beyond [`VALUE_BYTES_MAX`].
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).set_hard_state(b"term 2, voted for 3")?;
+    /// engine.write(batch, Durability::Synced)?; // before the vote is sent
+    /// assert_eq!(engine.region(RegionId(7)).hard_state().as_deref(), Some(&b"term 2, voted for 3"[..]));
+    /// # Ok(()) }
+    /// ```
     pub fn set_hard_state(&mut self, state: &[u8]) -> Result<&mut Self> {
         self.check_inline(0, state.len())?;
         if self.batch.values.capacity() < state.len() {
@@ -197,6 +285,21 @@ impl RegionBatch<'_> {
     ///
     /// # Errors
     /// `TooLarge` beyond [`KEY_BYTES_MAX`] or [`VALUE_BYTES_MAX`].
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).put(b"applied", b"5")?.put(b"draft", b"1")?.delete(b"draft")?;
+    /// engine.write(batch, Durability::Synced)?;
+    /// let region = engine.region(RegionId(7));
+    /// assert_eq!(region.get(b"applied").as_deref(), Some(&b"5"[..]));
+    /// assert_eq!(region.get(b"draft"), None);
+    /// # Ok(()) }
+    /// ```
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<&mut Self> {
         self.check_inline(key.len(), value.len())?;
         self.op(Op::Put { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) });
@@ -207,14 +310,75 @@ impl RegionBatch<'_> {
     ///
     /// # Errors
     /// `TooLarge` beyond [`KEY_BYTES_MAX`].
+    ///
+    /// [`put`](Self::put) shows it.
     pub fn delete(&mut self, key: &[u8]) -> Result<&mut Self> {
         self.check_inline(key.len(), 0)?;
         self.op(Op::Delete { key: Bytes::copy_from_slice(key) });
         Ok(self)
     }
 
+    /// Names the last entry that is known to be committed, for the [`reset`](Self::reset) or
+    /// [`destroy`](Self::destroy) that follows in the batch: what that discards at or below `index` others
+    /// have, and what it discards above is rolled back, so that listeners are asked for it
+    /// ([`before_rollback`](crate::EventListener::before_rollback)). Nothing of this is written. Of several
+    /// the highest counts.
+    ///
+    /// It takes the place of the bound that a reset has by itself. A destroy has none: without this call,
+    /// listeners are asked for nothing that it discards, or for all with
+    /// [`RollbackScope::All`](crate::RollbackScope::All).
+    ///
+    /// ```
+    /// use raftwood::{BoxError, Durability, EntryId, ErrorKind, EventListener, Options, RegionId, Rollback};
+    /// use std::sync::Arc;
+    ///
+    /// struct NothingGoes;
+    /// impl EventListener for NothingGoes {
+    ///     fn before_rollback(&self, rollback: &Rollback<'_>) -> Result<(), BoxError> {
+    ///         assert_eq!((rollback.first(), rollback.last()), (3, 4));
+    ///         Err("not saved".into())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Options::new().listener(Arc::new(NothingGoes)).open(dir.path())?;
+    /// let region = RegionId(7);
+    /// let mut batch = engine.batch();
+    /// batch.region(region).append((1..=4).map(|index| (EntryId::new(1, index), &b"set x"[..])))?;
+    /// engine.write(batch, Durability::Synced)?;
+    ///
+    /// // The group has committed up to 2; 3 and 4 are perhaps nowhere else.
+    /// let mut batch = engine.batch();
+    /// batch.region(region).committed(2).destroy();
+    /// assert_eq!(engine.write(batch, Durability::Synced).unwrap_err().kind(), ErrorKind::Refused);
+    /// # Ok(()) }
+    /// ```
+    pub fn committed(&mut self, index: u64) -> &mut Self {
+        let b = &mut self.batch.batch;
+        b.committed.push(Committed { ops_before: b.ops.len(), region: self.region, index });
+        self
+    }
+
     /// Forgets the region: entries, compaction point, hard state and metadata. Later operations, in this
     /// batch too, start it from nothing.
+    ///
+    /// Listeners are asked ([`before_rollback`](crate::EventListener::before_rollback)) for the entries above
+    /// what [`committed`](Self::committed) names, and for none where that was not called.
+    ///
+    /// ```
+    /// use raftwood::{Durability, Engine, RegionId};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::open(dir.path())?;
+    /// engine.append_next(RegionId(7), ["a"], Durability::Written)?;
+    /// let mut batch = engine.batch();
+    /// batch.region(RegionId(7)).destroy();
+    /// engine.write(batch, Durability::Synced)?;
+    /// assert!(!engine.region(RegionId(7)).exists());
+    /// # Ok(()) }
+    /// ```
     pub fn destroy(&mut self) -> &mut Self {
         self.op(Op::Destroy);
         self
@@ -293,14 +457,17 @@ impl RegionBatch<'_> {
             return Err(spoilt_by_closure(region));
         }
         let start = self.batch.payload.len();
+        let too_large = |len| {
+            too_large(region, "entry", len, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX).naming(id.index..=id.index)
+        };
         if len_hint > ENTRY_BYTES_MAX {
-            return Err(too_large(region, "entry", len_hint, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
+            return Err(too_large(len_hint));
         }
         fill(&mut self.batch.payload);
         let payload = self.batch.payload.get(start..).ok_or_else(|| spoilt_by_closure(region))?;
         let len = payload.len();
         if len > ENTRY_BYTES_MAX {
-            return Err(too_large(region, "entry", len, "ENTRY_BYTES_MAX", ENTRY_BYTES_MAX));
+            return Err(too_large(len));
         }
         Ok(EntryMeta { len: len as u32, crc: entry_checksum(region, id, payload) })
     }

@@ -388,7 +388,7 @@ mod tests {
         let desc = |op: Op, entries: Vec<EntryMeta>| {
             let runs = entries.iter().map(|_| TermRun { term: 1, entries: 1 }).collect();
             let sections = vec![Section { region: RegionId(7), ops: 1 }];
-            desc_of(&Batch { sections, ops: vec![op], runs, entries }, &[]).len()
+            desc_of(&Batch { sections, ops: vec![op], runs, entries, ..Batch::default() }, &[]).len()
         };
         let compact = |index, lsn| {
             desc(

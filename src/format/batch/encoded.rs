@@ -37,9 +37,37 @@ impl Encoded {
     }
 }
 
+impl Encoded {
+    /// This batch and `other` after it as one record: `other` stands in it as it is, and nothing of either is
+    /// compressed again. What is left to acceptance still is.
+    pub(crate) fn joined(&self, other: &Encoded) -> Encoded {
+        let mut batch = self.batch.clone();
+        batch.sections.extend_from_slice(&other.batch.sections);
+        batch.ops.extend_from_slice(&other.batch.ops);
+        batch.runs.extend_from_slice(&other.batch.runs);
+        batch.entries.extend_from_slice(&other.batch.entries);
+        let mut blocks = self.blocks.clone();
+        debug_assert!(other.blocks.is_empty());
+        if !blocks.is_empty() && !other.payload.is_empty() {
+            let len = other.payload.len() as u32;
+            blocks.push(Block { raw_len: len, stored_len: len, lz4: false });
+        }
+        let mut desc = Vec::new();
+        batch.encode_desc(&blocks, &mut desc);
+        Encoded {
+            kind: self.kind,
+            batch,
+            blocks,
+            desc_crc: crc32(0, &desc),
+            desc: Bytes::from(desc),
+            payload: Bytes::from([&self.payload[..], &other.payload[..]].concat()),
+        }
+    }
+}
+
 impl Batch {
     fn decide(&mut self, mut chosen: impl Iterator<Item = Op>) {
-        let Batch { sections, ops, runs, entries } = self;
+        let Batch { sections, ops, runs, entries, .. } = self;
         let (mut ops, mut runs, mut entries) = (ops.iter_mut(), runs.iter(), entries.iter_mut());
         for section in sections {
             for op in ops.by_ref().take(section.ops as usize) {

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn without_blocks_payloads_lie_one_behind_the_other() {
+    fn without_blocks_payloads_lie_back_to_back() {
         let raw = Loc::RAW;
         assert_eq!(places(&[3, 0, 5], &[], 100), Ok(vec![(100, raw), (103, raw), (103, raw)]));
     }

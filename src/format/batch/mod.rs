@@ -42,6 +42,21 @@ pub(crate) struct Batch {
     pub(crate) runs: Vec<TermRun>,
     /// The entries of all appends.
     pub(crate) entries: Vec<EntryMeta>,
+    /// What its maker knew to be committed, in the order of the operations: for acceptance alone, and no part
+    /// of the record.
+    pub(crate) committed: Vec<Committed>,
+}
+
+/// From the operation with this number on, the entries of `region` at `index` and below are known to be
+/// committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Committed {
+    /// How many operations the batch had when it was named.
+    pub(crate) ops_before: usize,
+    /// The region.
+    pub(crate) region: RegionId,
+    /// The last entry that is committed.
+    pub(crate) index: u64,
 }
 
 /// The next `ops` operations are for this region.
@@ -262,6 +277,7 @@ mod tests {
             ops: vec![append(5, 3, 2), Op::Destroy, append(1, 1, 1)],
             runs: [(3, 1), (4, 2), (8, 1)].map(|(term, entries)| TermRun { term, entries }).to_vec(),
             entries: (0..4).map(|i| EntryMeta { len: i, crc: i }).collect(),
+            ..Batch::default()
         };
         let seen: Vec<_> = batch
             .steps()

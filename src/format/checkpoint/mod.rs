@@ -16,11 +16,11 @@
 
 mod decode;
 mod encode;
-mod record;
+mod items;
 
 pub(crate) use decode::{Proof, read_checkpoint, read_proof};
 pub(crate) use encode::CheckpointWriter;
-use record::Items;
+use items::Items;
 
 use crate::codec::Malformed;
 use crate::codec::checksum::crc32;

@@ -2,7 +2,7 @@
 //!
 //! Regions that append little have a range of one entry in each of a hundred segments; at 64 bytes a row
 //! and 16 a run as in the file (`docs/format.md`), the tables would be more than all else that the
-//! engine knows of them. So a row is kept as the difference from the one before, about six bytes, and
+//! engine knows of them. Therefore a row is kept as the difference from the one before, about six bytes, and
 //! every [`MARK_EVERY`]th is known by its place, which a search starts from. The term of a range that
 //! has but one stands in its row.
 

@@ -18,6 +18,7 @@ fn batch_of(region: u64, ops: Vec<Op>, runs: &[(u64, u32)], entries: &[(u32, u32
         ops,
         runs: runs.iter().map(|&(term, entries)| TermRun { term, entries }).collect(),
         entries: entries.iter().map(|&(len, crc)| EntryMeta { len, crc }).collect(),
+        ..Batch::default()
     }
 }
 

@@ -2,13 +2,12 @@
 
 use super::super::storage::RegionStorage;
 use super::broadcast::{Broadcast, Neighbour, Refusal};
-use crate::error::{Error, ErrorKind, Result};
-use crate::sync::Arc;
-use crate::sync::mpsc::{Receiver, Sender, channel};
-use crate::types::RegionId;
+use crate::{Error, ErrorKind, RegionId, Result};
 use raft::prelude::Message;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// So many ticks an append waits for entries that this log does not have yet. The agent's own append, which
 /// brings them, came with it or is at most as late as the leader's window of appends is long.
@@ -127,7 +126,7 @@ impl Agent {
                 "the broadcast is for peer {}, and this store holds peer {}: drop it",
                 broadcast.to, self.peer
             );
-            return Err(Error::invalid(why).in_region(region));
+            return Err(Error::new(ErrorKind::InvalidArgument, why).in_region(region));
         }
         for neighbour in broadcast.neighbours {
             if self.jobs.len() >= WAITING_MAX {

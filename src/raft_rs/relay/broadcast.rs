@@ -1,7 +1,7 @@
 //! What goes over the wire between a leader and an agent.
 
 use super::delegated::Delegated;
-use crate::error::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 use raft::prelude::{Message, MessageType};
 use std::collections::BTreeMap;
 
@@ -69,7 +69,9 @@ impl Broadcast {
     /// or one for a neighbour has entries. A range beyond the agent's log is no error: its entries may be on
     /// their way.
     pub fn check(&self) -> Result<()> {
-        let refuse = |why: String| Err(Error::invalid(format!("the broadcast to peer {}: {why}", self.to)));
+        let refuse = |why: String| {
+            Err(Error::new(ErrorKind::InvalidArgument, format!("the broadcast to peer {}: {why}", self.to)))
+        };
         if self.neighbours.len() > NEIGHBOURS_MAX {
             let why = format!(
                 "a broadcast for {} neighbours, of {NEIGHBOURS_MAX} at most (NEIGHBOURS_MAX)",

@@ -2,8 +2,7 @@
 
 use super::super::codec::id_of;
 use super::super::storage::RegionStorage;
-use crate::error::{Error, ErrorKind, Result};
-use crate::types::{EntryId, ReadLimit};
+use crate::{EntryId, Error, ErrorKind, ReadLimit, Result};
 use raft::prelude::{Message, MessageType};
 
 /// The most bytes of payload that are filled into one message (64 MiB), unless one entry alone is larger. A
@@ -22,6 +21,9 @@ pub struct Delegated {
 impl Delegated {
     /// Takes the entries out of an append message. Any other message, and an append without entries, comes
     /// back unchanged: send it directly.
+    ///
+    /// # Errors
+    /// The message, unchanged.
     #[allow(clippy::result_large_err)] // the message comes back, it is no error
     pub fn new(mut message: Message) -> Result<Delegated, Message> {
         let last = match message.get_entries().last() {
@@ -43,7 +45,8 @@ impl Delegated {
     /// `done` is given `Unavailable` or `Compacted` if this log does not have the leader's entries (yet): try
     /// again after the next append, or notify the leader, which calls `report_unreachable` and sends
     /// directly. `TooLarge` if the entries are more than [`FILL_BYTES_MAX`], whatever the wire says is their
-    /// last. Other errors are those of reading.
+    /// last. `WouldBlock` at once, on this thread, where [too many reads
+    /// wait](crate::Options::fetch_queue_max). Other errors are those of reading.
     pub fn fill(self, storage: &RegionStorage, done: impl FnOnce(Result<Message>) + Send + 'static) {
         if let Err(e) = self.check(storage) {
             return done(Err(e));
@@ -75,7 +78,8 @@ impl Delegated {
         let region = storage.region();
         let before = EntryId::new(self.message.get_log_term(), self.message.get_index());
         if before.index >= self.last.index {
-            return Err(Error::invalid("the delegated message has no entries").in_region(region.id()));
+            return Err(Error::new(ErrorKind::InvalidArgument, "the delegated message has no entries")
+                .in_region(region.id()));
         }
         for id in [before, self.last] {
             let term = region.term(id.index)?;

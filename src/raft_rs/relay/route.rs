@@ -4,11 +4,11 @@ use super::broadcast::Refusal;
 use super::broadcast::{Broadcast, NEIGHBOURS_MAX, Neighbour};
 use super::delegated::Delegated;
 use super::zones::{ZoneMap, Zones};
-use crate::sync::Arc;
 use raft::prelude::{Message, MessageType};
 use raft::{Progress, ProgressState, RawNode, StateRole, Storage};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// So many ticks a neighbour may take to acknowledge anything of what was delegated for it. Then the detour
 /// counts as lost. Let it be longer than a round trip: a tick should not be shorter than one.
@@ -259,10 +259,10 @@ impl Route {
     /// `LightReady::take_messages`, each list when it may be sent. `store_of` says on which store a peer is,
     /// as the group's configuration has it.
     ///
-    /// Appends with entries for other zones go by an agent; all else directly. An append without entries,
-    /// for the commit index, that would overtake delegated ones is held back until they are acknowledged (the
-    /// follower would refuse it, and raft send all of them once more). So call this after every step of the
-    /// `RawNode`, with no messages where it has none.
+    /// Appends with entries for other zones go by an agent; all else directly. An append without entries, for
+    /// the commit index, that would overtake delegated ones is held back until they are acknowledged (the
+    /// follower would refuse it, and raft send all of them once more). Therefore call this after every step
+    /// of the `RawNode`, with no messages where it has none.
     pub fn plan<T: Storage>(
         &mut self,
         node: &RawNode<T>,

@@ -1,8 +1,8 @@
 //! Which zone each store is in.
 
-use crate::sync::{Arc, Mutex};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which zone each store is in, as a server says: shared by all groups of a process, and only read by them.
 /// Cheap to clone.
@@ -37,7 +37,7 @@ impl Zones {
 
     /// What is known now. It does not change; an update replaces it.
     pub fn snapshot(&self) -> Arc<ZoneMap> {
-        self.0.lock().clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -50,7 +50,7 @@ impl ZoneUpdates {
     /// with the next messages of every group.
     pub fn replace<Z: Into<Arc<str>>>(&self, stores: impl IntoIterator<Item = (u64, Z)>) {
         let map = ZoneMap(stores.into_iter().map(|(store, zone)| (store, zone.into())).collect());
-        *self.0.0.lock() = Arc::new(map);
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
     }
 }
 

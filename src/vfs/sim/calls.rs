@@ -8,12 +8,13 @@ use super::file::Landing;
 use super::op::{Op, OpKind};
 use super::{Hook, Profile, SimVfs, errno, os};
 use crate::random::Rng;
+use crate::vfs::meaning::if_there;
 use crate::vfs::{DirEntry, FileId, FileType, LockMode, Map, OpenMode, Reserved, Vfs, VfsDir, VfsFile};
 use rustix::io::Errno;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{ErrorKind, IoSlice, Result};
+use std::io::{IoSlice, Result};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -335,11 +336,13 @@ impl VfsDir for SimDir {
 
     fn lock_file(&self, name: &str, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
         self.call_on(OpKind::Lock, name, |s, path| {
-            let ino = match s.disk.lookup(path) {
-                Err(e) if e.kind() == ErrorKind::NotFound && mode == LockMode::Exclusive => {
-                    s.disk.create(path)?
-                }
-                found => found?,
+            let found = s.disk.lookup(path);
+            let ino = match mode {
+                LockMode::Shared => found?,
+                LockMode::Exclusive => match if_there(found)? {
+                    Some(ino) => ino,
+                    None => s.disk.create(path)?,
+                },
             };
             s.locks.take(Locked::File(ino), mode, &self.shared)
         })

@@ -4,13 +4,9 @@
 //! count, the first change after it a copy of the list, and every changed page a copy of that page.
 //! This is what makes a crash cheap.
 
+use crate::limits::{PAGE, SECTOR};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// What a device writes whole or not at all.
-pub(super) const SECTOR: u64 = 512;
-/// What the cache and the allocation count in.
-pub(super) const PAGE: u64 = 4096;
 
 /// The bytes of one sector; `None` is zeros.
 pub(super) type SectorBytes = Option<Arc<[u8; SECTOR as usize]>>;

@@ -5,11 +5,12 @@
 //! durable. A sector that was written three times since the last sync therefore counts three changes, and
 //! ends as the last one that survives.
 
-use super::content::{Content, SECTOR, SectorBytes};
+use super::content::{Content, SectorBytes};
 use super::dir::{Dir, Ino, Names};
 use super::disk::Disk;
 use super::file::{Change, File};
 use super::{Profile, SimVfs};
+use crate::limits::SECTOR;
 use crate::random::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,11 +1,12 @@
 //! The disk: files by number, directories by path, and the rules of a file system over them. No faults here,
 //! no locks and no threads: those are the business of the calls.
 
-use super::content::PAGE;
 use super::dir::{Dir, DirChange, Ino};
 use super::file::File;
 use super::{Profile, os};
+use crate::limits::PAGE;
 use crate::random::Rng;
+use crate::vfs::meaning::if_there;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io::Result;
@@ -71,10 +72,9 @@ impl Disk {
 
     /// Refuses a name that is in use.
     pub(super) fn nothing_at(&self, path: &Path) -> Result<()> {
-        match self.lookup(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(e),
-            Ok(_) => Err(os(Errno::EXIST)),
+        match if_there(self.lookup(path))? {
+            None => Ok(()),
+            Some(_) => Err(os(Errno::EXIST)),
         }
     }
 
@@ -106,13 +106,11 @@ impl Disk {
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
         let ino = self.lookup(from)?;
-        let replaced = match self.lookup(to) {
+        let replaced = if_there(self.lookup(to))?;
+        if replaced == Some(ino) {
             // Two names of one file: nothing happens, says POSIX.
-            Ok(same) if same == ino => return Ok(()),
-            Ok(other) => Some(other),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(e),
-        };
+            return Ok(());
+        }
         let (_, from) = split(from)?;
         self.change(to, |to| DirChange::Rename { from, to, ino })?;
         self.file(ino)?.path = to.to_path_buf();

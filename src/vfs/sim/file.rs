@@ -1,6 +1,7 @@
 //! One file: what is cached, what is durable, and what lies between.
 
-use super::content::{Content, PAGE, SECTOR, SectorBytes};
+use super::content::{Content, SectorBytes};
+use crate::limits::{PAGE, SECTOR};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;

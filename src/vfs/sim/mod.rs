@@ -106,6 +106,31 @@ impl Profile {
 pub type Hook = Arc<dyn Fn(&Op) + Send + Sync>;
 
 /// A handle onto a simulated disk. Clones are handles onto the same one.
+///
+/// ```
+/// use raftwood::vfs::sim::{EIO, Fault, LossPolicy, OpKind, SimVfs};
+/// use raftwood::{Background, Durability, Engine, Options, RegionId};
+/// use std::sync::Arc;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// fn open(disk: &SimVfs) -> raftwood::Result<Engine> {
+///     Options::new().background(Background::Manual).vfs(Arc::new(disk.clone())).open("/db")
+/// }
+/// let disk = SimVfs::new(1);
+/// let engine = open(&disk)?;
+/// engine.append_next(RegionId(7), ["acknowledged"], Durability::Synced)?;
+/// engine.append_next(RegionId(7), ["only written"], Durability::Written)?;
+///
+/// // The power is cut, and takes all that it can; here the engine runs on.
+/// let cut = disk.crash(LossPolicy::LoseAll);
+/// assert_eq!(open(&cut)?.region(RegionId(7)).last_index(), 1);
+///
+/// // A device that fails a sync stops all writing.
+/// disk.set_fault(Fault::error(EIO).on(OpKind::SyncData));
+/// assert!(engine.append_next(RegionId(7), ["lost?"], Durability::Synced).is_err());
+/// assert!(engine.is_poisoned());
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct SimVfs {
     shared: Arc<Shared>,

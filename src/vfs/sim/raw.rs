@@ -6,12 +6,28 @@ use super::dir::DirChange;
 use super::disk::{Disk, split};
 use super::file::File;
 use super::{SimVfs, os};
+use crate::vfs::meaning::if_there;
 use rustix::io::Errno;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Result;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Damage done by hand. Paths are absolute; each change is on the device and in the cache at once, and a file
+/// that is changed so loses no bytes by a crash that were pending in it: they are made durable first.
+///
+/// ```
+/// use raftwood::vfs::sim::SimVfs;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let disk = SimVfs::new(1);
+/// disk.write_file("/notes", b"a")?;
+/// disk.flip_bit("/notes", 1)?;
+/// assert_eq!(disk.read_file("/notes")?, b"c");
+/// disk.add_bad_sector("/notes", 0)?; // reads by the engine fail with EIO
+/// assert_eq!(disk.remove_file("/other").unwrap_err().kind(), std::io::ErrorKind::NotFound);
+/// # Ok(()) }
+/// ```
 impl SimVfs {
     /// All files, by path, with their lengths.
     pub fn list(&self) -> Vec<(PathBuf, u64)> {
@@ -32,28 +48,36 @@ impl SimVfs {
     }
 
     /// The bytes of a file, as every reader sees them.
+    ///
+    /// # Errors
+    /// `NotFound` where no file stands at the path.
     pub fn read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         self.look(path.as_ref(), |f| bytes_of(&f.cached))
     }
 
     /// The bytes of a file that would survive if nothing unsynced did.
+    ///
+    /// # Errors
+    /// `NotFound` where no file stands at the path.
     pub fn durable_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         self.look(path.as_ref(), |f| bytes_of(&f.durable))
     }
 
     /// Puts a file there, durable with its name, in place of what stood there.
+    ///
+    /// # Errors
+    /// `NotFound` where the directory is missing, `IsADirectory` where one stands at the path.
     pub fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
         let path = path.as_ref();
         let mut state = self.shared.lock();
         let disk = &mut state.disk;
-        let ino = match disk.lookup(path) {
-            Ok(ino) => ino,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+        let ino = match if_there(disk.lookup(path))? {
+            Some(ino) => ino,
+            None => {
                 let ino = disk.create(path)?;
                 name_is_durable(disk, path, |name| DirChange::Create { name, ino })?;
                 ino
             }
-            Err(e) => return Err(e),
         };
         vandalise(disk.file(ino)?, |content| {
             content.set_len(0);
@@ -63,6 +87,9 @@ impl SimVfs {
     }
 
     /// Takes a file away for good, as someone with a shell would.
+    ///
+    /// # Errors
+    /// `NotFound` where no file stands at the path; nothing is changed then.
     pub fn remove_file(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut state = self.shared.lock();
@@ -74,6 +101,9 @@ impl SimVfs {
     }
 
     /// Inverts one bit, counted from the start of the file, on the device and in the cache.
+    ///
+    /// # Errors
+    /// `NotFound` where no file stands at the path; nothing is changed then.
     pub fn flip_bit(&self, path: impl AsRef<Path>, bit: u64) -> Result<()> {
         self.change_file(path.as_ref(), |content| {
             let mut byte = [0];
@@ -84,6 +114,9 @@ impl SimVfs {
     }
 
     /// Zeroes one sector of 512 bytes.
+    ///
+    /// # Errors
+    /// `NotFound` where no file stands at the path; nothing is changed then.
     pub fn zero_sector(&self, path: impl AsRef<Path>, sector: u64) -> Result<()> {
         self.change_file(path.as_ref(), |content| {
             content.put_sector(sector, &None);
@@ -92,16 +125,25 @@ impl SimVfs {
     }
 
     /// Overwrites bytes in place.
+    ///
+    /// # Errors
+    /// `NotFound` where no file stands at the path; nothing is changed then.
     pub fn write_bytes(&self, path: impl AsRef<Path>, offset: u64, bytes: &[u8]) -> Result<()> {
         self.change_file(path.as_ref(), |content| content.write(bytes, offset))
     }
 
     /// Cuts or extends a file.
+    ///
+    /// # Errors
+    /// `NotFound` where no file stands at the path; nothing is changed then.
     pub fn set_file_len(&self, path: impl AsRef<Path>, len: u64) -> Result<()> {
         self.change_file(path.as_ref(), |content| content.set_len(len))
     }
 
     /// Reads of this sector of 512 bytes fail with EIO until it is written whole; crashes do not heal it.
+    ///
+    /// # Errors
+    /// `NotFound` where no file stands at the path; nothing is changed then.
     pub fn add_bad_sector(&self, path: impl AsRef<Path>, sector: u64) -> Result<()> {
         let mut state = self.shared.lock();
         let ino = state.disk.lookup(path.as_ref())?;
@@ -110,6 +152,9 @@ impl SimVfs {
     }
 
     /// The device reads this sector again: it was the cable.
+    ///
+    /// # Errors
+    /// `NotFound` where no file stands at the path; nothing is changed then.
     pub fn heal_sector(&self, path: impl AsRef<Path>, sector: u64) -> Result<()> {
         let mut state = self.shared.lock();
         let ino = state.disk.lookup(path.as_ref())?;

@@ -1,14 +1,17 @@
 //! What a replica says and does while something of its log is lost.
 
 use super::image::{Copy, Disk, Images, R, TERM, data, id};
+use crate::support::asked::Asked;
 use crate::support::engines::{DIR, of_run};
 use crate::support::files::{find, newest, of_kind, records, ruin, wipe, wipe_copies};
 use Copy::{Faulty, Intact, Suspect};
 use raft::prelude::{ConfState, Entry as RaftEntry, HardState, Message, MessageType};
+use raft::storage::MemStorage;
+use raft::{Config, RawNode, StateRole};
 use raftwood::healing::{Answer, Healer, Question, Says, Standing, Taken};
 use raftwood::raft_rs::{FencedVoter, RegionStorage, encode_entry, encode_hard_state};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
-use raftwood::{Durability, Engine, Entry, EntryId, ErrorKind, RegionId};
+use raftwood::{Durability, Engine, Entry, EntryId, ErrorKind, Options, RegionId, RollbackCause};
 
 /// A store with this damage, looked through.
 struct Fixture {
@@ -23,7 +26,11 @@ fn with(log: &[Copy], had: Option<usize>) -> Fixture {
 }
 
 fn opened(vfs: SimVfs, run: u64) -> Fixture {
-    let engine = of_run(&vfs, run).open(DIR).unwrap();
+    opened_with(vfs, run, |o| o)
+}
+
+fn opened_with(vfs: SimVfs, run: u64, change: impl FnOnce(Options) -> Options) -> Fixture {
+    let engine = change(of_run(&vfs, run)).open(DIR).unwrap();
     let mut healer = Healer::new(&engine, R);
     healer.look().unwrap();
     Fixture { vfs, engine, healer }
@@ -213,11 +220,15 @@ fn a_fenced_voter_votes_once_a_term_for_who_has_its_log_also_after_a_power_cut()
     let again =
         |v: &mut FencedVoter, from| v.step(&request(MsgRequestVote, from, 7, id(3))).unwrap().unwrap();
     assert!(again(&mut v, 2).reject && !again(&mut v, 3).reject);
-    assert!(v.step(&request(MessageType::MsgHeartbeat, 2, 9, id(1))).unwrap().is_none());
+    let is_there = v.step(&request(MessageType::MsgHeartbeat, 2, 9, id(1))).unwrap().unwrap();
+    assert_eq!((is_there.get_msg_type(), is_there.term), (MessageType::MsgHeartbeatResponse, 9));
+    // It said so of term 9: there is no way back from that.
+    let says = v.step(&request(MessageType::MsgHeartbeat, 2, 8, id(1))).unwrap().unwrap();
+    assert_eq!((says.get_msg_type(), says.term, says.reject), (MessageType::MsgAppendResponse, 9, false));
 
     let lost = with(&[Intact], Some(2));
     let refused = FencedVoter::new(RegionStorage::new(&lost.engine, R), 1).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Damaged);
+    assert_eq!(refused.kind(), ErrorKind::HardStateLost);
 }
 
 #[test]
@@ -237,8 +248,9 @@ fn a_fenced_voter_takes_an_append_that_replaces_the_damage_and_no_other() {
     let whole = |f: &Fixture| f.healer.standing() == Standing::Whole;
     // The same entry, by name: nothing is replaced, and nothing acknowledged.
     assert!(v.step(&append(7, id(0), &[(TERM, 7), (7, 8)])).unwrap().is_none());
-    // Of a leader of the past.
-    assert!(v.step(&append(5, id(0), &[(5, 7)])).unwrap().is_none());
+    // A leader of the past is shown the term.
+    let says = v.step(&append(5, id(0), &[(5, 7)])).unwrap().unwrap();
+    assert_eq!((says.get_msg_type(), says.term, says.reject), (MessageType::MsgAppendResponse, TERM, false));
     assert!(!whole(&f) && f.engine.region(R).last_index() == 7);
     // It does not meet the log: the leader has to go back.
     let declined = v.step(&append(7, EntryId::new(7, 8), &[(7, 9)])).unwrap().unwrap();
@@ -303,6 +315,12 @@ fn a_snapshot_replaces_a_log_that_ends_before_it_or_contradicts_it_unless_that_w
         assert!(log.is_empty() && log.base == Some(at));
         assert_eq!(f.healer.standing(), Standing::Whole);
     }
+    let listener = Asked::new();
+    let disk = Disk { log: vec![Intact, Faulty, Intact], had: None };
+    let f = opened_with(Images::of([&disk]).disk(&disk), 9, |o| o.listener(listener.clone()));
+    voter(&f).install(&snapshot(7, EntryId::new(7, 7), &[1, 2, 3])).unwrap();
+    let asked = [(R, 7, id(2).index, RollbackCause::Reset)];
+    assert_eq!(listener.take(), asked, "what is damaged may be the only copy too");
     let f = with(&[Intact, Faulty], None);
     let mut state = RegionStorage::new(&f.engine, R).hard_state().unwrap();
     state.commit = 7;
@@ -327,14 +345,110 @@ fn a_fenced_voter_asks_for_a_snapshot_when_it_is_told_to_and_for_nothing_uncommi
     let mut v = voter(&f);
     assert!(v.step(&committed(MsgAppend, 7, id(2), 6)).unwrap().is_none(), "it was not told to");
     v.request_snapshot();
-    assert!(v.step(&committed(MsgHeartbeat, 7, id(2), 6)).unwrap().is_none(), "nothing committed is lost");
+    let is_there = v.step(&committed(MsgHeartbeat, 7, id(2), 6)).unwrap().unwrap();
+    assert_eq!(is_there.get_msg_type(), MessageType::MsgHeartbeatResponse, "nothing committed is lost");
     let asks = v.step(&committed(MsgAppend, 7, id(2), 8)).unwrap().unwrap();
     assert_eq!((asks.get_msg_type(), asks.reject), (MessageType::MsgAppendResponse, true));
     assert_eq!((asks.term, asks.index, asks.log_term, asks.request_snapshot), (7, 8, TERM, 7));
-    assert!(v.step(&committed(MsgHeartbeat, TERM, id(2), 8)).unwrap().is_none(), "of a leader of the past");
+    let says = v.step(&committed(MsgHeartbeat, TERM, id(2), 8)).unwrap().unwrap();
+    assert_eq!((says.term, says.request_snapshot), (7, 0), "to a leader of the past");
     assert!(v.step(&committed(MsgHeartbeat, 7, id(2), 0)).unwrap().is_some());
     v.install(&snapshot(7, id(1), &[1, 2, 3])).unwrap();
-    assert!(v.step(&committed(MsgHeartbeat, 7, id(2), 8)).unwrap().is_none(), "it is whole");
+    let is_there = v.step(&committed(MsgHeartbeat, 7, id(2), 8)).unwrap().unwrap();
+    assert_eq!(is_there.get_msg_type(), MessageType::MsgHeartbeatResponse, "it is whole");
+}
+
+/// A leader of term 20 that has compacted its log beyond all that node 1 has, and has not heard of it.
+fn leader() -> RawNode<MemStorage> {
+    let storage = MemStorage::new();
+    let compacted = snapshot(19, EntryId::new(19, 90), &[1, 2, 3]).take_snapshot();
+    storage.wl().apply_snapshot(compacted).unwrap();
+    let mut state = HardState::default();
+    (state.term, state.commit) = (19, 90);
+    storage.wl().set_hardstate(state);
+    let config = Config { id: 2, applied: 90, check_quorum: true, ..Config::default() };
+    let mut node = RawNode::new(&config, storage, &slog::Logger::root(slog::Discard, slog::o!())).unwrap();
+    node.raft.become_candidate();
+    node.raft.become_leader();
+    node.raft.bcast_append();
+    node
+}
+
+/// What it sends, once it has persisted all; node 3 follows it.
+fn sent(leader: &mut RawNode<MemStorage>) -> Vec<Message> {
+    let mut all = Vec::new();
+    while leader.has_ready() {
+        let mut ready = leader.ready();
+        leader.store().wl().append(ready.entries()).unwrap();
+        if let Some(state) = ready.hs() {
+            leader.store().wl().set_hardstate(state.clone());
+        }
+        let mut messages = ready.take_messages();
+        messages.extend(ready.take_persisted_messages());
+        messages.extend(leader.advance(ready).take_messages());
+        leader.advance_apply();
+        for m in messages {
+            if m.to == 3 && m.get_msg_type() == MessageType::MsgAppend {
+                let mut acked = request(MessageType::MsgAppendResponse, 3, m.term, EntryId::default());
+                (acked.to, acked.index) = (2, m.index + m.entries.len() as u64);
+                leader.step(acked).unwrap();
+            }
+            all.push(m);
+        }
+    }
+    all
+}
+
+/// A leader sends one append to a follower of which it knows nothing, and waits for the answer. Where that
+/// message was lost, heartbeats are all that comes, and they do not say what is committed beyond what the
+/// follower is known to have.
+#[test]
+fn a_leader_whose_first_message_was_lost_still_sends_a_snapshot() {
+    let f = with(&[Intact, Faulty, Intact], None);
+    let mut v = voter(&f);
+    v.request_snapshot();
+    let mut leader = leader();
+    let lost = sent(&mut leader);
+    assert!(lost.iter().any(|m| m.to == 1 && m.get_msg_type() == MessageType::MsgAppend), "{lost:?}");
+    assert_eq!(leader.raft.raft_log.committed, 91);
+    for _ in 0..5 {
+        leader.ping();
+        let mut queue = sent(&mut leader);
+        while let Some(m) = queue.pop() {
+            if m.to == 1 && m.get_msg_type() == MessageType::MsgSnapshot {
+                assert!(v.takes(&m).unwrap());
+                v.install(&m).unwrap();
+                assert_eq!(f.healer.standing(), Standing::Whole);
+                return;
+            }
+            if let Some(mut answer) = v.step(&m).unwrap() {
+                assert!(answer.context.is_empty(), "it confirms no read");
+                answer.from = 1;
+                leader.step(answer).unwrap();
+            }
+            queue.extend(sent(&mut leader));
+        }
+    }
+    panic!("no snapshot came");
+}
+
+/// It voted in a later term, and the one that asked for that vote is gone: its leader takes nothing from it,
+/// and it nothing from the leader.
+#[test]
+fn a_leader_of_a_past_term_gives_up_for_a_fenced_replica_that_voted_since() {
+    let f = with(&[Intact, Faulty, Intact], None);
+    let mut v = voter(&f);
+    v.request_snapshot();
+    let mut leader = leader();
+    sent(&mut leader);
+    let vote = v.step(&request(MessageType::MsgRequestVote, 3, 30, EntryId::new(19, 95))).unwrap().unwrap();
+    assert_eq!((vote.term, vote.reject), (30, false));
+    leader.ping();
+    let heartbeats = sent(&mut leader).into_iter().filter(|m| m.to == 1);
+    for answer in heartbeats.filter_map(|m| v.step(&m).unwrap()) {
+        leader.step(answer).unwrap();
+    }
+    assert_eq!((leader.raft.term, leader.raft.state), (30, StateRole::Follower));
 }
 
 /// Of the entry in the middle not even the term is known: its description is lost, and the footer.
@@ -386,7 +500,8 @@ fn an_unsure_replica_neither_votes_nor_takes_an_append_until_a_snapshot_reaches_
     // The eighth may be another one here: what comes after it may have been acknowledged, or not.
     assert!(!v.takes(&snapshot(12, EntryId::new(8, 8), &[1, 2, 3])).unwrap());
     v.request_snapshot();
-    assert!(v.step(&committed(MsgHeartbeat, 12, beyond, 8)).unwrap().is_none());
+    let is_there = v.step(&committed(MsgHeartbeat, 12, beyond, 8)).unwrap().unwrap();
+    assert_eq!((is_there.get_msg_type(), is_there.term), (MessageType::MsgHeartbeatResponse, 12));
     let asks = v.step(&committed(MsgHeartbeat, 12, beyond, 9)).unwrap().unwrap();
     assert_eq!((asks.request_snapshot, region.last_index()), (9, 9));
     v.install(&snapshot(12, EntryId::new(12, 20), &[1, 2, 3])).unwrap();

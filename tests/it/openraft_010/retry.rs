@@ -2,6 +2,7 @@
 //! threads here and the clock is the test's, so that a pause ends when there is nothing else to do.
 
 use super::{Store, Types, Vote, ends, entries, log_id, read, read_vote, text};
+use crate::support::asked::Asked;
 use crate::support::engines::{DIR, by_hand};
 use crate::support::openraft::R;
 use crate::support::refusing::{Refusing, Tale};
@@ -9,7 +10,7 @@ use openraft010::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt};
 use openraft010::type_config::TypeConfigExt;
 use raftwood::openraft_010::LogStore;
 use raftwood::vfs::sim::{EIO, Fault, SimVfs};
-use raftwood::{Durability, Engine, RegionId};
+use raftwood::{Durability, Engine, RegionId, RollbackCause};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(600);
@@ -180,4 +181,22 @@ async fn a_wait_ends_at_once_when_the_engine_is_closed_or_poisoned() {
         assert_eq!(listener.asked(), 0, "the listener was asked over an engine that takes nothing");
         assert_eq!(listener.take(), [Tale::Retrying(R), Tale::Ended(R, false)]);
     }
+}
+
+/// A log that begins after what is purged, with an older term, is emptied, and nobody was asked.
+#[tokio::test]
+async fn a_purge_asks_for_what_contradicts_it_and_for_nothing_that_it_covers() {
+    let (vfs, listener) = (SimVfs::new(71), Asked::new());
+    let engine = by_hand(&vfs).listener(listener.clone()).open(DIR).unwrap();
+    let mut store: Store = LogStore::new(&engine, R);
+    store.blocking_append(entries(1, 4..=6)).await.unwrap();
+    store.purge(log_id(1, 2)).await.unwrap();
+    assert_eq!(listener.take(), []);
+    listener.refuse(true);
+    let error = store.purge(log_id(3, 3)).await.unwrap_err();
+    assert!(error.to_string().contains("a listener refused to discard entries 4..=6"), "{error}");
+    assert_eq!(listener.take(), [(R, 4, 6, RollbackCause::Reset)]);
+    assert_eq!(ends(&mut store).await, (Some(log_id(1, 2)), Some(log_id(1, 6))));
+    store.purge(log_id(3, 9)).await.unwrap();
+    assert_eq!((listener.take(), ends(&mut store).await), (vec![], (Some(log_id(3, 9)), Some(log_id(3, 9)))));
 }

@@ -160,6 +160,7 @@ fn a_batch_is_synced_exactly_when_a_ready_asks_for_it() {
 fn a_snapshot_its_entries_and_its_states_are_one() {
     let store = Ours::fresh();
     store.append(&[entry(1, 1), entry(2, 1)]);
+    store.set_hard_state(&hard_state(1, 0, 0));
     store.set_conf_state(&ConfState::from((vec![2], vec![1])));
     let config = Config { id: 1, election_tick: 10, heartbeat_tick: 1, ..Config::default() };
     let mut node = RawNode::new(&config, store.storage(), &logger()).unwrap();

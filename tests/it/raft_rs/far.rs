@@ -109,6 +109,29 @@ fn sent_to(leader: &mut RawNode<RegionStorage>) -> Vec<u64> {
 }
 
 #[test]
+fn a_far_read_for_which_there_is_no_place_is_done_on_the_spot() {
+    let store = long_log(200);
+    let (storage, told) = fetching(&store);
+    let gates = busy(&store);
+    let (send, refused) = channel();
+    for asked in 0.. {
+        if refused.try_recv().is_ok() {
+            break;
+        }
+        assert!(asked < 10_000, "no fetch was refused");
+        let send = send.clone();
+        store.engine.fetch(REGION, 1..2, raftwood::ReadLimit::NONE, move |read| {
+            if read.is_err() {
+                send.send(()).unwrap();
+            }
+        });
+    }
+    assert_eq!(storage.entries(10, 40, None, may_wait()).unwrap().len(), 30);
+    drop(gates);
+    assert!(told.try_recv().is_err(), "nothing was fetched");
+}
+
+#[test]
 fn two_followers_that_wait_for_the_same_entries_are_both_told() {
     let store = long_log(200);
     let (storage, told) = fetching(&store);

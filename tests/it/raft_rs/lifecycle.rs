@@ -1,6 +1,6 @@
 //! Replicas that messages and splits make, and those that are given up for good.
 
-use super::stores::{Ours, REGION, Store, logger};
+use super::stores::{Ours, REGION, Store, entry, logger};
 use raft::prelude::{ConfState, HardState, Message, MessageType};
 use raft::{Config, RawNode};
 use raftwood::raft_rs::{BOOTSTRAP, Creation, ReadyBatch, RegionStorage, Tombstones};
@@ -198,4 +198,17 @@ fn a_beginning_that_no_state_machine_knows_is_taken_back_and_the_vote_stays() {
     batch.write(&store.engine).unwrap();
     assert_eq!(undo(&store).unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(store.storage().region().last_index(), 6);
+}
+
+#[test]
+fn a_compaction_leaves_what_was_not_applied_durably() {
+    let store = Ours::fresh();
+    store.append(&(1..=9).map(|index| entry(index, 1)).collect::<Vec<_>>());
+    for (durable, keep, first) in [(2, 5, 1), (4, 4, 1), (6, 2, 5), (5, 3, 5), (7, 0, 8), (20, 1, 10)] {
+        let mut batch = ReadyBatch::new(&store.engine);
+        batch.compact_applied(REGION, durable, keep);
+        batch.compact_applied(RegionId(404), durable, keep);
+        batch.write(&store.engine).unwrap();
+        assert_eq!(store.engine.region(REGION).first_index(), first, "{durable} durable, {keep} kept");
+    }
 }

@@ -96,14 +96,38 @@ fn a_vote_of_an_older_term_is_not_carried_into_the_term_of_a_snapshot() {
 }
 
 #[test]
-fn a_term_that_the_log_is_ahead_of_is_raised_without_a_vote() {
+fn a_hard_state_older_than_the_last_entry_is_lost_and_not_made_up() {
     let store = Ours::fresh();
     store.append(&[entry(1, 1), entry(2, 7)]);
-    assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(7, 0, 0));
-    store.set_hard_state(&hard_state(6, 2, 1));
-    assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(7, 0, 1));
+    for older in [None, Some(hard_state(1, 1, 1)), Some(hard_state(6, 2, 1))] {
+        if let Some(older) = older {
+            store.set_hard_state(&older);
+        }
+        let storage = store.storage();
+        match store_error(storage.initial_state()) {
+            StorageError::Other(e) => {
+                let e = e.downcast_ref::<raftwood::Error>().unwrap();
+                assert_eq!((e.kind(), e.region()), (ErrorKind::HardStateLost, Some(REGION)), "{e}");
+            }
+            e => panic!("{e:?}"),
+        }
+        // Nor does another log cover it up.
+        let recovered = storage.recover(EntryId::new(9, 9), None);
+        assert_eq!(recovered.unwrap_err().kind(), ErrorKind::HardStateLost);
+        assert_eq!(storage.last_index().unwrap(), 2);
+        let stats = store.engine.stats();
+        assert_eq!((stats.damaged_regions, stats.read_errors), (0, 0), "no bytes are wrong");
+    }
     store.set_hard_state(&hard_state(7, 2, 1));
     assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(7, 2, 1));
+}
+
+#[test]
+fn a_term_that_a_reset_is_ahead_of_is_raised_without_a_vote() {
+    let store = Ours::fresh();
+    store.set_hard_state(&hard_state(2, 3, 0));
+    store.write(|region| _ = region.reset(EntryId::new(5, 9)).unwrap());
+    assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(5, 0, 9));
 }
 
 /// A log of entries 6 to 10, of term 3, after a snapshot of term 2 at 5, of which entries up to 8 are
@@ -273,23 +297,23 @@ fn a_node_whose_vote_may_be_lost_is_not_started() {
     let engine = options(&disk).tail_policy(TailPolicy::AssumeTorn).open("/db").unwrap();
     let again = Ours { engine, disk };
     let storage = again.storage();
-    assert_eq!(storage.hard_state().unwrap_err().kind(), ErrorKind::Damaged);
-    assert_eq!(storage.recover(EntryId::new(1, 1), None).unwrap_err().kind(), ErrorKind::Damaged);
-    assert_eq!(storage.recover(EntryId::new(3, 9), None).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(storage.hard_state().unwrap_err().kind(), ErrorKind::HardStateLost);
+    assert_eq!(storage.recover(EntryId::new(1, 1), None).unwrap_err().kind(), ErrorKind::HardStateLost);
+    assert_eq!(storage.recover(EntryId::new(3, 9), None).unwrap_err().kind(), ErrorKind::HardStateLost);
     assert!(matches!(store_error(storage.initial_state()), StorageError::Other(_)));
     // The operator knows it from elsewhere.
     again.set_hard_state(&hard_state(2, 3, 1));
     assert_eq!(storage.initial_state().unwrap().hard_state, hard_state(2, 3, 1));
 }
 
-/// A hard state whose term is below that of the last entry is raised to it. Where that term could not be read
-/// it was taken for 0, and the node came up in a term in which it had voted already.
+/// A hard state is older than the last entry's term, or it is not; where that term cannot be read, nobody
+/// knows. It was taken for 0 once, and a node would have come up in a term in which it had voted already.
 #[test]
 fn a_node_whose_last_term_cannot_be_read_is_not_started() {
     let store = Ours::fresh();
     let terms = [1, 1, 1, 2, 2, 2, 3, 3, 3];
     store.append(&terms.iter().zip(1..).map(|(&term, index)| filled(index, term, 100)).collect::<Vec<_>>());
-    store.set_hard_state(&hard_state(1, 1, 3));
+    store.set_hard_state(&hard_state(3, 1, 3));
     let reopened = |store: Ours| {
         store.engine.close().unwrap();
         store.disk
@@ -297,11 +321,11 @@ fn a_node_whose_last_term_cannot_be_read_is_not_started() {
     let store = Ours::open(reopened(store), Background::Manual);
     // In the middle of a term, which only the segment's footer records.
     store.write(|region| _ = region.truncate_from(6));
-    assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(2, 0, 3));
+    assert_eq!(store.storage().initial_state().unwrap().hard_state, hard_state(3, 1, 3));
     let disk = reopened(store);
     disk.remove_file("/db/0000000001.log").unwrap();
     let store = Ours::open(disk, Background::Manual);
-    assert_eq!(store.storage().hard_state().unwrap(), hard_state(1, 1, 3));
+    assert_eq!(store.storage().hard_state().unwrap(), hard_state(3, 1, 3));
     match store_error(store.storage().initial_state()) {
         StorageError::Other(e) => {
             let e = e.downcast_ref::<raftwood::Error>().unwrap();

@@ -214,6 +214,7 @@ fn what_was_fetched_for_a_destroyed_replica_is_not_sent_by_the_next_one() {
         }
         store.write(|region| _ = region.destroy());
         write(&store, 1030);
+        store.set_hard_state(&super::stores::hard_state(6, 0, 0));
         let config = Config { id: 4, election_tick: 10, heartbeat_tick: 1, ..Config::default() };
         let new = RawNode::new(&config, storage.clone(), &logger()).unwrap();
         // It asks for the same, before the first answer has come or after.

@@ -144,7 +144,9 @@ impl Store for Ours {
         (storage, told)
     }
     fn with_snapshot(&self, index: u64, term: u64, ready: bool) -> RegionStorage {
-        self.set_hard_state(&hard_state(term, 0, index));
+        let last = self.engine.region(REGION).last_index();
+        let newest = self.engine.region(REGION).term(last).unwrap();
+        self.set_hard_state(&hard_state(newest.max(term), 0, index));
         let conf_state = self.storage().initial_state().unwrap().conf_state;
         self.storage()
             .snapshots(move |_: u64, _: u64| ready.then(|| snapshot(index, term, &conf_state.voters)))

@@ -2,7 +2,7 @@
 //!
 //! - `engines`: how they are opened, and killed; `threads`: those with threads, and work that has to end;
 //! - `entries`: what is written and read back; `files`: finding what the disk holds of it, and harming it;
-//! - `heard`: a listener that remembers; `process`: tests that need a process of their own;
+//! - `heard`, `asked`: listeners that remember; `process`: tests that need a process of their own;
 //! - `two_regions`, `stores`, `model`: small stores and what was acknowledged in them; `oracle`: what became
 //!   of a store, compared with a model;
 //! - `openraft`, `machine_09`, `refusing`, `as_postcard`: for the adapters.
@@ -10,6 +10,7 @@
 #[cfg(all(any(feature = "openraft-09", feature = "openraft-010"), feature = "sim"))]
 #[macro_use]
 mod as_postcard;
+pub(crate) mod asked;
 pub(crate) mod engines;
 pub(crate) mod entries;
 #[cfg(feature = "sim")]

@@ -37,7 +37,7 @@ pub(crate) fn append(engine: &Engine, region: RegionId, indexes: std::ops::Range
 impl Fixture {
     pub(crate) fn new() -> Fixture {
         let heard = Heard::new(|event| match event {
-            Event::Damage { error } => Some(error.to_string()),
+            Event::DamageFound { error } => Some(error.to_string()),
             _ => None,
         });
         Fixture { vfs: SimVfs::new(5), run: 0, heard }

@@ -2,12 +2,12 @@
 
 use super::Plan;
 use super::child::{KEPT, PID, region_of};
+use super::live::Live;
 use super::payload::{Page, Verified, verify};
 use super::report::{Report, Row, Timings, disk_bytes};
-use super::run::bar;
 use super::strace::{Call, Strace};
 use crate::Failure;
-use crate::out::warn_of;
+use crate::out::remark;
 use raftwood::RegionId;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ pub(crate) fn measure(
     report: &mut Report,
 ) -> Result<(Vec<Row>, Kills), Failure> {
     let kills = plan.repeat.unwrap_or(50);
-    let progress = bar("kill", Duration::from_millis(u64::from(kills)));
+    let live = Live::counted(plan, "kill", "kill", kills);
     let mut state = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let (mut acked, mut total) = (0, Verified::default());
     let mut opens = Timings::new();
@@ -110,7 +110,8 @@ pub(crate) fn measure(
         let ordered = even == odd || even == odd + 1;
         if !whole || !ordered || even + odd < acked {
             torn_or_lost += 1;
-            warn_of!("kill {round}: {acked} acknowledged, {even} + {odd} recovered, counts {counts:?}");
+            let found = format!("{acked} acknowledged, {even} + {odd} recovered, counts {counts:?}");
+            remark(plan.json, "violation", &format!("kill {round}: {found}"));
         }
         let pages: Vec<Page> = (0..2u64)
             .flat_map(|half| (0..32).map(move |k| region_of(half, k)))
@@ -121,21 +122,25 @@ pub(crate) fn measure(
         total.entries += seen.entries;
         total.wrong += seen.wrong;
         acked = even + odd;
+        // What is there now is what is to be looked at.
+        if torn_or_lost + total.wrong > 0 {
+            break;
+        }
         // Every other round leaves by the front door.
         if chance.is_multiple_of(2) {
             engine.close()?;
         }
         drop(engine);
-        progress.inc(1);
+        live.one_more();
     }
-    progress.finish_and_clear();
+    live.end();
     report.check(
         torn_or_lost == 0,
-        format!("kill: {kills} kills, {acked} batches recovered, {torn_or_lost} lost or torn"),
+        format!("kill: {} kills, {acked} batches recovered, {torn_or_lost} lost or torn", opens.count()),
     );
     let mut row = Row::new("kill", "raftwood", plan);
     row.timed(&opens);
-    row.ops = Some(u64::from(kills));
+    row.ops = Some(opens.count());
     row.entries = Some(acked * 64);
     row.open_ms = Some(opens.micros(0.5) / 1000.0);
     row.disk_bytes = Some(disk_bytes(dir));

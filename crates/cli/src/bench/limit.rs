@@ -1,6 +1,7 @@
 //! The machine's floor: what one durable write of a given size costs without any engine.
 
 use super::Plan;
+use super::live::Live;
 use super::report::{Row, Timings};
 use crate::Failure;
 use std::fs::File;
@@ -9,6 +10,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const FILE_BYTES: u64 = 64 << 20;
+
+/// Lone writer and floor take turns of this length, so that the noise of a shared machine hits both.
+pub(crate) const TURN: Duration = Duration::from_millis(500);
 
 /// A pre-written file that is overwritten front to back, and again.
 pub(crate) struct Floor {
@@ -61,6 +65,12 @@ impl Floor {
 /// The floor alone.
 pub(crate) fn measure(plan: &Plan, dir: &Path) -> Result<Row, Failure> {
     let mut floor = Floor::new(dir, plan.entry_bytes * plan.batch_entries as usize)?;
-    floor.run(Duration::from_secs_f64(plan.seconds))?;
+    let total = Duration::from_secs_f64(plan.seconds);
+    let mut live = Live::timed(plan, "limit", "writes", total);
+    while floor.timings.elapsed < total {
+        floor.run(TURN.min(total - floor.timings.elapsed))?;
+        live.rate(floor.timings.count(), floor.timings.elapsed);
+    }
+    live.end();
     Ok(floor.row(plan))
 }

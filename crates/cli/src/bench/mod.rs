@@ -3,20 +3,23 @@
 pub(crate) mod child;
 mod kill;
 mod limit;
+mod live;
 mod payload;
 mod read;
 mod reopen;
 pub(crate) mod report;
 mod run;
+mod scratch;
 mod strace;
 mod writers;
 
-use crate::out::warn_of;
+use crate::out::{remark, warn_of};
 use crate::{Failure, Outcome};
 use clap::ValueEnum;
 pub(crate) use kill::Kills;
 use raftwood::{Compression, Durability, Options};
 use report::{Report, Row};
+use scratch::{Scratch, remove_dir};
 use std::path::{Path, PathBuf};
 use strace::Strace;
 
@@ -118,7 +121,8 @@ pub(crate) struct Args {
     /// Skip reading everything back after the reopen.
     #[arg(long)]
     no_verify: bool,
-    /// Leave the stores where they are, for a look into them: the directory is named at the end.
+    /// Leave the stores where they are, for a look into them: the directories are named at the end. That of a
+    /// run that fails, or finds something wrong, is left in any case.
     #[arg(long)]
     keep: bool,
     /// One JSON object for each run, on a line of its own.
@@ -178,6 +182,7 @@ pub(crate) struct Plan {
     pub(crate) verify: bool,
     pub(crate) options: Options,
     pub(crate) segment_bytes: u64,
+    pub(crate) json: bool,
 }
 
 impl Plan {
@@ -219,15 +224,16 @@ impl Plan {
             verify: !args.no_verify,
             options,
             segment_bytes,
+            json: args.json,
         }
     }
 }
 
 /// Runs `bench`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let scratch = Scratch::new(args.dir.as_deref(), args.keep)?;
+    let mut scratch = Scratch::new(args.dir.as_deref())?;
     let mut report = Report::new(args.json);
-    report.environment(&scratch.dir, args.segment_bytes.unwrap_or(64 << 20))?;
+    report.environment(scratch.dir(), args.segment_bytes.unwrap_or(64 << 20))?;
     let chosen = match args.workloads.is_empty() {
         true => vec![Workload::Append, Workload::Raftstore],
         false => args.workloads.clone(),
@@ -238,17 +244,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         let mut runs: Vec<Vec<Row>> = Vec::new();
         for round in 0..rounds {
             let plan = Plan { seed: plan.seed + u64::from(round), ..plan.clone() };
-            // With --keep each workload has one of its own, that of its last round.
-            let name = workload.to_possible_value().map(|v| v.get_name().to_string());
-            let name = name.filter(|_| args.keep).unwrap_or_else(|| "store".to_string());
-            let dir = scratch.dir.join(name);
-            remove_dir(&dir)?;
-            runs.push(measure(&plan, &dir, &mut report)?);
-            if args.keep {
-                report.kept(&dir);
-            } else {
-                remove_dir(&dir)?;
-            }
+            // With --keep that of the last round is left.
+            let keeps = args.keep && round + 1 == rounds;
+            runs.push(in_place(&plan, keeps, &mut scratch, &mut report)?);
         }
         for n in 0..runs.first().map_or(0, Vec::len) {
             let same: Vec<&Row> = runs.iter().filter_map(|r| r.get(n)).collect();
@@ -259,22 +257,60 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     Ok(report.outcome())
 }
 
+/// One run, on a store of its own. Of one that fails, or finds something wrong, the store is left.
+fn in_place(
+    plan: &Plan,
+    keeps: bool,
+    scratch: &mut Scratch,
+    report: &mut Report,
+) -> Result<Vec<Row>, Failure> {
+    let name = plan.workload.to_possible_value().map_or("store".to_string(), |v| v.get_name().to_string());
+    let (store, violations) = (scratch.place(&name), report.violations());
+    let rows = match measure(plan, &store, report) {
+        Ok(rows) => rows,
+        Err(failure) => return Err(scratch.keep_failed(&store, failure, report)),
+    };
+    if keeps || report.violations() > violations || is_wrong(&rows) {
+        scratch.keep(&store, report);
+    } else {
+        remove_dir(&store)?;
+    }
+    Ok(rows)
+}
+
+fn is_wrong(rows: &[Row]) -> bool {
+    rows.iter().any(|row| row.wrong.is_some_and(|wrong| wrong > 0))
+}
+
 /// Kills a writing process so many times on one store, and says how, and whether it lost anything. The
 /// segments are small, so that each run sees many of them come and go.
-pub(crate) fn kills(kills: u32, seed: u64, dir: Option<&Path>) -> Result<(Kills, Outcome), Failure> {
-    let scratch = Scratch::new(dir, false)?;
-    let mut report = Report::new(true);
-    let args = Args { segment_bytes: Some(1 << 20), ..Args::default() };
+pub(crate) fn kills(
+    kills: u32,
+    seed: u64,
+    dir: Option<&Path>,
+    json: bool,
+) -> Result<(Kills, Outcome), Failure> {
+    let mut scratch = Scratch::new(dir)?;
+    let mut report = Report::new(json);
+    let args = Args { segment_bytes: Some(1 << 20), json, ..Args::default() };
     let plan = Plan { repeat: Some(kills), seed, ..Plan::new(&args, Workload::Kill) };
     let strace = Strace::find();
     if strace.is_none() {
-        warn_of!(
-            "no strace that may trace here: all kills are at random moments, none at a chosen system call"
-        );
+        let message =
+            "no strace that may trace here: all kills are at random moments, none at a chosen system call";
+        remark(json, "warning", message);
     }
-    let (rows, done) = kill::measure(&plan, &scratch.dir.join("store"), strace.as_ref(), &mut report)?;
-    let wrong = rows.iter().filter_map(|r| r.wrong).sum::<u64>();
-    Ok((done, if wrong == 0 { report.outcome() } else { Outcome::FoundWrong }))
+    let store = scratch.place("store");
+    let (rows, done) = kill::measure(&plan, &store, strace.as_ref(), &mut report)
+        .map_err(|failure| scratch.keep_failed(&store, failure, &mut report))?;
+    if report.outcome() == Outcome::Fine && !is_wrong(&rows) {
+        return Ok((done, Outcome::Fine));
+    }
+    scratch.keep(&store, &mut report);
+    if !json {
+        warn_of!("{}", report.all_kept());
+    }
+    Ok((done, Outcome::FoundWrong))
 }
 
 fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec<Row>, Failure> {
@@ -287,40 +323,5 @@ fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec<Row>, Fai
         Workload::Read => read::measure(plan, dir),
         Workload::Reopen => reopen::measure(plan, dir, report),
         Workload::Kill => kill::measure(plan, dir, None, report).map(|(rows, _)| rows),
-    }
-}
-
-fn remove_dir(dir: &Path) -> Result<(), Failure> {
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::new(format!("cannot remove {}: {e}", dir.display())))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A directory of our own, removed at the end, also of a failed run.
-struct Scratch {
-    dir: PathBuf,
-    /// Not removed.
-    keep: bool,
-}
-
-impl Scratch {
-    fn new(parent: Option<&Path>, keep: bool) -> Result<Scratch, Failure> {
-        let parent = parent.unwrap_or(Path::new("."));
-        let dir = parent.join(format!("raftwood-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).map_err(|e| {
-            Failure::new(format!("cannot create {}: {e}; choose another --dir", dir.display()))
-        })?;
-        Ok(Scratch { dir, keep })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if !self.keep {
-            let _ = std::fs::remove_dir_all(&self.dir);
-        }
     }
 }

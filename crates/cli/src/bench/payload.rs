@@ -1,7 +1,7 @@
 //! Payloads that can be made again from who they belong to, and a book of what should be there.
 
 use super::Plan;
-use crate::out::{warn_of, with_causes};
+use crate::out::{remark, with_causes};
 use raftwood::{Engine, EntryId, ReadLimit, Region, RegionId};
 
 /// Adds the payload of one entry: bytes that do not compress, the same for the same seed and place.
@@ -53,14 +53,10 @@ pub(crate) fn verify(engine: &Engine, plan: &Plan, pages: &[Page]) -> Verified {
     for page in pages {
         let region = engine.region(RegionId(page.region));
         if region.last_index() != page.last || (page.entries() > 0 && region.first_index() != page.first) {
-            warn_of!(
-                "region {}: {}..={} is there, {}..={} should be",
-                page.region,
-                region.first_index(),
-                region.last_index(),
-                page.first,
-                page.last
-            );
+            let found = format!("{}..={}", region.first_index(), region.last_index());
+            let due = format!("{}..={}", page.first, page.last);
+            let message = format!("region {}: {found} is there, {due} should be", page.region);
+            remark(plan.json, "violation", &message);
             total.wrong += 1;
         }
         let mut index = page.first;
@@ -78,7 +74,7 @@ fn verify_some(region: &Region, plan: &Plan, page: &Page, index: u64, expected: 
     let entries = match region.entries(index..=page.last, ReadLimit::bytes(1 << 20)) {
         Ok(entries) => entries,
         Err(e) => {
-            warn_of!("reading entry {index}: {}", with_causes(&e));
+            remark(plan.json, "violation", &format!("reading entry {index}: {}", with_causes(&e)));
             return (1, 1);
         }
     };
@@ -88,7 +84,8 @@ fn verify_some(region: &Region, plan: &Plan, page: &Page, index: u64, expected: 
         expected.clear();
         fill(plan.seed, page.region, id.index, plan.entry_bytes, expected);
         if entry.id != id || entry.payload != expected[..] {
-            warn_of!("region {}: entry {id} is not what was written", page.region);
+            let message = format!("region {}: entry {id} is not what was written", page.region);
+            remark(plan.json, "violation", &message);
             wrong += 1;
         }
     }

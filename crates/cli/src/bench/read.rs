@@ -1,8 +1,9 @@
 //! Reading back: random single entries, ranges, terms.
 
+use super::Plan;
+use super::live::Live;
 use super::payload::{Page, fill, verify};
 use super::report::{Row, Timings, disk_bytes, rss_bytes};
-use super::{Plan, run};
 use crate::Failure;
 use raftwood::{Durability, Engine, EntryId, ReadLimit, RegionId};
 use std::path::Path;
@@ -47,9 +48,9 @@ pub(crate) fn measure(plan: &Plan, dir: &Path) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     for (name, per_op) in [("read.entry", 1), ("read.range64", RANGE), ("read.term", 0)] {
         let time = Duration::from_secs_f64(plan.seconds / 3.0);
-        let progress = run::bar(name, time);
-        let timings = reads(&engine, plan, &pages, per_op, time)?;
-        progress.finish_and_clear();
+        let mut live = Live::timed(plan, name, "reads", time);
+        let timings = reads(&engine, plan, &pages, (per_op, time), &mut live)?;
+        live.end();
         let mut row = Row::new(name, "raftwood", plan);
         row.timed(&timings);
         row.threads = Some(1);
@@ -75,8 +76,8 @@ fn reads(
     engine: &Engine,
     plan: &Plan,
     pages: &[Page],
-    per_op: u64,
-    time: Duration,
+    (per_op, time): (u64, Duration),
+    live: &mut Live,
 ) -> Result<Timings, Failure> {
     let mut timings = Timings::new();
     let mut state = plan.seed | 1;
@@ -93,6 +94,7 @@ fn reads(
             n => drop(region.entries(index..(index + n).min(page.last + 1), ReadLimit::NONE)?),
         }
         timings.record(one.elapsed());
+        live.rate(timings.count(), began.elapsed());
     }
     timings.elapsed = began.elapsed();
     Ok(timings)

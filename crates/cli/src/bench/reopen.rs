@@ -5,6 +5,7 @@ use super::report::{Report, Row, disk_bytes, rss_bytes};
 use super::{Plan, kill, run};
 use crate::Failure;
 use crate::out::size;
+use indicatif::ProgressBar;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Instant;
@@ -16,7 +17,7 @@ const OPENS: usize = 5;
 pub(crate) fn measure(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec<Row>, Failure> {
     let mut child = kill::spawn(plan, dir, "fill")?;
     let Some(out) = child.stdout.take() else { return Err(Failure::new("the child has no output")) };
-    let progress = indicatif::ProgressBar::new(plan.bytes);
+    let progress = if plan.json { ProgressBar::hidden() } else { ProgressBar::new(plan.bytes) };
     progress.set_prefix("fill");
     let mut lines = BufReader::new(out).lines();
     let mut filled = false;

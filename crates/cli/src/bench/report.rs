@@ -1,12 +1,12 @@
 //! Figures, as a table for people and as JSON for programs.
 
 use super::Plan;
-use crate::out::{count, say, say_json, size, warn_of};
+use crate::out::{aside, count, filled, remark, say, say_json, size};
 use crate::{Failure, Outcome};
 use hdrhistogram::Histogram;
 use raftwood::Durability;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Latencies of one kind of operation.
@@ -99,6 +99,41 @@ impl Row {
         self.max_us = Some(t.micros(1.0));
     }
 
+    /// Rates and latencies for people, as [`TITLES`] names them.
+    fn figures(&self) -> [String; TITLES.len()] {
+        let per_second = |n: Option<u64>| match (n, self.seconds) {
+            (Some(n), Some(s)) if s > 0.0 => Some(n as f64 / s),
+            _ => None,
+        };
+        let mib = per_second(self.bytes).map(|bytes| bytes / f64::from(1 << 20));
+        let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_string());
+        let time = |micros: Option<f64>| known(micros.map(micros_text));
+        [
+            self.workload.clone(),
+            known(self.threads.map(|n| n.to_string())),
+            known(self.regions.map(|n| n.to_string())),
+            known(per_second(self.ops).map(|rate| format!("{rate:.0}"))),
+            known(mib.map(|rate| format!("{rate:.1}"))),
+            time(self.p50_us),
+            time(self.p99_us),
+            time(self.p999_us),
+            time(self.max_us),
+        ]
+    }
+
+    /// What it took, as far as it is known.
+    fn space(&self) -> Vec<String> {
+        let bytes = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
+        let opened = self.open_ms.map(|ms| format!("opened in {ms:.1} ms"));
+        let all = [
+            bytes("device", self.device_bytes),
+            bytes("disk", self.disk_bytes),
+            bytes("index", self.index_bytes),
+            opened,
+        ];
+        all.into_iter().flatten().collect()
+    }
+
     /// The median of each figure over the repetitions; anything wrong in any of them stays wrong.
     pub(crate) fn median(runs: &[&Row]) -> Row {
         let Some(first) = runs.first() else { return Row::default() };
@@ -132,19 +167,35 @@ impl Row {
     }
 }
 
+/// A store that was left.
+#[derive(Serialize)]
+struct Kept<'a> {
+    kind: &'static str,
+    dir: &'a Path,
+}
+
 /// Collects what is found and prints it.
 pub(crate) struct Report {
     json: bool,
     notes: Vec<String>,
     verified: u64,
     wrong: u64,
-    violated: bool,
+    violations: u64,
+    kept: Vec<PathBuf>,
     headed: bool,
 }
 
 impl Report {
     pub(crate) fn new(json: bool) -> Report {
-        Report { json, notes: Vec::new(), verified: 0, wrong: 0, violated: false, headed: false }
+        Report {
+            json,
+            notes: Vec::new(),
+            verified: 0,
+            wrong: 0,
+            violations: 0,
+            kept: Vec::new(),
+            headed: false,
+        }
     }
 
     /// Says where this is measured.
@@ -184,19 +235,31 @@ impl Report {
 
     /// A store that is left for a look into it.
     pub(crate) fn kept(&mut self, dir: &Path) {
-        let says = format!("kept for a look into it: {}", dir.display());
         if self.json {
             // Standard output has the rows.
-            warn_of!("{says}");
-        } else {
-            self.note(says);
+            aside(true, &Kept { kind: "kept", dir }, "");
         }
+        self.kept.push(dir.to_path_buf());
+    }
+
+    /// A line for each of these.
+    pub(crate) fn all_kept(&self) -> String {
+        let line = |dir: &PathBuf| format!("kept for a look into it: {}", dir.display());
+        self.kept.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     /// A bound that was asked for and is broken.
     pub(crate) fn check(&mut self, holds: bool, text: String) {
-        self.violated |= !holds;
+        self.violations += u64::from(!holds);
+        if self.json && !holds {
+            remark(true, "violation", &text);
+        }
         self.notes.push(format!("{} {text}", if holds { "ok      " } else { "VIOLATED" }));
+    }
+
+    /// How many bounds are broken.
+    pub(crate) fn violations(&self) -> u64 {
+        self.violations
     }
 
     pub(crate) fn row(&mut self, row: &Row) -> Result<(), Failure> {
@@ -208,43 +271,13 @@ impl Report {
         }
         if !self.headed {
             self.headed = true;
-            say!(
-                "\n{:<12} {:>3} {:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>8}",
-                "workload",
-                "thr",
-                "regions",
-                "ops/s",
-                "MiB/s",
-                "p50 us",
-                "p99 us",
-                "p99.9 us",
-                "max us",
-                "device",
-                "disk",
-                "index",
-                "open ms"
-            )?;
+            say!("\n{}", aligned(&TITLES.map(String::from)))?;
         }
-        let per_second = |n: Option<u64>| match (n, row.seconds) {
-            (Some(n), Some(s)) if s > 0.0 => Some(n as f64 / s),
-            _ => None,
-        };
-        say!(
-            "{:<12} {:>3} {:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>8}",
-            row.workload,
-            whole(row.threads.map(|n| n as f64)),
-            whole(row.regions.map(|n| n as f64)),
-            whole(per_second(row.ops)),
-            tenth(per_second(row.bytes).map(|b| b / f64::from(1 << 20))),
-            tenth(row.p50_us),
-            tenth(row.p99_us),
-            tenth(row.p999_us),
-            tenth(row.max_us),
-            row.device_bytes.map_or("-".to_string(), size),
-            row.disk_bytes.map_or("-".to_string(), size),
-            row.index_bytes.map_or("-".to_string(), size),
-            tenth(row.open_ms),
-        )
+        say!("{}", aligned(&row.figures()))?;
+        match row.space() {
+            space if space.is_empty() => Ok(()),
+            space => filled(&space).iter().try_for_each(|line| say!("  {line}")),
+        }
     }
 
     /// The last lines.
@@ -256,20 +289,36 @@ impl Report {
         for note in &self.notes {
             say!("{note}")?;
         }
+        if !self.kept.is_empty() {
+            say!("{}", self.all_kept())?;
+        }
         say!("verified {}, {} wrong", count(self.verified, "entry"), self.wrong)
     }
 
     pub(crate) fn outcome(&self) -> Outcome {
-        if self.wrong > 0 || self.violated { Outcome::FoundWrong } else { Outcome::Fine }
+        if self.wrong > 0 || self.violations > 0 { Outcome::FoundWrong } else { Outcome::Fine }
     }
 }
 
-fn whole(v: Option<f64>) -> String {
-    v.map_or("-".to_string(), |v| format!("{v:.0}"))
+/// The columns of the table, and how wide they are: with a space before each they fill a terminal.
+const TITLES: [&str; 9] = ["workload", "thr", "regions", "ops/s", "MiB/s", "p50", "p99", "p99.9", "max"];
+const WIDTHS: [usize; 9] = [12, 3, 8, 9, 7, 8, 8, 8, 8];
+
+fn aligned(cells: &[String; 9]) -> String {
+    let mut line = format!("{:<width$}", cells[0], width = WIDTHS[0]);
+    for (cell, width) in cells.iter().zip(WIDTHS).skip(1) {
+        line.push_str(&format!(" {cell:>width$}"));
+    }
+    line
 }
 
-fn tenth(v: Option<f64>) -> String {
-    v.map_or("-".to_string(), |v| format!("{v:.1}"))
+/// A latency for people.
+fn micros_text(micros: f64) -> String {
+    match micros {
+        _ if micros < 1e3 => format!("{micros:.1} us"),
+        _ if micros < 1e6 => format!("{:.1} ms", micros / 1e3),
+        _ => format!("{:.1} s", micros / 1e6),
+    }
 }
 
 /// The type of the file system that holds `dir`, as the system lists its mounts.
@@ -315,4 +364,39 @@ pub(crate) fn disk_bytes(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.blocks() * 512).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::out::COLUMNS;
+
+    #[test]
+    fn a_row_fits_a_terminal_however_large_its_figures_are() {
+        let row = Row {
+            workload: "read.range64".to_string(),
+            threads: Some(512),
+            regions: Some(10_000_000),
+            seconds: Some(1.0),
+            ops: Some(100_000_000),
+            bytes: Some(90_000 << 20),
+            p50_us: Some(999.94),
+            p99_us: Some(999_940.0),
+            p999_us: Some(600e6),
+            max_us: Some(600e6),
+            device_bytes: Some(1023 << 40),
+            disk_bytes: Some(1023 << 40),
+            index_bytes: Some(1023 << 30),
+            open_ms: Some(600_000.0),
+            ..Row::default()
+        };
+        assert_eq!(
+            aligned(&row.figures()),
+            "read.range64 512 10000000 100000000 90000.0 999.9 us 999.9 ms  600.0 s  600.0 s"
+        );
+        let space = "device 1023.0 TiB, disk 1023.0 TiB, index 1023.0 GiB, opened in 600000.0 ms";
+        assert_eq!(filled(&row.space()), [space]);
+        let lines = [aligned(&row.figures()), aligned(&TITLES.map(String::from)), format!("  {space}")];
+        assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS), "{lines:#?}");
+    }
 }

@@ -1,31 +1,18 @@
 //! Runs the writing workloads: writers on threads, a sampler beside them, then close, reopen, verify.
 
-use super::limit::Floor;
+use super::limit::{Floor, TURN};
+use super::live::Live;
 use super::payload::{Page, Verified, verify};
 use super::report::{Report, Row, Timings, device_bytes, disk_bytes, rss_bytes};
+use super::scratch::remove_dir;
 use super::writers::Writer;
 use super::{Plan, Workload};
 use crate::Failure;
 use crate::out::size;
-use indicatif::{ProgressBar, ProgressStyle};
 use raftwood::{Engine, Stats};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// Lone writer and floor take turns of this length, so that the noise of a shared machine hits both.
-const TURN: Duration = Duration::from_millis(500);
-
-/// A bar that fills with time; on a terminal only.
-pub(crate) fn bar(what: &str, time: Duration) -> ProgressBar {
-    let bar = ProgressBar::new(time.as_millis() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{prefix:<12} {wide_bar} {elapsed} of {msg}") {
-        bar.set_style(style);
-    }
-    bar.set_prefix(what.to_string());
-    bar.set_message(format!("{:.0} s", time.as_secs_f64()));
-    bar
-}
 
 /// A lone writer, in turns with the machine's floor for writes of the size that its batches take in the log.
 pub(crate) fn against_the_floor(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec<Row>, Failure> {
@@ -37,17 +24,16 @@ pub(crate) fn against_the_floor(plan: &Plan, dir: &Path, report: &mut Report) ->
     let mut floor = Floor::new(&floor_dir, plan.entry_bytes * plan.batch_entries as usize)?;
     let before = (device_bytes(dir), engine.stats());
     let total = Duration::from_secs_f64(plan.seconds);
-    let progress = bar("append", total * 2);
-    let began = Instant::now();
+    let mut live = Live::timed(plan, "append", "batches", total * 2);
     let mut device = 0;
     while writer.timings.elapsed < total {
         floor.run(TURN.min(total))?;
         let start = device_bytes(dir);
         writer.run(&engine, TURN.min(total))?;
         device += device_bytes(dir).zip(start).map_or(0, |(b, a)| b - a);
-        progress.set_position(began.elapsed().as_millis() as u64);
+        live.rate(writer.timings.count(), writer.timings.elapsed);
     }
-    progress.finish_and_clear();
+    live.end();
     let timings = writer.timings.clone();
     let mut row = finish(plan, "append", dir, engine, &writers, &timings, before)?;
     row.device_bytes = row.device_bytes.map(|_| device);
@@ -63,7 +49,7 @@ pub(crate) fn against_the_floor(plan: &Plan, dir: &Path, report: &mut Report) ->
         TURN.as_millis()
     ));
     report.warn_if_young(&row);
-    super::remove_dir(&floor_dir)?;
+    remove_dir(&floor_dir)?;
     Ok(vec![floor.row(plan), row])
 }
 
@@ -85,7 +71,7 @@ pub(crate) fn writes(plan: &Plan, dir: &Path, report: &mut Report) -> Result<Vec
     let time = Duration::from_secs_f64(plan.seconds);
     let stop = AtomicBool::new(false);
     let (outcome, sampled) = std::thread::scope(|scope| {
-        let sampler = scope.spawn(|| sample(name, dir, &engine, time, &stop));
+        let sampler = scope.spawn(|| sample(Live::timed(plan, name, "batches", time), dir, &engine, &stop));
         let outcome = at_once(&mut writers, |writer| writer.run(&engine, time));
         stop.store(true, Ordering::Release);
         (outcome, sampler.join().unwrap_or_default())
@@ -123,17 +109,17 @@ struct Sample {
     pool_max: u64,
 }
 
-fn sample(name: &str, dir: &Path, engine: &Engine, time: Duration, stop: &AtomicBool) -> Sample {
-    let progress = bar(name, time);
-    let began = Instant::now();
+fn sample(mut live: Live, dir: &Path, engine: &Engine, stop: &AtomicBool) -> Sample {
+    let (began, before) = (Instant::now(), engine.stats().batches);
     let mut seen = Sample::default();
     while !stop.load(Ordering::Acquire) {
         seen.disk_max = seen.disk_max.max(disk_bytes(dir));
-        seen.pool_max = seen.pool_max.max(engine.stats().pool_bytes);
-        progress.set_position(began.elapsed().as_millis() as u64);
+        let stats = engine.stats();
+        seen.pool_max = seen.pool_max.max(stats.pool_bytes);
+        live.rate(stats.batches - before, began.elapsed());
         std::thread::sleep(Duration::from_millis(200));
     }
-    progress.finish_and_clear();
+    live.end();
     seen
 }
 

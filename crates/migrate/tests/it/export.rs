@@ -6,7 +6,7 @@ use crate::sides::{Op, Ours, Side, Step, Theirs};
 use crate::stores::{bytes_of, migrate};
 use raft_proto::eraftpb::Entry;
 use raftwood::{Durability, Engine, EntryId, RegionId};
-use raftwood_migrate::{Failure, Layout, Report, export, import};
+use raftwood_migrate::{Failure, Layout, RaftEngineDir, Report, export, import};
 use std::fs;
 
 #[test]
@@ -18,7 +18,7 @@ fn a_store_goes_to_raftwood_and_back() {
         let theirs = Theirs::open(&first);
         program.run(&theirs, 500);
         drop(theirs);
-        import(&first, None, &ours, Layout::RaftEngine, &mut |_| {}).unwrap();
+        import(RaftEngineDir::new(&first), &ours, Layout::RaftEngine, &mut |_| {}).unwrap();
         let side = Ours::open(&ours);
         program.realign(&side);
         program.run(&side, 500);
@@ -57,7 +57,7 @@ fn regions_with_nothing_in_them_go_back() {
     side.apply(&Step::Write { ops, sync: true });
     drop(side);
     let report = export(&ours, &back, &mut |_| {}).unwrap();
-    assert_eq!(report, Report { regions: 2, entries: 0, pairs: 0 });
+    assert_eq!(report, Report { regions: 2, ..Report::default() });
     let mut regions = Theirs::open(&back).0.raft_groups();
     regions.sort_unstable();
     assert_eq!(regions, [7, 8]);

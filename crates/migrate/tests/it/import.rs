@@ -8,7 +8,7 @@ use protobuf::Message;
 use raft_proto::eraftpb::{Entry, HardState};
 use raftwood::raft_rs::RegionStorage;
 use raftwood::{Engine, RegionId};
-use raftwood_migrate::{Failure, Layout, Report, import};
+use raftwood_migrate::{Dropped, Failure, Layout, RaftEngineDir, Report, import};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -44,20 +44,48 @@ impl Fixture {
     }
 
     fn import(&self) -> Result<Report, Failure> {
-        import(&self.src(), None, &self.dst(), Layout::RaftEngine, &mut |_| {})
+        self.import_as(Layout::RaftEngine)
+    }
+
+    fn import_as(&self, layout: Layout) -> Result<Report, Failure> {
+        import(RaftEngineDir::new(&self.src()), &self.dst(), layout, &mut |_| {})
+    }
+
+    fn import_torn(&self) -> Result<Report, Failure> {
+        let src = self.src();
+        let from = RaftEngineDir { accepts_torn_tail: true, ..RaftEngineDir::new(&src) };
+        import(from, &self.dst(), Layout::RaftEngine, &mut |_| {})
     }
 
     /// Imports, and compares what a program of raft-engine reads before, on a copy of the source, and after.
     fn is_taken_over(&self) -> State {
+        let (state, dropped) = self.is_taken_over_by(Fixture::import);
+        assert_eq!(dropped, []);
+        state
+    }
+
+    /// It is refused, and taken over without the ends that are named both times.
+    fn is_taken_over_torn(&self) -> (State, Vec<Dropped>) {
+        self.is_refused("--accept-torn-tail");
+        let Err(refused) = self.import() else { panic!("not refused") };
+        let (state, dropped) = self.is_taken_over_by(Fixture::import_torn);
+        assert!(!dropped.is_empty());
+        for end in &dropped {
+            assert!(refused.to_string().contains(&end.to_string()), "{refused}: {end}");
+        }
+        (state, dropped)
+    }
+
+    fn is_taken_over_by(&self, import: fn(&Fixture) -> Result<Report, Failure>) -> (State, Vec<Dropped>) {
         let before = bytes_of(&self.src());
         let copied = self.dir.path().join("copied");
         copy(&self.src(), &copied);
         let expected = Theirs::open(&copied).state();
         fs::remove_dir_all(copied).unwrap();
-        self.import().unwrap();
+        let report = import(self).unwrap();
         assert!(bytes_of(&self.src()) == before, "the source is as it was");
         assert_eq!(Ours::open(&self.dst()).state(), expected);
-        expected
+        (expected, report.dropped)
     }
 
     fn is_refused(&self, text: &str) {
@@ -125,25 +153,79 @@ fn the_store_of_a_writer_that_was_killed_is_taken_over() {
     for seed in 10..14 {
         let fixture = Fixture::new();
         child::kill_after::<Theirs>(&fixture.src(), seed, 300 + 40 * seed);
-        assert!(!fixture.is_taken_over().is_empty());
+        let (state, ends) = fixture.is_taken_over_torn();
+        let of_log = |end: &&Dropped| end.file.extension().is_some_and(|e| e == "raftlog");
+        assert!(!state.is_empty() && ends.iter().filter(of_log).count() == 1, "{ends:?}");
     }
 }
 
 #[test]
-fn a_torn_tail_is_dropped_as_by_raft_engine_and_stays_in_the_source() {
+fn a_torn_tail_is_dropped_only_if_that_is_accepted_and_stays_in_the_source() {
     for cut in [1, 3, 17, 60, 200, 1000] {
         let fixture = Fixture::with((1..=30).map(|i| vec![append(7, 1, [i]), put(7, b"k", &[i as u8; 9])]));
         let path = last(&fixture.src(), ".raftlog");
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-        file.set_len(file.metadata().unwrap().len() - cut).unwrap();
-        let (_, end) = fixture.is_taken_over()[&7].span.unwrap();
-        assert!(end < 30, "{cut}");
+        let len = file.metadata().unwrap().len() - cut;
+        file.set_len(len).unwrap();
+        let (state, ends) = fixture.is_taken_over_torn();
+        assert!(state[&7].span.unwrap().1 < 30, "{cut}");
+        let [dropped] = &ends[..] else { panic!("{ends:?}") };
+        assert_eq!((dropped.offset + dropped.bytes + dropped.zeros, &dropped.file), (len, &path));
     }
-    // Of a write that had not ended.
+    // Of a write that had not ended, and room that was allocated ahead.
+    for (end, bytes, zeros) in [(vec![3; 100], 100, 0), (vec![0; 4096], 0, 4096)] {
+        let fixture = Fixture::with([vec![append(7, 1, 1..=9)]]);
+        let path = last(&fixture.src(), ".raftlog");
+        let offset = fs::metadata(&path).unwrap().len();
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&end).unwrap();
+        let (state, dropped) = fixture.is_taken_over_torn();
+        assert_eq!(state[&7].span, Some((1, 9)));
+        assert_eq!(dropped, [Dropped { file: path, offset, bytes, zeros }]);
+    }
+}
+
+/// raft-engine's default mode drops the whole records after it without a word.
+#[test]
+fn a_record_that_rotted_in_the_last_file_ends_the_log_there_only_if_that_is_accepted() {
+    let fixture = Fixture::with((1..=9).map(|i| vec![append(7, 1, [i]), put(7, b"k", &[i as u8; 9])]));
+    let path = last(&fixture.src(), ".raftlog");
+    let mut bytes = fs::read(&path).unwrap();
+    // The value of the key, which is in the part of the fifth batch that every open looks at.
+    let at = bytes.windows(9).rposition(|w| w == [5; 9]).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let (state, dropped) = fixture.is_taken_over_torn();
+    assert_eq!(state[&7].span, Some((1, 4)));
+    let [dropped] = &dropped[..] else { panic!("{dropped:?}") };
+    assert!(dropped.offset < at as u64 && dropped.offset + dropped.bytes == bytes.len() as u64, "{dropped}");
+}
+
+#[test]
+fn a_header_that_was_torn_is_an_end_too() {
     let fixture = Fixture::with([vec![append(7, 1, 1..=9)]]);
-    let mut file = fs::OpenOptions::new().append(true).open(last(&fixture.src(), ".raftlog")).unwrap();
-    file.write_all(&[3; 100]).unwrap();
-    assert_eq!(fixture.is_taken_over()[&7].span, Some((1, 9)));
+    let path = last(&fixture.src(), ".raftlog");
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(5).unwrap();
+    let (state, dropped) = fixture.is_taken_over_torn();
+    assert_eq!(dropped, [Dropped { file: path, offset: 0, bytes: 5, zeros: 0 }]);
+    assert!(state.is_empty());
+}
+
+#[test]
+fn damage_that_more_of_the_log_follows_is_refused_in_any_case() {
+    let fixture = Fixture::with((1..=400).map(|i| vec![append(7, 1, (i * 9)..(i * 9 + 9))]));
+    let first = bytes_of(&fixture.src()).into_keys().find(|name| name.ends_with(".raftlog")).unwrap();
+    let path = fixture.src().join(first);
+    assert_ne!(path, last(&fixture.src(), ".raftlog"));
+    // In the data of its last batch, where raft-engine's default mode cuts a file, whichever it is.
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[end - 200] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let before = bytes_of(&fixture.src());
+    for refused in [fixture.import(), fixture.import_torn()] {
+        assert!(matches!(&refused, Err(Failure::Wrong(why)) if !why.contains("--accept")), "{refused:?}");
+    }
+    assert!(bytes_of(&fixture.src()) == before && !fixture.dst().exists());
 }
 
 #[test]
@@ -203,8 +285,8 @@ fn for_raft_rs_the_hard_state_is_taken_over_and_entries_are_the_adapters() {
         vec![Op::Append { region: 7, entries: entries.to_vec() }, put(7, b"R", &local_state(&state, 10))],
         vec![append(8, 1, 1..=2)],
     ]);
-    let report = import(&fixture.src(), None, &fixture.dst(), Layout::RaftRs, &mut |_| {}).unwrap();
-    assert_eq!(report, Report { regions: 2, entries: 5, pairs: 1 });
+    let report = fixture.import_as(Layout::RaftRs).unwrap();
+    assert_eq!(report, Report { regions: 2, entries: 5, pairs: 1, ..Report::default() });
     let engine = Engine::open(fixture.dst()).unwrap();
     let stored = raftwood::raft_rs::decode_hard_state(&engine.region(RegionId(7)).hard_state().unwrap());
     assert_eq!(stored.unwrap(), state);
@@ -218,7 +300,7 @@ fn for_raft_rs_the_hard_state_is_taken_over_and_entries_are_the_adapters() {
     assert!(matches!(back, Err(Failure::Wrong(why)) if why.contains("hard state")));
     // And what TiKV did not write is refused.
     let wrong = Fixture::with([vec![put(7, b"R", b"term 3, vote 2")]]);
-    let refused = import(&wrong.src(), None, &wrong.dst(), Layout::RaftRs, &mut |_| {});
+    let refused = wrong.import_as(Layout::RaftRs);
     assert!(matches!(refused, Err(Failure::Wrong(why)) if why.contains("RaftLocalState")));
 }
 
@@ -233,7 +315,9 @@ fn files_of_a_spill_directory_come_along() {
     let moved = &names[1];
     fs::rename(fixture.src().join(moved), spill.join(moved)).unwrap();
     let expected = Theirs::open(&whole).state();
-    import(&fixture.src(), Some(&spill), &fixture.dst(), Layout::RaftEngine, &mut |_| {}).unwrap();
+    let src = fixture.src();
+    let from = RaftEngineDir { spill_dir: Some(&spill), ..RaftEngineDir::new(&src) };
+    import(from, &fixture.dst(), Layout::RaftEngine, &mut |_| {}).unwrap();
     assert_eq!(Ours::open(&fixture.dst()).state(), expected);
 }
 
@@ -259,7 +343,8 @@ fn a_source_that_is_open_and_a_destination_that_is_there_are_refused() {
     cannot_run(fixture.import(), "move it out of the way");
     assert!(other.join("store").exists() && other.join("somebody's").exists());
     fs::remove_dir_all(other).unwrap();
-    cannot_run(import(fixture.dir.path(), None, &fixture.dst(), Layout::RaftEngine, &mut |_| {}), "no store");
+    let none = RaftEngineDir::new(fixture.dir.path());
+    cannot_run(import(none, &fixture.dst(), Layout::RaftEngine, &mut |_| {}), "no store");
     assert!(fixture.import().is_ok());
     cannot_run(fixture.import(), "there already");
 }
@@ -267,6 +352,7 @@ fn a_source_that_is_open_and_a_destination_that_is_there_are_refused() {
 #[test]
 fn while_it_runs_raft_engine_is_locked_out() {
     let fixture = Fixture::with([vec![append(7, 1, 1..=3)]]);
+    let src = fixture.src();
     let mut stages = Vec::new();
     let mut watch = |progress: raftwood_migrate::Progress| {
         stages.push((progress.is_verifying, progress.done, progress.total));
@@ -274,11 +360,11 @@ fn while_it_runs_raft_engine_is_locked_out() {
         let dir = fixture.src().to_str().unwrap().to_owned();
         let config = raft_engine::Config { dir, ..raft_engine::Config::default() };
         assert!(raft_engine::Engine::open(config).is_err());
-        let second =
-            import(&fixture.src(), None, &fixture.dir.path().join("other"), Layout::RaftEngine, &mut |_| {});
+        let other = fixture.dir.path().join("other");
+        let second = import(RaftEngineDir::new(&src), &other, Layout::RaftEngine, &mut |_| {});
         cannot_run(second, "locked");
     };
-    import(&fixture.src(), None, &fixture.dst(), Layout::RaftEngine, &mut watch).unwrap();
+    import(RaftEngineDir::new(&src), &fixture.dst(), Layout::RaftEngine, &mut watch).unwrap();
     assert_eq!(stages, [(false, 3, 3), (true, 3, 3)]);
 }
 

@@ -222,7 +222,7 @@ fn everything_is_taken_over_for_raft_rs() {
     let report = fixture.import_watched(Layout::RaftRs, &mut watch).unwrap();
     let total = logs.values().map(|log| log.len() as u64).sum();
     // Ident, four raft states and that of region 9, three apply states, three region states.
-    assert_eq!(report, Report { regions: 7, entries: total, pairs: 12 });
+    assert_eq!(report, Report { regions: 7, entries: total, pairs: 12, ..Report::default() });
     assert!(
         stages.is_sorted() && stages.len() > 10 && stages.last() == Some(&(true, total, total)),
         "{stages:?}"
@@ -279,7 +279,7 @@ fn a_raftdb_alone_has_logs_and_raft_states() {
         db.put(key(2, 8, &[2]), raft_state(5)).unwrap();
     });
     let report = fixture.import(Layout::RaftRs).unwrap();
-    assert_eq!(report, Report { regions: 2, entries: 2, pairs: 2 });
+    assert_eq!(report, Report { regions: 2, entries: 2, pairs: 2, ..Report::default() });
     let engine = Engine::open(fixture.dst()).unwrap();
     assert_eq!(entries_of(&engine, 7), [entry(1, 6), entry(2, 7)]);
     assert!(engine.region(RegionId(8)).state().is_empty());
@@ -298,7 +298,7 @@ fn a_store_that_has_everything_in_its_column_families_is_one_source() {
     }
     drop(db);
     let report = fixture.import(Layout::RaftRs).unwrap();
-    assert_eq!(report, Report { regions: 2, entries: 3, pairs: 3 });
+    assert_eq!(report, Report { regions: 2, entries: 3, pairs: 3, ..Report::default() });
     let engine = Engine::open(fixture.dst()).unwrap();
     assert_eq!(engine.region(RegionId(7)).state().base, Some(EntryId::new(1, 5)));
     drop(engine);
@@ -455,7 +455,7 @@ fn a_write_ahead_log_elsewhere_has_to_be_named() {
     };
     let none = fixture.dir.path().join("none");
     assert!(matches!(import(&none), Err(Failure::CannotRun(_))) && !none.exists());
-    assert_eq!(import(&wal).unwrap(), Report { regions: 1, entries: 1, pairs: 1 });
+    assert_eq!(import(&wal).unwrap(), Report { regions: 1, entries: 1, pairs: 1, ..Report::default() });
     assert!(bytes_of(&wal) == before);
 }
 

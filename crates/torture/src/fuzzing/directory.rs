@@ -277,11 +277,14 @@ struct Seen<'a> {
 impl Seen<'_> {
     fn inspect(&self, disk: &SimVfs) {
         let before = disk.digest();
-        if let Ok(reader) = options(disk, 1).open_read_only(DIR) {
-            let _ = (reader.report(), reader.end(), reader.segments());
-            self.look(&reader);
+        for show_unproven in [false, true] {
+            if let Ok(reader) = options(disk, 1).show_unproven(show_unproven).open_read_only(DIR) {
+                assert!(reader.written() >= reader.end());
+                let _ = (reader.report(), reader.durable(), reader.segments());
+                self.look(&reader);
+            }
         }
-        let _ = options(disk, 1).check(DIR, &unhurried(), |done, total| assert!(done <= total));
+        let _ = options(disk, 1).check(DIR, &unhurried(), |p| assert!(p.done_bytes <= p.total_bytes));
         assert_eq!(disk.digest(), before, "an inspection changes nothing");
     }
 

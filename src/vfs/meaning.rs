@@ -24,6 +24,42 @@ pub(crate) fn if_readable<T>(read: Result<T>) -> Result<Option<T>> {
     }
 }
 
+/// A call, repeated while signals interrupt it: network file systems and those in user space answer so.
+pub(crate) fn again<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Why a lock was not given.
+pub(crate) enum Unlocked {
+    /// Somebody else has it.
+    Busy,
+    /// There are no locks of this kind here.
+    Unsupported(Error),
+    /// Nothing bears the name of the file.
+    Missing(Error),
+    /// The file belongs to another user.
+    Forbidden(Error),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl From<Error> for Unlocked {
+    fn from(e: Error) -> Unlocked {
+        match e.kind() {
+            ErrorKind::WouldBlock => Unlocked::Busy,
+            ErrorKind::Unsupported => Unlocked::Unsupported(e),
+            ErrorKind::NotFound => Unlocked::Missing(e),
+            ErrorKind::PermissionDenied => Unlocked::Forbidden(e),
+            _ => Unlocked::Failed(e),
+        }
+    }
+}
+
 /// Why bytes that were written were not read.
 pub(crate) enum Unread {
     /// The device cannot give them, or does not have them.

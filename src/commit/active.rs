@@ -1,11 +1,11 @@
 //! The segment that is written to, and those that come next.
 
 use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::planted::{Bug, planted};
-use crate::segment::Segment;
 use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
+use crate::segment::{Segment, Unwritten};
 use crate::sync::Arc;
 use crate::types::Lsn;
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ pub(super) struct Segments {
     wanted_len: u64,
     /// How many attempts to prepare one have ended, and why the last one failed if it did.
     attempts: u64,
-    failed: Option<(u64, Error)>,
+    failed: Option<(u64, Unwritten)>,
     /// Since when the active one, which is full, waits for one before it to get its footer.
     stalled: Option<Instant>,
 }
@@ -165,8 +165,8 @@ impl Segments {
     }
 
     /// Why the last attempt to prepare one failed, if it did, and if more than so many had ended by then.
-    pub(super) fn failure_after(&self, attempts: u64) -> Option<&Error> {
-        self.failed.as_ref().filter(|(attempt, _)| *attempt > attempts).map(|(_, error)| error)
+    pub(super) fn failure_after(&self, attempts: u64) -> Option<&Unwritten> {
+        self.failed.as_ref().filter(|(attempt, _)| *attempt > attempts).map(|(_, failed)| failed)
     }
 
     /// Whether the next one should be prepared, or filled further, by now: well before the active one is
@@ -205,7 +205,7 @@ impl Segments {
 
     /// An attempt to prepare one has ended. One that is larger than usual replaces those that are too small,
     /// which are returned.
-    pub(super) fn put_ready(&mut self, prepared: Result<Arc<Segment>>) -> VecDeque<Arc<Segment>> {
+    pub(super) fn put_ready(&mut self, prepared: Result<Arc<Segment>, Unwritten>) -> VecDeque<Arc<Segment>> {
         self.attempts += 1;
         let mut unused = VecDeque::new();
         match prepared {

@@ -1,5 +1,6 @@
 //! The segments that take part: which file is whose, and what is left of one that is damaged or missing.
 
+use super::Unrecovered;
 use super::files::Listing;
 use super::judge::refuse;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 /// The segments that take part.
 #[derive(Debug, Default)]
-pub(super) struct Opened {
+pub(super) struct SegmentFiles {
     pub(super) segments: BTreeMap<u32, Arc<Segment>>,
     /// Segments that are gone, and why: damage if anything that lives was in them.
     pub(super) lost: Vec<(u32, Error)>,
@@ -55,8 +56,8 @@ pub(super) fn open_segments(
     listing: &mut Listing,
     checkpoint: &CheckpointHeader,
     report: &mut OpenReport,
-) -> Result<Opened> {
-    let mut opened = Opened::default();
+) -> Result<SegmentFiles, Unrecovered> {
+    let mut opened = SegmentFiles::default();
     for (id, kind) in listing.segments().collect::<Vec<_>>() {
         let expected = Expected::by(checkpoint, id, kind);
         let name = FileName::segment(kind, id).to_string();
@@ -87,7 +88,7 @@ pub(super) fn open_segments(
         };
         // What it held of the log is gone, and nobody knows which regions that concerns.
         if !expected.is_contained() {
-            refuse(lost.clone(), options, report)?;
+            refuse(Unrecovered::Damaged(lost.clone()), options, report)?;
         }
         opened.leave_hole(&expected, dir.join(&name), lost);
     }
@@ -100,14 +101,14 @@ pub(super) fn open_segments(
         let error = Error::damaged(says).at(&path, None);
         let expected = Expected::by(checkpoint, named.id, named.kind);
         if !expected.is_contained() {
-            refuse(error.clone(), options, report)?;
+            refuse(Unrecovered::Damaged(error.clone()), options, report)?;
         }
         opened.leave_hole(&expected, path, error);
     }
     Ok(opened)
 }
 
-impl Opened {
+impl SegmentFiles {
     fn add(&mut self, segment: Arc<Segment>, expected: &Expected<'_>, report: &mut OpenReport) {
         if let Some(named) = expected.named
             && named.sealed_end != 0
@@ -263,7 +264,7 @@ fn is_ours(header: &FileHeader, checkpoint: &CheckpointHeader) -> bool {
 }
 
 /// Whether a file that nothing needs is one of this store, and may be removed; `None` when it cannot be read
-/// now. One without a header that makes sense bears a name that only this store gives.
+/// now. One without a header that can be read bears a name that only this store gives.
 fn leftover_is_ours(dir: &Dir, name: &str, checkpoint: &CheckpointHeader) -> Option<bool> {
     let file = dir.open(name, OpenMode::Read).ok()?;
     let header = read_header(&*file, &dir.join(name), |header| is_ours(header, checkpoint)).ok()?;

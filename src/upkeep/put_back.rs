@@ -109,7 +109,7 @@ fn put_back(store: &Store, copies: Vec<Right<'_>>) -> Result<()> {
     sources.dedup_by_key(|segment| segment.id);
     if !sources.is_empty() {
         let bytes = wrong().map(|copy| copy.payload.len() as u64 + 128).sum();
-        let push_all = |w: &mut super::Writer<'_>| {
+        let push_all = |w: &mut super::ColdWriter<'_>| {
             wrong().try_for_each(|copy| w.push(copy.region, copy.id, copy.crc, copy.payload))
         };
         if let Some(cold) = write_cold(store, bytes, push_all)? {
@@ -118,7 +118,7 @@ fn put_back(store: &Store, copies: Vec<Right<'_>>) -> Result<()> {
         }
     }
     for copy in &copies {
-        store.forget_damage(copy.region, copy.id.index..copy.id.index + 1);
+        store.reads.forget_damage(copy.region, copy.id.index..copy.id.index + 1);
     }
     Ok(())
 }

@@ -7,8 +7,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::names::FileName;
+use crate::vfs::meaning::Unlocked;
 use crate::vfs::{Dir, LockMode};
-use std::io;
 use std::path::Path;
 
 /// The locks of a store; released when dropped.
@@ -30,25 +30,23 @@ impl StoreLock {
             lock_directory(dir, LockMode::Exclusive).map_err(|e| failed(e, "directory", dir.path()))?;
         let name = FileName::Lock.to_string();
         let file = dir.lock_file(&name, LockMode::Exclusive);
-        let file = file.map_err(|e| failed(e, "file", &dir.join(&name)))?;
+        let file = file.map_err(|e| failed(e.into(), "file", &dir.join(&name)))?;
         Ok(StoreLock { _file: Some(file), _directory: directory })
     }
 
     /// For those who look at a store and must not be disturbed: any number of them, while no engine
     /// has it. `None` when one has.
     pub(super) fn shared(dir: &Dir) -> Result<Option<StoreLock>> {
-        let busy = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
         let directory = match lock_directory(dir, LockMode::Shared) {
-            Err(e) if busy(&e) => return Ok(None),
+            Err(Unlocked::Busy) => return Ok(None),
             other => other.map_err(|e| failed(e, "directory", dir.path()))?,
         };
         let name = FileName::Lock.to_string();
-        let file = match dir.lock_file(&name, LockMode::Shared) {
-            Err(e) if busy(&e) => return Ok(None),
+        let file = match dir.lock_file(&name, LockMode::Shared).map_err(Unlocked::from) {
+            // One that belongs to another user may be held by an engine of that user's.
+            Err(Unlocked::Busy | Unlocked::Forbidden(_)) => return Ok(None),
             // It was never opened where it lies now.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            // It belongs to another user, whose engine may hold it.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            Err(Unlocked::Missing(_)) => None,
             other => Some(other.map_err(|e| failed(e, "file", &dir.join(&name)))?),
         };
         Ok(Some(StoreLock { _file: file, _directory: directory }))
@@ -56,16 +54,16 @@ impl StoreLock {
 }
 
 /// `None` where a directory cannot be locked.
-fn lock_directory(dir: &Dir, mode: LockMode) -> io::Result<Option<Held>> {
-    match dir.lock(mode) {
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
+fn lock_directory(dir: &Dir, mode: LockMode) -> Result<Option<Held>, Unlocked> {
+    match dir.lock(mode).map_err(Unlocked::from) {
+        Err(Unlocked::Unsupported(_)) => Ok(None),
         other => other.map(Some),
     }
 }
 
-fn failed(e: io::Error, what: &str, path: &Path) -> Error {
-    match e.kind() {
-        io::ErrorKind::WouldBlock => Error::new(
+fn failed(unlocked: Unlocked, what: &str, path: &Path) -> Error {
+    match unlocked {
+        Unlocked::Busy => Error::new(
             ErrorKind::Locked,
             format!(
                 "the lock on the {what} is held: another engine has the store open, or a check of it is running; \
@@ -73,6 +71,8 @@ fn failed(e: io::Error, what: &str, path: &Path) -> Error {
             ),
         )
         .at(path, None),
-        _ => Error::io("locking the store", path, e),
+        Unlocked::Unsupported(e) | Unlocked::Missing(e) | Unlocked::Forbidden(e) | Unlocked::Failed(e) => {
+            Error::io("locking the store", path, e)
+        }
     }
 }

@@ -1,13 +1,11 @@
 //! `raftwood dump --records` and `--follow`: the log as it was written.
 
-use crate::dump::Args;
-use crate::out::{count, hex, say, say_json, size, with_causes};
+use super::args::{Args, columns_after};
+use crate::out::{Damage, check_read, count, hex, in_columns, say, say_json, size, with_causes};
 use crate::{Failure, Outcome};
 use raftwood::{
-    Error, ErrorKind, LogItem, LogOp, LogRecord, Lsn, Options, RecordContent, RecordOptions, RegionId,
-    RegionOps,
+    ErrorKind, LogItem, LogOp, LogRecord, Lsn, RecordContent, RecordOptions, RegionId, RegionOps,
 };
-use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -15,10 +13,9 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs `dump --records` or `dump --follow`.
-pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let reader = Options::new().open_read_only(&args.dir)?;
-    let what = RecordOptions::new().payloads(args.entries).unproven(args.unproven);
-    let what = what.from(args.since.unwrap_or(Lsn::ZERO));
+pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
+    let reader = args.look()?;
+    let what = RecordOptions::new().payloads(args.entries).from(args.since.unwrap_or(Lsn::ZERO));
     let mut outcome = Outcome::Fine;
     if !args.follow {
         for item in reader.records(what) {
@@ -36,18 +33,6 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
             Err(e) if e.kind() == ErrorKind::Locked => check_read()?,
             Err(e) => return Err(e.into()),
         }
-    }
-}
-
-/// Whether anybody still reads what is printed: a tail that has nothing to say would never notice.
-pub(crate) fn check_read() -> Result<(), Failure> {
-    let out = std::io::stdout();
-    let mut asked = [PollFd::new(&out, PollFlags::empty())];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    let closed = poll(&mut asked, Some(&now)).is_ok_and(|n| n > 0);
-    match closed && asked[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL) {
-        true => Err(Failure::ClosedPipe),
-        false => Ok(()),
     }
 }
 
@@ -70,22 +55,14 @@ fn show(args: &Args, item: &LogItem, outcome: &mut Outcome) -> Result<(), Failur
         }
         LogItem::Damaged(error) => {
             *outcome = Outcome::FoundWrong;
-            aside(args, &damage(error), || format!("DAMAGE {}", with_causes(error)))
+            aside(args, &Damage::of(error), || format!("DAMAGE {}", with_causes(error)))
         }
         other => say!("{other:?}"),
     }
 }
 
-fn aside(args: &Args, line: &Line, says: impl FnOnce() -> String) -> Result<(), Failure> {
+fn aside(args: &Args, line: &impl Serialize, says: impl FnOnce() -> String) -> Result<(), Failure> {
     if args.is_json() { say_json(line) } else { say!("{}", says()) }
-}
-
-fn damage(error: &Error) -> Line {
-    Line::Damage {
-        region: error.region().map(|r| r.0),
-        index: error.entries().map(|e| *e.start()),
-        error: with_causes(error),
-    }
 }
 
 /// What a line of JSON is about.
@@ -112,11 +89,6 @@ enum Line {
     },
     TakenBack {
         from: String,
-    },
-    Damage {
-        region: Option<u64>,
-        index: Option<u64>,
-        error: String,
     },
 }
 
@@ -251,7 +223,7 @@ fn show_record(args: &Args, record: &LogRecord) -> Result<(), Failure> {
         false => print(args, record, &regions)?,
     }
     for error in record.damage.iter().filter(|e| e.region().is_none_or(|r| args.shows(r))) {
-        aside(args, &damage(error), || format!("  DAMAGE {}", with_causes(error)))?;
+        aside(args, &Damage::of(error), || format!("  DAMAGE {}", with_causes(error)))?;
     }
     Ok(())
 }
@@ -280,10 +252,9 @@ fn print(args: &Args, record: &LogRecord, regions: &[&RegionOps]) -> Result<(), 
     Ok(())
 }
 
-/// A payload has so many columns in a line of 80.
-const RECORD_COLUMNS: usize = 64;
-
 fn print_op(args: &Args, region: RegionId, op: &LogOp) -> Result<(), Failure> {
+    let head = format!("  region {region} ");
+    let left = |begin: &str| columns_after(&head).saturating_sub(1 + begin.chars().count());
     let line = match op {
         LogOp::Append { first, last, terms, bytes, .. } => {
             let terms: Vec<String> = match &terms[..] {
@@ -295,20 +266,24 @@ fn print_op(args: &Args, region: RegionId, op: &LogOp) -> Result<(), Failure> {
         LogOp::TruncateFrom(index) => format!("truncate from {index}"),
         LogOp::CompactThrough(id) => format!("compact through {id}"),
         LogOp::Reset(id) => format!("reset to {id}"),
-        LogOp::SetHardState(value) => format!("hard state  {}", args.hard_state_text(value)),
+        LogOp::SetHardState(value) => {
+            let begin = "hard state  ";
+            format!("{begin}{}", args.hard_state_text(value, left(begin)))
+        }
         LogOp::Put { key, value } => {
-            let value = args.bytes(value, Some(crate::dump::PAYLOAD_COLUMNS));
-            format!("key  {} = {value}", args.bytes(key, None))
+            let begin = format!("key  {} = ", args.bytes(key, None));
+            format!("{begin}{}", args.bytes(value, Some(left(&begin))))
         }
         LogOp::Delete { key } => format!("delete key  {}", args.bytes(key, None)),
         LogOp::Destroy => "destroy".to_string(),
         LogOp::ForgetLog => "forget the log".to_string(),
         other => format!("{other:?}"),
     };
-    say!("  region {region}  {line}")?;
+    say!("{}", in_columns(&head, &line))?;
     if let LogOp::Append { entries, .. } = op {
         for entry in entries {
-            say!("    {:>10}  {}", entry.id.index, args.entry_text(entry, RECORD_COLUMNS))?;
+            let begin = format!("    {:>10}  ", entry.id.index);
+            say!("{begin}{}", args.entry_text(entry, columns_after(&begin)))?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The register, and the count of what took long.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct DiskWatch {
     state: Mutex<State>,
     /// In microseconds.
     stall_after: AtomicU64,
@@ -33,10 +33,10 @@ struct UnderWay {
     since: Instant,
 }
 
-impl Watch {
+impl DiskWatch {
     /// What takes so long is a stall.
-    pub(crate) fn new(stall_after: Duration) -> Watch {
-        let watch = Watch {
+    pub(crate) fn new(stall_after: Duration) -> DiskWatch {
+        let watch = DiskWatch {
             state: Mutex::default(),
             stall_after: AtomicU64::new(0),
             stalls_ended: AtomicU64::new(0),
@@ -97,7 +97,7 @@ impl Watch {
 }
 
 struct Ends<'a> {
-    watch: &'a Watch,
+    watch: &'a DiskWatch,
     number: u64,
     since: Instant,
 }
@@ -118,7 +118,7 @@ pub(crate) struct Stall {
 
 /// What is to be reported of a stall.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum News {
+pub(crate) enum StallNews {
     /// This has been under way for so long. Said again each time that it is looked at and still is.
     Stalled(&'static str, Duration),
     /// This is over, and took so long.
@@ -132,11 +132,11 @@ impl Stall {
         oldest: Option<(&'static str, Instant)>,
         stall_after: Duration,
         now: Instant,
-    ) -> [Option<News>; 2] {
+    ) -> [Option<StallNews>; 2] {
         let over = self.reported.filter(|reported| oldest != Some(*reported));
-        let over = over.map(|(what, since)| News::Over(what, now.duration_since(since)));
+        let over = over.map(|(what, since)| StallNews::Over(what, now.duration_since(since)));
         self.reported = oldest.filter(|(_, since)| now.duration_since(*since) >= stall_after);
-        [over, self.reported.map(|(what, since)| News::Stalled(what, now.duration_since(since)))]
+        [over, self.reported.map(|(what, since)| StallNews::Stalled(what, now.duration_since(since)))]
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_oldest_operation_is_known_until_it_ends_also_by_a_panic() {
-        let watch = Watch::new(Duration::MAX);
+        let watch = DiskWatch::new(Duration::MAX);
         let oldest = || watch.oldest().map(|(what, _)| what);
         watch.during("one", || {
             watch.during("two", || assert_eq!(oldest(), Some("one")));
@@ -190,11 +190,11 @@ mod tests {
         let (one, two) = (Some(("one", start)), Some(("two", start + ms(400))));
         let mut look = |oldest, at| stall.look(oldest, ms(500), start + ms(at));
         assert_eq!(look(one, 499), [None, None]);
-        assert_eq!(look(one, 500), [None, Some(News::Stalled("one", ms(500)))]);
-        assert_eq!(look(one, 600), [None, Some(News::Stalled("one", ms(600)))]);
-        assert_eq!(look(two, 700), [Some(News::Over("one", ms(700))), None]);
-        assert_eq!(look(two, 900), [None, Some(News::Stalled("two", ms(500)))]);
-        assert_eq!(look(None, 1000), [Some(News::Over("two", ms(600))), None]);
+        assert_eq!(look(one, 500), [None, Some(StallNews::Stalled("one", ms(500)))]);
+        assert_eq!(look(one, 600), [None, Some(StallNews::Stalled("one", ms(600)))]);
+        assert_eq!(look(two, 700), [Some(StallNews::Over("one", ms(700))), None]);
+        assert_eq!(look(two, 900), [None, Some(StallNews::Stalled("two", ms(500)))]);
+        assert_eq!(look(None, 1000), [Some(StallNews::Over("two", ms(600))), None]);
         assert_eq!(look(None, 1100), [None, None]);
     }
 }
