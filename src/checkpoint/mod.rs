@@ -22,8 +22,8 @@ use crate::index::Table;
 use crate::listener::{Event, Listeners};
 use crate::planted::{Bug, planted};
 use crate::salt::SaltSource;
+use crate::segment::factory::SegmentFactory;
 use crate::segment::mark_file::MarkFile;
-use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet, Unwritten};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
@@ -50,12 +50,21 @@ pub(crate) struct Checkpoints {
     pub(crate) times: Times,
 }
 
+/// One run of the engine over a store, from an open to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) store: StoreId,
+    /// Its first file has the same number.
+    pub(crate) number: u32,
+    /// Runs with a lower number may have lost what was accepted and never acknowledged.
+    pub(crate) unclean_before: u32,
+}
+
 /// What a checkpoint is made of.
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) dir: Dir,
-    pub(crate) store: StoreId,
-    pub(crate) unclean_before: u32,
+    pub(crate) run: Run,
     pub(crate) segment_bytes: u64,
     pub(crate) salts: SaltSource,
     pub(crate) table: Arc<Table>,
@@ -133,7 +142,7 @@ impl Checkpoints {
         let _span = trace::checkpoint(sequence);
         let header = self.header(sequence, start_segment, active);
 
-        factory.check_open()?;
+        factory.files.check_open()?;
         self.parts.mark.ensure()?;
         let mut out = CheckpointFile::create(dir)?;
         let mut writer = CheckpointWriter::new(header);
@@ -143,7 +152,7 @@ impl Checkpoints {
             committer.flush()?;
         }
         writer.set_synced(committer.durable_record());
-        factory.check_open()?;
+        factory.files.check_open()?;
         let bytes = factory.watch.during(WRITING, || out.finish(writer, sequence))?;
 
         self.keep(CheckpointInfo { sequence, start_segment, accepted, bytes, log_bytes }, next_sequence)?;
@@ -191,7 +200,7 @@ impl Checkpoints {
 
     /// The active segment was asked for first: one that is full meanwhile is among the others.
     fn header(&self, sequence: u32, start_segment: u32, active: Option<Arc<Segment>>) -> CheckpointHeader {
-        let Parts { store, salts, committer, factory, segments, .. } = &self.parts;
+        let Parts { run, salts, committer, factory, segments, .. } = &self.parts;
         let all = segments.all();
         let mut named: Vec<SegmentRecord> = all
             .iter()
@@ -211,11 +220,11 @@ impl Checkpoints {
             });
         }
         CheckpointHeader {
-            identity: Identity { store: *store, file: sequence, salt: salts.next() },
+            identity: Identity { store: run.store, file: sequence, salt: salts.next() },
             start_segment,
             synced: committer.durable_record(),
             next_file: factory.next_file(),
-            unclean_before: Some(self.parts.unclean_before),
+            unclean_before: Some(run.unclean_before),
             regions: 0,
             segments: named,
         }

@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::planted::{Bug, planted};
-use crate::segment::pool::SegmentFactory;
+use crate::segment::factory::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, Unwritten};
 use crate::sync::Arc;

@@ -86,7 +86,7 @@ impl Admission {
         }
         if encoded.kind == RecordKind::Batch {
             let payload = encoded.payload.clone();
-            place.segment.push_in_flight(InFlight { start: place.offset, desc_len, payload });
+            place.segment.content.push_in_flight(InFlight { start: place.offset, desc_len, payload });
             // Of what is not planned it is not known whether it returns.
             if (planned.returns || !is_planned) && !planted(Bug::BatchAppliedInParts) {
                 // Between regions there is no order to keep; within one, sorting keeps it.

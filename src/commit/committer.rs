@@ -24,8 +24,8 @@ use crate::format::record::{RecordKind, Shape};
 use crate::index::Table;
 use crate::planted::{Bug, planted};
 use crate::report::Outcome;
+use crate::segment::factory::{SegmentFactory, segment_len_for};
 use crate::segment::mark_file::Rest;
-use crate::segment::pool::{SegmentFactory, segment_len_for};
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{Segment, Unwritten};
 use crate::sync::atomic::Ordering;
@@ -278,7 +278,7 @@ impl Committer {
 
     /// Fails in a fork of the process that opened the engine; asked before any lock is taken.
     pub(super) fn check_process(&self) -> Result<()> {
-        if self.rotation.factory.dir.is_here() { Ok(()) } else { Err(Error::forked()) }
+        if self.rotation.factory.files.dir.is_here() { Ok(()) } else { Err(Error::forked()) }
     }
 
     // ---- recovery -----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 use super::pipeline::Pipeline;
 use super::progress::Progress;
-use crate::segment::pool::SegmentFactory;
+use crate::segment::factory::SegmentFactory;
 use crate::types::Lsn;
 
 /// The pipeline at one moment.

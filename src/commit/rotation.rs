@@ -15,7 +15,7 @@ use super::shared::Shared;
 use super::unsent::Unsent;
 use crate::error::{Error, ErrorKind};
 use crate::planted::{Bug, planted};
-use crate::segment::pool::{SegmentFactory, segment_len_for};
+use crate::segment::factory::{SegmentFactory, segment_len_for};
 use crate::segment::{FillError, Segment, Unwritten};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
@@ -217,7 +217,7 @@ impl Rotation {
             if first && !shared.progress.is_recovering() {
                 // From now on there is something to purge. What cannot be made here is made by upkeep; and
                 // recovery needs all there is.
-                let reserve = || self.factory.keep_reserve(0);
+                let reserve = || self.factory.free.keep_reserve(0);
                 let _ = self.factory.watch.during("making the reserve", reserve);
             }
         }

@@ -16,7 +16,7 @@ use super::watchers::Watchers;
 use crate::error::Error;
 use crate::planted::{Bug, planted};
 use crate::segment::Unwritten;
-use crate::segment::pool::SegmentFactory;
+use crate::segment::factory::SegmentFactory;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::types::{Durability, Lsn};
 use std::panic::{AssertUnwindSafe, catch_unwind};

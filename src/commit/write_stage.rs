@@ -196,7 +196,7 @@ impl Group {
                 let desc = if r.kind == RecordKind::Copies { &[][..] } else { &r.desc };
                 segment.notes.note(r.offset, r.end.offset(), &r.header, desc);
             }
-            segment.advance_written(if planted(Bug::WrittenTooFar) { u32::MAX } else { end as u32 });
+            segment.content.advance_written(if planted(Bug::WrittenTooFar) { u32::MAX } else { end as u32 });
             segment.record_bytes.fetch_add(end - start, Ordering::Relaxed);
             counters.writes.fetch_add(1, Ordering::Relaxed);
             counters.written_bytes.fetch_add(padded - start, Ordering::Relaxed);

@@ -109,7 +109,7 @@ enum Part {
 impl Moment {
     fn of(store: &Store) -> Result<Moment> {
         // Between the checkpoint and the list nothing is sealed, moved or removed.
-        let _one = store.upkeep.lock()?;
+        let _one = store.turns.upkeep.lock()?;
         upkeep::seal_due(store)?;
         store.checkpoints.take()?;
         let durable = store.committer.durable();
@@ -215,7 +215,7 @@ impl Copy<'_> {
     /// Before the checkpoint, as in every store. It proves nothing: what was copied of the log
     /// may end earlier.
     fn mark(&self) -> Result<()> {
-        Ok(MarkFile::new(self.dir.clone(), self.store.id, self.store.run, &[]).ensure()?)
+        Ok(MarkFile::new(self.dir.clone(), self.store.run.store, self.store.run.number, &[]).ensure()?)
     }
 
     fn checkpoint(&mut self, moment: &Moment) -> Result<()> {

@@ -150,14 +150,14 @@ impl Engine {
     /// The number of this run of the engine on its store. A run that writes has a higher number than
     /// all runs before it.
     pub fn run(&self) -> u64 {
-        u64::from(self.store().run)
+        u64::from(self.store().run.number)
     }
 
     /// Runs with a number below this one were followed by an unclean end (a kill, a crash, a power cut):
     /// what they accepted and did not acknowledge may be gone, although others may have seen it. 0 if
     /// every run so far was closed.
     pub fn unclean_before(&self) -> u64 {
-        u64::from(self.store().unclean_before)
+        u64::from(self.store().run.unclean_before)
     }
 
     /// An empty batch.
@@ -491,21 +491,21 @@ impl Inner {
     /// Whether a thread that closes the engine may be waiting for the one that calls this.
     fn is_awaited(&self) -> bool {
         let waiting = self.fetcher.is_mine() || self.admitter.is_mine();
-        waiting || self.threads.is_mine() || self.store.upkeep.is_mine()
+        waiting || self.threads.is_mine() || self.store.turns.upkeep.is_mine()
     }
 
     fn end(&self) -> Result<()> {
         let store = &self.store;
         store.committer.refuse();
         // This may be a listener of the thread that has the turn, and waits for threads that wait for theirs.
-        store.copying.end();
-        store.upkeep.end();
+        store.turns.copying.end();
+        store.turns.upkeep.end();
         self.threads.stop_upkeep();
         store.committer.close();
         // What was lost from the directory poisons, and the close says so.
         let _ = self.names.look(store);
         // A thread that copies notices soon, and leaves no trace.
-        store.copying.close();
+        store.turns.copying.close();
         let outcome = upkeep::close(store, self.is_whole.load(Ordering::Acquire));
         self.threads.stop_all();
         self.fetcher.stop();

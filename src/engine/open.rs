@@ -3,7 +3,7 @@
 use super::reader::Reader;
 use super::store_lock::StoreLock;
 use super::{Engine, Inner};
-use crate::checkpoint::{Checkpoints, Kept, Parts, write_first_checkpoint};
+use crate::checkpoint::{Checkpoints, Kept, Parts, Run, write_first_checkpoint};
 use crate::clock;
 use crate::commit::{Budget, Committer, Hooks};
 use crate::engine::fetcher::Fetcher;
@@ -17,13 +17,13 @@ use crate::news::News;
 use crate::options::{Background, Options, Tuned};
 use crate::planted::{Bug, planted};
 use crate::read::Reads;
-use crate::recovery::{FreeListed, NextRun, Purpose, Recovered, Unfinished, recover};
+use crate::recovery::{FreeListed, Purpose, Recovered, Unfinished, recover};
 use crate::report::{OpenReport, Trail};
+use crate::segment::factory::SegmentFactory;
 use crate::segment::mark_file::MarkFile;
-use crate::segment::pool::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
 use crate::segment::{SegmentSet, Unwritten};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::trace;
 use crate::types::Lsn;
@@ -178,7 +178,7 @@ pub(super) fn new_store_id(options: &Options) -> StoreId {
 /// A store that does not exist yet.
 fn fresh(options: &Options) -> Recovered {
     Recovered {
-        run: NextRun { store: new_store_id(options), number: 1, unclean_before: 0 },
+        run: Run { store: new_store_id(options), number: 1, unclean_before: 0 },
         table: Arc::new(Table::default()),
         segments: BTreeMap::new(),
         chain: Default::default(),
@@ -194,7 +194,7 @@ fn fresh(options: &Options) -> Recovered {
 fn pool(dir: &Dir, options: &Options, r: &mut Recovered) -> Arc<SegmentFactory> {
     let factory = Arc::new(SegmentFactory::new(dir, options, r.run.store, r.run.number));
     for FreeListed { number, len } in std::mem::take(&mut r.unfinished.free) {
-        if !factory.adopt_free(number, len) {
+        if !factory.free.adopt(number, len) {
             r.unfinished.leftovers.push(FileName::Free(number).to_string());
         }
     }
@@ -212,10 +212,10 @@ fn begin_store(dir: &Dir, options: &Options, id: StoreId, mark: &MarkFile) -> Re
 /// The run before may have died without making the names durable that were just read. Files of the pool are
 /// written under these names next, and leftovers are judged by them.
 fn settle_names(factory: &SegmentFactory) -> Result<(), Unwritten> {
-    match factory.sync_dir() {
+    match factory.files.sync_dir() {
         // What is there can be read nonetheless, and made room of.
         Err(Unwritten::NoSpace(_)) if !planted(Bug::FullDiskKeepsClosed) => {
-            factory.owe_sync();
+            factory.files.owe_sync();
             Ok(())
         }
         synced => synced,
@@ -273,8 +273,7 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>,
     let committer = pipeline(&options, r, factory.clone(), hooks);
     let parts = Parts {
         dir: dir.clone(),
-        store: run.store,
-        unclean_before: run.unclean_before,
+        run,
         segment_bytes: options.segment_bytes,
         salts: options.salts.clone(),
         table: r.table.clone(),
@@ -287,22 +286,18 @@ fn assemble(dir: Dir, options: Options, r: &mut Recovered) -> Result<Arc<Store>,
     Ok(Arc::new(Store {
         mark,
         dir,
-        id: run.store,
-        run: run.number,
-        unclean_before: run.unclean_before,
+        run,
         table: r.table.clone(),
         factory,
         segments,
         committer,
         checkpoints: Checkpoints::new(parts, r.checkpoints.clone(), replayed_bytes),
-        rested_at: AtomicU64::new(0),
         reads: Reads::new(news.clone()),
         news,
         listeners,
         signals,
         notified: Default::default(),
-        upkeep: Default::default(),
-        copying: Default::default(),
+        turns: Default::default(),
         pauses: Default::default(),
         done: Default::default(),
         tuned: Tuned::new(&options),
@@ -334,7 +329,7 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine, Unwritt
     };
     let mut engine = Engine(Arc::new(inner));
 
-    let turn = store.upkeep.lock().map_err(Unwritten::Failed)?;
+    let turn = store.turns.upkeep.lock().map_err(Unwritten::Failed)?;
     let finished = r.unfinished.finish(&store.checkpoints, &mut report);
     drop(turn);
     // What it failed with, where that stopped all writing: there is no engine that could be poisoned.

@@ -169,7 +169,7 @@ fn pinned_bytes(s: &RegionState) -> u64 {
         own.entry(extent.segment_id()).or_insert_with(|| (0, extent.segment().into_owned())).0 +=
             extent.count();
     }
-    let alone = own.values().filter(|(entries, segment)| *entries == segment.live_entries());
+    let alone = own.values().filter(|(entries, segment)| *entries == segment.live.entries());
     alone.map(|(_, segment)| segment.len).sum()
 }
 
@@ -229,8 +229,8 @@ impl Reader {
                 cold: s.kind == SegmentKind::Cold,
                 bytes: s.len,
                 used_bytes: u64::from(s.sealed_end()),
-                live_entries: s.live_entries(),
-                live_bytes: s.live_bytes(),
+                live_entries: s.live.entries(),
+                live_bytes: s.live.bytes(),
                 listed_entries: s.footer().map_or(0, |f| f.entry_count()),
             })
             .collect()

@@ -192,7 +192,7 @@ impl Region {
     fn read_one(&self, part: &Part, index: u64) -> Result<Entry, Unreadable> {
         let loc = part.loc(self.id, index)?;
         let id = EntryId::new(part.term(self.id, index)?, index);
-        part.segment().will_need(&[loc], 0);
+        part.segment().content.will_need(&[loc], 0);
         let payload = part.segment().entry(self.id, id, loc)?;
         Ok(Entry { id, payload })
     }

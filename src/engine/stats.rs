@@ -66,7 +66,7 @@ impl Engine {
             suspect_regions: regions.suspect,
             damaged_regions: regions.damaged,
             lost_hard_states: regions.hard_states_lost,
-            pool_bytes: store.factory.free_bytes() + load.ready_bytes,
+            pool_bytes: store.factory.free.bytes() + load.ready_bytes,
             held_bytes: store.factory.held_bytes(),
             accepted: load.accepted,
             durable: load.durable,
@@ -91,7 +91,7 @@ impl Engine {
             stalls_ended: load.stalls_ended,
             no_space: get(&c.no_space),
             poisoned: self.is_poisoned(),
-            filled_bytes: get(&store.factory.filled_bytes),
+            filled_bytes: get(&store.factory.files.filled_bytes),
             cleaned_bytes: get(&store.done.cleaned_bytes),
             index_bytes: store.index_bytes(Table::heap_bytes_lately),
             upkeep_bytes: get(&store.done.footer_bytes) + store.checkpoints.written_bytes(),
@@ -102,8 +102,8 @@ impl Engine {
         for s in store.all_segments() {
             stats.segments += 1;
             stats.disk_bytes += s.bytes_on_disk();
-            stats.live_entries += s.live_entries();
-            stats.live_bytes += s.live_bytes();
+            stats.live_entries += s.live.entries();
+            stats.live_bytes += s.live.bytes();
         }
         stats
     }

@@ -27,12 +27,12 @@ impl Table {
                 sum.entries = sum.entries.wrapping_add(extent.count());
                 sum.bytes = sum.bytes.wrapping_add(extent.bytes());
             }
-            match owned.values().find(|(segment, owned)| segment.live() != *owned) {
+            match owned.values().find(|(segment, owned)| segment.live.get() != *owned) {
                 None => Ok(()),
                 Some((segment, owned)) => Err(format!(
                     "segment {} counts {:?}, and the regions own {owned:?}",
                     segment.id,
-                    segment.live()
+                    segment.live.get()
                 )),
             }
         })

@@ -170,7 +170,7 @@ impl Extent {
     /// Takes the share of what it is. This and [`grow`](Extent::push) are all that takes.
     fn counted(form: Form) -> Extent {
         let extent = Extent(form);
-        extent.home().add_live(extent.live());
+        extent.home().live.add(extent.live());
         extent
     }
 
@@ -255,7 +255,7 @@ impl Extent {
 impl Drop for Extent {
     /// Gives its share back.
     fn drop(&mut self) {
-        self.home().sub_live(self.live());
+        self.home().live.sub(self.live());
     }
 }
 
@@ -269,7 +269,7 @@ impl Extent {
                 let before = grown.bytes;
                 grown.push(runs, locs);
                 let more = Live { entries: locs.len() as u64, bytes: grown.bytes - before };
-                grown.segment.add_live(more);
+                grown.segment.live.add(more);
             }
             Form::Single(single) => {
                 let run = [TermRun { term: single.term, entries: 1 }];
@@ -290,7 +290,7 @@ impl Extent {
                 grown.keep(first, last);
                 let gone = Live { entries: entries - (last - first + 1), bytes: bytes - grown.bytes };
                 if !planted(Bug::CutKeepsItsShare) {
-                    grown.segment.sub_live(gone);
+                    grown.segment.live.sub(gone);
                 }
             }
             Form::Single(_) => {}

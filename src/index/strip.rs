@@ -201,7 +201,7 @@ impl Strip {
     }
 
     fn add(&mut self, next: &Stretch<'_>, row: Row) {
-        next.segment.add_live(row.live());
+        next.segment.live.add(row.live());
         self.last = next.last;
         push_tightly(&mut self.rows, row);
         if let Some(OnHeap::One { loc, .. }) = next.on_heap {
@@ -227,7 +227,7 @@ impl Strip {
             let kept = Live { entries: count, bytes: before.bytes - gone.bytes };
             if let Some(row) = Row::new(kept) {
                 self.rows[n] = row;
-                self.homes[n].sub_live(gone);
+                self.homes[n].live.sub(gone);
             }
         }
     }
@@ -251,7 +251,7 @@ impl Strip {
 
     fn give_back(&self, rows: Range<usize>) {
         for n in rows {
-            self.homes[n].sub_live(self.rows[n].live());
+            self.homes[n].live.sub(self.rows[n].live());
         }
     }
 
@@ -337,7 +337,7 @@ mod tests {
             Some(OnHeap::One { index, loc }) => Some((index, loc)),
             Some(OnHeap::Many { .. }) => panic!("a row has one location"),
         };
-        (extents.map(|e| (e.record(), loc(&e))).collect(), homes.iter().map(|home| home.live()).collect())
+        (extents.map(|e| (e.record(), loc(&e))).collect(), homes.iter().map(|home| home.live.get()).collect())
     }
 
     /// The same strip, and a list of extents with segments of its own.
@@ -441,9 +441,9 @@ mod tests {
             let extents: Vec<Extent> = strip.extents().collect();
             drop(strip);
             let owned = extents.iter().map(|e| e.live().bytes).sum::<u64>();
-            prop_assert_eq!(homes.iter().map(|home| home.live_bytes()).sum::<u64>(), owned);
+            prop_assert_eq!(homes.iter().map(|home| home.live.bytes()).sum::<u64>(), owned);
             drop(extents);
-            prop_assert!(homes.iter().all(|home| home.live() == Live::default()));
+            prop_assert!(homes.iter().all(|home| home.live.get() == Live::default()));
         }
     }
 
@@ -484,7 +484,7 @@ mod tests {
         assert!(strip.push(&unsealed(4, 9, &homes[6]).stretch()));
         assert!(!strip.push(&sealed(5, 1, 9, &homes[7]).stretch()));
         drop(strip);
-        assert!(homes.iter().all(|home| home.live() == Live::default()));
+        assert!(homes.iter().all(|home| home.live.get() == Live::default()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::upkeep::{Pace, clean_once};
 /// Of the engine.
 pub fn checkpoint(engine: &Engine) -> EngineResult<()> {
     let store = engine.store();
-    let _one = store.upkeep.lock();
+    let _one = store.turns.upkeep.lock();
     Ok(store.checkpoints.take()?)
 }
 
@@ -35,7 +35,7 @@ pub fn leaks(engine: &Engine, mut names: Vec<String>) -> Result<(), String> {
     let store = engine.store();
     let active = store.committer.active().map(|(active, _)| active.id);
     let sealed = store.segments.all();
-    let dead = sealed.iter().find(|s| Some(s.id) != active && s.live_entries() == 0);
+    let dead = sealed.iter().find(|s| Some(s.id) != active && s.live.entries() == 0);
     if let Some(dead) = dead {
         return Err(format!("{} holds nothing and is kept after a purge", dead.path.display()));
     }
@@ -45,7 +45,7 @@ pub fn leaks(engine: &Engine, mut names: Vec<String>) -> Result<(), String> {
         ("log", logs + usize::from(active.is_some()) + store.committer.ready_count()),
         ("cold", colds),
         ("ckpt", store.checkpoints.kept().list.len()),
-        ("free", store.factory.free_count() + store.factory.reserve_count()),
+        ("free", store.factory.free.count() + store.factory.free.reserve_count()),
         ("foot", sealed.len()),
         ("tmp", 0),
     ];

@@ -181,7 +181,7 @@ pub(crate) fn read(
         out.reserve(chunk.locs.len());
         for (i, loc) in chunk.locs.iter().enumerate() {
             if i == chunk.asked {
-                chunk.asked += segment.will_need(&chunk.locs[i..], ASKED_BYTES_MAX);
+                chunk.asked += segment.content.will_need(&chunk.locs[i..], ASKED_BYTES_MAX);
             }
             let index = stretch.first() + i as u64;
             let id = EntryId::new(stretch.term(region, index).map_err(failed(index))?, index);
@@ -246,7 +246,7 @@ fn locate<'a>(
         let full = take < locs.len();
         locs.truncate(take);
         entries -= take as u64;
-        let asked = if to_ask > 0 { part.segment().will_need(&locs, to_ask) } else { 0 };
+        let asked = if to_ask > 0 { part.segment().content.will_need(&locs, to_ask) } else { 0 };
         to_ask = to_ask.saturating_sub(locs[..asked].iter().map(|loc| u64::from(loc.len)).sum());
         chunks.push(Chunk { part, locs, asked });
         if full {

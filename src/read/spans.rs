@@ -60,8 +60,8 @@ impl Spans<'_> {
     #[inline]
     fn read(&self, pos: u32, len: u32) -> Result<Bytes, Unreadable> {
         match self.source {
-            Source::AtHand => self.segment.bytes(pos, len),
-            Source::File => self.segment.bytes_from_file(pos, len),
+            Source::AtHand => self.segment.content.bytes(pos, len),
+            Source::File => self.segment.content.bytes_from_file(pos, len),
         }
     }
 }

@@ -259,7 +259,7 @@ fn gap_in_history(
     if planted(Bug::GapAcceptedAtRebuild) || gap.is_none() && begins && lost.is_none() && known {
         return None;
     }
-    let path = gap.map_or(PathBuf::new(), |link| link.segment.path.clone());
+    let path = gap.map_or(PathBuf::new(), |link| link.segment.path.to_path_buf());
     let error = Error::damaged(
         "no checkpoint of the store can be believed, and the log does not reach from its beginning to a known end without a gap: the \
          regions cannot be rebuilt; restore the store from a backup, or let the node join anew; `raftwood repair --accept-loss \
@@ -270,7 +270,7 @@ fn gap_in_history(
 
 /// The log was cut where the caller accepted a loss, and what a checkpoint said of that is gone.
 fn loss_accepted_before(logs: &[Arc<Segment>]) -> Error {
-    let path = logs.last().map_or(PathBuf::new(), |segment| segment.path.clone());
+    let path = logs.last().map_or(PathBuf::new(), |segment| segment.path.to_path_buf());
     Error::damaged(
         "no checkpoint of the store can be believed, and a loss was accepted before: which hard states were lost then is not known; \
          open with TailPolicy::AcceptLoss (`raftwood repair --accept-loss`) to open with all of them lost",
@@ -313,7 +313,8 @@ fn acknowledged_hole(links: &[Link], hole: Lsn, watermark: Lsn) -> Error {
     // The first place that is wrong: past the last record that is right, or at the start of the next segment.
     let wrong = |l: &&Link| l.segment.id >= hole.segment() && l.past_hole.is_some();
     let at = links.iter().find(wrong).or(links.iter().find(|l| l.segment.id == hole.segment()));
-    let (path, offset) = at.map_or((PathBuf::new(), hole.offset()), |l| (l.segment.path.clone(), l.end));
+    let (path, offset) =
+        at.map_or((PathBuf::new(), hole.offset()), |l| (l.segment.path.to_path_buf(), l.end));
     let gone = match links.iter().any(|l| l.segment.id == watermark.segment()) {
         true => String::new(),
         false => format!(", and segment {} is missing", watermark.segment()),

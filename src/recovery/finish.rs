@@ -110,7 +110,7 @@ fn seal_old(parts: &Parts, segment: &Segment) {
     }
     let Some(footer) = segment.footer() else { return };
     let write = || {
-        parts.factory.check_open()?;
+        parts.factory.files.check_open()?;
         let bytes = footer.bytes().map_err(|e| Error::io("reading a footer", &segment.path, e))?;
         Ok(write_footer(&parts.dir, segment.id, &bytes)?)
     };
@@ -122,7 +122,7 @@ fn seal_old(parts: &Parts, segment: &Segment) {
 /// Removes files that nothing needs. One that stays is removed by the next open.
 fn remove(parts: &Parts, names: &[String], report: &mut OpenReport) {
     if !names.is_empty()
-        && let Err(e) = parts.factory.check_open()
+        && let Err(e) = parts.factory.files.check_open()
     {
         return parts.listeners.report(Err(e.into()));
     }

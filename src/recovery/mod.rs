@@ -39,8 +39,7 @@ pub(crate) use finish::Unfinished;
 pub(crate) use recognise::read_header;
 pub(crate) use unrecovered::Unrecovered;
 
-use crate::checkpoint::Kept;
-use crate::format::file_header::StoreId;
+use crate::checkpoint::{Kept, Run};
 use crate::format::mark::Mark;
 use crate::format::record::Shape;
 use crate::index::Table;
@@ -66,7 +65,7 @@ pub(crate) enum Purpose {
 
 /// The state of a store as its files show it.
 pub(crate) struct Recovered {
-    pub(crate) run: NextRun,
+    pub(crate) run: Run,
     pub(crate) table: Arc<Table>,
     /// Every segment that is part of the store; those without a footer on disk have one on the heap.
     pub(crate) segments: BTreeMap<u32, Arc<Segment>>,
@@ -80,16 +79,6 @@ pub(crate) struct Recovered {
     pub(crate) report: OpenReport,
     /// What is left to be done before anything is written, or answered.
     pub(crate) unfinished: Unfinished,
-}
-
-/// The run of an engine that would begin now.
-#[derive(Clone, Copy)]
-pub(crate) struct NextRun {
-    pub(crate) store: StoreId,
-    /// Its first file has the same number.
-    pub(crate) number: u32,
-    /// Runs with a lower number may have lost what was accepted and never acknowledged.
-    pub(crate) unclean_before: u32,
 }
 
 impl Recovered {

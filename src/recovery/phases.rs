@@ -16,7 +16,8 @@ use super::serving::{
     self, Serving, all_but_the_mark_is_missing, has_mark, is_closed, is_ours_and_bad, is_rebuilt,
     known_durable, mark_is_missing, read_file,
 };
-use super::{NextRun, Purpose, Recovered, Unfinished, Unrecovered, tail};
+use super::{Purpose, Recovered, Unfinished, Unrecovered, tail};
+use crate::checkpoint::Run;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::CheckpointHeader;
@@ -218,12 +219,12 @@ impl Indexed {
         report.suspects.extend(chain.suspects.iter().cloned());
         report.times.replay = clock::since(began);
 
-        let harmed = unsealable.into_iter().filter(|(segment, _)| segment.live_entries() > 0);
+        let harmed = unsealable.into_iter().filter(|(segment, _)| segment.live.entries() > 0);
         report.damage.extend(harmed.map(|(_, e)| e));
         // What is gone and held nothing that lives had been given back: a crash undid no more than the
         // removal of its name from the list.
         for (id, error) in std::mem::take(&mut files.lost) {
-            match files.segments.get(&id).is_some_and(|s| s.live_entries() > 0) {
+            match files.segments.get(&id).is_some_and(|s| s.live.entries() > 0) {
                 true => report.damage.push(error),
                 false => drop(files.segments.remove(&id)),
             }
@@ -276,7 +277,7 @@ impl Replayed {
         r.report.segments = segments.len() as u64;
         r.report.foreign = std::mem::take(&mut listing.foreign);
         Recovered {
-            run: NextRun {
+            run: Run {
                 store: id,
                 number: header.next_file.max(newest_file.saturating_add(1)),
                 unclean_before,

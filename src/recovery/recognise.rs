@@ -185,7 +185,7 @@ fn open_segment(dir: &Dir, name: &str, options: &Options, expected: &Expected<'_
     let mut segment =
         Segment::new(expected.kind, &header, path.to_path_buf(), len, named, Vec::new(), mapped)?;
     segment.is_cut = len < header.len;
-    segment.set_found();
+    segment.content.set_found();
     Ok(Found::Segment(Arc::new(segment)))
 }
 

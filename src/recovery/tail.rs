@@ -199,7 +199,7 @@ fn judged(segment: &Segment, at: u32, facts: Facts, was_whole: bool, report: &mu
     let verdict = judge(facts);
     report.trail.judged.push(RecordFinding {
         at: Lsn::new(segment.id, at),
-        path: segment.path.clone(),
+        path: segment.path.to_path_buf(),
         state: facts.record,
         torn: facts.tear,
         old_bytes: facts.stale,

@@ -1,8 +1,9 @@
 //! A sealed segment's footer: built from its records, written beside it, loaded.
 
+use super::content::read_patiently;
 use super::notes::NotesReader;
 use super::scan::{FIRST_RECORD, Found, Record};
-use super::{Segment, Unreadable, Unwritten, read_patiently};
+use super::{Segment, Unreadable, Unwritten};
 use crate::error::Error;
 use crate::format::batch::{Batch, Install};
 use crate::format::file_header::SegmentKind;
@@ -128,7 +129,7 @@ pub(crate) fn load_footer(dir: &Dir, segment: &Segment) -> Option<Arc<Footer>> {
     let name = footer_name(segment.id);
     let file = dir.open(&name, OpenMode::Read).ok()?;
     let len = usize::try_from(file.len().ok()?).ok()?;
-    let map = match segment.map.is_some() && len > 0 {
+    let map = match segment.content.is_mapped() && len > 0 {
         true => file.map(len as u64).ok()?.and_then(|map| map.slice(0..len)),
         false => None,
     };

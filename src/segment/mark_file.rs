@@ -54,6 +54,8 @@ struct State {
     /// A write or sync of it failed: what the file holds is not known, and the same pages are
     /// not synced again.
     failed: bool,
+    /// Where the log was durable when it was last seen at rest.
+    seen_at: Lsn,
     /// What a write failed with that nobody was in a position to say.
     unsaid: Option<Error>,
 }
@@ -76,6 +78,7 @@ impl MarkFile {
             rested: Lsn::ZERO,
             exists: ours().next().is_some(),
             failed: false,
+            seen_at: Lsn::ZERO,
             unsaid: None,
         };
         MarkFile { dir, store, run, state: Mutex::new(state) }
@@ -114,6 +117,12 @@ impl MarkFile {
     pub(crate) fn lacks(&self, rest: &Rest) -> bool {
         let state = self.state.lock();
         state.lacks(rest) && !state.failed
+    }
+
+    /// Whether the log, which is at rest at `durable`, was so when this was asked last.
+    pub(crate) fn is_still_at(&self, durable: Lsn) -> bool {
+        let mut state = self.state.lock();
+        std::mem::replace(&mut state.seen_at, durable) == durable
     }
 
     /// The length of the file.

@@ -1,7 +1,7 @@
 //! One file of the log: made, appended to, sealed, mapped, read, and one day used again.
 //!
 //! ```text
-//!  pool                    commit                         maintenance
+//!  factory                 commit                         upkeep
 //!  free file -> ready  ->  active (written in place)  ->  sealed (footer beside it)  ->  dead -> free file
 //! ```
 //!
@@ -11,36 +11,47 @@
 //!
 //! Invariants
 //!
-//! - Bytes below [`Segment::written`] never change again while a `Segment` value for the file lives. A file
+//! - Bytes below [`Content::written`] never change again while a `Segment` value for the file lives. A file
 //!   is recycled only when the last reader has let go of the `Segment` and of all bytes borrowed from it.
 //! - A `.log` name always stands for a file with a valid header: a new generation is prepared and synced
 //!   under a `.free` name, then renamed.
 //! - The footer is a pure function of the records, so it can be thrown away and built again.
 
 mod audit;
-mod body;
+mod cold_file;
+mod content;
 mod demand;
+pub(crate) mod factory;
+mod file_maker;
 mod fill;
 mod footer_file;
+mod free_files;
 mod held;
+mod in_flight;
+mod live;
 pub(crate) mod mark_file;
 mod notes;
-pub(crate) mod pool;
+mod retired;
 pub(crate) mod scan;
 mod set;
 mod unreadable;
 mod unwritten;
 pub(crate) mod verify;
 
-use body::Body;
+use content::Content;
 use scan::Scanner;
 
 pub(crate) use audit::audit;
+pub(crate) use cold_file::ColdFile;
+pub(crate) use file_maker::FileMaker;
 pub(crate) use fill::{FillError, Filling};
 pub(crate) use footer_file::{
     build_footer, build_footer_of_full, footer_name, load_footer, open_built, rebuild_footer, write_footer,
 };
+pub(crate) use in_flight::InFlight;
+pub(crate) use live::{Live, LiveCount};
 pub(crate) use notes::Notes;
+pub(crate) use retired::{Retire, RetiredFile};
 pub(crate) use set::{SegmentSet, Unsealed};
 pub(crate) use unreadable::Unreadable;
 pub(crate) use unwritten::Unwritten;
@@ -50,24 +61,16 @@ use crate::codec::compress::decompress;
 use crate::error::{Error, Result};
 use crate::format::batch::Loc;
 use crate::format::copies::Copies;
-use crate::format::file_header::{
-    FORMAT_VERSION, FileHeader, FileKind, Identity, SEGMENT_HEADER_LEN, SegmentKind,
-};
+use crate::format::file_header::{FORMAT_VERSION, FileHeader, FileKind, Identity, SegmentKind};
 use crate::format::footer::Footer;
 use crate::format::names::FileName;
-use crate::format::record::RECORD_HEADER_LEN;
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
+use crate::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use crate::types::{EntryId, Lsn, RegionId};
-use crate::vfs::io::read_exact_at;
-use crate::vfs::meaning::if_readable;
-use crate::vfs::{Map, VfsFile};
+use crate::vfs::VfsFile;
 use bytes::Bytes;
-use std::collections::VecDeque;
-use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::atomic::fence;
+use std::path::{Path, PathBuf};
 
 /// How many fdatasyncs of one segment may run side by side.
 ///
@@ -77,28 +80,6 @@ use std::sync::atomic::fence;
 /// per open file: with one shared handle, the sync of a later group could swallow the error of an earlier
 /// one, which would then be acknowledged.
 pub(crate) const SYNC_SLOTS: usize = 1;
-
-/// Bytes of one batch that were accepted and may not have reached the file.
-#[derive(Clone, Debug)]
-pub(crate) struct InFlight {
-    /// Offset of the record.
-    pub(crate) start: u32,
-    pub(crate) desc_len: u32,
-    pub(crate) payload: Bytes,
-}
-
-impl InFlight {
-    fn payload_start(&self) -> u64 {
-        u64::from(self.start) + u64::from(RECORD_HEADER_LEN) + u64::from(self.desc_len)
-    }
-}
-
-/// Entries of the region table that lie in a segment, and their payload bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Live {
-    pub(crate) entries: u64,
-    pub(crate) bytes: u64,
-}
 
 /// One log or cold segment.
 #[derive(Debug)]
@@ -111,32 +92,26 @@ pub(crate) struct Segment {
     /// The salt of the file's generation before; 0 if there was none.
     pub(crate) previous_salt: u64,
     /// For messages.
-    pub(crate) path: PathBuf,
+    pub(crate) path: Arc<Path>,
     /// Length of the file.
     pub(crate) len: u64,
     /// Where the copies of its header stand.
     pub(crate) header_copies_at: [u64; 2],
     /// Where the records have to end.
     pub(crate) records_end: u64,
-    body: Body,
+    pub(crate) content: Content,
     /// The handles that the file is written and synced through. They go when all records are durable through
     /// them: a kernel may report to nobody else a failed write-back.
     sync_handles: Mutex<Vec<Arc<dyn VfsFile>>>,
-    map: Option<Arc<Map>>,
     /// Zeros that are written before the first record; claimed by every write of records.
     pub(crate) filling: Filling,
-    /// Bytes below are in the operating system's hands and final.
-    written: AtomicU64,
     /// What the records say, while the segment is written.
     pub(crate) notes: Notes,
-    in_flight: Mutex<VecDeque<InFlight>>,
     footer: RwLock<Option<Arc<Footer>>>,
     /// Offset one past the last record once the segment takes no more; 0 before.
     sealed_end: AtomicU32,
-    /// Entries of the region table that lie here: exact.
-    live_entries: AtomicU64,
-    /// Their payload bytes: exact until a range is trimmed, estimated by count from then on.
-    live_bytes: AtomicU64,
+    /// What of it the region table owns.
+    pub(crate) live: LiveCount,
     /// Bytes of the batches (with headers) written here.
     pub(crate) record_bytes: AtomicU64,
     /// The accepted position when the last live entry went away; unset while any lives.
@@ -156,38 +131,6 @@ pub(crate) struct Segment {
     retired: Mutex<Option<Weak<dyn Retire>>>,
 }
 
-/// Takes the file of a segment that nobody can read any more.
-pub(crate) trait Retire: Send + Sync {
-    /// Called from whichever thread drops the last reference: must be quick and must not block.
-    fn retire(&self, file: RetiredFile);
-}
-
-/// A file that waits to be recycled or removed.
-#[derive(Debug)]
-pub(crate) struct RetiredFile {
-    pub(crate) name: String,
-    pub(crate) len: u64,
-    pub(crate) salt: u64,
-    pub(crate) recyclable: bool,
-    /// The mapping, which bytes that were handed out may still share: as long as they do, the file must not
-    /// be written again. Without its name it lives until they are gone.
-    pub(crate) map: Option<Arc<Map>>,
-    /// It was a segment, and its footer goes with it: until now a reader may have needed that.
-    pub(crate) has_footer: bool,
-}
-
-impl RetiredFile {
-    /// Whether nobody can see the file's bytes any more.
-    pub(crate) fn is_unseen(&self) -> bool {
-        // The segment is gone, so nobody can take a new share.
-        let unseen = self.map.as_ref().is_none_or(|map| Arc::strong_count(map) == 1);
-        // The count is read relaxed: whatever the last holder of a share read, it read before the
-        // file is written again.
-        fence(Ordering::Acquire);
-        unseen || planted(Bug::MappedFileReused)
-    }
-}
-
 impl Segment {
     /// A segment over an open file whose header was read or has just been written. It holds a descriptor as
     /// long as it has `sync_handles`, where `file` is known by its name.
@@ -200,11 +143,9 @@ impl Segment {
         sync_handles: Vec<Arc<dyn VfsFile>>,
         mapped: bool,
     ) -> Result<Segment> {
-        let map = match mapped && len > 0 {
-            true => file.map(len).map_err(|e| Error::io("mapping a segment", &path, e))?,
-            false => None,
-        };
-        Ok(Segment::over(Body::File(file), kind, header, path, len, sync_handles, map))
+        let path: Arc<Path> = path.into();
+        let content = Content::of(file, path.clone(), len, mapped)?;
+        Ok(Segment::over(content, kind, header, path, len, sync_handles))
     }
 
     /// The hole that a segment leaves whose file is gone or cannot be recognised.
@@ -216,17 +157,17 @@ impl Segment {
             len: 0,
             previous_salt: 0,
         };
-        Segment::over(Body::Hole, kind, &header, path, 0, Vec::new(), None)
+        let path: Arc<Path> = path.into();
+        Segment::over(Content::hole(path.clone()), kind, &header, path, 0, Vec::new())
     }
 
     fn over(
-        body: Body,
+        content: Content,
         kind: SegmentKind,
         header: &FileHeader,
-        path: PathBuf,
+        path: Arc<Path>,
         len: u64,
         sync_handles: Vec<Arc<dyn VfsFile>>,
-        map: Option<Arc<Map>>,
     ) -> Segment {
         Segment {
             id: header.identity.file,
@@ -238,17 +179,13 @@ impl Segment {
             len,
             header_copies_at: header.copies_at(),
             records_end: header.records_end().min(len),
-            body,
+            content,
             sync_handles: Mutex::new(sync_handles),
-            map,
             filling: Filling::none(),
-            written: AtomicU64::new(u64::from(SEGMENT_HEADER_LEN)),
             notes: Notes::lacking(),
-            in_flight: Mutex::default(),
             footer: RwLock::new(None),
             sealed_end: AtomicU32::new(0),
-            live_entries: AtomicU64::new(0),
-            live_bytes: AtomicU64::new(0),
+            live: LiveCount::default(),
             record_bytes: AtomicU64::new(0),
             dead_since: OnceLock::new(),
             is_cut: false,
@@ -262,7 +199,7 @@ impl Segment {
 
     /// Whether a [hole](Segment::hole) is all that is left of it.
     pub(crate) fn is_hole(&self) -> bool {
-        matches!(self.body, Body::Hole)
+        self.content.is_hole()
     }
 
     /// The file that its records stand in.
@@ -270,7 +207,7 @@ impl Segment {
     /// # Errors
     /// `Damaged` for a hole.
     pub(crate) fn file(&self) -> Result<&Arc<dyn VfsFile>> {
-        self.body.file(&self.path)
+        self.content.file()
     }
 
     /// Copies of its records stand in for those that cannot be read.
@@ -315,33 +252,6 @@ impl Segment {
         }
     }
 
-    /// Makes an accepted batch readable before it is written. Calls come in the order of positions.
-    pub(crate) fn push_in_flight(&self, batch: InFlight) {
-        self.lock_in_flight().push_back(batch);
-    }
-
-    /// The file was found, and all of it is there.
-    pub(crate) fn set_found(&self) {
-        self.written.store(self.len, Ordering::Release);
-    }
-
-    /// Everything below `end` is in the file now.
-    pub(crate) fn advance_written(&self, end: u32) {
-        let before = self.written.swap(u64::from(end), Ordering::Release);
-        if let Some(map) = &self.map {
-            map.note_written(before as usize..end as usize);
-        }
-        let mut queue = self.lock_in_flight();
-        while queue.front().is_some_and(|b| b.start < end) {
-            queue.pop_front();
-        }
-    }
-
-    /// Offset below which all bytes are in the file.
-    pub(crate) fn written(&self) -> u64 {
-        self.written.load(Ordering::Acquire)
-    }
-
     /// The segment takes no more records; `end` is the offset one past the last one. It is
     /// sealed once it has a footer too.
     pub(crate) fn set_sealed_end(&self, end: u32) {
@@ -378,33 +288,7 @@ impl Segment {
         self.footer().is_some() || self.is_hole() || self.unsealable.load(Ordering::Acquire)
     }
 
-    // ---- accounting ---------------------------------------------------------------------------------------
-
-    /// Somebody owns this much more. Only an extent of the region table takes a share, and only by its
-    /// constructors.
-    pub(crate) fn add_live(&self, more: Live) {
-        self.live_entries.fetch_add(more.entries, Ordering::Relaxed);
-        self.live_bytes.fetch_add(more.bytes, Ordering::Relaxed);
-    }
-
-    /// Gives back a share, or a part of one.
-    pub(crate) fn sub_live(&self, less: Live) {
-        self.live_entries.fetch_sub(less.entries, Ordering::Relaxed);
-        self.live_bytes.fetch_sub(less.bytes, Ordering::Relaxed);
-    }
-
-    /// What lives here.
-    pub(crate) fn live(&self) -> Live {
-        Live { entries: self.live_entries(), bytes: self.live_bytes() }
-    }
-
-    pub(crate) fn live_entries(&self) -> u64 {
-        self.live_entries.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn live_bytes(&self) -> u64 {
-        self.live_bytes.load(Ordering::Relaxed)
-    }
+    // ---- its file -----------------------------------------------------------------------------------------
 
     /// Bytes of its file, and of its footer's.
     pub(crate) fn bytes_on_disk(&self) -> u64 {
@@ -413,7 +297,7 @@ impl Segment {
 
     /// How much of the file is no live payload.
     pub(crate) fn garbage_percent(&self) -> u8 {
-        let live = self.live_bytes().min(self.len);
+        let live = self.live.bytes().min(self.len);
         ((self.len - live) * 100 / self.len.max(1)) as u8
     }
 
@@ -432,32 +316,7 @@ impl Segment {
         *self.retired.lock() = Some(to);
     }
 
-    // ---- the reader's side --------------------------------------------------------------------------------
-
-    /// Asks for the bytes of as many of these entries as come to `bytes_max` or a little more, where they are
-    /// read through the mapping, so that the device reads them together and nothing else. Returns of how
-    /// many; of the first at least.
-    pub(crate) fn will_need(&self, locs: &[Loc], bytes_max: u64) -> usize {
-        let Some(map) = &self.map else { return locs.len() };
-        let written = self.written();
-        let (mut run, mut bytes) = (0..0, 0);
-        let ask = |run: Range<u64>| map.will_need(run.start as usize..run.end.min(written) as usize);
-        for (n, loc) in locs.iter().enumerate() {
-            if bytes >= bytes_max && n > 0 {
-                ask(run);
-                return n;
-            }
-            // How long a compressed block is stands in it.
-            let (at, len) = (u64::from(loc.pos), u64::from(loc.len));
-            if at != run.end {
-                ask(std::mem::replace(&mut run, at..at));
-            }
-            run.end = run.end.max(at + len);
-            bytes += len;
-        }
-        ask(run);
-        locs.len()
-    }
+    // ---- the entries ------------------------------------------------------------------------------------
 
     /// The bytes of one entry, verified.
     pub(crate) fn entry(&self, region: RegionId, id: EntryId, loc: Loc) -> Result<Bytes, Unreadable> {
@@ -474,9 +333,9 @@ impl Segment {
         loc: Loc,
     ) -> Result<Bytes, Unreadable> {
         let bytes = match loc.is_raw() {
-            true => self.bytes_from_file(loc.pos, loc.len),
+            true => self.content.bytes_from_file(loc.pos, loc.len),
             false => self
-                .block_of(loc, |pos, len| self.bytes_from_file(pos, len))
+                .block_of(loc, |pos, len| self.content.bytes_from_file(pos, len))
                 .and_then(|block| self.inside(&block, loc)),
         };
         self.verify(region, id, loc, bytes.map_err(|e| e.map(|e| e.in_region(region)))?)
@@ -509,14 +368,14 @@ impl Segment {
     /// The bytes a location points to, before any check but bounds.
     pub(crate) fn unverified(&self, loc: Loc) -> Result<Bytes, Unreadable> {
         match loc.is_raw() {
-            true => self.bytes(loc.pos, loc.len),
+            true => self.content.bytes(loc.pos, loc.len),
             false => self.inside(&self.block(loc)?, loc),
         }
     }
 
     /// The compressed block that a location points into, decompressed.
     fn block(&self, loc: Loc) -> Result<Bytes, Unreadable> {
-        self.block_of(loc, |pos, len| self.bytes(pos, len))
+        self.block_of(loc, |pos, len| self.content.bytes(pos, len))
     }
 
     pub(crate) fn block_of(
@@ -552,83 +411,14 @@ impl Segment {
         Unreadable::Wrong(error.at(&self.path, Some(u64::from(loc.pos))))
     }
 
-    /// `len` bytes at `pos` of the file, borrowed where the file is mapped.
-    pub(crate) fn bytes(&self, pos: u32, len: u32) -> Result<Bytes, Unreadable> {
-        let (from, to) = (u64::from(pos), u64::from(pos) + u64::from(len));
-        if let Some(bytes) = self.at_hand(from, to)? {
-            return Ok(bytes);
-        }
-        if let Some(map) = &self.map
-            && let Some(bytes) = map.slice(from as usize..to as usize)
-        {
-            return Ok(bytes);
-        }
-        self.read_file(from, len)
-    }
-
-    /// As [`bytes`](Segment::bytes), and never through the mapping.
-    pub(crate) fn bytes_from_file(&self, pos: u32, len: u32) -> Result<Bytes, Unreadable> {
-        let (from, to) = (u64::from(pos), u64::from(pos) + u64::from(len));
-        self.at_hand(from, to)?.map_or_else(|| self.read_file(from, len), Ok)
-    }
-
-    /// The bytes of a range that need no read: it is empty, or not in the file yet.
-    fn at_hand(&self, from: u64, to: u64) -> Result<Option<Bytes>, Unreadable> {
-        if to > self.len {
-            let beyond = Error::damaged("a location lies beyond the end of its segment");
-            return Err(Unreadable::Wrong(beyond.at(&self.path, Some(from))));
-        }
-        if to > self.written() {
-            // The write may complete between the two looks, and the batch leave the queue: then the
-            // file has it.
-            if let Some(bytes) = self.bytes_in_flight(from, to) {
-                return Ok(Some(bytes));
-            }
-        }
-        Ok((from == to).then(Bytes::new))
-    }
-
-    /// Reads from the file itself.
-    fn read_file(&self, from: u64, len: u32) -> Result<Bytes, Unreadable> {
-        let mut buf = vec![0; len as usize];
-        let file = self.file().map_err(Unreadable::Wrong)?;
-        read_patiently(&**file, &mut buf, from).map_err(|e| self.read_error(from, e))?;
-        Ok(Bytes::from(buf))
-    }
-
-    fn read_error(&self, offset: u64, e: std::io::Error) -> Unreadable {
-        Unreadable::read("reading a segment failed", e).map(|e| e.at(&self.path, Some(offset)))
-    }
-
-    /// The same for a read of its footer.
+    /// What a failed read of its footer means.
     pub(crate) fn footer_error(&self, e: std::io::Error) -> Unreadable {
         Unreadable::read("reading the footer of a segment failed", e).map(|e| e.at(&self.path, None))
-    }
-
-    fn bytes_in_flight(&self, from: u64, to: u64) -> Option<Bytes> {
-        let queue = self.lock_in_flight();
-        let at = queue.partition_point(|b| b.payload_start() <= from).checked_sub(1)?;
-        let batch = queue.get(at)?;
-        let (a, b) = (from - batch.payload_start(), to - batch.payload_start());
-        (b <= batch.payload.len() as u64).then(|| batch.payload.slice(a as usize..b as usize))
-    }
-
-    fn lock_in_flight(&self) -> MutexGuard<'_, VecDeque<InFlight>> {
-        self.in_flight.lock()
     }
 
     /// What the file is called.
     pub(crate) fn name(&self) -> String {
         FileName::segment(self.kind, self.id).to_string()
-    }
-}
-
-/// Fills `buf` from `offset`. What the device cannot read it is asked for once more: it may have
-/// been the cable.
-fn read_patiently(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-    match if_readable(read_exact_at(file, buf, offset))? {
-        Some(()) => Ok(()),
-        None => read_exact_at(file, buf, offset),
     }
 }
 
@@ -641,7 +431,7 @@ impl Drop for Segment {
                 len: self.len,
                 salt: self.identity.salt,
                 recyclable: self.recyclable.load(Ordering::Acquire),
-                map: self.map.take(),
+                map: self.content.take_map(),
                 has_footer: true,
             });
         }

@@ -15,9 +15,9 @@ use crate::index::{Damage, Part};
 use crate::listener::Event;
 use crate::planted::{Bug, planted};
 use crate::report::PurgeReport;
-use crate::segment::pool::{ColdFile, SegmentFactory};
+use crate::segment::factory::SegmentFactory;
 use crate::segment::scan::FIRST_RECORD;
-use crate::segment::{Segment, Unreadable, Unwritten, load_footer, open_built, write_footer};
+use crate::segment::{ColdFile, Segment, Unreadable, Unwritten, load_footer, open_built, write_footer};
 use crate::sync::atomic::Ordering;
 use crate::trace;
 use crate::types::{Durability, EntryId, Lsn, RegionId};
@@ -43,8 +43,8 @@ fn weigh(store: &Store) -> (u64, u64) {
     let sealed = store.segments.all();
     sealed
         .iter()
-        .filter(|s| s.footer().is_some() && s.live_entries() > 0)
-        .fold((0, 0), |(total, live), s| (total + s.len, live + s.live_bytes()))
+        .filter(|s| s.footer().is_some() && s.live.entries() > 0)
+        .fold((0, 0), |(total, live), s| (total + s.len, live + s.live.bytes()))
 }
 
 /// Segments worth cleaning, best first, for about one segment's worth of live bytes.
@@ -57,10 +57,10 @@ fn victims(store: &Store) -> Vec<Arc<Segment>> {
         .segments
         .all()
         .into_iter()
-        .filter(|s| s.footer().is_some() && s.live_entries() > 0)
-        .filter(|s| s.live_bytes() * 100 <= s.len * LIVE_PERCENT_MAX)
+        .filter(|s| s.footer().is_some() && s.live.entries() > 0)
+        .filter(|s| s.live.bytes() * 100 <= s.len * LIVE_PERCENT_MAX)
         .map(|s| {
-            let live = s.live_bytes() as f64 / s.len as f64;
+            let live = s.live.bytes() as f64 / s.len as f64;
             let age = f64::from(newest.saturating_sub(s.id)) + 1.0;
             ((1.0 - live) * age / (1.0 + live), s)
         })
@@ -71,7 +71,7 @@ fn victims(store: &Store) -> Vec<Arc<Segment>> {
         .into_iter()
         .map_while(|(_, s)| {
             let take = budget > 0;
-            budget = budget.saturating_sub(s.live_bytes().max(1));
+            budget = budget.saturating_sub(s.live.bytes().max(1));
             take.then_some(s)
         })
         .collect()
@@ -98,8 +98,8 @@ impl Piece {
 pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>) -> Result<bool, Unwritten> {
     // What is being copied must not be copied elsewhere meanwhile. That it dies, is backed up or
     // loses its file is fine.
-    let _copying = store.copying.lock().map_err(Unwritten::Failed)?;
-    let one = store.upkeep.lock().map_err(Unwritten::Failed)?;
+    let _copying = store.turns.copying.lock().map_err(Unwritten::Failed)?;
+    let one = store.turns.upkeep.lock().map_err(Unwritten::Failed)?;
     let victims = victims(store);
     for victim in &victims {
         // A row of its index that rotted would look like a damaged entry.
@@ -127,7 +127,7 @@ pub(crate) fn clean(store: &Store, report: &mut PurgeReport, pace: &mut Pace<'_>
     report.segments_cleaned += victims.len() as u64;
     store.done.cleaned_bytes.fetch_add(moved, Ordering::Relaxed);
     if one.is_none() {
-        one = Some(store.upkeep.lock().map_err(Unwritten::Failed)?);
+        one = Some(store.turns.upkeep.lock().map_err(Unwritten::Failed)?);
     }
     install(store, &cold, &victims)?;
     drop(one);
@@ -190,7 +190,7 @@ pub(crate) fn write_cold_of(
     bytes: u64,
     fill: impl FnOnce(&mut ColdWriter<'_>) -> Result<(), Unwritten>,
 ) -> Result<Option<(Arc<Segment>, u64)>, Unwritten> {
-    let cold = factory.create_cold(u64::from(FIRST_RECORD) + bytes + u64::from(SEGMENT_HEADER_LEN))?;
+    let cold = ColdFile::create(factory, u64::from(FIRST_RECORD) + bytes + u64::from(SEGMENT_HEADER_LEN))?;
     let mut w = ColdWriter {
         factory,
         cold: &cold,
@@ -206,7 +206,7 @@ pub(crate) fn write_cold_of(
     let empty = w.offset == u64::from(FIRST_RECORD) && w.batch.entries.is_empty();
     let written = filled.and_then(|()| if empty { Ok(None) } else { w.finish().map(Some) });
     if !matches!(written, Ok(Some(_))) {
-        factory.drop_cold(&cold);
+        cold.give_up(factory);
     }
     written
 }
@@ -224,9 +224,9 @@ impl ColdWriter<'_> {
         let end = u32::try_from(self.offset).map_err(|_| too_large())?;
         let footer = self.footer.finish(Tail { end, last: self.chain, ..Tail::default() });
         let (watch, footer_bytes) = (&factory.watch, footer.len() as u64);
-        let segment = watch.during("finishing a cold segment", || factory.name_cold(self.cold, end))?;
-        watch.during("writing a footer", || write_footer(&factory.dir, segment.id, &footer))?;
-        let view = match load_footer(&factory.dir, &segment) {
+        let segment = watch.during("finishing a cold segment", || self.cold.finish(factory, end))?;
+        watch.during("writing a footer", || write_footer(&factory.files.dir, segment.id, &footer))?;
+        let view = match load_footer(&factory.files.dir, &segment) {
             Some(view) => view,
             None => open_built(&segment, footer).map_err(|e| Unwritten::Failed(e.into()))?,
         };
@@ -329,7 +329,7 @@ impl ColdWriter<'_> {
         let (head, shape) = header.encode(self.seed);
         let write = || write_parts_at(&*self.cold.file, &[&head, &desc, &self.payload], self.offset);
         let written = self.factory.watch.during("writing a cold segment", write);
-        let path = || self.factory.dir.join(&self.cold.temp);
+        let path = || self.factory.files.dir.join(&self.cold.temp);
         written.map_err(|e| Unwritten::io("writing a cold segment", &path(), e))?;
         self.footer
             .batch(

@@ -13,10 +13,10 @@
 //! checkpoint begins beyond it. Restarts therefore leave a segment each, however little it holds; those that
 //! hold nothing that lives are given back before there are many.
 //!
-//! The turn of [`upkeep`](Store::upkeep) is held while where things are changes, and while a checkpoint is
-//! written: never for a sleep, or for the copying of entries, for which there is a turn of its own,
-//! [`copying`](Store::copying). A close ends both. The background builds footers before it takes the turn,
-//! and in slices: a full segment does not change.
+//! The turn of [`upkeep`](turn::UpkeepTurns) is held while where things are changes, and while a checkpoint
+//! is written: never for a sleep, or for the copying of entries, for which there is a turn of its own. A
+//! close ends both. The background builds footers before it takes the turn, and in slices: a full segment
+//! does not change.
 //!
 //! What keeps a mostly dead segment alive is moved by the [`clean`]er into a cold segment, sorted by region,
 //! and installed by one control record in the log. Until that record is durable nothing refers to the copy;
@@ -67,7 +67,7 @@ const WAITING_GROWTH: u64 = 4;
 
 /// Everything the background thread does when it is woken. Cleaning is apart from it: that takes its time.
 pub(crate) fn upkeep(store: &Store) -> Result<()> {
-    let _one = store.upkeep.lock()?;
+    let _one = store.turns.upkeep.lock()?;
     store.news.deliver();
     let mut report = PurgeReport::default();
     // A footer is a cache: where there is no space for one, what gives space back is not left undone.
@@ -99,7 +99,7 @@ fn check_counts(store: &Store) -> std::result::Result<(), String> {
 
 /// What an open cannot leave to the background: a run may end before that does anything.
 pub(crate) fn upkeep_at_open(store: &Store) -> Result<()> {
-    let _one = store.upkeep.lock()?;
+    let _one = store.turns.upkeep.lock()?;
     debug_assert_eq!(check_counts(store), Ok(()));
     if !store.options.purge.background || !is_out_of_proportion(store) {
         return Ok(());
@@ -115,7 +115,7 @@ pub(crate) fn upkeep_at_open(store: &Store) -> Result<()> {
 /// replay begins beyond all records, unless the last one's does. From here on nothing changes a file, however
 /// this ends; a store that is not `whole` is left as it is.
 pub(crate) fn close(store: &Store, whole: bool) -> Result<()> {
-    let turn = store.upkeep.lock_last();
+    let turn = store.turns.upkeep.lock_last();
     store.committer.end_segments();
     store.news.deliver();
     let outcome = store.committer.gate().check().map_err(Error::from).and_then(|()| match &turn {
@@ -124,8 +124,8 @@ pub(crate) fn close(store: &Store, whole: bool) -> Result<()> {
         Err(e) => Err(e.clone()),
     });
     if !planted(Bug::ClosedEngineWorks) {
-        store.upkeep.close();
-        store.factory.shut();
+        store.turns.upkeep.close();
+        store.factory.files.shut();
     }
     outcome
 }
@@ -147,9 +147,9 @@ fn finish(store: &Store) -> Result<()> {
     deliver_purged(store, &report);
     keep_files(store)?;
     // A run that wrote nothing leaves the directory as it was.
-    let any = store.committer.has_written() && store.factory.give_surplus_back()? > 0;
+    let any = store.committer.has_written() && store.factory.free.give_surplus_back()? > 0;
     if any {
-        store.factory.sync_dir()?
+        store.factory.files.sync_dir()?
     }
     Ok(())
 }
@@ -164,11 +164,11 @@ fn is_replayed(store: &Store) -> bool {
 /// disk that has taken from the reserve any of them is: it is what the reserve is filled up with.
 fn is_out_of_proportion(store: &Store) -> bool {
     let segments = store.segments.all();
-    let waiting = segments.iter().filter(|s| s.is_settled() && s.live_entries() == 0);
+    let waiting = segments.iter().filter(|s| s.is_settled() && s.live.entries() == 0);
     let (count, bytes) = waiting.fold((0, 0), |(count, bytes), s| (count + 1, bytes + s.len));
     let size = store.checkpoints.newest().map_or(0, |newest| newest.bytes);
     let many = count > WAITING_MAX && bytes > size * WAITING_GROWTH;
-    let is_short = || store.factory.is_scarce() || store.committer.budget().is_spent();
+    let is_short = || store.factory.free.is_scarce() || store.committer.budget().is_spent();
     (many || count > 0 && is_short()) && !planted(Bug::KilledRunsPileUp)
 }
 
@@ -192,7 +192,7 @@ fn keep_files(store: &Store) -> Result<()> {
     if given_back > 0 {
         // A power cut would bring the names back, and a store that lives from one to the next
         // would never get rid of them.
-        store.factory.sync_dir()?;
+        store.factory.files.sync_dir()?;
     }
     match store.committer.has_written() {
         true => Ok(keep_reserve(store, given_back)?),
@@ -205,7 +205,7 @@ fn keep_files(store: &Store) -> Result<()> {
 fn on_reserve(store: &Store, mut work: impl FnMut() -> Result<(), Unwritten>) -> Result<()> {
     loop {
         match work() {
-            Err(Unwritten::NoSpace(_)) if store.factory.spend_reserve()? => {}
+            Err(Unwritten::NoSpace(_)) if store.factory.free.spend_reserve()? => {}
             outcome => return Ok(outcome?),
         }
     }
@@ -217,7 +217,7 @@ fn give_back(store: &Store) -> Result<u64, Unwritten> {
 }
 
 fn keep_reserve(store: &Store, given_back: u64) -> Result<(), Unwritten> {
-    store.factory.watch.during("making the reserve", || store.factory.keep_reserve(given_back))
+    store.factory.watch.during("making the reserve", || store.factory.free.keep_reserve(given_back))
 }
 
 /// Whether the cleaner should move something in the background.
@@ -250,7 +250,7 @@ fn clean_with(store: &Store, pace: &mut Pace<'_>) -> Result<()> {
 pub(crate) fn purge(store: &Store) -> Result<PurgeReport> {
     let mut report = PurgeReport::default();
     let outcome = on_reserve(store, || reclaim_all(store, &mut report));
-    if let Ok(_one) = store.upkeep.lock() {
+    if let Ok(_one) = store.turns.upkeep.lock() {
         store.listeners.report(keep_files(store));
         deliver_purged(store, &report);
         store.judge_budget();
@@ -260,7 +260,7 @@ pub(crate) fn purge(store: &Store) -> Result<PurgeReport> {
 
 fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<(), Unwritten> {
     let _hurry = store.pauses.hurry();
-    let one = store.upkeep.lock().map_err(Unwritten::Failed)?;
+    let one = store.turns.upkeep.lock().map_err(Unwritten::Failed)?;
     if !store.committer.gate().is_shut() {
         store.committer.flush()?;
     }
@@ -277,7 +277,7 @@ fn reclaim_all(store: &Store, report: &mut PurgeReport) -> Result<(), Unwritten>
             break;
         }
     }
-    let _one = store.upkeep.lock().map_err(Unwritten::Failed)?;
+    let _one = store.turns.upkeep.lock().map_err(Unwritten::Failed)?;
     let may_forget = !store.committer.gate().is_shut() && !planted(Bug::DestroyedKept);
     let destroyed = store.table.last_destroyed().filter(|_| may_forget);
     if destroyed.is_some_and(|segment| segment >= store.committer.active_id()) {
@@ -312,7 +312,7 @@ fn mark_dead(store: &Store) {
     let now = store.committer.accepted();
     for segment in store.segments.all() {
         // Unsealed ones wait: their footer may be needed by the next open.
-        if segment.is_settled() && segment.live_entries() == 0 {
+        if segment.is_settled() && segment.live.entries() == 0 {
             let _ = segment.dead_since.set(now);
         }
     }
@@ -346,7 +346,7 @@ fn reclaim(store: &Store, report: &mut PurgeReport) -> Result<(), Unwritten> {
 
 /// The files go when the last reader has let go of the segment.
 fn remove(store: &Store, segment: Arc<Segment>) -> Result<(), Unwritten> {
-    store.factory.check_open()?;
+    store.factory.files.check_open()?;
     store.segments.remove(segment.id);
     store.committer.retire(&segment);
     Ok(())

@@ -23,7 +23,7 @@ impl Store {
         let mut segments = self.all_segments();
         segments.sort_unstable_by_key(|s| s.id);
         let mut first = First { limit, found: BinaryHeap::new() };
-        for segment in segments.iter().filter(|s| s.live_entries() > 0) {
+        for segment in segments.iter().filter(|s| s.live.entries() > 0) {
             if first.found.len() >= limit {
                 break;
             }

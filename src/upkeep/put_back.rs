@@ -17,14 +17,14 @@ use std::sync::Arc;
 /// Accepts `payload` for a damaged entry if it is what was recorded.
 pub(crate) fn repair(store: &Store, region: RegionId, id: EntryId, payload: &[u8]) -> Result<()> {
     let _hurry = store.pauses.hurry();
-    let _copying = store.copying.lock()?;
+    let _copying = store.turns.copying.lock()?;
     put_back(store, vec![judge(store, region, id, payload)?])
 }
 
 /// The same for many, which go into one segment. Returns why each of the others was refused.
 pub(crate) fn repair_all(store: &Store, copies: &[(RegionId, Entry)]) -> Result<Vec<Error>> {
     let _hurry = store.pauses.hurry();
-    let _copying = store.copying.lock()?;
+    let _copying = store.turns.copying.lock()?;
     let (mut right, mut refused) = (BTreeMap::new(), Vec::new());
     for (region, entry) in copies {
         match judge(store, *region, entry.id, &entry.payload) {
@@ -53,7 +53,7 @@ struct Right<'a> {
 
 /// Compares a copy with what was recorded.
 fn judge<'a>(store: &Store, region: RegionId, id: EntryId, payload: &'a [u8]) -> Result<Right<'a>> {
-    let one = store.upkeep.lock()?;
+    let one = store.turns.upkeep.lock()?;
     // Only sealed segments can be installed over: what the active one says of the entry could still change.
     let find = || {
         store.table.get(region).and_then(|c| c.read().extent(id.index).map(|e| e.part(id.index, id.index)))
@@ -113,7 +113,7 @@ fn put_back(store: &Store, copies: Vec<Right<'_>>) -> Result<()> {
             wrong().try_for_each(|copy| w.push(copy.region, copy.id, copy.crc, copy.payload))
         };
         if let Some(cold) = write_cold(store, bytes, push_all)? {
-            let _one = store.upkeep.lock()?;
+            let _one = store.turns.upkeep.lock()?;
             install(store, &cold, &sources)?;
         }
     }

@@ -72,7 +72,7 @@ fn footers(store: &Store, options: &ScrubOptions, report: &mut ScrubReport) -> R
             dropped.map_err(|e| Error::io("dropping a segment from the cache", &segment.path, e))?;
         }
         // A segment may be removed while this looks at it: then nobody needs its footer.
-        let _one = store.upkeep.lock()?;
+        let _one = store.turns.upkeep.lock()?;
         if store.segments.get(segment.id).is_none() {
             continue;
         }
@@ -97,7 +97,7 @@ fn records(store: &Store, pace: &mut Pace<'_>, report: &mut ScrubReport) -> Resu
     for segment in segments.into_iter().filter(|s| !s.is_hole()) {
         let end = match segment.known_end() {
             None if segment.id == durable.segment() => durable.offset(),
-            end => u64::from(end.unwrap_or(0)).min(segment.written()) as u32,
+            end => u64::from(end.unwrap_or(0)).min(segment.content.written()) as u32,
         };
         if planted(Bug::ScrubSkipsRecords) {
             continue;
@@ -147,8 +147,8 @@ fn make_good(
     if rotten.iter().any(|s| s.id == store.committer.active_id()) {
         store.committer.roll()?;
     }
-    let _copying = store.copying.lock()?;
-    let one = store.upkeep.lock()?;
+    let _copying = store.turns.copying.lock()?;
+    let one = store.turns.upkeep.lock()?;
     // The rotten ones may go without a footer: their entries are moved by what the heap knows.
     seal_due(store)?;
     let pieces = live_pieces(store, rotten);
@@ -159,7 +159,7 @@ fn make_good(
         false => write_cold(store, bound, |w| pieces.iter().try_for_each(|p| w.piece(store, p, pace)))?,
     };
     drop(pieces);
-    let _one = store.upkeep.lock()?;
+    let _one = store.turns.upkeep.lock()?;
     if let Some(cold) = cold {
         install(store, &cold, rotten)?;
         report.segments_moved += rotten.len() as u64;

@@ -72,7 +72,7 @@ pub(crate) fn seal_at_leisure(store: &Store) -> Result<()> {
             // What is wrong is found once more by the caller, with the turn, and reported there.
             Ok(None) | Err(_) => return Ok(()),
         };
-        let _one = store.upkeep.lock()?;
+        let _one = store.turns.upkeep.lock()?;
         if is_next(store, &segment) {
             seal(store, &segment, began, || Ok(built))?;
         }
@@ -146,7 +146,7 @@ fn give_footer(
         Ok(built) => built,
         Err(unreadable) => return unreadable.damage().map(Footing::Damaged).map_err(Unwritten::Failed),
     };
-    store.factory.check_open()?;
+    store.factory.files.check_open()?;
     let write = || write_footer(&store.dir, segment.id, &built);
     store.factory.watch.during("writing a footer", write)?;
     store.done.footer_bytes.fetch_add(built.len() as u64, Ordering::Relaxed);
@@ -188,7 +188,7 @@ pub(super) fn mend_footer(store: &Store, segment: &Segment) -> Result<Mending> {
     };
     segment.set_footer(view);
     // It is a cache: one that cannot be written is rebuilt when it is needed.
-    store.factory.check_open()?;
+    store.factory.files.check_open()?;
     let write = || write_footer(&store.dir, segment.id, &built);
     store.factory.watch.during("writing a footer", write)?;
     Ok(Mending::Rebuilt)

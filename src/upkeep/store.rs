@@ -2,21 +2,19 @@
 
 use super::done::Done;
 use super::pauses::Pauses;
-use super::turn::Turn;
-use crate::checkpoint::Checkpoints;
+use super::turn::UpkeepTurns;
+use crate::checkpoint::{Checkpoints, Run};
 use crate::commit::{Committer, Hooks, Level};
 use crate::disk_watch::{Pressure, Stall};
 use crate::error::{Error, Result};
-use crate::format::file_header::StoreId;
 use crate::index::Table;
 use crate::listener::{Event, Listeners};
 use crate::news::News;
 use crate::options::{Options, Tuned};
 use crate::read::Reads;
+use crate::segment::factory::SegmentFactory;
 use crate::segment::mark_file::{MarkFile, Rest};
-use crate::segment::pool::SegmentFactory;
 use crate::segment::{Segment, SegmentSet};
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, Signal};
 use crate::types::Lsn;
 use crate::vfs::Dir;
@@ -31,25 +29,17 @@ pub(crate) struct Store {
     /// Of these, what may change while the engine runs.
     pub(crate) tuned: Tuned,
     pub(crate) dir: Dir,
-    pub(crate) id: StoreId,
-    /// The number of this run, and the first of the runs that no unclean end came after.
-    pub(crate) run: u32,
-    pub(crate) unclean_before: u32,
+    pub(crate) run: Run,
     pub(crate) table: Arc<Table>,
     pub(crate) segments: Arc<SegmentSet>,
     pub(crate) factory: Arc<SegmentFactory>,
     pub(crate) committer: Arc<Committer>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) mark: Arc<MarkFile>,
-    /// Where the log was durable when it was last seen at rest.
-    pub(crate) rested_at: AtomicU64,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) notified: Notified,
-    pub(crate) upkeep: Turn,
-    /// Held by a thread that copies entries to a cold segment, and taken before `upkeep`: a copy takes its
-    /// time, and whatever needs `upkeep` alone does not wait for it.
-    pub(crate) copying: Turn,
+    pub(crate) turns: UpkeepTurns,
     pub(crate) pauses: Pauses,
     pub(crate) reads: Reads,
     pub(crate) news: Arc<News>,
@@ -133,7 +123,7 @@ impl Hooks for PipelineHooks {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("dir", &self.dir).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Store").field("dir", &self.dir).field("run", &self.run).finish_non_exhaustive()
     }
 }
 
@@ -158,10 +148,7 @@ impl Store {
     pub(crate) fn note_mark_when_idle(&self) -> Result<()> {
         self.mark.take_failure().map_or(Ok(()), Err)?;
         let Some(Rest { durable, .. }) = self.committer.at_rest() else { return Ok(()) };
-        match self.rested_at.swap(durable.to_u64(), Ordering::Relaxed) == durable.to_u64() {
-            true => self.note_mark(),
-            false => Ok(()),
-        }
+        if self.mark.is_still_at(durable) { self.note_mark() } else { Ok(()) }
     }
 
     /// Looks at how much of the disk budget is left, if there is one, and notifies the listeners where that
@@ -175,7 +162,7 @@ impl Store {
         budget.set_others(checkpoints + self.mark.bytes());
         let segments = self.all_segments().iter().map(|s| s.bytes_on_disk()).sum();
         let level = budget.judge(segments, self.committer.usual_len());
-        self.factory.set_budget(budget.left());
+        self.factory.free.set_budget(budget.left());
         let before = std::mem::replace(&mut *self.notified.budget.lock(), level);
         if before == level {
             return;

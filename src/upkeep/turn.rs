@@ -5,9 +5,18 @@ use crate::planted::{Bug, planted};
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Condvar, Mutex};
 
-/// One thread at a time, and none any more once the engine is closed. As [`Store::upkeep`]: held by a thread
-/// that seals, checkpoints, installs or gives space back, for as long as that takes, and never while it
-/// sleeps or copies entries. Listeners are notified of what it does meanwhile.
+/// The two rights that there are. Who needs both takes `copying` first.
+#[derive(Debug, Default)]
+pub(crate) struct UpkeepTurns {
+    /// Held by a thread that seals, checkpoints, installs or gives space back, for as long as that takes, and
+    /// never while it sleeps or copies entries. Listeners are notified of what it does meanwhile.
+    pub(crate) upkeep: Turn,
+    /// Held by a thread that copies entries to a cold segment: a copy takes its time, and whatever needs
+    /// `upkeep` alone does not wait for it.
+    pub(crate) copying: Turn,
+}
+
+/// One thread at a time, and none any more once the engine is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     state: Mutex<TurnState>,

@@ -1,4 +1,4 @@
-//! The jobs of upkeep, a step at a time: `src/segment/pool.rs`, `src/upkeep`, `src/checkpoint`,
+//! The jobs of upkeep, a step at a time: `src/segment/factory.rs`, `src/upkeep`, `src/checkpoint`,
 //! `src/segment/mark_file.rs`.
 
 use crate::bounds::{Bounds, bits};
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    /// `SegmentFactory::absorb_retired`, with the sync of the directory that ends it.
+    /// `RetiredFiles::absorb`, with the sync of the directory that ends it.
     fn absorb(&mut self, bounds: &Bounds) -> bool {
         let (Some(run), disk) = (&mut self.run, &mut self.disk) else { return true };
         run.job.1 += 1;

@@ -32,7 +32,7 @@
 //!
 //! Every transition names the function of the engine that it follows, and decides by the same comparisons:
 //! [`disk`] is `src/vfs/sim` in small; [`run`] and [`world`] are `src/commit`; the jobs are `src/upkeep`,
-//! `src/checkpoint`, `src/segment/pool.rs` and `src/segment/mark_file.rs`; [`recovery`] is `src/recovery`
+//! `src/checkpoint`, `src/segment/factory.rs` and `src/segment/mark_file.rs`; [`recovery`] is `src/recovery`
 //! with its `chain`, `tail`, `judge` and `finish`, and `src/engine/open.rs`; [`backup`] is
 //! `src/engine/backup.rs`. The model does not use the engine, so that a mistake of one is not one of the
 //! other.

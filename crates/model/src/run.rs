@@ -1,5 +1,5 @@
 //! A run of the engine: accepting, writing and syncing batches (`src/commit`), and the jobs of upkeep
-//! (`src/upkeep`, `src/segment/pool.rs`). What a crash forgets.
+//! (`src/upkeep`, `src/segment/factory.rs`). What a crash forgets.
 //!
 //! A job goes on step by step, and a crash may come between any two. Within one step stands what a crash
 //! cannot divide: a write whose sectors are pending afterwards, one sync, one sync of the directory.

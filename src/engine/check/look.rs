@@ -88,7 +88,8 @@ fn is_right(
         return Ok(bytes.len() == loc.len as usize && entry_checksum(region, id, bytes) == loc.crc);
     }
     if block.as_ref().is_none_or(|(pos, _)| *pos != loc.pos) {
-        *block = Some((loc.pos, segment.block_of(loc, |pos, len| segment.bytes_from_file(pos, len))?));
+        *block =
+            Some((loc.pos, segment.block_of(loc, |pos, len| segment.content.bytes_from_file(pos, len))?));
     }
     let raw = block.as_ref().map_or_else(Bytes::new, |(_, raw)| raw.clone());
     Ok(entry_checksum(region, id, &segment.inside(&raw, loc)?) == loc.crc)

@@ -86,7 +86,7 @@ impl LogSegment {
 pub(super) fn links(state: &Recovered) -> VecDeque<Link> {
     let logs = state.segments.values().filter(|s| s.kind == SegmentKind::Log);
     let links = logs.filter_map(|s| {
-        let (id, name, path, end) = (s.id, s.name(), s.path.clone(), s.sealed_end());
+        let (id, name, path, end) = (s.id, s.name(), s.path.to_path_buf(), s.sealed_end());
         let (identity, records_end) = (s.identity, s.records_end);
         match s.file() {
             Ok(file) => (end > FIRST_RECORD).then(|| {
