@@ -3,8 +3,9 @@
 //!
 //! The rules: nothing that was acknowledged is missing, or other, without its region saying so. What a region
 //! says is what stood in the harmed bytes, entry by entry, and nothing else; every other region is healthy
-//! and can be read and written. A store that was closed opens, whatever one block of it has become. Counts
-//! are printed (`--nocapture`).
+//! and can be read and written. A store that was closed opens, whatever one block of it has become. What
+//! refuses opens once its loss is accepted, as it was at one moment, and no region votes by what it had
+//! forgotten. Counts are printed (`--nocapture`).
 //!
 //! The ordinary run tries a quarter of all harms, spread evenly. `SWEEP=full` tries all, and compares the
 //! counts with what is known exactly; `SWEEP=large` looks at every unused sector too, and flips more bits.
@@ -14,7 +15,7 @@
 mod harm;
 mod stores;
 
-use crate::support::oracle::{Outcome, examine, is_quiet};
+use crate::support::oracle::{Outcome, examine, examine_accepted, is_quiet};
 use harm::{FAMILIES, Harm, harms};
 use raftwood::vfs::sim::LossPolicy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +77,8 @@ struct Row {
     over: u64,
     vague: u64,
     stuck: u64,
+    /// Refused, and not had back by accepting the loss.
+    lost: u64,
     examples: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -99,6 +102,7 @@ impl Row {
         self.over += other.over;
         self.vague += other.vague;
         self.stuck += other.stuck;
+        self.lost += other.lost;
     }
 
     /// Cases in which one thing was hit; silent, refused, with what was hit named, and with more.
@@ -110,7 +114,7 @@ impl Row {
 
     fn line(&self) -> String {
         format!(
-            "{:5} {:6} {:6} {:8} {:8} {:5} {:8} {:6} {:5} {:5} {:5}",
+            "{:5} {:6} {:6} {:8} {:8} {:5} {:8} {:6} {:5} {:5} {:5} {:5}",
             self.tried,
             self.fine,
             self.named,
@@ -121,7 +125,8 @@ impl Row {
             self.silent,
             self.over,
             self.vague,
-            self.stuck
+            self.stuck,
+            self.lost
         )
     }
 }
@@ -186,6 +191,14 @@ fn judge(store: &Store, harm: &Harm, again: bool, row: &mut Row) -> bool {
     let look = || examine(&vfs, store.kind, &store.model, &store.before, again);
     let outcome = catch_unwind(AssertUnwindSafe(look));
     let outcome = outcome.unwrap_or_else(|_| Outcome::Silent("a panic".to_string()));
+    if let Outcome::Refused(_) = outcome {
+        let look = || examine_accepted(&vfs, store.kind, &store.history);
+        let accepted = catch_unwind(AssertUnwindSafe(look));
+        if let Err(why) = accepted.unwrap_or_else(|_| Err("a panic".to_string())) {
+            row.lost += 1;
+            row.example("lost", harm, &why);
+        }
+    }
     match outcome {
         Outcome::Open(named) => {
             let regions: BTreeSet<u64> = named.entries.iter().map(|e| e.0).collect();
@@ -266,7 +279,7 @@ fn sweep(store: &Store, harms: &[Harm]) -> Row {
 fn what_is_harmed_is_named_and_nothing_else_is() {
     let show: usize = std::env::var("SWEEP_SHOW").map_or(3, |n| n.parse().unwrap());
     println!(
-        "{:48} {:16} {:>5} {:>6} {:>6} {:>8} {:>8} {:>5} {:>8} {:>6} {:>5} {:>5} {:>5}",
+        "{:48} {:16} {:>5} {:>6} {:>6} {:>8} {:>8} {:>5} {:>8} {:>6} {:>5} {:>5} {:>5} {:>5}",
         "store",
         "harm",
         "tried",
@@ -279,7 +292,8 @@ fn what_is_harmed_is_named_and_nothing_else_is() {
         "silent",
         "over",
         "vague",
-        "stuck"
+        "stuck",
+        "lost"
     );
     let mut wrong = Vec::new();
     let mut table = Vec::new();
@@ -310,6 +324,7 @@ fn what_is_harmed_is_named_and_nothing_else_is() {
                 ("over", row.over),
                 ("vague", row.vague),
                 ("stuck", row.stuck),
+                ("lost", row.lost),
             ] {
                 if count > 0 {
                     wrong.push(format!("{name}, {family}: {count} {class}"));

@@ -4,7 +4,7 @@ use super::engines::{DIR, kill};
 use super::model::{Kind, Log, Model};
 use raftwood::vfs::sim::{LossPolicy, SimVfs};
 use raftwood::{
-    Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Lookup, ReadLimit, RegionId,
+    Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Lookup, ReadLimit, RegionId, TailPolicy,
 };
 use std::collections::BTreeSet;
 
@@ -204,6 +204,57 @@ pub(crate) fn examine(vfs: &SimVfs, kind: Kind, model: &Model, before: &[Model],
     }
     kill(vfs, engine);
     named.map_or(Outcome::Unproven, Outcome::Open)
+}
+
+/// Opens a store that refuses, with its loss accepted, and once more after a power cut as any other. It is as
+/// it was acknowledged at one moment, but for what is named; if that is not the last one, no region may vote.
+pub(crate) fn examine_accepted(vfs: &SimVfs, kind: Kind, history: &[Model]) -> Result<(), String> {
+    let accepting = kind.options(vfs, 0xe_0001).tail_policy(TailPolicy::AcceptLoss);
+    let engine = accepting.open(DIR).map_err(|e| format!("refused though its loss was accepted: {e}"))?;
+    let history: Vec<Model> = history.iter().map(|model| without_what_is_gone(&engine, model)).collect();
+    let found = as_of_one_moment(&engine, &history);
+    let cut = vfs.crash(LossPolicy::LoseAll);
+    kill(vfs, engine);
+    let (moment, named) = found?;
+    let again = kind.options(&cut, 0xe_0002).open(DIR);
+    let again = again.map_err(|e| format!("its loss was accepted, and the next open refuses: {e}"))?;
+    let then = compare(&again, &history[moment]);
+    kill(&cut, again);
+    match then {
+        Ok(then) if then == named => Ok(()),
+        other => Err(format!("its loss was accepted with {named:?}, and the next open has {other:?}")),
+    }
+}
+
+/// A checkpoint may know of entries past the end of the log: the open names them, and cuts them off.
+fn without_what_is_gone(engine: &Engine, model: &Model) -> Model {
+    let mut model = model.clone();
+    for damage in &engine.open_report().damage {
+        if let (Some(region), Some(gone)) = (damage.region(), damage.entries())
+            && let Some(log) = model.get_mut(&region.0)
+        {
+            log.entries.retain(|(id, _)| id.index < *gone.start());
+        }
+    }
+    model
+}
+
+/// The newest moment that the store is as of, and what is named.
+fn as_of_one_moment(engine: &Engine, history: &[Model]) -> Result<(usize, Named), String> {
+    let moments = history.iter().enumerate().rev();
+    let fits = |(n, model): (usize, &Model)| compare(engine, model).ok().map(|named| (n, named));
+    let Some((moment, named)) = moments.filter_map(fits).next() else {
+        let newest = history.last().map(|model| compare(engine, model));
+        return Err(format!("it is as it was at no moment; beside the last one: {newest:?}"));
+    };
+    let voters = history[moment].keys().filter(|id| !named.hard_states.contains(id)).count();
+    match moment + 1 == history.len() || voters == 0 {
+        true => Ok((moment, named)),
+        false => Err(format!(
+            "it is as it was {} batches before, and {voters} regions may vote",
+            history.len() - 1 - moment
+        )),
+    }
 }
 
 fn stuck(vfs: &SimVfs, engine: Engine, why: String) -> Outcome {

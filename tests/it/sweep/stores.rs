@@ -29,6 +29,8 @@ pub(crate) struct Store {
     /// The states that an unharmed open may answer, newest first; one but for groups that nothing proves.
     pub(crate) model: Model,
     pub(crate) before: Vec<Model>,
+    /// All states that were acknowledged, oldest first.
+    pub(crate) history: Vec<Model>,
     pub(crate) older: Vec<Files>,
     /// The live payloads that stand in each file.
     pub(crate) placed: BTreeMap<PathBuf, Vec<(Range<usize>, u64, u64)>>,
@@ -130,8 +132,20 @@ fn finish(w: Writer, name: &'static str, end: End) -> (Store, Vec<Snapshot>, Vec
         _ => (0, 0),
     };
     let disk = w.vfs.crash(LossPolicy::KeepAll).freeze();
-    let store =
-        Store { name, kind: w.kind, end, disk, files, model, before, older: w.stages, placed, group, tail };
+    let store = Store {
+        name,
+        kind: w.kind,
+        end,
+        disk,
+        files,
+        model,
+        before,
+        history: w.models.clone(),
+        older: w.stages,
+        placed,
+        group,
+        tail,
+    };
     (store, w.snapshots, w.models)
 }
 
