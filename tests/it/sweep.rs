@@ -8,7 +8,8 @@
 //! forgotten. Counts are printed (`--nocapture`).
 //!
 //! The ordinary run tries a quarter of all harms, spread evenly. `SWEEP=full` tries all, and compares the
-//! counts with what is known exactly; `SWEEP=large` looks at every unused sector too, and flips more bits.
+//! counts with what is known exactly; `SWEEP=large` looks at every unused sector too, and flips more bits: what
+//! it finds silent or refused is to be read.
 //! `SWEEP_ONLY=part` looks at the stores whose names have this part. The table of `docs/crash-safety.md` is
 //! what `SWEEP=full` prints at the end.
 
@@ -345,7 +346,8 @@ fn what_is_harmed_is_named_and_nothing_else_is() {
     println!("\n| store, or fault | cases | silent | refused | harmed | alarms |\n|---|---|---|---|---|---|");
     table.iter().for_each(|line| println!("{line}"));
     match tier() {
-        Tier::Large => {}
+        // How many ends nothing proves, and how many marks are hit in both slots, is printed and not known.
+        Tier::Large => wrong.retain(|line| !line.ends_with(" refused") && !line.ends_with(" silent")),
         Tier::Full => wrong.retain(|line| !KNOWN.contains(&line.as_str())),
         Tier::Ordinary => wrong.retain(|line| !is_known(line)),
     }
