@@ -1,13 +1,14 @@
 //! What a batch leaves to acceptance is decided there, once, and what was decided is what every recovery
 //! finds.
 
+use crate::support::asked::Asked;
 use crate::support::engines::{DIR, kill, of_run};
 use crate::support::two_regions::*;
 use raftwood::random::Rng;
 use raftwood::vfs::sim::LossPolicy;
 use raftwood::{
     Compacted, Compression, Durability, Engine, EntryId, ErrorKind, HardStateHealth, Health, Outcome,
-    ReadLimit, RegionId, WriteBatch, limits,
+    ReadLimit, RegionId, RollbackCause, WriteBatch, limits,
 };
 
 fn write(engine: &Engine, build: impl FnOnce(&mut WriteBatch)) -> Outcome {
@@ -494,6 +495,69 @@ fn batches_that_do_not_fit_together_stay_as_they_were() {
     spoilt.region(R).append_with(EntryId::new(9, 10), Vec::clear).map(drop).unwrap_err();
     assert_eq!(a.append_batch(&mut spoilt).unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!((a.entry_count(), spoilt.entry_count()), (0, 1));
+}
+
+/// What was moved into an empty batch could not be taken back: the batch kept it, and could not be written.
+#[test]
+fn what_was_joined_to_a_batch_is_taken_back_with_all_else_that_was_added() {
+    let mut f = Fixture::new();
+    let engine = f.active();
+    for keys in [&[][..], &[b"first"]] {
+        let mut all = engine.batch();
+        for key in keys {
+            all.region(R).put(*key, b"there").unwrap();
+        }
+        let before = (all.is_empty(), all.entry_count(), all.encoded_len());
+        let refused = all.atomically(|all| {
+            for _ in 0..2 {
+                let mut one = engine.batch();
+                one.region(R).append_next(["lost"], 9).unwrap().put(b"lost", b"x").unwrap();
+                all.append_batch(&mut one).unwrap();
+            }
+            Err::<(), _>("refused")
+        });
+        assert_eq!(refused, Err("refused"));
+        assert_eq!((all.is_empty(), all.entry_count(), all.encoded_len()), before);
+        // What is joined within, and stays, is taken back by who is around it.
+        let mut one = engine.batch();
+        one.region(R).put(b"second", b"there").unwrap();
+        let refused = all.atomically(|all| {
+            all.atomically(|all| all.append_batch(&mut one)).unwrap();
+            Err::<(), _>("refused")
+        });
+        assert!(refused.is_err() && one.is_empty());
+        assert_eq!((all.is_empty(), all.entry_count(), all.encoded_len()), before);
+        // The one that it was moved out of has nothing any more that could be had back.
+        let mut one = engine.batch();
+        one.region(R).put(b"second", b"there").unwrap();
+        one.atomically(|one| all.append_batch(one)).unwrap();
+        engine.write(all, Durability::Synced).unwrap();
+        engine.write(one, Durability::Synced).unwrap();
+        let there = engine.region(R).scan(b"");
+        assert_eq!(there.iter().filter(|(_, value)| &value[..] == b"there").count(), 1 + keys.len());
+        assert!(engine.region(R).get(b"lost").is_none() && engine.region(R).last_index() == 8);
+    }
+}
+
+/// It went to the other batch where this one was empty: the region was destroyed unasked.
+#[test]
+fn what_was_said_to_be_committed_stays_where_another_batch_is_joined() {
+    let (mut f, asked) = (Fixture::new(), Asked::new());
+    let engine = f.open_with(|options| options.listener(asked.clone()));
+    append(&engine, R, 1..=8);
+    append(&engine, OTHER, 1..=8);
+    let (mut all, mut one) = (engine.batch(), engine.batch());
+    all.region(R).committed(6);
+    all.region(OTHER).committed(6);
+    one.region(RegionId(9)).put(b"k", b"v").unwrap();
+    all.append_batch(&mut one).unwrap();
+    all.region(R).destroy();
+    engine.write(all, Durability::Synced).unwrap();
+    assert_eq!(asked.take(), [(R, 7, 8, RollbackCause::Destroyed)]);
+    // The one that was emptied knows nothing of it.
+    one.region(OTHER).destroy();
+    engine.write(one, Durability::Synced).unwrap();
+    assert_eq!(asked.take(), []);
 }
 
 /// What was collected for the old region is in one batch with what replaces it.

@@ -43,7 +43,12 @@ impl WriteBatch {
         }
         fits?;
         if self.is_empty() {
+            // The memory goes along with what it holds. Which batch it is stays, and what was said in it.
             std::mem::swap(self, other);
+            std::mem::swap(&mut self.identity, &mut other.identity);
+            other.batch.committed.append(&mut self.batch.committed);
+            std::mem::swap(&mut self.batch.committed, &mut other.batch.committed);
+            other.clear();
             return Ok(());
         }
         let (mine, theirs) = (&mut self.batch, &mut other.batch);
