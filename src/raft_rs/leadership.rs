@@ -4,8 +4,8 @@ use raft::{RawNode, StateRole, Storage};
 
 /// Asks another voter to lead the group instead of this node, if this node leads it: when its
 /// [disk hangs](crate::Engine::stall), before it is shut down, or while it restores something. It is the one
-/// whose log has come furthest, of those that were heard from lately; that is returned, and `None` where
-/// there is none, or this node does not lead.
+/// whose log has come furthest, of those that were heard from lately, or of all where none was; that is
+/// returned, and `None` where there is no other voter, or this node does not lead.
 ///
 /// Raft lets the new leader be elected at once, by a message of this node's; nothing of it waits for this
 /// node's disk. Until then this node takes no proposals, for an election timeout at most: it leads on where

@@ -188,3 +188,36 @@ fn who_does_not_lead_or_is_alone_gives_nothing_away() {
     alone.campaign().unwrap();
     assert_eq!(give_leadership_away(&mut alone), None);
 }
+
+/// Who was not heard from may have hung as well, and a learner cannot lead: then nobody takes proposals for
+/// an election timeout, however far the log of that one has come.
+#[test]
+fn leadership_goes_to_the_voter_that_has_come_furthest_of_those_that_were_heard_from() {
+    // Three voters and a learner: how far each has come, and whether it was heard from.
+    for (others, to) in [
+        ([(2, 1, true), (3, 2, true), (4, 9, false), (5, 9, true)], 3),
+        ([(2, 2, true), (3, 1, true), (4, 9, false), (5, 9, true)], 2),
+        ([(2, 2, true), (3, 1, true), (4, 9, true), (5, 9, false)], 4),
+        // Of none it is known that it lives, and one may.
+        ([(2, 1, false), (3, 2, false), (4, 0, false), (5, 9, true)], 3),
+    ] {
+        let store = Ours::open(SimVfs::new(10), Background::Manual);
+        let storage = RegionStorage::new(&store.engine, REGION);
+        let applied = storage.bootstrap(&ConfState::from((vec![1, 2, 3, 4], vec![5]))).unwrap().index;
+        let config = Config { id: 1, applied, ..Config::default() };
+        let mut leader = RawNode::new(&config, storage, &logger()).unwrap();
+        leader.raft.become_candidate();
+        leader.raft.become_leader();
+        for (id, matched, heard_from) in others {
+            let progress = leader.raft.mut_prs().get_mut(id).unwrap();
+            (progress.matched, progress.recent_active) = (matched, heard_from);
+        }
+        assert_eq!(give_leadership_away(&mut leader), Some(to), "{others:?}");
+        // Meanwhile another one comes further: what is under way is left alone.
+        for id in [2, 3, 4] {
+            let progress = leader.raft.mut_prs().get_mut(id).unwrap();
+            (progress.matched, progress.recent_active) = (if id == to { 0 } else { 9 }, true);
+        }
+        assert_eq!(give_leadership_away(&mut leader), Some(to), "{others:?}");
+    }
+}
