@@ -358,6 +358,33 @@ fn a_fenced_voter_asks_for_a_snapshot_when_it_is_told_to_and_for_nothing_uncommi
     assert_eq!(is_there.get_msg_type(), MessageType::MsgHeartbeatResponse, "it is whole");
 }
 
+/// A leader counts on it that nobody who answered it falls back into an older term.
+#[test]
+fn the_term_that_a_fenced_voter_answers_in_is_durable_whatever_it_answers() {
+    use MessageType::{MsgAppend, MsgAppendResponse, MsgHeartbeat, MsgHeartbeatResponse};
+    let at = id(2);
+    for (message, requests_snapshot, answers) in [
+        (committed(MsgAppend, 9, at, at.index), true, "asks for a snapshot"),
+        (committed(MsgHeartbeat, 9, at, at.index), true, "asks for a snapshot"),
+        (committed(MsgHeartbeat, 9, at, 0), false, "is there"),
+        (committed(MsgAppend, 9, EntryId::new(9, at.index), 0), false, "declines"),
+    ] {
+        let f = with(&[Intact, Faulty, Intact], None);
+        let mut v = voter(&f);
+        if requests_snapshot {
+            v.request_snapshot();
+        }
+        let says = v.step(&message).unwrap().unwrap();
+        let is_there = says.get_msg_type() == MsgHeartbeatResponse;
+        let told = (is_there, says.reject, says.request_snapshot > 0);
+        let wanted = (answers == "is there", answers != "is there", answers == "asks for a snapshot");
+        assert_eq!((says.term, told), (9, wanted), "{answers}");
+        let after = opened(f.vfs.crash(LossPolicy::LoseAll), 20);
+        let says = voter(&after).step(&committed(MsgHeartbeat, 8, at, 0)).unwrap().unwrap();
+        assert_eq!((says.get_msg_type(), says.term), (MsgAppendResponse, 9), "{answers}");
+    }
+}
+
 /// A leader of term 20 that has compacted its log beyond all that node 1 has, and has not heard of it.
 fn leader() -> RawNode<MemStorage> {
     let storage = MemStorage::new();
