@@ -190,3 +190,30 @@ impl State {
 fn is_same(a: &GetEntriesContext, b: &GetEntriesContext) -> bool {
     format!("{a:?}") == format!("{b:?}")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    /// Peers that come between the begin of a read and its refusal wait for a notice, and nobody else will
+    /// give it.
+    #[test]
+    fn all_but_the_first_that_asked_for_a_read_that_is_refused_are_told_and_nothing_is_left_of_it() {
+        let (send, told) = channel();
+        let notify = move |region, context| send.send((region, format!("{context:?}"))).unwrap();
+        let far = FarReads::new(RegionId(7), 1, Box::new(notify));
+        let [first, second, third] = [true, false, true].map(GetEntriesContext::empty);
+        let wanted = [&second, &third].map(|context| (RegionId(7), format!("{context:?}")));
+        far.lock().reads.insert((0, 5), Read::Pending(vec![first, second, third]));
+        far.lock().reads.insert((0, 6), Read::Pending(Vec::new()));
+        far.refused((0, 5));
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), wanted);
+        assert_eq!(far.lock().reads.keys().collect::<Vec<_>>(), [&(0, 6)]);
+        // One that is gone already has nobody waiting.
+        far.refused((0, 5));
+        assert!(told.try_recv().is_err());
+    }
+}

@@ -22,8 +22,8 @@ const SEAMS: &[&str] = &["planted"];
 
 /// Names of methods that the standard library and raft have too, and of the crate only what is not public.
 const OF_OTHERS: &[&str] = &[
-    "all", "any", "chain", "collect", "get_mut", "insert", "is_none", "iter", "join", "load", "pop", "push",
-    "set", "slice",
+    "all", "any", "chain", "collect", "empty", "get_mut", "insert", "is_none", "iter", "join", "load", "pop",
+    "push", "set", "slice",
 ];
 
 #[test]

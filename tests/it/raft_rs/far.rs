@@ -126,9 +126,22 @@ fn a_far_read_for_which_there_is_no_place_is_done_on_the_spot() {
             }
         });
     }
-    assert_eq!(storage.entries(10, 40, None, may_wait()).unwrap().len(), 30);
+    // Each time that it is asked for: the refused one is not waited for.
+    for _ in 0..2 {
+        assert_eq!(storage.entries(10, 40, None, may_wait()).unwrap().len(), 30);
+    }
     drop(gates);
     assert!(told.try_recv().is_err(), "nothing was fetched");
+    // With a place in line it is fetched like any other.
+    while store.engine.stats().queued_fetches > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(
+        store_error(storage.entries(10, 40, None, may_wait())),
+        StorageError::LogTemporarilyUnavailable
+    );
+    let context = soon(&told);
+    assert_eq!(storage.entries(10, 40, None, context).unwrap().len(), 30);
 }
 
 #[test]

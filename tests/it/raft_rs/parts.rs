@@ -5,7 +5,7 @@ use raft::prelude::{ConfState, Message, MessageType};
 use raft::{Config, RawNode, Ready, Storage};
 use raftwood::raft_rs::{ReadyBatch, RegionStorage};
 use raftwood::vfs::sim::LossPolicy;
-use raftwood::{Durability, ErrorKind};
+use raftwood::{Durability, ErrorKind, RegionId};
 
 const MIB: usize = 1 << 20;
 
@@ -92,4 +92,24 @@ fn one_that_fits_is_not_divided_and_one_that_is_refused_leaves_the_batch_as_it_w
     let refused = batch.add_in_parts(&store.engine, REGION, 7, &large).unwrap_err();
     assert_eq!((refused.kind(), refused.entries()), (ErrorKind::TooLarge, Some(4..=4)), "{refused}");
     assert_eq!((batch.encoded_len(), batch.durability()), (before, Durability::Written));
+}
+
+/// Its first part alone would begin a log of which nobody can say what its configuration was.
+#[test]
+fn parts_are_refused_where_nothing_says_the_configuration_as_a_batch_is() {
+    let store = Ours::fresh();
+    let (_, large) = of_a_follower(&store, &[17 * MIB, 17 * MIB]);
+    let elsewhere = RegionId(REGION.0 + 1);
+    let mut batch = ReadyBatch::new(&store.engine);
+    batch.region(REGION).put(b"before", b"yes").unwrap();
+    let before = batch.encoded_len();
+    let refused = batch.add_in_parts(&store.engine, elsewhere, 7, &large).unwrap_err();
+    assert_eq!(
+        (refused.kind(), refused.region()),
+        (ErrorKind::InvalidArgument, Some(elsewhere)),
+        "{refused}"
+    );
+    assert_eq!((batch.encoded_len(), batch.durability()), (before, Durability::Written));
+    let mut batch = ReadyBatch::new(&store.engine).configured_elsewhere();
+    assert_eq!(batch.add_in_parts(&store.engine, elsewhere, 7, &large).unwrap().len(), 1);
 }
