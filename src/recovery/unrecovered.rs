@@ -44,3 +44,33 @@ impl From<Unrecovered> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_damaged(unrecovered: &Unrecovered) -> bool {
+        matches!(unrecovered, Unrecovered::Damaged(_))
+    }
+
+    /// A check goes on to what is left of a damaged store, and `explain` names the refusal. Both give up over
+    /// a store that could not be looked at.
+    #[test]
+    fn damage_is_told_from_other_errors_whichever_way_it_comes() {
+        let damaged = || Error::damaged("rot");
+        let failed = || Error::new(ErrorKind::Io, "no descriptor is left");
+        assert!(is_damaged(&damaged().into()) && !is_damaged(&failed().into()));
+        for kind in [ErrorKind::Locked, ErrorKind::Unsupported, ErrorKind::InvalidArgument] {
+            assert!(!is_damaged(&Error::new(kind, "not of the bytes").into()), "{kind:?}");
+        }
+        for (unreadable, is_damage) in [
+            (Unreadable::Wrong(damaged()), true),
+            (Unreadable::Lost(damaged()), true),
+            (Unreadable::Failed(failed()), false),
+        ] {
+            assert_eq!(is_damaged(&unreadable.into()), is_damage);
+        }
+        assert_eq!(Error::from(Unrecovered::from(damaged())).kind(), ErrorKind::Damaged);
+        assert_eq!(Error::from(Unrecovered::from(failed())).kind(), ErrorKind::Io);
+    }
+}

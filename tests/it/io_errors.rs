@@ -4,7 +4,7 @@ use crate::support::engines::{DIR, kill, of_run};
 use crate::support::entries;
 use crate::support::files::newest;
 use raftwood::vfs::sim::{EACCES, EIO, EMFILE, Fault, LossPolicy, OpKind, SimVfs};
-use raftwood::{Engine, Error, ErrorKind, ReadLimit, RegionId, WriteError};
+use raftwood::{Durability, Engine, Error, ErrorKind, ReadLimit, RegionId, WriteError};
 
 const R: RegionId = RegionId(3);
 
@@ -136,6 +136,19 @@ fn an_error_outside_of_the_log_fails_what_needed_it_and_nothing_else() {
         assert!(engine.is_poisoned(), "{call:?}");
         assert_eq!((poisoned.kind(), poisoned.is_retryable()), (ErrorKind::Poisoned, false), "{call:?}");
         assert_eq!(append(&engine, 3, 1000).unwrap_err().kind(), ErrorKind::Poisoned, "{call:?}");
+        // A batch may be on the disk, and does not come back; one without operations is not.
+        let mut batch = engine.batch();
+        batch.region(R).put(b"key", b"value").unwrap();
+        for (batch, comes_back) in [(batch, false), (engine.batch(), true)] {
+            for durability in [Durability::Synced, Durability::Written] {
+                let written = engine.write(batch.clone(), durability).map(drop);
+                let submitted = engine.submit(batch.clone(), durability).map(drop);
+                for refused in [written.unwrap_err(), submitted.unwrap_err()] {
+                    assert_eq!(refused.kind(), ErrorKind::Poisoned, "{call:?}");
+                    assert_eq!(refused.into_batch().is_some(), comes_back, "{call:?} {durability:?}");
+                }
+            }
+        }
         assert_eq!(engine.region(R).entry(1).unwrap().payload.len(), 1000);
     }
 }

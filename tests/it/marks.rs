@@ -12,6 +12,7 @@ use raftwood::vfs::sim::{EIO, Fault, LossPolicy, Moment, OpKind, SimVfs};
 use raftwood::{Background, Durability, Engine, EntryId, EntryRef, ErrorKind, RegionId, TailPolicy};
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::mpsc::channel;
 
 const MARK: &str = "/db/MARK";
 
@@ -116,6 +117,35 @@ fn a_newest_log_file_of_a_busy_store_is_missed() {
         missed += 1;
     }
     assert_eq!(missed, 12);
+}
+
+/// The one that is answered may tell others at once. So the mark is on the device before the first batch of a
+/// segment is answered, and not a step later.
+#[test]
+fn the_file_of_what_was_just_acknowledged_is_missed_from_that_moment_on() {
+    let disk = SimVfs::new(34);
+    let engine = open(&disk);
+    let mut segments = HashSet::new();
+    for index in 1..=12 {
+        let mut batch = engine.batch();
+        batch.region(RegionId(1)).append_next([vec![index; 20 << 10]], 1).unwrap();
+        let ticket = engine.submit(batch, Durability::Synced).unwrap();
+        segments.insert(ticket.lsn().segment());
+        let (send, answered) = channel();
+        let at_once = disk.clone();
+        ticket.on_complete(move |outcome| {
+            outcome.unwrap();
+            send.send(at_once.crash(LossPolicy::LoseAll)).unwrap();
+        });
+        engine.sync().unwrap();
+        let cut = answered.recv().unwrap();
+        let all = of_kind(&cut, "log");
+        let newest = all.iter().rfind(|log| !used(&cut, log).is_empty()).unwrap();
+        cut.remove_file(newest).unwrap();
+        let refused = by_hand(&cut).open(DIR).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Damaged, "{index}: {refused}");
+    }
+    assert!(segments.len() > 3, "{segments:?}");
 }
 
 /// A run that only recovered: it copied what the run before had not confirmed, and then its process died.

@@ -430,7 +430,9 @@ fn a_batch_of_another_engine_is_refused() {
         let error = f.engine.write(batch.clone(), Durability::Synced).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
         assert!(error.to_string().contains("another engine"), "{error}");
+        let len = batch.encoded_len();
         let back = f.engine.try_submit(batch, Durability::Written).unwrap_err().into_batch().unwrap();
+        assert_eq!(back.encoded_len(), len, "it comes back whole");
         other.engine.write(back, Durability::Synced).unwrap();
         assert_eq!(f.all(), before);
     }

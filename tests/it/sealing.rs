@@ -1,6 +1,7 @@
 //! Full segments get their footer in time, and what keeps one from it does not stop the log.
 
-use crate::support::engines::{DIR, by_hand};
+use crate::support::engines::{DIR, by_hand, kill};
+use crate::support::files::of_kind;
 use crate::support::heard::Heard;
 use crate::support::threads::{batch, begin, in_time, options};
 use raftwood::vfs::sim::{ENOSPC, Fault, Op, OpKind, SimVfs};
@@ -89,6 +90,27 @@ fn a_write_does_not_wait_for_footers_that_cannot_be_written() {
         assert_eq!(fill(&engine, &mut next, first + 15), (first + 15, false));
         assert_eq!(engine.stats().throttled, before);
     });
+}
+
+/// What a killed run left without a footer gets one while the store is opened, or else as soon as one can be
+/// written: until then each open has to read its records again, and nothing that follows it is given back.
+#[test]
+fn a_footer_that_an_open_could_not_write_is_written_later() {
+    let vfs = SimVfs::new(93);
+    let engine = by_hand(&vfs).open(DIR).unwrap();
+    for index in 1..=9 {
+        engine.write(batch(&engine, 1, index, 20 << 10), Durability::Synced).unwrap();
+    }
+    kill(&vfs, engine);
+    let logs = of_kind(&vfs, "log");
+    assert!(logs.len() > 2, "{logs:?}");
+    vfs.set_fault(Fault::error(ENOSPC).on(OpKind::Rename).path(".foot").forever());
+    let engine = by_hand(&vfs).open(DIR).unwrap();
+    assert!(of_kind(&vfs, "foot").is_empty());
+    vfs.clear_faults();
+    engine.tick().unwrap();
+    let footers = of_kind(&vfs, "foot").len();
+    assert!(footers >= 3, "{footers} of {}", logs.len());
 }
 
 /// A checkpoint of many regions takes its time. What becomes full meanwhile gets its footer between two parts

@@ -218,6 +218,26 @@ fn a_batch_that_could_be_accepted_at_once_goes_after_those_that_wait() {
     });
 }
 
+/// The thread that it is called on waits for all batches that are handed over.
+#[test]
+fn a_batch_whose_caller_panics_when_it_is_told_does_not_hold_up_the_line() {
+    let vfs = SimVfs::new(10);
+    let (engine, first) = full(&vfs);
+    in_time("the writes", move || {
+        engine.submit_then(large(&engine, 2), Durability::Synced, |_| panic!("on purpose"));
+        let (send, accepted) = std::sync::mpsc::channel();
+        engine.submit_then(large(&engine, 3), Durability::Synced, move |submitted| {
+            _ = send.send(submitted.is_ok());
+        });
+        assert_eq!(engine.region(R).last_index(), 1);
+        vfs.release_syncs();
+        first.wait().unwrap();
+        assert_eq!(accepted.recv(), Ok(true));
+        assert_eq!(engine.region(R).last_index(), 3);
+        wait(engine.write_async(large(&engine, 4), Durability::Synced)).unwrap();
+    });
+}
+
 #[test]
 fn a_close_answers_those_who_wait_for_room() {
     let vfs = SimVfs::new(5);
