@@ -8,10 +8,9 @@
 //! forgotten. Counts are printed (`--nocapture`).
 //!
 //! The ordinary run tries a quarter of all harms, spread evenly. `SWEEP=full` tries all, and compares the
-//! counts with what is known exactly; `SWEEP=large` looks at every unused sector too, and flips more bits: what
-//! it finds silent or refused is to be read.
-//! `SWEEP_ONLY=part` looks at the stores whose names have this part. The table of `docs/crash-safety.md` is
-//! what `SWEEP=full` prints at the end.
+//! counts with what is known exactly; `SWEEP=large` looks at every unused sector too, and flips more bits:
+//! what it finds silent or refused is to be read. `SWEEP_ONLY=part` looks at the stores whose names have this
+//! part. The table of `docs/crash-safety.md` is what `SWEEP=full` prints at the end.
 
 mod harm;
 mod stores;
