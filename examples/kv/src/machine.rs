@@ -152,17 +152,11 @@ impl Machine {
         Ok(after)
     }
 
-    /// Starts the thread; tasks go to the sender that is returned, what was done is delivered to `node`. As
-    /// long as it is to hold installs, it says nothing of snapshots that it has taken.
-    pub fn start(
-        self,
-        node: Sender<Input>,
-        snapshots: Snapshots,
-        hold_installs: Arc<AtomicBool>,
-    ) -> Sender<Task> {
+    /// Starts the thread; tasks go to the sender that is returned, what was done is delivered to `node`.
+    pub fn start(self, node: Sender<Input>, snapshots: Snapshots, holds: Arc<Holds>) -> Sender<Task> {
         let (send, tasks) = channel();
         std::thread::spawn(move || {
-            let worker = Worker { machine: self, node, snapshots, hold_installs };
+            let worker = Worker { machine: self, node, snapshots, holds };
             if let Err(e) = worker.run(&tasks) {
                 eprintln!("the state machine failed: {e}");
                 std::process::abort();
@@ -172,11 +166,20 @@ impl Machine {
     }
 }
 
+/// What the state machine is told to hold back, so that a node can be killed between two of its steps.
+#[derive(Default)]
+pub struct Holds {
+    /// It says nothing of snapshots that it has taken.
+    pub installs: AtomicBool,
+    /// It does nothing of what it is given, in whichever order that comes, but says what it holds.
+    pub applies: AtomicBool,
+}
+
 struct Worker {
     machine: Machine,
     node: Sender<Input>,
     snapshots: Snapshots,
-    hold_installs: Arc<AtomicBool>,
+    holds: Arc<Holds>,
 }
 
 impl Worker {
@@ -186,14 +189,19 @@ impl Worker {
         let mut moved: BTreeMap<u64, u64> = BTreeMap::new();
         let mut ended: Vec<u64> = Vec::new();
         let mut installed: Vec<(u64, u64)> = Vec::new();
+        // More than one transaction's only where they were held back.
+        let mut waiting: Vec<Task> = Vec::new();
         loop {
-            let mut todo = Vec::new();
             match tasks.recv_timeout(DURABLE_EVERY) {
-                Ok(task) => todo.push(task),
+                Ok(task) => waiting.push(task),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            todo.extend(tasks.try_iter().take(TASKS_MAX));
+            waiting.extend(tasks.try_iter().take(TASKS_MAX));
+            // After the task was taken: one that was sent when the hold was on already is not done.
+            let is_held = self.holds.applies.load(Ordering::SeqCst);
+            let may_be_done = |task: &mut Task| !is_held || matches!(task, Task::Dump { .. });
+            let todo: Vec<Task> = waiting.extract_if(.., may_be_done).collect();
             let after = self.machine.commit(todo, durable_at.elapsed() >= DURABLE_EVERY)?;
             // Only what is committed is answered to anybody.
             self.snapshots.lock().unwrap().extend(after.made);
@@ -205,7 +213,7 @@ impl Worker {
             }
             // Before anybody is notified of what ended: that of a group which has taken one comes later.
             installed.extend(after.installed);
-            if !self.hold_installs.load(Ordering::SeqCst) {
+            if !self.holds.installs.load(Ordering::SeqCst) {
                 for (group, run) in installed.drain(..) {
                     let _ = self.node.send(Input::Installed(group, run));
                 }

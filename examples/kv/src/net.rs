@@ -1,12 +1,13 @@
 //! Sockets of a node: messages to and from its peers, requests of clients.
 
+use crate::machine::Holds;
 use crate::node::Input;
 use crate::rollback::SaveRollbacks;
 use crate::wire::{CLIENT, PEER, Reply, Request, Result, Said, read_frame, write_frame};
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
@@ -89,17 +90,12 @@ fn connect(addr: SocketAddr, sent: &Arc<AtomicU64>) -> Result<BufWriter<Counted>
 }
 
 /// Takes connections forever.
-pub fn listen(
-    listener: TcpListener,
-    node: Sender<Input>,
-    rollbacks: Arc<SaveRollbacks>,
-    hold_installs: Arc<AtomicBool>,
-) {
+pub fn listen(listener: TcpListener, node: Sender<Input>, rollbacks: Arc<SaveRollbacks>, holds: Arc<Holds>) {
     for stream in listener.incoming().flatten() {
-        let (node, rollbacks, hold_installs) = (node.clone(), rollbacks.clone(), hold_installs.clone());
+        let (node, rollbacks, holds) = (node.clone(), rollbacks.clone(), holds.clone());
         std::thread::spawn(move || {
             // A connection that breaks is the other side's affair.
-            let _ = serve(stream, &node, &rollbacks, &hold_installs);
+            let _ = serve(stream, &node, &rollbacks, &holds);
         });
     }
 }
@@ -108,7 +104,7 @@ fn serve(
     mut stream: TcpStream,
     node: &Sender<Input>,
     rollbacks: &SaveRollbacks,
-    hold_installs: &AtomicBool,
+    holds: &Holds,
 ) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut kind = [0];
@@ -132,7 +128,11 @@ fn serve(
                         Reply::Done
                     }
                     Request::HoldInstalls { hold } => {
-                        hold_installs.store(hold, Ordering::SeqCst);
+                        holds.installs.store(hold, Ordering::SeqCst);
+                        Reply::Done
+                    }
+                    Request::HoldApplies { hold } => {
+                        holds.applies.store(hold, Ordering::SeqCst);
                         Reply::Done
                     }
                     request => ask(node, request)?,

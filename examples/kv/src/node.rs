@@ -11,7 +11,7 @@ use crate::clocks::{self, Moment, Trust};
 use crate::group::{Child, Effect, Group, Installing, Parked, PendingRead};
 use crate::healing::{Fenced, readable};
 use crate::lease::{Ticks, Timing};
-use crate::machine::{Machine, Snapshots, Task, Waiter};
+use crate::machine::{Holds, Machine, Snapshots, Task, Waiter};
 use crate::net::{Peer, listen};
 use crate::nursery::{Nursery, Started, TOMBSTONES, keep_what_is_needed};
 use crate::peers::{STRIDE, node_of, peer_of};
@@ -30,7 +30,7 @@ use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -155,8 +155,8 @@ pub fn run(args: Args) -> Result<()> {
     }
     let Started { groups, fenced, lost } = nursery.start_all(stands)?;
     let replay: u64 = groups.values().map(|g| g.committed().saturating_sub(g.handed)).sum();
-    let hold_installs = Arc::new(AtomicBool::new(false));
-    let machine = machine.start(send.clone(), snapshots, hold_installs.clone());
+    let holds = Arc::new(Holds::default());
+    let machine = machine.start(send.clone(), snapshots, holds.clone());
     // Snapshots may be asked for from within raft, on whichever thread: through a channel that
     // outlives the start.
     let forward = machine.clone();
@@ -175,7 +175,7 @@ pub fn run(args: Args) -> Result<()> {
     let others = (1..).zip(&args.nodes).filter(|(id, _)| *id != args.id);
     let peers = others.map(|(id, addr)| (id, Peer::new(*addr))).collect();
     let for_clients = rollbacks.clone();
-    std::thread::spawn(move || listen(listener, send, for_clients, hold_installs));
+    std::thread::spawn(move || listen(listener, send, for_clients, holds));
 
     // The parent waits for this line, and reads from it how much is being applied again.
     println!("ready {replay}");

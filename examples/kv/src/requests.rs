@@ -27,7 +27,9 @@ impl Node {
                 return;
             }
             // They never come here.
-            Request::FailRollbacks { .. } | Request::HoldInstalls { .. } => Reply::Done,
+            Request::FailRollbacks { .. } | Request::HoldInstalls { .. } | Request::HoldApplies { .. } => {
+                Reply::Done
+            }
             Request::Disturb { clocks } => {
                 clocks::disturb(clocks);
                 Reply::Done

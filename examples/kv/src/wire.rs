@@ -92,6 +92,11 @@ pub enum Request {
     HoldInstalls {
         hold: bool,
     },
+    /// Whether the state machine leaves undone from now on what it is given: entries are committed, and not
+    /// applied.
+    HoldApplies {
+        hold: bool,
+    },
     /// Whether the listener that saves rolled-back entries fails from now on.
     FailRollbacks {
         fail: bool,

@@ -1,6 +1,6 @@
 //! Asking the nodes of a cluster, and waiting for what they come to.
 
-use raftwood_kv::cluster::Cluster;
+use raftwood_kv::cluster::{Cluster, NODES};
 use raftwood_kv::lease::Timing;
 use raftwood_kv::wire::{Dump, Reply, Request, Stats};
 use std::time::{Duration, Instant};
@@ -30,4 +30,20 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what}: still not");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Until this node leads the group.
+#[allow(dead_code, reason = "not of every test")]
+pub(crate) fn lead(cluster: &Cluster, node: u64, group: u64) {
+    until("its leader", || {
+        cluster.ask_leader(group, &Request::Transfer { group, to: node }, Duration::from_secs(1));
+        stats(cluster, node).leads.contains(&group)
+    });
+}
+
+/// Whether all nodes have the same of the group, and something.
+#[allow(dead_code, reason = "not of every test")]
+pub(crate) fn is_equal(cluster: &Cluster, group: u64) -> bool {
+    let first = dump(cluster, 1, group);
+    first.applied > 0 && (2..=NODES).all(|node| dump(cluster, node, group) == first)
 }
