@@ -4,6 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
+#[path = "support/platter.rs"]
+mod platter;
+
+use platter::Platter;
 use raft::prelude::{ConfState, Entry, HardState, Message, MessageType};
 use raft::{Config, RawNode, StateRole};
 use raftwood::raft_rs::{BOOTSTRAP, Creation, ReadyBatch, RegionStorage, Tombstones, encode_conf_state};
@@ -13,11 +17,10 @@ use raftwood_kv::machine::{Machine, Stand, Task};
 use raftwood_kv::nursery::{TOMBSTONES, begin_at, begin_child, keep_what_is_needed};
 use raftwood_kv::region::{Change, KEYS, Outcome, Span, Standing};
 use raftwood_kv::wire::{Command, Dump, Reply};
-use redb::{Database, StorageBackend};
+use redb::Database;
 use std::collections::BTreeMap;
-use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 
 const ME: u64 = 1;
 const HOMES: u64 = 5;
@@ -66,48 +69,6 @@ const MERGE: [Step; 6] = [
 /// The crash, on its way up.
 #[derive(Debug)]
 struct Crashed;
-
-/// The state machine's disk: a crash takes what was not synced.
-#[derive(Clone, Debug, Default)]
-struct Platter(Arc<Mutex<(Vec<u8>, Vec<u8>)>>);
-
-impl Platter {
-    /// What is there after a crash.
-    fn crash(&self, policy: LossPolicy) -> Platter {
-        let (now, synced) = &*self.0.lock().unwrap();
-        let left = if policy == LossPolicy::KeepAll { now } else { synced }.clone();
-        Platter(Arc::new(Mutex::new((left.clone(), left))))
-    }
-}
-
-impl StorageBackend for Platter {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().0.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let at = offset as usize;
-        out.copy_from_slice(&self.0.lock().unwrap().0[at..at + out.len()]);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.lock().unwrap().0.resize(len as usize, 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut disk = self.0.lock().unwrap();
-        disk.1 = disk.0.clone();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let at = offset as usize;
-        self.0.lock().unwrap().0[at..at + data.len()].copy_from_slice(data);
-        Ok(())
-    }
-}
 
 struct Group {
     node: RawNode<RegionStorage>,
@@ -530,6 +491,22 @@ fn a_replica_that_voted_before_its_split_keeps_its_vote_through_any_crash() {
             let has_begun = store.engine.region(RegionId(77)).state().base.is_some();
             assert_eq!(has_begun, store.groups.contains_key(&77), "after {step:?}, {policy:?}");
         }
+    }
+}
+
+#[test]
+fn a_split_that_names_a_group_that_was_merged_begins_no_log() {
+    let mut store = Store::open(SimVfs::new(4), Platter::default());
+    let mut model = Model::default();
+    store.settle().unwrap();
+    let (store, child) = split(store, &mut model, 1, None);
+    let mut store = merge(store, &mut model, child, 1, None);
+    for _ in 0..2 {
+        let begun = begin_child(&store.engine, &store.tombstones, ME, child, &conf_state()).unwrap();
+        assert_eq!(begun, Creation::Gone);
+        store.check(&model);
+        store = store.crash(LossPolicy::LoseAll);
+        store.settle().unwrap();
     }
 }
 

@@ -7,10 +7,12 @@
 mod example;
 #[path = "support/nodes.rs"]
 mod nodes;
+#[path = "support/say.rs"]
+mod say;
 
 use example::example;
 use nodes::{TIMING, dump, stats, until};
-use raft::prelude::{HardState, Message, MessageType};
+use raft::prelude::{HardState, MessageType};
 use raftwood::raft_rs::{RegionStorage, decode_conf_state, encode_hard_state};
 use raftwood::{Durability, Engine, RegionId};
 use raftwood_kv::clocks::Trust;
@@ -18,10 +20,11 @@ use raftwood_kv::cluster::{Cluster, NODES};
 use raftwood_kv::load::Rng;
 use raftwood_kv::peers::{nodes_of, peer_of};
 use raftwood_kv::rot::lose_votes;
-use raftwood_kv::wire::{PEER, Reply, Request, Said, read_frame, write_frame};
+use raftwood_kv::wire::{Reply, Request, Said, read_frame};
+use say::message;
 use std::collections::BTreeSet;
-use std::io::{BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::BufReader;
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -202,19 +205,9 @@ fn overhear(cluster: &Cluster, node: u64) -> Receiver<(u64, Said)> {
     heard
 }
 
-fn message(kind: MessageType, from: u64, to: u64, term: u64) -> Said {
-    let mut message = Message::default();
-    message.set_msg_type(kind);
-    (message.from, message.to, message.term) = (from, to, term);
-    (message.index, message.log_term) = (1 << 20, term - 1);
-    Said::Raft(message)
-}
-
-fn say(cluster: &Cluster, node: u64, group: u64, said: &[Said]) {
-    let mut stream = TcpStream::connect(cluster.addrs[node as usize - 1]).unwrap();
-    stream.write_all(&[PEER]).unwrap();
-    said.iter().for_each(|said| write_frame(&mut stream, group, said).unwrap());
-    stream.flush().unwrap();
+/// About one group.
+fn say(cluster: &Cluster, node: u64, group: u64, said: impl IntoIterator<Item = Said>) {
+    say::say(cluster, node, &said.into_iter().map(|said| (group, said)).collect::<Vec<_>>());
 }
 
 const TERM: u64 = 1000;
@@ -240,7 +233,7 @@ fn what_comes_late_for_an_old_id_gets_no_answer_and_makes_no_replica() {
         MessageType::MsgSnapshot,
     ];
     for group in groups {
-        say(&cluster, VICTIM, group, &kinds.map(|kind| message(kind, 1, old, TERM)));
+        say(&cluster, VICTIM, group, kinds.map(|kind| message(kind, 1, old, TERM)));
         for _ in kinds {
             let (of, said) = heard.recv_timeout(Duration::from_secs(10)).unwrap();
             let Said::Replaced { old: was, new: is } = said else { panic!("an answer of group {of}") };
@@ -248,13 +241,13 @@ fn what_comes_late_for_an_old_id_gets_no_answer_and_makes_no_replica() {
         }
     }
     // One that was not given out yet is nobody's either.
-    say(&cluster, VICTIM, 1, &[message(MessageType::MsgRequestVote, 1, peer_of(VICTIM, 2), TERM)]);
-    say(&cluster, VICTIM, 1, &[message(MessageType::MsgRequestVote, 1, 2, TERM)]);
+    say(&cluster, VICTIM, 1, [message(MessageType::MsgRequestVote, 1, peer_of(VICTIM, 2), TERM)]);
+    say(&cluster, VICTIM, 1, [message(MessageType::MsgRequestVote, 1, 2, TERM)]);
     assert!(heard.recv_timeout(TIMING.election()).is_err());
     let after = stats(&cluster, VICTIM);
     assert!(after.configurations.is_empty() && after.late == 10, "{after:?}");
     // The same question to the one that is there is answered: the ear works.
-    say(&cluster, VICTIM, 1, &[message(MessageType::MsgRequestVote, 1, new, TERM)]);
+    say(&cluster, VICTIM, 1, [message(MessageType::MsgRequestVote, 1, new, TERM)]);
     let (_, said) = heard.recv_timeout(Duration::from_secs(10)).unwrap();
     let Said::Raft(vote) = said else { panic!("no vote") };
     assert_eq!((vote.get_msg_type(), vote.reject), (MessageType::MsgRequestVoteResponse, false));
@@ -280,14 +273,14 @@ fn a_peer_whose_place_was_taken_has_no_say_any_more() {
     for node in 1..VICTIM {
         let kinds = [MessageType::MsgRequestVote, MessageType::MsgAppend, MessageType::MsgHeartbeat];
         for old in [VICTIM, peer_of(VICTIM, 1)] {
-            say(&cluster, node, 1, &kinds.map(|kind| message(kind, old, node, TERM)));
+            say(&cluster, node, 1, kinds.map(|kind| message(kind, old, node, TERM)));
         }
         // One id for another that is older, or another node's, is no exchange.
         say(
             &cluster,
             node,
             1,
-            &[
+            [
                 Said::Replaced { old: now, new: VICTIM },
                 Said::Replaced { old: now, new: peer_of(2, 3) },
                 Said::Replaced { old: VICTIM, new: peer_of(VICTIM, 3) },
