@@ -333,8 +333,13 @@ fn build(dir: Dir, options: Options, mut r: Recovered) -> Result<Engine, Unwritt
     let finished = r.unfinished.finish(&store.checkpoints, &mut report);
     drop(turn);
     // What it failed with, where that stopped all writing: there is no engine that could be poisoned.
-    let unsealed = finished.map_err(|e| store.committer.gate().cause().cloned().unwrap_or(e))?;
-    for segment in unsealed {
+    let finished = finished.map_err(|e| store.committer.gate().cause().cloned().unwrap_or(e))?;
+    store.done.footer_bytes.fetch_add(finished.footer_bytes, Ordering::Relaxed);
+    for segment in finished.sealed {
+        let entries = segment.footer().map_or(0, |footer| footer.entry_count());
+        store.listeners.deliver(&Event::SegmentSealed { segment: segment.id, entries });
+    }
+    for segment in finished.unsealed {
         let end = segment.sealed_end();
         store.segments.await_seal(segment, end);
     }

@@ -13,9 +13,10 @@ use crate::format::record::RecordKind;
 use crate::planted::{Bug, planted};
 use crate::report::OpenReport;
 use crate::segment::scan::FIRST_RECORD;
-use crate::segment::{Retire, RetiredFile, Segment, Unwritten, write_footer};
+use crate::segment::{Retire, RetiredFile, Segment, Unwritten, load_footer, write_footer};
 use crate::sync::Arc;
 use crate::types::{Durability, Lsn, RegionId};
+use std::cell::RefCell;
 
 /// What a recovery leaves to be done once the store can be written to.
 #[derive(Default)]
@@ -40,14 +41,24 @@ pub(crate) struct Unfinished {
     pub(crate) leftovers: Vec<String>,
 }
 
+/// What came of it.
+pub(crate) struct Finished {
+    /// Segments whose footer could not be written: they are sealed later.
+    pub(crate) unsealed: Vec<Arc<Segment>>,
+    /// Those that have one now.
+    pub(crate) sealed: Vec<Arc<Segment>>,
+    /// Bytes of these footers.
+    pub(crate) footer_bytes: u64,
+}
+
 impl Unfinished {
     /// Does it. Nobody else writes, checkpoints or seals meanwhile. Afterwards a crash finds a store that
-    /// needs none of what was recovered from. Returns the segments that are sealed later if not now.
+    /// needs none of what was recovered from.
     pub(crate) fn finish(
         mut self,
         checkpoints: &Checkpoints,
         report: &mut OpenReport,
-    ) -> Result<Vec<Arc<Segment>>, Unwritten> {
+    ) -> Result<Finished, Unwritten> {
         let Parts { committer, factory, mark, table, .. } = &checkpoints.parts;
         let votes_lost = report.assumed_torn || report.accepted_loss && !planted(Bug::LossNotSaid);
         let cut = self.cut || votes_lost;
@@ -62,7 +73,9 @@ impl Unfinished {
         }
         // What the runs before wrote last has its copies in a mark, if it has any: it gets its footers before
         // that is rewritten, and not before a mark says where the log goes on.
-        let seal = || self.unsealed.iter().for_each(|segment| seal_old(&checkpoints.parts, segment));
+        let unsealed = std::mem::take(&mut self.unsealed);
+        let finished = RefCell::new(Finished { unsealed, sealed: Vec::new(), footer_bytes: 0 });
+        let seal = || finished.borrow_mut().seal(&checkpoints.parts);
         if !cut {
             seal();
         }
@@ -82,7 +95,7 @@ impl Unfinished {
         if !self.tail.is_empty() {
             report.regions = table.figures().existing;
         }
-        Ok(self.unsealed)
+        Ok(finished.into_inner())
     }
 
     fn rewrite_tail(&mut self, parts: &Parts) -> Result<(), Unwritten> {
@@ -101,22 +114,40 @@ impl Unfinished {
     }
 }
 
-/// Gives a segment the footer on disk that it has on the heap: what it holds is known in two places then.
-/// Where that fails, it is sealed later, and until then a crash needs its records, or the copies of them,
-/// once more.
-fn seal_old(parts: &Parts, segment: &Segment) {
-    if planted(Bug::RestoredNotSealed) {
-        return;
+impl Finished {
+    /// Gives the segments the footers on disk that they have on the heap: what they hold is known in two
+    /// places then. Where that fails, one is sealed later, and until then a crash needs its records, or the
+    /// copies of them, once more.
+    fn seal(&mut self, parts: &Parts) {
+        if planted(Bug::RestoredNotSealed) {
+            return;
+        }
+        for segment in std::mem::take(&mut self.unsealed) {
+            match seal_old(parts, &segment) {
+                Ok(Some(bytes)) => {
+                    self.footer_bytes += bytes;
+                    self.sealed.push(segment);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(e) => parts.listeners.report(Err(e)),
+            }
+            self.unsealed.push(segment);
+        }
     }
-    let Some(footer) = segment.footer() else { return };
-    let write = || {
-        parts.factory.files.check_open()?;
-        let bytes = footer.bytes().map_err(|e| Error::io("reading a footer", &segment.path, e))?;
-        Ok(write_footer(&parts.dir, segment.id, &bytes)?)
-    };
-    if let Err(e) = write() {
-        parts.listeners.report(Err(e));
+}
+
+/// Writes the footer of a segment, if it has one, and goes on with what is on disk. Returns its length.
+fn seal_old(parts: &Parts, segment: &Segment) -> Result<Option<u64>, Error> {
+    let Some(footer) = segment.footer() else { return Ok(None) };
+    parts.factory.files.check_open()?;
+    let bytes = footer.bytes().map_err(|e| Error::io("reading a footer", &segment.path, e))?;
+    write_footer(&parts.dir, segment.id, &bytes)?;
+    // One that cannot be read now stays as it is, on the heap.
+    if let Some(on_disk) = load_footer(&parts.dir, segment) {
+        segment.set_footer(on_disk);
     }
+    Ok(Some(bytes.len() as u64))
 }
 
 /// Removes files that nothing needs. One that stays is removed by the next open.

@@ -92,7 +92,7 @@ impl RetiredFiles {
                         })
                     })
                 }
-                false => files.dir.remove(&file.name).map(|()| {
+                false => files.remove(&file.name).map(|()| {
                     self.held.note(&file);
                     given_back += file.len;
                 }),

@@ -147,9 +147,9 @@ fn finish(store: &Store) -> Result<()> {
     deliver_purged(store, &report);
     keep_files(store)?;
     // A run that wrote nothing leaves the directory as it was.
-    let any = store.committer.has_written() && store.factory.free.give_surplus_back()? > 0;
-    if any {
-        store.factory.files.sync_dir()?
+    if store.committer.has_written() {
+        store.factory.free.give_surplus_back()?;
+        store.factory.files.sync_removed()?;
     }
     Ok(())
 }
@@ -189,11 +189,9 @@ fn give_back_in_proportion(store: &Store, report: &mut PurgeReport) -> Result<()
 /// once the store has anything that a purge could be about.
 fn keep_files(store: &Store) -> Result<()> {
     let given_back = give_back(store)?;
-    if given_back > 0 {
-        // A power cut would bring the names back, and a store that lives from one to the next
-        // would never get rid of them.
-        store.factory.files.sync_dir()?;
-    }
+    // A power cut would bring the names back, and a store that lives from one to the next would never get
+    // rid of them.
+    store.factory.files.sync_removed()?;
     match store.committer.has_written() {
         true => Ok(keep_reserve(store, given_back)?),
         false => Ok(()),

@@ -1,11 +1,11 @@
 //! Full segments get their footer in time, and what keeps one from it does not stop the log.
 
 use crate::support::engines::{DIR, by_hand, kill};
-use crate::support::files::of_kind;
+use crate::support::files::{is_a, of_kind};
 use crate::support::heard::Heard;
 use crate::support::threads::{batch, begin, in_time, options};
 use raftwood::vfs::sim::{ENOSPC, Fault, Op, OpKind, SimVfs};
-use raftwood::{Durability, Engine, ErrorKind, Event, EventListener, RegionId};
+use raftwood::{Durability, Engine, ErrorKind, Event, EventListener, ReadLimit, RegionId};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
@@ -111,6 +111,33 @@ fn a_footer_that_an_open_could_not_write_is_written_later() {
     engine.tick().unwrap();
     let footers = of_kind(&vfs, "foot").len();
     assert!(footers >= 3, "{footers} of {}", logs.len());
+}
+
+/// To build one again would read all that the killed run had written.
+#[test]
+fn a_footer_that_an_open_has_written_is_not_written_again() {
+    let vfs = SimVfs::new(94);
+    let engine = by_hand(&vfs).open(DIR).unwrap();
+    for index in 1..=9 {
+        engine.write(batch(&engine, 1, index, 20 << 10), Durability::Synced).unwrap();
+    }
+    kill(&vfs, engine);
+    vfs.transcript_start();
+    let heard = Heard::new(|event| match event {
+        Event::SegmentSealed { segment, entries } => Some((*segment, *entries)),
+        _ => None,
+    });
+    let engine = by_hand(&vfs).listener(heard.clone()).open(DIR).unwrap();
+    let restored = of_kind(&vfs, "foot").len();
+    assert!(restored > 2 && heard.count() == restored, "{restored}, {:?}", heard.all());
+    engine.tick().unwrap();
+    engine.purge().unwrap();
+    let is_footer = |op: &&Op| op.kind == OpKind::Rename && op.to.iter().any(|to| is_a(to, "foot"));
+    let written = vfs.take_log().iter().filter(is_footer).count();
+    assert_eq!((written, heard.count()), (restored, restored));
+    assert_eq!(heard.all().iter().map(|(_, entries)| entries).sum::<u64>(), 9);
+    assert!(engine.stats().upkeep_bytes > 0);
+    assert_eq!(engine.region(RegionId(1)).entries(.., ReadLimit::NONE).unwrap().len(), 9);
 }
 
 /// A checkpoint of many regions takes its time. What becomes full meanwhile gets its footer between two parts

@@ -56,6 +56,8 @@ pub struct Driver {
     last_lsn: Lsn,
     /// What was done to the disks and what the engine answered, if it was asked for.
     steps: Option<Vec<Step>>,
+    /// After a crash, opens of the store die too, before one comes to its end.
+    cuts_opens: bool,
 }
 
 impl Driver {
@@ -90,6 +92,7 @@ impl Driver {
             tickets: Vec::new(),
             last_lsn: Lsn::ZERO,
             steps: None,
+            cuts_opens: false,
             setup,
         };
         driver.open()?;
@@ -97,8 +100,8 @@ impl Driver {
     }
 
     /// Runs a workload, and returns what was done to the disks and what the engine answered, step by step, up
-    /// to the first violation.
-    pub fn steps_of(setup: Setup, workload: &Workload) -> (Vec<Step>, Result<(), String>) {
+    /// to the first violation. After a crash, opens die too if it `cuts_opens`.
+    pub fn steps_of(setup: Setup, workload: &Workload, cuts_opens: bool) -> (Vec<Step>, Result<(), String>) {
         let vfs = setup.disk();
         vfs.transcript_start();
         let mut driver = match Driver::start(setup, workload, false, vfs, None) {
@@ -106,6 +109,7 @@ impl Driver {
             Err(e) => return (Vec::new(), Err(e)),
         };
         driver.steps = Some(Vec::new());
+        driver.cuts_opens = cuts_opens;
         driver.step(Step::Opened);
         let acts = workload.acts.iter().try_for_each(|act| driver.act(*act));
         let outcome = acts.and_then(|()| driver.finish());
@@ -199,6 +203,7 @@ impl Driver {
             Act::Kill => {
                 drop(engine);
                 self.kill();
+                self.cut_opens();
                 self.open()
             }
             Act::Crash => {
@@ -210,16 +215,10 @@ impl Driver {
                 };
                 self.trace.push(format!("  {policy:?} of {:?}", self.vfs.pending()));
                 let disk = self.vfs.crash(policy);
-                if self.steps.is_some() {
-                    let names = disk.list().into_iter().map(|(path, _)| path.to_string_lossy().into_owned());
-                    self.step(Step::Cut(names.collect()));
-                    disk.transcript_start();
-                }
+                self.is_cut(&disk);
                 self.kill();
-                self.snapshots.extend(self.vfs.take_snapshots());
-                disk.snapshot_every(self.photograph);
-                self.vfs = disk;
-                self.mark.written = self.mark.synced;
+                self.go_on_with(disk);
+                self.cut_opens();
                 self.open()
             }
             _ => {
@@ -242,6 +241,50 @@ impl Driver {
                     self.write(&engine, &batch, durability, wait)?;
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// The power went, and this is what it left.
+    fn is_cut(&mut self, disk: &SimVfs) {
+        if self.steps.is_some() {
+            let names = disk.list().into_iter().map(|(path, _)| path.to_string_lossy().into_owned());
+            self.step(Step::Cut(names.collect()));
+            disk.transcript_start();
+        }
+    }
+
+    fn go_on_with(&mut self, disk: SimVfs) {
+        self.snapshots.extend(self.vfs.take_snapshots());
+        disk.snapshot_every(self.photograph);
+        self.vfs = disk;
+        self.mark.written = self.mark.synced;
+    }
+
+    /// Opens the store once or twice, and dies amidst that, if the run is to.
+    fn cut_opens(&mut self) {
+        let times = if self.cuts_opens { 1 + self.rng.below(2) } else { 0 };
+        for _ in 0..times {
+            // How many calls one takes that is let to its end.
+            let whole = self.vfs.crash(LossPolicy::KeepAll);
+            let begin = whole.ops();
+            let opened = self.setup.open(&whole, self.run);
+            let calls = (whole.ops() - begin).max(1);
+            whole.halt_after(0);
+            drop(opened);
+
+            let begin = self.vfs.ops();
+            self.vfs.halt_after(begin + self.rng.below(calls));
+            drop(self.setup.open(&self.vfs, self.run));
+            self.vfs.halt_after(u64::MAX);
+            self.run += 1;
+            self.trace.push(format!("  an open dies after {} of {calls} calls", self.vfs.ops() - begin));
+            if self.rng.one_in(3) {
+                self.step(Step::Killed);
+            } else {
+                let disk = self.vfs.crash(LossPolicy::Random(self.rng.next()));
+                self.is_cut(&disk);
+                self.go_on_with(disk);
             }
         }
     }

@@ -85,6 +85,12 @@ struct File {
     /// It was given its length, and that is durable.
     is_allocated: bool,
     is_allocated_durably: bool,
+    /// It was begun by the open that goes on.
+    is_of_open: bool,
+    /// It was begun by an open that died, and no open since has taken it for the log's end.
+    is_abandoned: bool,
+    /// An open has copied all that it holds.
+    is_superseded: bool,
     /// What was written of its present generation, in order of places.
     written: Vec<(u64, u64)>,
 }
@@ -121,6 +127,10 @@ pub struct Protocol {
     is_open: bool,
     /// A name was made, changed or removed, and the directory was not synced since.
     is_dir_changed: bool,
+    /// A file was removed, and the directory was not synced since but to publish another.
+    has_removed: bool,
+    /// The last call gave a name.
+    has_named: bool,
     /// Log segments with records that were synced, and no mark was written since.
     to_mark: BTreeSet<u32>,
     /// The same, with a mark that was written and not synced.
@@ -167,6 +177,21 @@ impl Protocol {
     }
 
     fn end_run(&mut self) {
+        if !self.is_open && self.is_copied {
+            self.supersede();
+        }
+        for (name, file) in &mut self.files {
+            if std::mem::take(&mut file.is_of_open) {
+                file.is_abandoned = !self.is_open;
+            }
+            // What one holds that was being made a segment of means nothing to the next run, which takes it
+            // with the length that it has: a sync of its header covers that.
+            if kind(Path::new(name)) == Kind::Free {
+                file.is_allocated_durably = file.is_allocated;
+                file.pending.clear();
+                file.written.clear();
+            }
+        }
         (self.is_locked, self.is_open, self.last) = (false, false, None);
         self.named = None;
         self.is_copied = false;
@@ -174,6 +199,14 @@ impl Protocol {
         self.to_mark.clear();
         self.marking.clear();
         self.marked.clear();
+    }
+
+    /// An open that copies takes along all that was not acknowledged.
+    fn supersede(&mut self) {
+        for (name, file) in &mut self.files {
+            let is_log = matches!(kind(Path::new(name)), Kind::Log(_));
+            file.is_superseded |= is_log && !file.is_of_open && file.acked == 0;
+        }
     }
 
     /// Of a file under a name that is not known, or known again, nothing is expected but that it is there.
@@ -188,6 +221,10 @@ impl Protocol {
                 ..File::default()
             };
             let mut file = before.remove(name).unwrap_or(of_old);
+            if !file.pending.is_empty() && file.acked == 0 {
+                // Of its records none may be left.
+                file.last_record = 0;
+            }
             file.pending.clear();
             file.is_named_lately = false;
             self.files.insert(name.clone(), file);
@@ -238,10 +275,11 @@ impl Protocol {
             }
             OpKind::SyncData | OpKind::SyncAll => self.sync(&name, at)?,
             OpKind::SyncDir => {
-                if self.is_open && !self.is_dir_changed {
+                if self.is_open && !self.is_dir_changed && !self.has_removed {
                     return Err("the directory is synced, and nothing in it has changed".into());
                 }
                 self.is_dir_changed = false;
+                self.has_removed &= self.has_named;
                 if let Some((name, _)) = self.files.iter().find(|(name, file)| {
                     file.is_named_lately && !file.pending.is_empty() && kind(Path::new(name)) != Kind::Other
                 }) {
@@ -260,13 +298,14 @@ impl Protocol {
                 if at == Kind::Checkpoint && self.named.is_some() {
                     return Err("a checkpoint is removed before the next one's name is durable".into());
                 }
-                self.is_dir_changed = true;
+                (self.is_dir_changed, self.has_removed) = (true, true);
                 if self.files.remove(&name).is_none() {
                     return Err("a file is removed that is not there".into());
                 }
             }
             _ => {}
         }
+        self.has_named = op.kind == OpKind::Rename;
         Ok(())
     }
 
@@ -394,6 +433,8 @@ impl Protocol {
         }
         let Some(mut file) = self.files.remove(from) else { return Ok(()) };
         file.is_named_lately = true;
+        file.is_of_open = matches!(becomes, Kind::Log(_)) && !self.is_open;
+        (file.is_abandoned, file.is_superseded) = (false, false);
         if becomes == Kind::Free {
             file.written.clear();
         }
@@ -408,7 +449,11 @@ impl Protocol {
         if self.files.keys().any(|name| kind(Path::new(name)) == Kind::Footer(id)) {
             return Err(format!("segment {id} is given back before its footer"));
         }
-        let Some(file) = self.files.get(name).filter(|file| file.acked > 0) else { return Ok(()) };
+        let Some(file) =
+            self.files.get(name).filter(|file| file.acked > 0 && !file.is_abandoned && !file.is_superseded)
+        else {
+            return Ok(());
+        };
         let kept = self.files.iter().filter(|(name, _)| kind(Path::new(name)) == Kind::Checkpoint);
         let is_needed = self.checkpoint.is_none_or(|began| began < file.last_record)
             || kept.map(|(_, checkpoint)| checkpoint.began).any(|began| began < file.last_record);
@@ -468,6 +513,16 @@ impl Protocol {
 
     fn opened(&mut self) -> Result<(), String> {
         self.is_open = true;
+        match self.is_copied {
+            // A copy that an open before had begun is nothing then, durable or not.
+            true => {
+                self.supersede();
+                let abandoned = self.files.values_mut().filter(|file| file.is_abandoned);
+                abandoned.for_each(|file| file.pending.clear());
+            }
+            // There was nothing to copy, or the copy that an open before had made was whole.
+            false => self.files.values_mut().for_each(|file| file.is_abandoned = false),
+        }
         if self.is_copied && self.slots.len() < 2 {
             return Err("one slot of the mark is all that says that recovery's copy is whole".into());
         }

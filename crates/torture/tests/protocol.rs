@@ -5,7 +5,7 @@
 use raftwood::vfs::sim::{Op, OpKind};
 use raftwood_torture::driver::Driver;
 use raftwood_torture::protocol::{Protocol, Step};
-use raftwood_torture::{Setup, Workload};
+use raftwood_torture::{Act, Setup, Workload};
 use std::collections::BTreeMap;
 
 /// The step that is refused, and why.
@@ -14,15 +14,39 @@ fn refusal(steps: &[Step]) -> Option<(usize, String)> {
     steps.iter().enumerate().find_map(|(at, step)| protocol.step(step).err().map(|why| (at, why)))
 }
 
-fn runs() -> Vec<Run> {
+fn workloads() -> Vec<Workload> {
     let mut workloads = Workload::named();
     workloads.extend(Workload::pairs());
-    let runs = workloads.iter().enumerate().map(|(n, workload)| {
-        let setup = Setup { compression: n % 3 == 1, ..Setup::plain(4_000 + n as u64) };
-        let (steps, outcome) = Driver::steps_of(setup, workload);
-        Run { name: workload.name.clone(), steps, outcome }
-    });
-    runs.collect()
+    workloads
+}
+
+fn run(n: usize, workload: &Workload, cuts_opens: bool) -> Run {
+    let setup = Setup { compression: n % 3 == 1, ..Setup::plain(4_000 + n as u64) };
+    let (steps, outcome) = Driver::steps_of(setup, workload, cuts_opens);
+    Run { name: workload.name.clone(), steps, outcome }
+}
+
+fn runs() -> Vec<Run> {
+    workloads().iter().enumerate().map(|(n, workload)| run(n, workload, false)).collect()
+}
+
+/// The same workloads, of which each third act or so is followed by a crash, and the crash by opens that die
+/// at any of their calls.
+fn runs_that_crash_in_opens() -> Vec<Run> {
+    let mut runs = Vec::new();
+    for (n, workload) in workloads().iter().enumerate() {
+        for seed in 0..5 {
+            let crash = if (n + seed) % 3 == 0 { Act::Kill } else { Act::Crash };
+            let acts = workload.acts.iter().enumerate();
+            let crashing = acts.flat_map(|(at, act)| match (at + n + seed) % 3 {
+                0 => vec![*act, crash],
+                _ => vec![*act],
+            });
+            let crashing = Workload { acts: crashing.collect(), ..workload.clone() };
+            runs.push(run(10_000 * seed + n, &crashing, true));
+        }
+    }
+    runs
 }
 
 struct Run {
@@ -34,19 +58,37 @@ struct Run {
 
 #[test]
 fn every_run_keeps_to_the_protocol() {
+    keep_to_the_protocol(&runs());
+}
+
+#[test]
+fn every_run_keeps_to_the_protocol_whose_opens_die_as_well() {
+    let runs = runs_that_crash_in_opens();
+    keep_to_the_protocol(&runs);
+    let died =
+        |run: &Run| run.steps.iter().filter(|step| matches!(step, Step::Killed | Step::Cut(_))).count();
+    let died = runs.iter().map(died).sum::<usize>();
+    println!("{died} kills and power cuts");
+    assert!(died > 5_000, "{died}");
+}
+
+#[track_caller]
+fn keep_to_the_protocol(runs: &[Run]) {
     let mut steps = 0;
     let mut answers = 0;
-    let runs = runs();
-    for run in &runs {
+    for run in runs {
         if let Some((at, why)) = refusal(&run.steps) {
-            let near = run.steps[at.saturating_sub(25)..=at].iter().map(|step| format!("{step:?}"));
+            let near = run.steps[at.saturating_sub(150)..=at]
+                .iter()
+                .filter(|s| !matches!(s, Step::Call(op) if !op.kind.changes_disk()))
+                .map(|step| format!("{step:?}"));
             panic!("{}, step {at}: {why}\n{}", run.name, near.collect::<Vec<_>>().join("\n"));
         }
         steps += run.steps.len();
         answers += run.steps.iter().filter(|step| matches!(step, Step::Synced(_))).count();
     }
     println!("{} runs, {steps} steps, {answers} acknowledgements", runs.len());
-    for run in &runs {
+    for run in runs {
         assert_eq!(run.outcome, Ok(()), "{}", run.name);
     }
     assert!(runs.len() > 150 && answers > 1_000, "{} runs, {answers} answers", runs.len());
