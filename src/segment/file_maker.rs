@@ -23,8 +23,6 @@ pub(crate) struct FileMaker {
     /// The names that this run found are not known to be durable: none is made, given or removed before they
     /// are.
     owes_sync: AtomicBool,
-    /// A file was removed for good, and the directory was not synced since.
-    has_removed: AtomicBool,
     /// Bytes written to fill files with zeros.
     pub(crate) filled_bytes: AtomicU64,
 }
@@ -35,7 +33,6 @@ impl FileMaker {
             dir: dir.clone(),
             shut: AtomicBool::new(false),
             owes_sync: AtomicBool::new(false),
-            has_removed: AtomicBool::new(false),
             filled_bytes: AtomicU64::new(0),
         }
     }
@@ -65,26 +62,14 @@ impl FileMaker {
 
     /// Makes all names durable.
     pub(crate) fn sync_dir(&self) -> Result<(), Unwritten> {
-        // First: of a file that is removed meanwhile nothing is known.
-        let has_removed = self.has_removed.swap(false, Ordering::AcqRel);
-        if let Err(e) = self.dir.sync() {
-            self.has_removed.fetch_or(has_removed, Ordering::AcqRel);
-            return Err(Unwritten::io("syncing the directory", self.dir.path(), e));
-        }
+        self.dir.sync().map_err(|e| Unwritten::io("syncing the directory", self.dir.path(), e))?;
         self.owes_sync.store(false, Ordering::Release);
-        Ok(())
-    }
-
-    /// Removes a file for good, which takes a sync of the directory: a power cut would bring its name back.
-    pub(super) fn remove(&self, name: &str) -> std::io::Result<()> {
-        self.dir.remove(name)?;
-        self.has_removed.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Makes it durable that files were removed, where no sync since has done so.
     pub(crate) fn sync_removed(&self) -> Result<(), Unwritten> {
-        if self.has_removed.load(Ordering::Acquire) { self.sync_dir() } else { Ok(()) }
+        if self.dir.owes_removal() { self.sync_dir() } else { Ok(()) }
     }
 
     /// A new file of `len` bytes. Its blocks are reserved here, so that a full disk is met now and not by an

@@ -262,7 +262,7 @@ impl FreeFiles {
         while self.count() > kept {
             self.files.check_open()?;
             let Some(file) = self.pool.lock().pop_back() else { break };
-            let removed = self.files.remove(&file.name);
+            let removed = self.files.dir.remove_for_good(&file.name);
             let path = || self.files.dir.join(&file.name);
             removed.map_err(|e| Unwritten::io("removing a free file", &path(), e))?;
             given_back += file.len;

@@ -92,7 +92,7 @@ impl RetiredFiles {
                         })
                     })
                 }
-                false => files.remove(&file.name).map(|()| {
+                false => files.dir.remove_for_good(&file.name).map(|()| {
                     self.held.note(&file);
                     given_back += file.len;
                 }),

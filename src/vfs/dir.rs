@@ -10,6 +10,7 @@ use std::io::Result;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The directory of a store, as the engine hands it around. The path is for messages: nothing is
 /// looked up by it again.
@@ -19,13 +20,16 @@ pub(crate) struct Dir {
     path: Arc<Path>,
     origin: Arc<Origin>,
     files: Arc<OpenFiles>,
+    /// A file was removed for good, and the directory was not synced since.
+    owes_removal: Arc<AtomicBool>,
 }
 
 impl Dir {
     pub(crate) fn new(handle: Arc<dyn VfsDir>, path: &Path) -> Dir {
         #[cfg(planted)]
         let handle = super::faulty::faulty(handle, path);
-        Dir { handle, path: path.into(), origin: Arc::new(Origin::here()), files: Arc::default() }
+        let (origin, owes_removal) = (Arc::new(Origin::here()), Arc::default());
+        Dir { handle, path: path.into(), origin, files: Arc::default(), owes_removal }
     }
 
     /// As [`VfsDir::open`]; without a descriptor left, those that are only kept for the next call
@@ -55,7 +59,28 @@ impl Dir {
     /// written file never has the name.
     pub(crate) fn publish(&self, temp: &str, name: &str) -> Result<()> {
         self.handle.rename(temp, name)?;
-        self.handle.sync()
+        self.sync()
+    }
+
+    /// As [`VfsDir::sync`].
+    pub(crate) fn sync(&self) -> Result<()> {
+        // First: of a file that is removed meanwhile nothing is known.
+        let owed = self.owes_removal.swap(false, Ordering::AcqRel);
+        self.handle.sync().inspect_err(|_| {
+            self.owes_removal.fetch_or(owed, Ordering::AcqRel);
+        })
+    }
+
+    /// Removes a file whose name must not come back with a power cut: it takes a sync.
+    pub(crate) fn remove_for_good(&self, name: &str) -> Result<()> {
+        self.handle.remove(name)?;
+        self.owes_removal.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether no sync has come after what was removed for good.
+    pub(crate) fn owes_removal(&self) -> bool {
+        self.owes_removal.load(Ordering::Acquire)
     }
 
     /// What it was called when it was opened.

@@ -127,10 +127,6 @@ pub struct Protocol {
     is_open: bool,
     /// A name was made, changed or removed, and the directory was not synced since.
     is_dir_changed: bool,
-    /// A file was removed, and the directory was not synced since but to publish another.
-    has_removed: bool,
-    /// The last call gave a name.
-    has_named: bool,
     /// Log segments with records that were synced, and no mark was written since.
     to_mark: BTreeSet<u32>,
     /// The same, with a mark that was written and not synced.
@@ -275,11 +271,10 @@ impl Protocol {
             }
             OpKind::SyncData | OpKind::SyncAll => self.sync(&name, at)?,
             OpKind::SyncDir => {
-                if self.is_open && !self.is_dir_changed && !self.has_removed {
+                if self.is_open && !self.is_dir_changed {
                     return Err("the directory is synced, and nothing in it has changed".into());
                 }
                 self.is_dir_changed = false;
-                self.has_removed &= self.has_named;
                 if let Some((name, _)) = self.files.iter().find(|(name, file)| {
                     file.is_named_lately && !file.pending.is_empty() && kind(Path::new(name)) != Kind::Other
                 }) {
@@ -298,14 +293,13 @@ impl Protocol {
                 if at == Kind::Checkpoint && self.named.is_some() {
                     return Err("a checkpoint is removed before the next one's name is durable".into());
                 }
-                (self.is_dir_changed, self.has_removed) = (true, true);
+                self.is_dir_changed = true;
                 if self.files.remove(&name).is_none() {
                     return Err("a file is removed that is not there".into());
                 }
             }
             _ => {}
         }
-        self.has_named = op.kind == OpKind::Rename;
         Ok(())
     }
 
