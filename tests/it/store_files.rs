@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code, reason = "fork() is: see in_a_fork")]
 
-use crate::support::engines::{on, pool_of};
+use crate::support::engines::{of_run, on, pool_of};
 use crate::support::entries::compact;
 use crate::support::files::{is_a, newest, of_kind};
 use crate::support::process::ran_alone;
@@ -427,6 +427,28 @@ fn a_free_file_that_the_device_cannot_read_is_dropped_before_it_is_a_log() {
     let after = options(&left).open("/db").unwrap();
     assert_eq!(after.region(R).last_index(), 1201);
     append(&after, 1202).unwrap();
+}
+
+/// Else a store that lives from one power cut to the next would never get rid of them.
+#[test]
+fn what_a_purge_removes_is_gone_after_a_power_cut_too() {
+    let vfs = SimVfs::new(71);
+    let engine = of_run(&vfs, 1).open("/db").unwrap();
+    let mut removed = 0;
+    for index in 1..=40 {
+        let before = of_kind(&vfs, "log").len();
+        let mut batch = engine.batch();
+        batch.region(R).append([(EntryId::new(1, index), &vec![7; 20 << 10][..])]).unwrap();
+        engine.write(batch, Durability::Synced).unwrap();
+        if index % 8 == 0 {
+            compact(&engine, R, index).unwrap();
+            engine.tick().unwrap();
+            engine.purge().unwrap();
+            removed += before.saturating_sub(of_kind(&vfs, "log").len());
+            assert_eq!(of_kind(&vfs.crash(LossPolicy::LoseAll), "log"), of_kind(&vfs, "log"), "{index}");
+        }
+    }
+    assert!(removed > 5, "{removed}");
 }
 
 /// A file system of the application's own can wrap ours, mappings included, but cannot look into a
