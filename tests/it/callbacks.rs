@@ -103,12 +103,15 @@ fn any_number_of_callbacks_may_panic_or_wait() {
                 let (inner, send) = (engine.clone(), send.clone());
                 let ticket = engine.submit(batch(&engine, 2, index, 1), Durability::Synced).unwrap();
                 ticket.on_complete(move |outcome| {
+                    // Before the last one says so: the close comes right after that, and refuses.
+                    if !fails {
+                        inner.write(batch(&inner, 3, index, 1), Durability::Written).unwrap();
+                    }
                     send.send(()).unwrap();
                     if fails {
                         // Without the noise of the panic hook.
                         std::panic::resume_unwind(Box::new(outcome.unwrap_err().to_string()));
                     }
-                    inner.write(batch(&inner, 3, index, 1), Durability::Written).unwrap();
                 });
                 if index == 1 {
                     vfs.wait_for_syncs(1);

@@ -30,14 +30,13 @@ pub(crate) fn begin(engine: &Engine) {
     entries::vote(engine, RegionId(u64::MAX), b"begun").unwrap();
 }
 
-/// Runs `work` on a thread of its own; a deadlock fails the test instead of standing still. It takes seconds,
-/// and longer where other builds keep the processors busy.
+/// Runs `work` on a thread of its own; a deadlock fails the test instead of standing still.
 pub(crate) fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = channel();
     let thread = thread::spawn(move || send.send(work()));
-    match receive.recv_timeout(Duration::from_secs(60)) {
+    match receive.recv_timeout(Duration::from_secs(20)) {
         Ok(value) => value,
         Err(_) if thread.is_finished() => panic!("{what}: panicked"),
-        Err(_) => panic!("{what}: nothing has happened for a minute"),
+        Err(_) => panic!("{what}: nothing has happened for 20 seconds"),
     }
 }
